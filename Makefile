@@ -1,0 +1,95 @@
+# Needs python3 >= 3.11 with pip or venv, make and git. All that it builds lies under .build/.
+#
+# Another interpreter, beside the usual environments:
+#   make test-airflow-3.3 PYTHON=python3.13 BUILD=.build/py3.13
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+MINORS := 2.11 3.0 3.1 3.2 3.3
+BUILD := .build
+LATEST := $(BUILD)/airflow-3.3/bin
+UV_VERSION := 0.13.9
+UV := $(BUILD)/uv-$(UV_VERSION)/bin/uv
+
+# The Pythons that every Airflow here installs on; uv takes the first on PATH that fits.
+PYTHON ?= >=3.11,!=3.13.0,<3.14
+export UV_PYTHON_DOWNLOADS := never
+unexport PYTHONDONTWRITEBYTECODE PYTHONPATH VIRTUAL_ENV
+
+.PHONY: help
+help:  ## list the targets
+	@sed -nE 's/^([a-z0-9.%-]+):.*  ## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
+
+.PHONY: demo
+demo: env-airflow-3.3  ## wait for deliveries in real Airflow, against the sandbox
+	@$(LATEST)/python scripts/demo.py
+
+.PHONY: test
+test: lint test-bare test-airflow-3.3 test-airflow-2.11  ## everything that CI runs
+
+.PHONY: test-matrix
+test-matrix: test-bare $(MINORS:%=test-airflow-%)  ## the tests on every supported Airflow minor
+
+.PHONY: test-bare
+test-bare: env-bare  ## the tests of api/ and sandbox/ where Airflow is not installed
+	$(BUILD)/bare/bin/python -m pytest tests/unit/api tests/unit/sandbox
+
+test-airflow-%: env-airflow-%  ## all tests on one Airflow minor, e.g. make test-airflow-3.1
+	export AIRFLOW_HOME=$$(mktemp -d); trap 'rm -rf "$$AIRFLOW_HOME"' EXIT; \
+	$(BUILD)/airflow-$*/bin/python -m pytest
+
+.PHONY: lint
+lint: env-airflow-3.3  ## ruff and mypy
+	$(LATEST)/ruff check .
+	$(LATEST)/ruff format --check .
+	$(LATEST)/mypy
+
+.PHONY: format
+format: env-airflow-3.3  ## let ruff mend what it can
+	$(LATEST)/ruff check --fix .
+	$(LATEST)/ruff format .
+
+.PHONY: constraints
+constraints: $(MINORS:%=constraints-%)  ## pin what pyproject.toml asks for (UPGRADE=1: all to the newest)
+
+.PHONY: clean
+clean:  ## remove all that make has built
+	rm -rf $(BUILD) dist
+
+# --- Environments: $(BUILD)/airflow-X.Y and $(BUILD)/bare -------------------------------------------
+
+# Two makes in one clone take turns; the second then finds the environment ready.
+LOCKED := $(if $(shell command -v flock),flock $(BUILD)/lock)
+env-%:
+	@mkdir -p $(BUILD)
+	@$(LOCKED) $(MAKE) --no-print-directory $(BUILD)/$*/.ready
+
+# $(call build_environment,CONSTRAINTS,WHAT TO INSTALL)
+define build_environment
+	@echo "Building $(@D) ..."
+	@$(UV) venv --quiet --clear --no-project --python '$(PYTHON)' $(@D) || \
+		{ echo "Install Python 3.11 or newer, or name one: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
+	@$(UV) pip install --quiet --compile-bytecode --python $(@D) \
+		--constraints $(1) --build-constraints $(1) $(2)
+	@touch $@
+endef
+
+$(BUILD)/airflow-%/.ready: pyproject.toml constraints/airflow-%.txt | $(UV)
+	$(call build_environment,constraints/airflow-$*.txt,--group dev --editable '.[parquet]')
+
+$(BUILD)/bare/.ready: pyproject.toml constraints/airflow-3.3.txt constraints/without-airflow.txt | $(UV)
+	$(call build_environment,constraints/airflow-3.3.txt,--excludes constraints/without-airflow.txt --group test --editable .)
+
+# Phony, so that a changed pyproject.toml never renews a pin by itself; markers keep one file right for each Python.
+constraints-%: | $(UV)
+	$(UV) pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
+		$(if $(UPGRADE),--upgrade) --group dev --extra parquet pyproject.toml constraints/airflow-$*.in \
+		--output-file constraints/airflow-$*.txt
+
+$(UV):
+	@echo "Getting uv $(UV_VERSION) ..."
+	@python3 -m pip install --quiet --target $(BUILD)/uv-$(UV_VERSION) uv==$(UV_VERSION) || { \
+		python3 -m venv --clear $(BUILD)/uv-$(UV_VERSION) && \
+		$(BUILD)/uv-$(UV_VERSION)/bin/python -m pip install --quiet uv==$(UV_VERSION); }
