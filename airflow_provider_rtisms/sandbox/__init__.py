@@ -1,0 +1,38 @@
+"""A local stand-in for the RTI SMS API, to try DAGs and to test them without an account.
+
+From the command line: ``python -m airflow_provider_rtisms.sandbox --help``. From pytest: the fixture
+``rtisms_sandbox``. From Python: :class:`Sandbox` runs one in a thread, :class:`SandboxProcess` in a process of
+its own, and :class:`SandboxClient` drives one that runs already. It needs aiohttp, and no Airflow.
+
+Names are imported when they are first used, so that pytest can load the plugin beside this file at no cost.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_provider_rtisms.sandbox.client import SandboxClient
+    from airflow_provider_rtisms.sandbox.faults import Fault
+    from airflow_provider_rtisms.sandbox.runner import Sandbox, SandboxProcess
+    from airflow_provider_rtisms.sandbox.settings import Settings
+    from airflow_provider_rtisms.sandbox.state import Message, Snapshot
+
+__all__ = ["Fault", "Message", "Sandbox", "SandboxClient", "SandboxProcess", "Settings", "Snapshot"]
+
+_HOMES = {
+    "Fault": "faults",
+    "Message": "state",
+    "Sandbox": "runner",
+    "SandboxClient": "client",
+    "SandboxProcess": "runner",
+    "Settings": "settings",
+    "Snapshot": "state",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

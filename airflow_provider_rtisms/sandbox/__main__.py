@@ -1,0 +1,109 @@
+"""Run a sandbox from the command line: ``python -m airflow_provider_rtisms.sandbox --port 0``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from dataclasses import fields
+
+from airflow_provider_rtisms.sandbox.endings import ENDINGS
+from airflow_provider_rtisms.sandbox.faults import KINDS, Fault
+from airflow_provider_rtisms.sandbox.server import serve
+from airflow_provider_rtisms.sandbox.settings import Settings
+from airflow_provider_rtisms.sandbox.submissions import ENDINGS_PREFIX, EXAMPLE_ID, FIRST_SEEDED_ID
+
+_DESCRIPTION = (
+    "A local stand-in for the RTI SMS API. Prints its base URL, then serves until it is interrupted."
+)
+
+
+def _table(rows: dict[str, str]) -> str:
+    return "\n".join(f"  {name:<12} {meaning}" for name, meaning in rows.items())
+
+
+_EPILOG = f"""\
+recipients decide how their messages end, by their last three digits:
+{_table({f"...{digits}": ending.meaning for digits, ending in ENDINGS.items()})}
+  any other    DELIVERED
+
+submissions that exist from the start:
+  {EXAMPLE_ID}  the example of the vendor's reference, DELIVERED
+  {ENDINGS_PREFIX}NNN  one for each ending above that is accepted at once; 000 is DELIVERED
+  {FIRST_SEEDED_ID}  and up: as many as --seed says, DELIVERED
+
+faults are written KIND or KIND:NAME=VALUE,...
+{_table(KINDS)}
+  each takes probability=0..1, times=N (then no more), path=auth|sms|balance and method=;
+  latency takes seconds=, error statuses=500/503, rate_limit per_second=, the last two retry_after=
+
+examples:
+  python -m airflow_provider_rtisms.sandbox --port 8099
+  python -m airflow_provider_rtisms.sandbox --seed 1000000 --fault latency:seconds=0.08
+  python -m airflow_provider_rtisms.sandbox --fault error:times=3 --fault rate_limit:per_second=9
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m airflow_provider_rtisms.sandbox",
+        usage="%(prog)s [options]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="the address to bind (default: %(default)s)")
+    parser.add_argument(
+        "--port", default=0, type=int, help="the port; 0 for any that is free (default: %(default)s)"
+    )
+    for setting in fields(Settings):
+        help_text = setting.metadata["help"]
+        if setting.name == "faults":
+            parser.add_argument(
+                "--fault", dest="faults", action="append", default=[], type=_fault, help=help_text
+            )
+        else:
+            parser.add_argument(
+                f"--{setting.name.replace('_', '-')}",
+                default=setting.default,
+                type=type(setting.default),
+                help=f"{help_text} (default: %(default)s)",
+            )
+    return parser
+
+
+def _fault(text: str) -> Fault:
+    try:
+        return Fault.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+async def _run(settings: Settings, host: str, port: int) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with serve(settings, host, port) as url:
+        print(url, flush=True)
+        print(f"client id {settings.client_id}; Ctrl-C stops it", file=sys.stderr)
+        await stop.wait()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line.
+
+    :param arguments: its arguments; those of the process by default.
+    :raises SystemExit: if they make no sense, or it cannot bind there.
+    """
+    parser = _parser()
+    values = vars(parser.parse_args(arguments))
+    host, port = values.pop("host"), values.pop("port")
+    try:
+        asyncio.run(_run(Settings().changed(values), host, port))
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""The control calls under ``/sandbox/``: read the state of a running sandbox, and change it.
+
+===========================  ===================================================================
+``GET state``                a :class:`~airflow_provider_rtisms.sandbox.state.Snapshot`
+``GET settings``             the settings in force
+``POST faults``              ``{"faults": [{"kind": "error", "times": 3}, ...]}``; replaces those in force
+``POST credentials``         ``{"client_id": ..., "client_secret": ...}``, either or both
+``POST balance``             ``{"balance": "12.50"}``
+``POST timing``              ``{"token_lifetime": ..., "pending_for": ..., "sent_for": ...}``, any of them
+``POST submissions``         ``{"submission_id": ..., "status": ..., "pending_for": ..., "sent_for": ...,
+                             "cost": ...}``, any of them; answers ``{"submission_id": ...}``
+``POST tokens/revoke``       every token becomes invalid
+``POST reset``               back to the start, with any settings of the body changed
+===========================  ===================================================================
+
+They need no token, no header and no body beyond this, and are neither counted nor struck by faults.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from airflow_provider_rtisms.sandbox.service import Answer, Request, json_answer, text_answer
+from airflow_provider_rtisms.sandbox.settings import Settings
+from airflow_provider_rtisms.sandbox.sockets import Sockets
+from airflow_provider_rtisms.sandbox.state import State
+
+_CHANGEABLE = {
+    "faults": {"faults"},
+    "credentials": {"client_id", "client_secret"},
+    "balance": {"balance"},
+    "timing": {"token_lifetime", "pending_for", "sent_for"},
+}
+
+
+class Control:
+    """Answers control calls.
+
+    :param settings: how the sandbox starts, and what a reset goes back to.
+    :param sockets: the connections of its users.
+    """
+
+    def __init__(self, settings: Settings, sockets: Sockets) -> None:
+        self.state = State(settings)
+        self._initial_settings = settings
+        self._sockets = sockets
+        self._posts: dict[str, Callable[..., Any]] = {
+            "submissions": self._add_submission,
+            "tokens/revoke": self._revoke_tokens,
+            "reset": self._reset,
+        }
+
+    def answer(self, request: Request) -> Answer:
+        """Answer a control call.
+
+        :param request: the request.
+        :returns: the answer: 400 with the reason where a value makes no sense, 404 for an unknown call.
+        """
+        name = request.path.removeprefix("/sandbox/")
+        try:
+            if request.method == "GET" and name == "state":
+                return json_answer(self.state.snapshot(self._sockets.open, self._sockets.peak))
+            if request.method == "GET" and name == "settings":
+                return json_answer(self.state.settings)
+            if request.method == "POST" and name in _CHANGEABLE:
+                return json_answer(self._change(_CHANGEABLE[name], _fields(request.body)))
+            if request.method == "POST" and name in self._posts:
+                return json_answer(self._posts[name](**_fields(request.body)))
+        except (TypeError, ValueError) as error:
+            return text_answer(400, str(error))
+        return text_answer(404, "no such control call")
+
+    def _change(self, changeable: set[str], changes: dict[str, Any]) -> dict[str, str]:
+        if not changes.keys() <= changeable:
+            raise ValueError(f"only {', '.join(sorted(changeable))} can be set here")
+        self.state.change(changes)
+        self._start_outage()
+        return {}
+
+    def _add_submission(
+        self,
+        submission_id: str | None = None,
+        status: str = "DELIVERED",
+        pending_for: float | None = None,
+        sent_for: float | None = None,
+        cost: int = 1,
+    ) -> dict[str, str]:
+        settings = self.state.settings
+        submission = self.state.submissions.add(
+            status,
+            settings.pending_for if pending_for is None else pending_for,
+            settings.sent_for if sent_for is None else sent_for,
+            cost,
+            submission_id,
+        )
+        return {"submission_id": submission.submission_id}
+
+    def _revoke_tokens(self) -> dict[str, str]:
+        self.state.revoke_tokens()
+        return {}
+
+    def _reset(self, **changes: Any) -> dict[str, str]:
+        self.state = State(self._initial_settings.changed(changes))
+        self._sockets.restart_peak()
+        self._start_outage()
+        return {}
+
+    def _start_outage(self) -> None:
+        if any(fault.kind == "outage" for fault in self.state.settings.faults):
+            self._sockets.reset_all()
+
+
+def _fields(body: bytes) -> dict[str, Any]:
+    fields = json.loads(body or b"{}")
+    if not isinstance(fields, dict):
+        raise ValueError("the body must be a JSON object")
+    return fields

@@ -1,0 +1,203 @@
+"""What the API answers to a request: its chapters, one function each. No sockets here, and no faults."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs
+
+from airflow_provider_rtisms.sandbox.charsets import DEFAULT, read_text
+from airflow_provider_rtisms.sandbox.state import Message, State
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request.
+
+    :param method: its method.
+    :param path: its path as it came, without the query.
+    :param headers: its headers; looked up whatever their case.
+    :param body: its body.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer.
+
+    :param status: its status.
+    :param body: its body.
+    :param headers: its headers.
+    """
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class RefusedError(Exception):
+    """Ends a request with another status than 200.
+
+    :param status: the status.
+    :param reason: the body, a line for people; the vendor says only that it is empty for a bad token.
+    :param headers: headers of the answer.
+    """
+
+    def __init__(self, status: int, reason: str = "", headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(status, reason)
+        self.status = status
+        self.reason = reason
+        self.headers = headers or {}
+
+
+def json_answer(payload: object) -> Answer:
+    """An answer of JSON, with status 200.
+
+    :param payload: what to say; dataclasses are written as objects of their fields.
+    """
+    body = json.dumps(payload, ensure_ascii=False, default=vars).encode()
+    return Answer(200, body, {"Content-Type": "application/json; charset=utf-8"})
+
+
+def text_answer(status: int, text: str, headers: Mapping[str, str] | None = None) -> Answer:
+    """An answer of plain text.
+
+    :param status: its status.
+    :param text: the text; an empty one makes an empty body.
+    :param headers: more headers.
+    """
+    return Answer(status, text.encode(), {"Content-Type": "text/plain; charset=utf-8", **(headers or {})})
+
+
+def locate(path: str) -> tuple[str, str | None]:
+    """Say which part of the API a path belongs to.
+
+    :param path: the path.
+    :returns: its family, ``auth``, ``sms``, ``balance`` or ``other``, and the submission id in it.
+    """
+    if path.startswith("/api/sms/"):
+        return "sms", path.removeprefix("/api/sms/")
+    family = path.removeprefix("/api/")
+    return (family if path.startswith("/api/") and family in ("auth", "sms", "balance") else "other"), None
+
+
+def answer(state: State, request: Request) -> Answer:
+    """Answer a request to the API.
+
+    :param state: the sandbox's state; a request may change it.
+    :param request: the request.
+    :returns: the answer.
+    """
+    try:
+        return _answer(state, request)
+    except RefusedError as refused:
+        return text_answer(refused.status, refused.reason, refused.headers)
+
+
+def _answer(state: State, request: Request) -> Answer:
+    family, submission_id = locate(request.path)
+    if family == "other":
+        raise RefusedError(404, "no such path")
+    allowed = "POST" if family == "auth" or (family == "sms" and submission_id is None) else "GET"
+    if request.method != allowed:
+        raise RefusedError(
+            405, f"{request.method} is not allowed here", {"Allow": allowed}
+        )  # RFC 9110, 15.5.6
+    if family == "auth":
+        return json_answer(_authenticate(state, request))
+    _check_headers(state, request.headers)
+    if family == "balance":
+        return json_answer({"balance": f"{state.balance:f}"})
+    if submission_id is None:
+        return json_answer(_send_sms(state, request.body))
+    return json_answer(_get_sms(state, submission_id))
+
+
+def _authenticate(state: State, request: Request) -> dict[str, str]:
+    _check_content_type(request.headers, "application/x-www-form-urlencoded")
+    try:
+        body = request.body.decode("ascii")
+        if re.search(r"%(?![0-9A-Fa-f]{2})|\s", body):
+            raise ValueError("not form-encoded")
+        form = parse_qs(body, strict_parsing=True, errors="strict")
+        (grant_type,), (client_id,) = form["grant_type"], form["client_id"]
+        (client_secret,) = form["client_secret"]
+    except (ValueError, KeyError):
+        raise RefusedError(400, "grant_type, client_id and client_secret are needed, form-encoded") from None
+    if grant_type != "client_credentials":
+        raise RefusedError(400, "grant_type must be client_credentials")
+    if (client_id, client_secret) != (state.settings.client_id, state.settings.client_secret):
+        raise RefusedError(401, "wrong credentials")
+    return {
+        "access_token": state.issue_token(),
+        "validity_period": _plain_number(state.settings.token_lifetime),
+    }
+
+
+def _check_headers(state: State, headers: Mapping[str, str]) -> None:
+    # "Bearer", exactly one space, the token; anything else has an empty body.
+    bearer = re.fullmatch(r"Bearer (\S+)", headers.get("Authorization", ""))
+    if bearer is None or not state.accepts_token(bearer[1]):
+        raise RefusedError(401)
+    _check_content_type(headers, "application/json")
+
+
+def _check_content_type(headers: Mapping[str, str], expected: str) -> None:
+    if headers.get("Content-Type", "").partition(";")[0].strip().lower() != expected:
+        raise RefusedError(400, f"the header Content-Type must be {expected}")
+
+
+def _get_sms(state: State, submission_id: str) -> dict[str, Any]:
+    submission = state.submissions.find(submission_id)
+    if submission is None:
+        raise RefusedError(404, "no such submission")
+    return submission.details(state.now())
+
+
+def _send_sms(state: State, body: bytes) -> dict[str, Any]:
+    try:
+        order = json.loads(body)
+        recipients, sender, message = order["recipients"], order["sender"], order["message"]
+        charset, encoded = message.get("charset"), message["text"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise RefusedError(400, "recipients, sender and message with its text are needed, as JSON") from None
+    _check(isinstance(recipients, list) and bool(recipients), "recipients must be a list that is not empty")
+    _check(all(map(_is_phone_number, recipients)), "each recipient must be + and 8 to 15 digits")
+    _check(isinstance(sender, str) and isinstance(encoded, str), "sender and text must be strings")
+    if charset in (None, ""):
+        charset = DEFAULT
+    _check(type(charset) is int, "charset must be a number")
+    try:
+        text = read_text(charset, encoded)
+    except ValueError as error:
+        raise RefusedError(400, str(error)) from None
+    if sender == "blocked" or not re.fullmatch(r"[A-Za-z0-9]{1,11}", sender):
+        raise RefusedError(406, "the sender is malformed or not allowed")
+    return {"submissions": [_outcome(message) for message in state.send(recipients, sender, text)]}
+
+
+def _outcome(message: Message) -> dict[str, str]:
+    if message.submission_id is None:
+        return {"status": message.status}
+    return {"status": message.status, "submissionId": message.submission_id}
+
+
+def _is_phone_number(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"\+[0-9]{8,15}", value) is not None
+
+
+def _check(condition: bool, reason: str) -> None:
+    if not condition:
+        raise RefusedError(400, reason)
+
+
+def _plain_number(value: float) -> str:
+    return str(int(value)) if value == int(value) else str(value)

@@ -1,0 +1,138 @@
+"""Submissions and their life: PENDING, SENT, final. All computed from the clock; nothing is scheduled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_rtisms.sandbox.endings import DELIVERED, ENDINGS
+
+#: The submission of the vendor's reference: answered as printed there.
+EXAMPLE_ID = "4193366853543393"
+#: One submission for each ending: this number and the ending's three digits; "000" ended DELIVERED.
+ENDINGS_PREFIX = "4193366853543"
+#: The first of the DELIVERED submissions that ``--seed N`` adds, with consecutive ids.
+FIRST_SEEDED_ID = 5000000000000000
+#: The first submission sent to a fresh sandbox; the next ones count up.
+FIRST_SENT_ID = 4200000000000001
+
+# Only "1" is documented; the other numbers are made up, so decide by name.
+_CODES = {"PENDING": "0", "DELIVERED": "1", "SENT": "2", "REJECTED": "3", "UNDELIVERED": "4", "EXPIRED": "5"}
+_UNDOCUMENTED_CODE = "9"
+
+_OPERATORS = (
+    {"id": "188", "name": "Entel Pcs", "mcc": "730", "mnc": "10"},
+    {"id": "189", "name": "Movistar", "mcc": "730", "mnc": "02"},
+    {"id": "190", "name": "Claro", "mcc": "730", "mnc": "03"},
+)
+
+# The example's timestamps: registered, and how much later it was sent and done.
+_EXAMPLE_REGISTERED, _EXAMPLE_PENDING_FOR, _EXAMPLE_SENT_FOR = 1600351683, 11, 3916
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One submission.
+
+    :param submission_id: its id, decimal digits.
+    :param status: the status it ends in. PENDING and SENT are never left; any other name is kept as it is.
+    :param registered: when it was accepted, in epoch seconds.
+    :param pending_for: seconds until it is SENT.
+    :param sent_for: seconds from then until it is final.
+    :param cost: what it cost.
+    """
+
+    submission_id: str
+    status: str
+    registered: float
+    pending_for: float
+    sent_for: float
+    cost: int = 1
+
+    def details(self, now: float) -> dict[str, Any]:
+        """What "Get SMS info" answers.
+
+        :param now: the time, in epoch seconds.
+        :returns: the answer's JSON object.
+        """
+        sent = math.inf if self.status == "PENDING" else self.registered + self.pending_for
+        done = math.inf if self.status in ("PENDING", "SENT") else sent + self.sent_for
+        status = "PENDING" if now < sent else "SENT" if now < done else self.status
+        return {
+            "id": self.submission_id,
+            "timestamps": {
+                "registered": int(self.registered),
+                "sent": int(sent) if sent <= now else 0,
+                "done": int(done) if done <= now else 0,
+            },
+            "info": {
+                "status": {"code": _CODES.get(status, _UNDOCUMENTED_CODE), "status": status},
+                "cost": self.cost,
+                "operator": _OPERATORS[int(self.submission_id) % len(_OPERATORS)],
+            },
+        }
+
+
+class Submissions:
+    """Every submission the sandbox knows.
+
+    :param seed: how many DELIVERED submissions exist from :data:`FIRST_SEEDED_ID` on; they take no memory.
+    :param clock: the time, in epoch seconds.
+    """
+
+    def __init__(self, seed: int, clock: Callable[[], float]) -> None:
+        self._seeded_ids = range(FIRST_SEEDED_ID, FIRST_SEEDED_ID + seed)
+        self._clock = clock
+        self._next_id = FIRST_SENT_ID
+        self._known = {EXAMPLE_ID: _ended_long_ago(EXAMPLE_ID, "DELIVERED")}
+        for digits, ending in {"000": DELIVERED, **ENDINGS}.items():
+            if ending.refusal is None:
+                submission_id = ENDINGS_PREFIX + digits
+                self._known[submission_id] = _ended_long_ago(submission_id, ending.status)
+
+    def find(self, submission_id: str) -> Submission | None:
+        """Look a submission up.
+
+        :param submission_id: the id, as it came in the request.
+        :returns: the submission, or None where there is none.
+        """
+        known = self._known.get(submission_id)
+        if known is not None or not (submission_id.isascii() and submission_id.isdigit()):
+            return known
+        # Python refuses to convert numbers of thousands of digits; none so long is seeded.
+        if len(submission_id) == len(str(FIRST_SEEDED_ID)) and int(submission_id) in self._seeded_ids:
+            return _ended_long_ago(submission_id, "DELIVERED")
+        return None
+
+    def add(
+        self,
+        status: str,
+        pending_for: float,
+        sent_for: float,
+        cost: int = 1,
+        submission_id: str | None = None,
+    ) -> Submission:
+        """Register a submission now.
+
+        :param status: the status it ends in.
+        :param pending_for: seconds until it is SENT.
+        :param sent_for: seconds from then until it is final.
+        :param cost: what it cost.
+        :param submission_id: its id; the next free one by default. A known id is replaced.
+        :returns: the submission.
+        :raises ValueError: if the id is not made of digits.
+        """
+        if submission_id is None:
+            submission_id = str(self._next_id)
+            self._next_id += 1
+        elif not (submission_id.isascii() and submission_id.isdigit()):
+            raise ValueError(f"submission_id must be decimal digits, not {submission_id!r}")
+        submission = Submission(submission_id, status, self._clock(), pending_for, sent_for, cost)
+        self._known[submission_id] = submission
+        return submission
+
+
+def _ended_long_ago(submission_id: str, status: str) -> Submission:
+    return Submission(submission_id, status, _EXAMPLE_REGISTERED, _EXAMPLE_PENDING_FOR, _EXAMPLE_SENT_FOR)
