@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
-import sys
 from dataclasses import fields
 
 from airflow_provider_rtisms.sandbox.endings import ENDINGS
@@ -45,31 +44,33 @@ examples:
 """
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults, and keeps the lines of the tables."""
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_rtisms.sandbox",
         usage="%(prog)s [options]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
-    parser.add_argument("--host", default="127.0.0.1", help="the address to bind (default: %(default)s)")
-    parser.add_argument(
-        "--port", default=0, type=int, help="the port; 0 for any that is free (default: %(default)s)"
-    )
+    parser.add_argument("--host", default="127.0.0.1", help="the address to bind")
+    parser.add_argument("--port", default=0, type=int, help="the port; 0 for any that is free")
     for setting in fields(Settings):
-        help_text = setting.metadata["help"]
         if setting.name == "faults":
             parser.add_argument(
-                "--fault", dest="faults", action="append", default=[], type=_fault, help=help_text
+                "--fault",
+                dest="faults",
+                action="append",
+                default=argparse.SUPPRESS,
+                type=_fault,
+                **setting.metadata,
             )
         else:
-            parser.add_argument(
-                f"--{setting.name.replace('_', '-')}",
-                default=setting.default,
-                type=type(setting.default),
-                help=f"{help_text} (default: %(default)s)",
-            )
+            flag = f"--{setting.name.replace('_', '-')}"
+            parser.add_argument(flag, default=setting.default, type=type(setting.default), **setting.metadata)
     return parser
 
 
@@ -86,7 +87,6 @@ async def _run(settings: Settings, host: str, port: int) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with serve(settings, host, port) as url:
         print(url, flush=True)
-        print(f"client id {settings.client_id}; Ctrl-C stops it", file=sys.stderr)
         await stop.wait()
 
 

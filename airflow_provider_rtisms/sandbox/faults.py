@@ -59,7 +59,7 @@ class Fault:
     seconds: float = 0.0
     statuses: tuple[int, ...] = (500, 502, 503)
     per_second: float = 1.0
-    retry_after: str | None = None
+    retry_after: str | float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "statuses", tuple(self.statuses))  # a list where it comes from JSON
@@ -67,10 +67,14 @@ class Fault:
             raise ValueError(f"fault {self.kind!r} is none of {', '.join(KINDS)}")
         if self.path not in (None, "auth", "sms", "balance"):
             raise ValueError(f"path must be auth, sms or balance, not {self.path!r}")
+        if self.method not in (None, "GET", "POST"):
+            raise ValueError(f"method must be GET or POST, not {self.method!r}")
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability must be between 0 and 1, not {self.probability!r}")
         if not all(200 <= status <= 599 for status in self.statuses) or not self.statuses:
             raise ValueError(f"statuses must be between 200 and 599, not {self.statuses!r}")
+        if self.times is not None and self.times < 0:
+            raise ValueError(f"times must not be negative, not {self.times!r}")
         if self.seconds < 0 or self.per_second <= 0:
             raise ValueError("seconds must not be negative, and per_second must be positive")
 
@@ -151,7 +155,9 @@ class FaultPlan:
                 striking = armed
         if striking is None:
             return Verdict(delay)
-        return Verdict(delay, striking.fault.kind, striking.next_status(), striking.fault.retry_after)
+        fault = striking.fault
+        retry_after = None if fault.retry_after is None else str(fault.retry_after)
+        return Verdict(delay, fault.kind, striking.next_status(), retry_after)
 
 
 class _ArmedFault:

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+from abc import ABC, abstractmethod
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self
@@ -15,8 +16,8 @@ from airflow_provider_rtisms.sandbox.server import serve
 from airflow_provider_rtisms.sandbox.settings import Settings
 
 
-class Sandbox(SandboxClient):
-    """A sandbox in a background thread with an event loop of its own, for as long as its context lasts.
+class RunningSandbox(SandboxClient, ABC):
+    """A sandbox that runs for as long as its context lasts.
 
     :param host: the address to bind.
     :param port: the port; 0 for any that is free.
@@ -26,64 +27,78 @@ class Sandbox(SandboxClient):
 
     def __init__(self, *, host: str = "127.0.0.1", port: int = 0, **settings: Any) -> None:
         super().__init__("")
+        self._host = host
+        self._port = port
         self._settings = Settings().changed(settings)
-        self._address = (host, port)
-        self._started: Future[str] = Future()
-        self._thread = threading.Thread(target=self._run, name="rtisms-sandbox", daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        self.url = self._started.result()
+        self.url = self._start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
+        self._stop()
+
+    @abstractmethod
+    def _start(self) -> str:
+        """Start it, and return its base URL once it can be reached."""
+
+    @abstractmethod
+    def _stop(self) -> None:
+        """Stop it, and return once it has ended."""
+
+
+class Sandbox(RunningSandbox):
+    """A sandbox in a background thread, with an event loop of its own."""
+
+    def _start(self) -> str:
+        started: Future[str] = Future()
+        self._thread = threading.Thread(target=self._run, args=[started], name="rtisms-sandbox", daemon=True)
+        self._thread.start()
+        return started.result()
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
 
-    def _run(self) -> None:
+    def _run(self, started: Future[str]) -> None:
         try:
-            asyncio.run(self._serve())
+            asyncio.run(self._serve(started))
         except Exception as error:
-            if self._started.done():
+            if started.done():
                 raise
-            self._started.set_exception(error)
+            started.set_exception(error)
 
-    async def _serve(self) -> None:
+    async def _serve(self, started: Future[str]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
-        async with serve(self._settings, *self._address) as url:
-            self._started.set_result(url)
-            await self._stop.wait()
+        self._stopping = asyncio.Event()
+        async with serve(self._settings, self._host, self._port) as url:
+            started.set_result(url)
+            await self._stopping.wait()
 
 
-class SandboxProcess(SandboxClient):
-    """A sandbox in a process of its own, for as long as its context lasts. For load, and to kill it.
+class SandboxProcess(RunningSandbox):
+    """A sandbox in a process of its own, :attr:`process`: for load tests, and to kill it."""
 
-    :param host: the address to bind.
-    :param port: the port; 0 for any that is free.
-    :param settings: see :class:`~airflow_provider_rtisms.sandbox.settings.Settings`.
-    :raises ValueError: if a setting is unknown or makes no sense.
-    """
+    process: subprocess.Popen[str]
 
-    def __init__(self, *, host: str = "127.0.0.1", port: int = 0, **settings: Any) -> None:
-        super().__init__("")
-        self._command = [
-            *(sys.executable, "-m", "airflow_provider_rtisms.sandbox", f"--host={host}", f"--port={port}"),
-            *Settings().changed(settings).arguments(),
-        ]
-
-    def __enter__(self) -> Self:
-        self.process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    def _start(self) -> str:
+        self.process = subprocess.Popen(  # noqa: S603  # our own command
+            [
+                *(sys.executable, "-m", "airflow_provider_rtisms.sandbox"),
+                *(f"--host={self._host}", f"--port={self._port}"),
+                *self._settings.arguments(),
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         with self.process.stdout as first_line:  # type: ignore[union-attr]  # it is a pipe
-            self.url = first_line.readline().strip()
-        if not self.url:
+            url = first_line.readline().strip()
+        if not url:
             raise RuntimeError(f"the sandbox ended with exit code {self.process.wait()}")
-        return self
+        return url
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def _stop(self) -> None:
         self.process.terminate()
         self.process.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal, InvalidOperation
@@ -10,8 +11,8 @@ from typing import Any, Self
 from airflow_provider_rtisms.sandbox.faults import Fault
 
 
-def _setting(default: Any, help_text: str) -> Any:
-    return field(default=default, metadata={"help": help_text})
+def _setting(default: Any, metavar: str, help_text: str) -> Any:
+    return field(default=default, metadata={"metavar": metavar, "help": help_text})
 
 
 @dataclass(frozen=True)
@@ -21,20 +22,22 @@ class Settings:
     :raises ValueError: if a value makes no sense.
     """
 
-    client_id: str = _setting("sandbox-client", "the client id that can authenticate")
-    client_secret: str = _setting("sandbox-secret", "its client secret")
-    token_lifetime: float = _setting(3600.0, "seconds that a token is good for")
-    pending_for: float = _setting(1.0, "seconds that a sent SMS stays PENDING")
-    sent_for: float = _setting(2.0, "seconds that it then stays SENT, until its final status")
-    seed: int = _setting(0, "how many DELIVERED submissions to have from the start")
-    balance: str = _setting("457.00", "the account's balance; each part of an SMS takes 1 from it")
-    faults: tuple[Fault, ...] = _setting((), "what goes wrong, see below; may be repeated")
+    client_id: str = _setting("sandbox-client", "ID", "the client id that can authenticate")
+    client_secret: str = _setting("sandbox-secret", "SECRET", "its client secret")
+    token_lifetime: float = _setting(3600.0, "SECONDS", "how long a token is good for")
+    pending_for: float = _setting(1.0, "SECONDS", "how long a sent SMS stays PENDING")
+    sent_for: float = _setting(2.0, "SECONDS", "how long it then stays SENT, until its final status")
+    seed: int = _setting(0, "N", "how many DELIVERED submissions to add at the start")
+    balance: str = _setting("457.00", "AMOUNT", "the account's balance; each part of an SMS takes 1 from it")
+    faults: tuple[Fault, ...] = _setting((), "FAULT", "what goes wrong, see below; may be repeated")
 
     def __post_init__(self) -> None:
         for name in ("token_lifetime", "pending_for", "sent_for", "seed"):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or value < 0:
+            if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
                 raise ValueError(f"{name} must be a number that is not negative, not {value!r}")
+        if not isinstance(self.seed, int):
+            raise ValueError(f"seed must be a whole number, not {self.seed!r}")
         try:
             finite = Decimal(self.balance).is_finite()
         except (InvalidOperation, TypeError, ValueError):
