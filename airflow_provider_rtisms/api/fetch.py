@@ -1,0 +1,95 @@
+"""
+Many submissions at once: one GET each, over the asyncio transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
+from typing import Any, TypeAlias, TypeVar
+
+from airflow_provider_rtisms.api import calls
+from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
+from airflow_provider_rtisms.api.errors import RtiSmsError
+from airflow_provider_rtisms.api.models import SmsDetails
+
+T = TypeVar("T")
+#: A submission id with its details, or with the error that came in their place.
+Outcome: TypeAlias = tuple[str, SmsDetails | RtiSmsError]
+
+#: Outcomes that may lie between the workers and their consumer; beyond it the workers wait.
+BACKLOG = 1000
+
+
+async def fetch(client: AsyncRtiSmsClient, submission_ids: Iterable[str]) -> AsyncGenerator[Outcome, None]:
+    """
+    Fetch many submissions, ``max_concurrency`` at a time, and give each as it comes in.
+
+    :param client: an opened client.
+    :param submission_ids: checked ids; read as they are needed.
+    :return: outcomes, in the order of arrival. Close the generator to stop early.
+    """
+    ids = iter(submission_ids)
+    outcomes: asyncio.Queue[Outcome | BaseException | None] = asyncio.Queue(BACKLOG)
+    workers = asyncio.ensure_future(_work_all(client, ids, outcomes))
+    try:
+        while (outcome := await outcomes.get()) is not None:
+            if isinstance(outcome, BaseException):
+                raise outcome
+            yield outcome
+    finally:
+        workers.cancel()
+        await asyncio.gather(workers, return_exceptions=True)
+
+
+async def _work_all(
+    client: AsyncRtiSmsClient, ids: Iterator[str], outcomes: asyncio.Queue[Outcome | BaseException | None]
+) -> None:
+    """Run one worker per place in the pool. What ends them comes last: None, or an exception that is no outcome."""
+    try:
+        await asyncio.gather(*(_work(client, ids, outcomes) for _ in range(client.settings.max_concurrency)))
+    except Exception as error:
+        await outcomes.put(error)
+    else:
+        await outcomes.put(None)
+
+
+async def _work(
+    client: AsyncRtiSmsClient, ids: Iterator[str], outcomes: asyncio.Queue[Outcome | BaseException | None]
+) -> None:
+    for submission_id in ids:
+        outcome: SmsDetails | RtiSmsError
+        try:
+            outcome = await client.perform(calls.get_sms(submission_id))
+        except RtiSmsError as error:
+            outcome = error
+        await outcomes.put((submission_id, outcome))
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """
+    Run a coroutine to its end from blocking code, also where a loop runs in this thread already, as in a notebook.
+
+    :param main: the coroutine.
+    :return: its result.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(main)
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def in_thread() -> None:
+        try:
+            results.append(asyncio.run(main))
+        except BaseException as error:  # handed to the caller
+            failures.append(error)
+
+    thread = threading.Thread(target=in_thread, name="rtisms-fetch", daemon=True)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+    return results[0]

@@ -1,0 +1,135 @@
+"""
+How a call goes, from the token to the result: one generator that both transports drive.
+
+Source: design.md, rules 1 and 2.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import tenacity
+
+from airflow_provider_rtisms.api.calls import AUTHENTICATE, Call, HttpAnswer, TokenGrant, authenticate
+from airflow_provider_rtisms.api.effects import Effect, Send, Sleep
+from airflow_provider_rtisms.api.errors import (
+    RtiSmsError,
+    RtiSmsTokenExpiredError,
+    RtiSmsTokenRefusedError,
+    RtiSmsUncertainError,
+)
+from airflow_provider_rtisms.api.retry import RetryPolicy
+from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.api.token import Token, TokenCache
+
+T = TypeVar("T")
+Flow = Generator[Effect, Any, T]
+
+
+class ExchangeFailedError(Exception):
+    """
+    Thrown into a flow by a transport: an exchange brought no answer.
+
+    :param kind: the class of the failure.
+    :param what: what happened, without secrets.
+    """
+
+    def __init__(self, kind: type[RtiSmsError], what: str) -> None:
+        super().__init__(kind, what)
+        self.kind = kind
+        self.what = what
+
+
+def perform(call: Call[T], settings: ApiSettings, tokens: TokenCache) -> Flow[T]:
+    """
+    Do one call: get a token if need be, send, renew the token once on 401, repeat what is worth repeating.
+
+    :param call: what to do.
+    :param settings: credentials and limits.
+    :param tokens: the cache that all callers of these settings share.
+    :return: the result of the call.
+    :raises RtiSmsError: permanent failure, or a transient one that outlived the tries.
+    """
+    attempt = _AuthorizedAttempt(call, tokens, partial(_get_grant, settings))
+    try:
+        return (yield from _persist(call, settings.max_attempts, attempt))
+    except RtiSmsError as error:
+        own = error.call != AUTHENTICATE
+        if own and not call.repeatable and error.may_have_acted:
+            raise RtiSmsUncertainError(
+                f"{error} Whether it was acted on is unknown, so it is not repeated.",
+                call=error.call,
+                subject=error.subject,
+                status=error.status,
+            ) from None
+        raise
+
+
+@dataclass(slots=True)
+class _AuthorizedAttempt:
+    """One try of a call with a bearer token; remembers whether the try before it was answered with 401."""
+
+    call: Call[Any]
+    tokens: TokenCache
+    get_grant: Callable[[], Flow[TokenGrant]]
+    was_refused: bool = False
+
+    def __call__(self) -> Flow[Any]:
+        token: Token = yield from self.tokens.obtain(self.get_grant)
+        try:
+            result = yield from _exchange(self.call, token.value)
+        except RtiSmsTokenExpiredError as error:
+            self.tokens.discard(token)
+            if self.was_refused:
+                what = "the server answered HTTP 401 twice, the second time to a new token"
+                raise self.call.error(RtiSmsTokenRefusedError, what, status=error.status) from None
+            self.was_refused = True
+            raise
+        except RtiSmsError:
+            self.was_refused = False
+            raise
+        return result
+
+
+def _get_grant(settings: ApiSettings) -> Flow[TokenGrant]:
+    call = authenticate(settings)
+    return (yield from _persist(call, settings.max_attempts, partial(_exchange, call)))
+
+
+def _exchange(call: Call[T], access_token: str | None = None) -> Flow[T]:
+    try:
+        answer: HttpAnswer = yield Send(call.request(access_token))
+    except ExchangeFailedError as failure:
+        raise call.error(failure.kind, failure.what) from None
+    return call.read(answer, access_token)
+
+
+def _persist(call: Call[T], max_attempts: int, attempt: Callable[[], Flow[T]]) -> Flow[T]:
+    """Drive tenacity by hand, as its ``Retrying.__call__`` does, so that pausing stays with the transport."""
+    policy = RetryPolicy(call, max_attempts)
+    retrying = policy.retrying()
+    retrying.begin()
+    state = tenacity.RetryCallState(retrying, fn=None, args=(), kwargs={})
+    while True:
+        try:
+            step = retrying.iter(state)
+        except RtiSmsError as error:
+            tries = policy.tries(state)
+            if tries > 1:
+                error.args = (f"{error} Given up after {tries} tries in {state.seconds_since_start or 0:.1f} s.",)
+            raise
+        if isinstance(step, tenacity.DoAttempt):
+            try:
+                state.set_result((yield from attempt()))
+            except RtiSmsError:
+                state.set_exception(sys.exc_info())  # type: ignore[arg-type]
+        elif isinstance(step, tenacity.DoSleep):
+            state.prepare_for_next_attempt()
+            yield Sleep(step)
+        else:
+            result: T = step
+            return result

@@ -1,0 +1,228 @@
+"""
+What the API's answers hold, as immutable values.
+
+Parsing is strict about the type of what is there and lenient about what is missing: unknown fields are ignored, absent
+ones become None. Source: API page, chapters "Get SMS info" and "Send SMS".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+
+class SmsStatus(StrEnum):
+    """The documented delivery states of a submission. The numeric code is not part of the decision."""
+
+    PENDING = "PENDING"
+    SENT = "SENT"
+    DELIVERED = "DELIVERED"
+    REJECTED = "REJECTED"
+    UNDELIVERED = "UNDELIVERED"
+    EXPIRED = "EXPIRED"
+    UNKNOWN = "UNKNOWN"
+
+
+#: States that never change again.
+FINAL_STATUSES = frozenset({SmsStatus.DELIVERED, SmsStatus.REJECTED, SmsStatus.UNDELIVERED, SmsStatus.EXPIRED})
+#: States that are under way, whatever the timestamps say.
+OPEN_STATUSES = frozenset({SmsStatus.PENDING, SmsStatus.SENT})
+
+#: Numbers beyond this are refused: JSON consumers hold them inexactly or not at all (RFC 8259, section 6).
+LARGEST_NUMBER = 1e15
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """
+    The recipient's network.
+
+    :param id: the vendor's id for it.
+    :param name: its name, such as ``Entel Pcs``.
+    :param mcc: mobile country code, a digit string whose leading zeros matter.
+    :param mnc: mobile network code, likewise.
+    """
+
+    id: str | None = None
+    name: str | None = None
+    mcc: str | None = None
+    mnc: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SmsDetails:
+    """
+    One submission, as Get SMS info tells it.
+
+    :param submission_id: decimal string.
+    :param status: name of the state as it came; see :class:`SmsStatus` for the documented ones.
+    :param status_code: its numeric form, a string.
+    :param registered_at: when the vendor accepted it, UTC.
+    :param sent_at: when it was handed to the recipient's operator, UTC; None if that has not happened.
+    :param done_at: when the final outcome came in, UTC; None if that has not happened.
+    :param cost: a number without a documented unit.
+    :param operator: the recipient's network.
+    """
+
+    submission_id: str
+    status: str | None = None
+    status_code: str | None = None
+    registered_at: datetime | None = None
+    sent_at: datetime | None = None
+    done_at: datetime | None = None
+    cost: int | float | None = None
+    operator: Operator = Operator()
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the outcome can no longer change (API page, "Get SMS info", the rule on ``status``)."""
+        if self.status in FINAL_STATUSES:
+            return True
+        return self.status not in OPEN_STATUSES and self.done_at is not None
+
+    def to_record(self) -> dict[str, Any]:
+        """
+        Return the flat, JSON-safe form, ready for XCom or a warehouse.
+
+        :return: ``submission_id, status, status_code, is_final, registered_at, sent_at, done_at`` (ISO 8601 UTC or
+            None), ``cost, operator_id, operator_name, operator_mcc, operator_mnc``, in this order.
+        """
+        return {
+            "submission_id": self.submission_id,
+            "status": self.status,
+            "status_code": self.status_code,
+            "is_final": self.is_final,
+            "registered_at": _isoformat(self.registered_at),
+            "sent_at": _isoformat(self.sent_at),
+            "done_at": _isoformat(self.done_at),
+            "cost": self.cost,
+            "operator_id": self.operator.id,
+            "operator_name": self.operator.name,
+            "operator_mcc": self.operator.mcc,
+            "operator_mnc": self.operator.mnc,
+        }
+
+    @classmethod
+    def from_answer(cls, submission_id: str, answer: Any) -> SmsDetails:
+        """
+        Read the answer of GET /sms/{submissionId}.
+
+        :param submission_id: the id that was asked for.
+        :param answer: the decoded JSON.
+        :return: the submission.
+        :raises ValueError: the answer is not about that submission, or a field has an impossible value.
+        """
+        answer = _object(answer, "the answer")
+        if not answer.keys() & {"id", "timestamps", "info"}:
+            raise ValueError("none of 'id', 'timestamps' and 'info' is there")
+        told = _text(answer.get("id"), "id")
+        if told is not None and told.lstrip("0") != submission_id.lstrip("0"):
+            raise ValueError(f"it is about submission {told[:40]!r}")
+        times = _object(answer.get("timestamps") or {}, "timestamps")
+        info = _object(answer.get("info") or {}, "info")
+        status = _object(info.get("status") or {}, "info.status")
+        network = _object(info.get("operator") or {}, "info.operator")
+        return cls(
+            submission_id=submission_id,
+            status=_text(status.get("status"), "info.status.status"),
+            status_code=_text(status.get("code"), "info.status.code"),
+            registered_at=_moment(times.get("registered"), "timestamps.registered"),
+            sent_at=_moment(times.get("sent"), "timestamps.sent"),
+            done_at=_moment(times.get("done"), "timestamps.done"),
+            cost=_number(info.get("cost"), "info.cost"),
+            operator=Operator(
+                **{name: _text(network.get(name), f"info.operator.{name}") for name in Operator.__slots__}
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """
+    What the vendor said of one recipient of a send.
+
+    :param status: ``submitted``, ``account_no_balance``, ``unknown_error``, or another word as it came.
+    :param submission_id: decimal string, only where the status is ``submitted``.
+    """
+
+    status: str
+    submission_id: str | None = None
+
+    @property
+    def is_submitted(self) -> bool:
+        """Whether the vendor has taken the message."""
+        return self.status == "submitted"
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the flat, JSON-safe form: ``status, submission_id``."""
+        return {"status": self.status, "submission_id": self.submission_id}
+
+    @classmethod
+    def from_answer(cls, answer: Any) -> Submission:
+        """
+        Read one element of ``submissions`` in the answer of POST /sms.
+
+        :raises ValueError: a field is missing or has an impossible value.
+        """
+        answer = _object(answer, "submission")
+        status = _text(answer.get("status"), "status")
+        submission_id = _text(answer.get("submissionId"), "submissionId")
+        if status is None:
+            raise ValueError("a submission has no 'status'")
+        if status == "submitted" and submission_id is None:
+            raise ValueError("a submission is 'submitted' but has no 'submissionId'")
+        return cls(status, submission_id)
+
+
+def _isoformat(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
+
+
+def _object(value: Any, field: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{field} is a JSON {_kind(value)} where an object was promised")
+    return value
+
+
+def _text(value: Any, field: str) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise ValueError(f"{field} is a JSON {_kind(value)} where a string was promised")
+    # PostgreSQL stores no NUL, UTF-8 no lone surrogate; neither may stop a record on its way to a warehouse.
+    return value.encode("utf-8", "replace").decode().replace("\x00", "�")
+
+
+def _number(value: Any, field: str) -> int | float | None:
+    if isinstance(value, str):
+        try:
+            value = float(value) if "." in value else int(value)
+        except ValueError:
+            raise ValueError(f"{field} is the string {value[:40]!r} where a number was promised") from None
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST_NUMBER:
+        raise ValueError(f"{field} is a JSON {_kind(value)} where a number was promised")
+    return value
+
+
+def _moment(value: Any, field: str) -> datetime | None:
+    seconds = _number(value, field)
+    if not seconds:  # 0 or missing: that stage has not happened yet
+        return None
+    try:
+        if seconds > 0:
+            return datetime.fromtimestamp(int(seconds), tz=UTC)
+    except (ValueError, OverflowError, OSError):
+        pass
+    raise ValueError(f"{field} is {str(seconds)[:40]}, which is no time in seconds since 1970")
+
+
+def _kind(value: Any) -> str:
+    names = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object"}
+    return names.get(type(value), "null")

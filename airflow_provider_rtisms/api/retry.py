@@ -1,0 +1,113 @@
+"""
+What is repeated, when, and how often: one policy (tenacity's strategies) for both transports.
+
+Source: design.md, rules 1 and 2; API page, chapter "Errors".
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import Any
+
+import tenacity
+
+from airflow_provider_rtisms.api.calls import AUTHENTICATE, Call
+from airflow_provider_rtisms.api.errors import (
+    RtiSmsError,
+    RtiSmsTokenExpiredError,
+    RtiSmsTransientError,
+)
+
+log = logging.getLogger(__name__)
+
+#: Seconds: the first pause is at most this, each further one at most twice the one before.
+BACKOFF_BASE = 0.5
+#: Seconds: no pause of our own choosing is longer.
+BACKOFF_CAP = 30.0
+#: Seconds: a Retry-After beyond it is cut to it.
+RETRY_AFTER_CAP = 120.0
+#: Seconds: no try begins later than this after the first one.
+TOTAL_CAP = 300.0
+
+
+def backoff(tries: int, retry_after: float | None = None) -> float:
+    """
+    Return the seconds to pause after a failed try: exponential with full jitter, or Retry-After where that is longer.
+
+    :param tries: how many tries have failed, 1 or more.
+    :param retry_after: seconds the server asked to wait, or None.
+    """
+    jittered = random.uniform(0, min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(tries - 1, 30)))  # noqa: S311
+    return max(jittered, min(retry_after or 0.0, RETRY_AFTER_CAP))
+
+
+class RetryPolicy:
+    """
+    The tenacity strategies for one call.
+
+    A 401 is not a try: it is answered at once with one new token, and only once (rule 1). A call that is not
+    repeatable is repeated only where the server surely has not acted on it.
+
+    :param call: what is being done.
+    :param max_attempts: most tries.
+    """
+
+    def __init__(self, call: Call[Any], max_attempts: int) -> None:
+        self.call = call
+        self.max_attempts = max_attempts
+        self.renewals = 0
+
+    def retrying(self) -> tenacity.Retrying:
+        """Return the tenacity object that decides; its ``iter`` is asked by ``api.flow``, which never sleeps itself."""
+        return tenacity.Retrying(
+            retry=self._is_worth_repeating,
+            stop=self._is_enough,
+            wait=self._pause,
+            before_sleep=self._tell,
+            reraise=True,
+        )
+
+    def tries(self, state: tenacity.RetryCallState) -> int:
+        """Return how many tries have been made, renewals of the token not counted."""
+        return state.attempt_number - self.renewals
+
+    def _is_worth_repeating(self, state: tenacity.RetryCallState) -> bool:
+        error = _failure(state)
+        if not isinstance(error, RtiSmsTransientError):
+            return False
+        if error.call == AUTHENTICATE != self.call.name:
+            return False  # getting the token has been retried already
+        if isinstance(error, RtiSmsTokenExpiredError):
+            self.renewals += 1
+        return self.call.repeatable or not error.may_have_acted
+
+    def _is_enough(self, state: tenacity.RetryCallState) -> bool:
+        if isinstance(_failure(state), RtiSmsTokenExpiredError):
+            return False
+        elapsed = state.seconds_since_start or 0.0
+        return self.tries(state) >= self.max_attempts or elapsed + state.upcoming_sleep > TOTAL_CAP
+
+    def _pause(self, state: tenacity.RetryCallState) -> float:
+        error = _failure(state)
+        if isinstance(error, RtiSmsTokenExpiredError):
+            return 0.0
+        return backoff(self.tries(state), error.retry_after if error else None)
+
+    def _tell(self, state: tenacity.RetryCallState) -> None:
+        error = _failure(state)
+        if isinstance(error, RtiSmsTokenExpiredError):
+            log.info("%s: the token was refused (HTTP 401); repeating the call with a new one", self.call)
+        else:
+            log.warning(
+                "%s Attempt %d of %d failed, the next begins in %.1f s",
+                error,
+                self.tries(state),
+                self.max_attempts,
+                state.upcoming_sleep,
+            )
+
+
+def _failure(state: tenacity.RetryCallState) -> RtiSmsError | None:
+    error = state.outcome.exception() if state.outcome else None
+    return error if isinstance(error, RtiSmsError) else None

@@ -1,0 +1,25 @@
+"""How a failure of the API becomes a failure of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_rtisms.api.errors import RtiSmsPermanentError
+
+
+@contextmanager
+def permanent_is_final() -> Iterator[None]:
+    """
+    Turn what can never succeed into AirflowFailException, which stops the retries of a task.
+
+    Transient errors pass as they are, so that Airflow may try the task again.
+
+    :raises AirflowFailException: in place of an RtiSmsPermanentError, which is its cause.
+    """
+    try:
+        yield
+    except RtiSmsPermanentError as error:
+        raise AirflowFailException(str(error)) from error

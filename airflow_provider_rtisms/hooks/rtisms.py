@@ -1,0 +1,231 @@
+"""The way from an Airflow Connection to a client of the RTI SMS API."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+from airflow.providers.common.compat.sdk import BaseHook, mask_secret
+
+from airflow_provider_rtisms.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from airflow.providers.common.compat.sdk import Connection
+
+    from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
+    from airflow_provider_rtisms.api.client import RtiSmsClient
+    from airflow_provider_rtisms.api.fetch import Outcome
+    from airflow_provider_rtisms.api.models import SmsDetails
+    from airflow_provider_rtisms.api.settings import ApiSettings
+
+
+class RtiSmsHook(BaseHook):
+    """
+    Talk to the RTI SMS API with the credentials of a Connection.
+
+    One hook holds one token, got on first use and shared by every thread and task that uses the hook.
+
+    :param rtisms_conn_id: Connection of type ``rtisms``: Login is the client id, Password the client secret, Host the
+        base URL; see :class:`~airflow_provider_rtisms.api.settings.ApiSettings` for the extras.
+    """
+
+    conn_name_attr = "rtisms_conn_id"
+    default_conn_name = "rtisms_default"
+    conn_type = "rtisms"
+    hook_name = "RealTime SMS"
+
+    def __init__(self, rtisms_conn_id: str = default_conn_name, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rtisms_conn_id = rtisms_conn_id
+        self._lock = threading.Lock()
+        self._client: RtiSmsClient | None = None
+
+    def get_conn(self) -> RtiSmsClient:
+        """
+        Return the blocking client, made on first use.
+
+        :raises RtiSmsConfigError: a field of the Connection is missing or malformed.
+        """
+        from airflow_provider_rtisms.api.client import RtiSmsClient
+
+        with self._lock:
+            if self._client is None:
+                self._client = RtiSmsClient(self.get_settings(), on_secret=mask_secret)
+            return self._client
+
+    def get_settings(self) -> ApiSettings:
+        """
+        Read the Connection.
+
+        :return: its fields, checked.
+        :raises RtiSmsConfigError: a field is missing or malformed.
+        """
+        return settings_from_connection(self.get_connection(self.rtisms_conn_id))
+
+    def get_sms(self, submission_id: str | int) -> SmsDetails:
+        """
+        Fetch the details of one submission (API: Get SMS info).
+
+        :param submission_id: ASCII decimal string or non-negative int.
+        :return: the submission.
+        :raises RtiSmsInputError: the id is malformed; nothing was sent.
+        :raises RtiSmsNotFoundError: there is no such submission.
+        :raises RtiSmsError: any other failure, see :mod:`~airflow_provider_rtisms.api.errors`.
+        """
+        from airflow_provider_rtisms.api import calls
+
+        return self.get_conn().perform(calls.get_sms(submission_id))
+
+    def get_balance(self) -> Decimal:
+        """
+        Fetch the account's balance (API: Get balance), exactly as the vendor tells it.
+
+        :raises RtiSmsError: see :mod:`~airflow_provider_rtisms.api.errors`.
+        """
+        from airflow_provider_rtisms.api import calls
+
+        return self.get_conn().perform(calls.get_balance())
+
+    def fetch_many(self, submission_ids: Sequence[str]) -> list[Outcome]:
+        """
+        Fetch the details of some submissions, ``max_concurrency`` at a time.
+
+        :param submission_ids: checked ids, see :func:`~airflow_provider_rtisms.api.calls.check_submission_id`.
+        :return: pairs of an id and its details, or the error that came in their place, in the order of arrival.
+        """
+        from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
+        from airflow_provider_rtisms.api.fetch import fetch, run
+
+        if not submission_ids:
+            return []
+        client = self.get_conn()
+
+        async def main() -> list[Outcome]:
+            async with AsyncRtiSmsClient(client.settings, client.tokens, on_secret=mask_secret) as aio_client:
+                return [outcome async for outcome in fetch(aio_client, submission_ids)]
+
+        return run(main())
+
+    @asynccontextmanager
+    async def get_async_conn(self) -> AsyncIterator[AsyncRtiSmsClient]:
+        """
+        Give the client that all triggers of this Connection share on this event loop, reading the Connection anew.
+
+        The Connection is read in a thread, the one way that serves dag.test and the real triggerer on every version
+        (asgiref's ``sync_to_async`` keeps the way back to the triggerer's supervisor open, a bare thread does not).
+
+        :raises RtiSmsConfigError: a field of the Connection is missing or malformed.
+        """
+        from asgiref.sync import sync_to_async
+
+        from airflow_provider_rtisms.api.aio import shared_client
+
+        settings = await sync_to_async(self.get_settings)()
+        async with shared_client(settings, on_secret=_amask_secret) as client:
+            yield client
+
+    def test_connection(self) -> tuple[bool, str]:
+        """
+        Authenticate and read the balance, for the "Test connection" button.
+
+        :return: whether it worked, and what to tell the person who asked.
+        """
+        from airflow_provider_rtisms.api.errors import RtiSmsError
+
+        try:
+            balance = self.get_balance()
+        except RtiSmsError as error:
+            return False, str(error)
+        return True, f"Connected to {self.get_conn().settings.base_url}; the balance is {balance}."
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the form's extra fields for Airflow below 3.2, made from ``CONN_FIELDS``."""
+        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget  # type: ignore[import-not-found,unused-ignore]
+        from wtforms import BooleanField, StringField  # type: ignore[import-untyped,unused-ignore]
+
+        widgets: dict[str, Any] = {}
+        for name, conn_field in CONN_FIELDS.items():
+            label, help_text = conn_field["label"], conn_field["description"]
+            if "boolean" in conn_field["schema"]["type"]:
+                widgets[name] = BooleanField(label, description=help_text)
+            else:
+                widgets[name] = StringField(label, description=help_text, widget=BS3TextFieldWidget())
+        return widgets
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return the form's labels and placeholders for Airflow below 3.2, made from ``UI_FIELD_BEHAVIOUR``."""
+        return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
+
+
+def settings_from_connection(connection: Connection) -> ApiSettings:
+    """
+    Return what a Connection says, checked.
+
+    Host is ``scheme://host[:port]``, or the three stand in Host, Port and Schema as HttpHook reads them. Without a
+    scheme it is https, and http for a loopback host.
+
+    :param connection: of type ``rtisms``.
+    :raises RtiSmsConfigError: a field is missing or malformed; names it.
+    """
+    from airflow_provider_rtisms.api.settings import ApiSettings
+
+    extras = dict(connection.extra_dejson or {})
+    known = {name: extras.pop(name) for name in CONN_FIELDS if name in extras}
+    settings = ApiSettings(
+        client_id=connection.login or "",
+        client_secret=connection.password or "",
+        base_url=_base_url(connection),
+        **known,
+    )
+    # The secret also travels form-encoded, and a proxy URL may hold a password.
+    for secret in (quote(settings.client_secret, safe=""), urlsplit(settings.proxy or "").password):
+        if secret:
+            mask_secret(secret)
+    if extras:
+        import logging
+
+        logging.getLogger(__name__).warning(
+            "Connection %s has extras that mean nothing here: %s. Known ones: %s",
+            connection.conn_id,
+            ", ".join(sorted(extras)),
+            ", ".join(CONN_FIELDS),
+        )
+    return settings
+
+
+def _base_url(connection: Connection) -> str:
+    from airflow_provider_rtisms.api.settings import is_loopback
+
+    host = (connection.host or "").strip()
+    if not host:
+        return ""
+    if "://" not in host:
+        name = host.split("/")[0]
+        bare = name.strip("[]") if name.count(":") > 1 else name.split(":")[0]
+        if name.count(":") > 1 and not name.startswith("["):
+            host = host.replace(name, f"[{name}]", 1)
+        scheme = (connection.schema or ("http" if is_loopback(bare) else "https")).removesuffix("://")
+        host = f"{scheme}://{host}"
+    if connection.port:
+        parts = urlsplit(host)
+        if parts.netloc.rpartition("]")[2].count(":") == 0:
+            host = parts._replace(netloc=f"{parts.netloc}:{connection.port}").geturl()
+    return host
+
+
+async def _amask_secret(secret: str) -> None:
+    try:
+        from airflow.sdk.log import amask_secret
+    except ImportError:  # before Airflow 3.3.2
+        from asgiref.sync import sync_to_async
+
+        await sync_to_async(mask_secret)(secret)
+    else:
+        await amask_secret(secret)

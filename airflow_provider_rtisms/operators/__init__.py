@@ -1,0 +1,3 @@
+"""Operators of the RTI SMS provider."""
+
+from __future__ import annotations

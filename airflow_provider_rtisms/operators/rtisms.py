@@ -1,0 +1,42 @@
+"""Operators for the RTI SMS API. Importing this module loads no HTTP library; that happens where the work happens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_rtisms.hooks.failures import permanent_is_final
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+class RtiSmsGetDetailsOperator(BaseOperator):
+    """
+    Fetch the details of one submission.
+
+    :param submission_id: (templated) ASCII decimal string or non-negative int.
+    :param rtisms_conn_id: (templated) the Connection.
+    :return: the record (dict), see :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`.
+    :raises AirflowFailException: the id is malformed or unknown, or the API refused; task retries would not help.
+    :raises RtiSmsTransientError: the API could not be reached within the tries; task retries may help.
+    """
+
+    template_fields: Sequence[str] = ("submission_id", "rtisms_conn_id")
+    ui_color = "#d9ead3"
+
+    def __init__(self, *, submission_id: str | int, rtisms_conn_id: str = "rtisms_default", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.submission_id = submission_id
+        self.rtisms_conn_id = rtisms_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Fetch it and return its record."""
+        from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+
+        with permanent_is_final():
+            details = RtiSmsHook(self.rtisms_conn_id).get_sms(self.submission_id)
+        self.log.info("Submission %s is %s", details.submission_id, details.status)
+        return details.to_record()
