@@ -24,7 +24,7 @@ help:  ## list the targets
 
 .PHONY: demo
 demo: env-airflow-3.3  ## wait for deliveries in real Airflow, against the sandbox
-	@$(LATEST)/python scripts/demo.py
+	@$(LATEST)/python -m scripts.demo --output $(BUILD)/demo
 
 .PHONY: test
 test: lint test-bare test-airflow-3.3 test-airflow-2.11  ## everything that CI runs

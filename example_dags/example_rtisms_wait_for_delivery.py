@@ -1,0 +1,35 @@
+"""Wait until some SMS have been delivered, then fetch what became of each.
+
+Runs as it stands against the sandbox, whose seeded submissions it asks for; `make demo` does that.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.providers.common.compat.sdk import dag, task
+
+from airflow_provider_rtisms.operators.rtisms import RtiSmsGetDetailsOperator
+from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
+
+
+@dag(schedule=None, params={"submission_ids": ["4193366853543000", "4193366853543393"]}, tags=["example", "rtisms"])
+def example_rtisms_wait_for_delivery() -> None:
+    @task
+    def sent_submissions(params: dict[str, list[str]]) -> list[str]:
+        """Stand in for the task of yours that sends, or reads from a table what was sent."""
+        return params["submission_ids"]
+
+    submission_ids = sent_submissions()
+    delivered = RtiSmsDeliverySensor(
+        task_id="wait_for_delivery",
+        submission_ids=submission_ids,
+        poke_interval=2,
+        timeout=timedelta(minutes=10).total_seconds(),
+        deferrable=True,
+    )
+    details = RtiSmsGetDetailsOperator.partial(task_id="get_details").expand(submission_id=submission_ids)
+    delivered >> details
+
+
+example_rtisms_wait_for_delivery()

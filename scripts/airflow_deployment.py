@@ -1,0 +1,260 @@
+"""A whole Airflow 3 on this machine for as long as a `with` block: real components, ports and files of its own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import requests
+
+from scripts.processes import ProcessDiedError, Session, tail, wait_until
+
+COMPONENTS = {
+    "api-server": ["api-server"],
+    "scheduler": ["scheduler", "--skip-serve-logs"],
+    "dag-processor": ["dag-processor"],
+    "triggerer": ["triggerer", "--skip-serve-logs"],
+}
+"""The commands of `airflow`. The log servers stay off: their ports are fixed, and all logs are local."""
+
+FINAL_RUN_STATES = ("success", "failed")
+
+
+class AirflowDeployment:
+    """
+    Airflow's components on loopback, with a database and home in a temporary directory.
+
+    On entry the database is migrated and every component is healthy; on exit, however it comes, every
+    process is gone and so is the directory. Several can run side by side.
+
+    :param dag_files: the DAG files to serve.
+    :param env: further variables for the components, such as `AIRFLOW_CONN_*`.
+    :param settings: Airflow settings as `{"SECTION__KEY": value}`, over those below.
+    """
+
+    def __init__(
+        self,
+        dag_files: Iterable[Path],
+        *,
+        env: Mapping[str, str] | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="airflow-"))
+        self.processes: dict[str, Session] = {}
+        self._dag_files = list(dag_files)
+        port = _free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self._session = requests.Session()
+        self._session.trust_env = False  # no proxy on the way to loopback
+        all_settings = {
+            "API__BASE_URL": self.url,
+            "API__HOST": "127.0.0.1",
+            "API__PORT": str(port),
+            "API__WORKERS": "1",
+            "API_AUTH__JWT_SECRET": secrets.token_hex(32),
+            "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "CORE__DAGS_FOLDER": str(self.home / "dags"),
+            "CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "CORE__LOAD_EXAMPLES": "False",
+            "CORE__PARALLELISM": "4",
+            "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            # A dead triggerer is noticed within seconds.
+            "TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+            "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "5",
+            **(settings or {}),
+        }
+        self.env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")},
+            "AIRFLOW_HOME": str(self.home),
+            "NO_PROXY": "127.0.0.1,localhost",
+            "TMPDIR": str(self.home / "tmp"),
+            **{f"AIRFLOW__{name}": value for name, value in all_settings.items()},
+            **(env or {}),
+        }
+
+    def __enter__(self) -> Self:
+        try:
+            for name in ("dags", "logs", "tmp"):
+                (self.home / name).mkdir()
+            for dag_file in self._dag_files:
+                shutil.copy(dag_file, self.home / "dags")
+            self.migrate()
+            for component in COMPONENTS:
+                self.start(component)
+            self._wait_until(self.is_healthy, what="healthy components", timeout=120)
+            self._session.headers["Authorization"] = f"Bearer {self._token()}"
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill everything, for nothing of it is needed any more, and remove the directory."""
+        for process in self.processes.values():
+            process.kill()
+        self._session.close()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    # --- Components -------------------------------------------------------------------------------
+
+    def migrate(self) -> None:
+        """
+        Create the metadata database.
+
+        :raises ProcessDiedError: if that fails, with the end of its output.
+        """
+        log = self.home / "logs" / "db-migrate.log"
+        with log.open("wb") as output:
+            command = [sys.executable, "-m", "airflow", "db", "migrate"]
+            done = subprocess.run(command, env=self.env, stdout=output, stderr=subprocess.STDOUT)
+        if done.returncode:
+            raise ProcessDiedError(f"airflow db migrate failed with exit code {done.returncode}.\n{tail(log)}")
+
+    def start(self, component: str, *, name: str | None = None) -> Session:
+        """
+        Start one component, once more after a kill or beside the first.
+
+        :param component: a key of COMPONENTS.
+        :param name: its key in `processes` and the name of its log; the component's by default.
+        """
+        name = name or component
+        process = Session(
+            name,
+            [sys.executable, "-m", "airflow", *COMPONENTS[component]],
+            log=self.home / "logs" / f"{name}.log",
+            env=self.env,
+        )
+        self.processes[name] = process
+        return process
+
+    def kill(self, name: str) -> None:
+        """Kill one component and all that it started (SIGKILL)."""
+        self.processes.pop(name).kill()
+
+    def check(self) -> None:
+        """:raises ProcessDiedError: if a component has ended by itself."""
+        for process in self.processes.values():
+            process.check()
+
+    def is_healthy(self) -> bool:
+        """Return whether the API answers and calls every component healthy."""
+        try:
+            answer = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=10)
+        except requests.ConnectionError:
+            return False
+        return answer.ok and all(part["status"] == "healthy" for part in answer.json().values())
+
+    # --- REST API ---------------------------------------------------------------------------------
+
+    def call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """
+        Call Airflow's REST API (v2).
+
+        :param path: below `/api/v2/`.
+        :param options: as requests takes them.
+        :raises requests.HTTPError: if the answer is not a success.
+        """
+        answer = self._session.request(method, f"{self.url}/api/v2/{path}", timeout=30, **options)
+        if not answer.ok:
+            raise requests.HTTPError(f"{method} {path}: {answer.status_code} {answer.text[:500]}", response=answer)
+        return dict(answer.json())
+
+    def trigger(self, dag_id: str, *, params: Mapping[str, Any] | None = None, timeout: float = 60) -> DagRun:
+        """
+        Start a run, once the DAG is known.
+
+        :param params: the run's params.
+        :param timeout: seconds to wait for the DAG to be parsed.
+        """
+        self._wait_until(lambda: self._knows(dag_id), what=f"DAG {dag_id} parsed", timeout=timeout)
+        run = self.call("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": params or {}})
+        return DagRun(self, dag_id, run["dag_run_id"])
+
+    def _wait_until(self, condition: Callable[[], bool], *, what: str, timeout: float) -> None:
+        wait_until(condition, what=what, timeout=timeout, watching=self.processes.values())
+
+    def _knows(self, dag_id: str) -> bool:
+        return self._session.get(f"{self.url}/api/v2/dags/{dag_id}", timeout=30).ok
+
+    def _token(self) -> str:
+        answer = self._session.get(f"{self.url}/auth/token", timeout=30)
+        answer.raise_for_status()
+        return str(answer.json()["access_token"])
+
+
+@dataclass(frozen=True)
+class DagRun:
+    """One run of a DAG in a deployment."""
+
+    airflow: AirflowDeployment
+    dag_id: str
+    run_id: str
+
+    def state(self) -> str:
+        """Return the run's state, such as `success`."""
+        return str(self._get()["state"])
+
+    def task_instances(self) -> list[dict[str, Any]]:
+        """Return the run's task instances as the API describes them."""
+        return list(self._get("/taskInstances", limit=1000)["task_instances"])
+
+    def xcom(self, task_id: str, *, key: str = "return_value", map_index: int = -1) -> Any:
+        """Return one XCom value."""
+        path = f"/taskInstances/{task_id}/xcomEntries/{key}"
+        return self._get(path, map_index=map_index, stringify=False)["value"]
+
+    def changes(self, *, timeout: float) -> Iterator[dict[str, Any]]:
+        """
+        Follow the run to its end.
+
+        :param timeout: seconds until it has to be there.
+        :return: a task instance whenever its state has changed.
+        :raises TimeoutError: if the run is not final in time.
+        """
+        deadline = time.monotonic() + timeout
+        states: dict[tuple[str, int], str | None] = {}
+        while True:
+            ended = self.state() in FINAL_RUN_STATES  # asked first, so that the last changes are not missed
+            for task in self.task_instances():
+                instance = task["task_id"], task["map_index"]
+                if task["state"] != states.get(instance):
+                    states[instance] = task["state"]
+                    yield task
+            if ended:
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"Not within {timeout:.0f} s: the end of run {self.run_id}\n{self.log_tail()}")
+            self.airflow.check()
+            time.sleep(0.2)
+
+    def log_tail(self, lines: int = 30) -> str:
+        """Return the last lines of what each task instance has logged, its triggers included."""
+        folder = self.airflow.home / "logs" / f"dag_id={self.dag_id}" / f"run_id={self.run_id}"
+        return "\n".join(tail(log, lines) for log in sorted(folder.rglob("*.log*")))
+
+    def _get(self, path: str = "", **params: Any) -> dict[str, Any]:
+        run_id = quote(self.run_id, safe="")
+        return self.airflow.call("GET", f"dags/{self.dag_id}/dagRuns/{run_id}{path}", params=params)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
