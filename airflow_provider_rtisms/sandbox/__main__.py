@@ -13,9 +13,7 @@ from airflow_provider_rtisms.sandbox.server import serve
 from airflow_provider_rtisms.sandbox.settings import Settings
 from airflow_provider_rtisms.sandbox.submissions import ENDINGS_PREFIX, EXAMPLE_ID, FIRST_SEEDED_ID
 
-_DESCRIPTION = (
-    "A local stand-in for the RTI SMS API. Prints its base URL, then serves until it is interrupted."
-)
+_DESCRIPTION = "A local stand-in for the RTI SMS API. Prints its base URL, then serves until it is interrupted."
 
 
 def _table(rows: dict[str, str]) -> str:

@@ -99,9 +99,7 @@ class Fault:
         for field in fields(self)[1:]:
             value = getattr(self, field.name)
             if value != field.default:
-                changed.append(
-                    f"{field.name}={'/'.join(map(str, value)) if field.name == 'statuses' else value}"
-                )
+                changed.append(f"{field.name}={'/'.join(map(str, value)) if field.name == 'statuses' else value}")
         return f"{self.kind}:{','.join(changed)}" if changed else self.kind
 
 
@@ -132,9 +130,7 @@ class FaultPlan:
     :param clock: seconds, for rate limits.
     """
 
-    def __init__(
-        self, faults: Iterable[Fault], random: Random, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, faults: Iterable[Fault], random: Random, clock: Callable[[], float] = time.monotonic) -> None:
         self._armed = [_ArmedFault(fault, random, clock) for fault in faults]
 
     def judge(self, method: str, path: str) -> Verdict:

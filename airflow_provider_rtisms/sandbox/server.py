@@ -82,9 +82,7 @@ class _Handler:
 
 
 async def _read(request: web.BaseRequest, path: str) -> Request:
-    return Request(
-        request.method, path, request.headers, await request.read() if request.can_read_body else b""
-    )
+    return Request(request.method, path, request.headers, await request.read() if request.can_read_body else b"")
 
 
 def _refusal(verdict: Verdict) -> Answer | None:
@@ -105,9 +103,7 @@ def _reset(request: web.BaseRequest) -> web.StreamResponse:
 
 async def _cut_off(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
     body = answer.body or b"  "
-    response = web.StreamResponse(
-        status=answer.status, headers={**answer.headers, "Content-Length": str(len(body))}
-    )
+    response = web.StreamResponse(status=answer.status, headers={**answer.headers, "Content-Length": str(len(body))})
     await response.prepare(request)
     await response.write(body[: len(body) // 2])
     if request.transport is not None:

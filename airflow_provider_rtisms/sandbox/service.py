@@ -108,9 +108,7 @@ def _answer(state: State, request: Request) -> Answer:
         raise RefusedError(404, "no such path")
     allowed = "POST" if family == "auth" or (family == "sms" and submission_id is None) else "GET"
     if request.method != allowed:
-        raise RefusedError(
-            405, f"{request.method} is not allowed here", {"Allow": allowed}
-        )  # RFC 9110, 15.5.6
+        raise RefusedError(405, f"{request.method} is not allowed here", {"Allow": allowed})  # RFC 9110, 15.5.6
     if family == "auth":
         return json_answer(_authenticate(state, request))
     _check_headers(state, request.headers)

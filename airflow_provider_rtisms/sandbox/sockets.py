@@ -58,7 +58,5 @@ def reset(transport: asyncio.Transport | None) -> None:
     if transport is None or transport.is_closing():
         return
     # Lingering for no time turns the close into a reset (SO_LINGER in socket(7)).
-    transport.get_extra_info("socket").setsockopt(
-        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-    )
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()

@@ -1,0 +1,258 @@
+"""What the sandbox answers, chapter by chapter of the API's reference."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Api
+
+FORM = "application/x-www-form-urlencoded; charset=utf-8"
+
+
+class TestAuthenticate:
+    def test_hands_out_an_opaque_token_and_its_validity_as_a_string(self, api: Api) -> None:
+        answer = api.authenticate()
+        assert answer.status_code == 200
+        assert answer.json().keys() == {"access_token", "validity_period"}
+        assert answer.json()["validity_period"] == "3600"
+        assert "." in answer.json()["access_token"]
+        assert "$" in answer.json()["access_token"]
+
+    @pytest.mark.parametrize("secret", ["a+b/c==", "50%", "%41", "a&b=c", "ñandú 漢字", "$(x).'\""])
+    def test_reads_the_form_encoding_of_any_secret(self, api: Api, secret: str) -> None:
+        api.sandbox.rotate_secret(secret)
+        assert api.authenticate(client_secret=secret).status_code == 200
+        assert api.authenticate(client_secret=secret + "x").status_code == 401
+
+    def test_a_secret_that_was_not_encoded_is_another_secret(self, api: Api) -> None:
+        api.sandbox.rotate_secret("a+b")
+        body = "grant_type=client_credentials&client_id=sandbox-client&client_secret=a+b"
+        answer = api.request("POST", "auth", data=body, headers={"Content-Type": FORM})
+        assert answer.status_code == 401
+
+    @pytest.mark.parametrize("wrong", [{"client_id": "nobody"}, {"client_secret": "guess"}])
+    def test_wrong_credentials_are_401(self, api: Api, wrong: dict[str, str]) -> None:
+        assert api.authenticate(**wrong).status_code == 401
+        assert api.sandbox.state().tokens_issued == 0
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"",
+            b"grant_type=client_credentials&client_id=sandbox-client",
+            b"grant_type=client_credentials&client_id=sandbox-client&client_secret=",
+            b"grant_type=password&client_id=sandbox-client&client_secret=sandbox-secret",
+            b"grant_type=client_credentials&client_id=a&client_id=b&client_secret=c",
+            b"grant_type=client_credentials&client_id=sandbox-client&client_secret=50%",
+            b"grant_type=client_credentials&client_id=sandbox-client&client_secret=%ff",
+            "grant_type=client_credentials&client_id=sandbox-client&client_secret=ñ".encode(),
+            b'{"grant_type": "client_credentials"}',
+        ],
+    )
+    def test_malformed_credentials_are_400(self, api: Api, body: bytes) -> None:
+        assert api.request("POST", "auth", data=body, headers={"Content-Type": FORM}).status_code == 400
+
+    @pytest.mark.parametrize("headers", [{}, {"Content-Type": "application/json"}])
+    def test_another_content_type_is_400(self, api: Api, headers: dict[str, str]) -> None:
+        body = b"grant_type=client_credentials&client_id=sandbox-client&client_secret=sandbox-secret"
+        assert api.request("POST", "auth", data=body, headers=headers).status_code == 400
+
+
+class TestEveryOtherCall:
+    @pytest.mark.parametrize(
+        "authorization",
+        [
+            None,
+            "{token}",
+            "Bearer",
+            "Bearer  {token}",
+            "bearer {token}",
+            "Bearer {token} x",
+            "Bearer x",
+            "Basic {token}",
+        ],
+    )
+    @pytest.mark.parametrize("path", ["balance", "sms/4193366853543393"])
+    def test_a_bad_token_is_401_with_an_empty_body(self, api: Api, path: str, authorization: str | None) -> None:
+        headers = api.headers
+        token = headers.pop("Authorization").removeprefix("Bearer ")
+        if authorization is not None:
+            headers["Authorization"] = authorization.format(token=token)
+        answer = api.request("GET", path, headers=headers)
+        assert (answer.status_code, answer.content) == (401, b"")
+
+    @pytest.mark.parametrize("content_type", [None, "text/plain", FORM])
+    def test_the_content_type_is_mandatory_on_get_too(self, api: Api, content_type: str | None) -> None:
+        answer = api.request("GET", "balance", headers={**api.headers, "Content-Type": content_type})
+        assert answer.status_code == 400
+
+    def test_a_token_ends_with_its_lifetime(self, api: Api) -> None:
+        api.sandbox.set_timing(token_lifetime=0.0)
+        assert api.get("balance").status_code == 401
+
+    def test_a_fraction_of_a_second_is_a_lifetime_too(self, api: Api) -> None:
+        api.sandbox.set_timing(token_lifetime=0.6)
+        assert api.authenticate().json()["validity_period"] == "0.6"
+
+    def test_a_revoked_token_is_401_and_a_new_one_works(self, api: Api) -> None:
+        assert api.get("balance").status_code == 200
+        api.sandbox.revoke_tokens()
+        assert api.get("balance").status_code == 401
+        api._token = None
+        assert api.get("balance").status_code == 200
+
+    @pytest.mark.parametrize(
+        ("method", "path", "allowed"),
+        [
+            ("GET", "auth", "POST"),
+            ("GET", "sms", "POST"),
+            ("POST", "sms/4193366853543393", "GET"),
+            ("DELETE", "sms/4193366853543393", "GET"),
+            ("POST", "balance", "GET"),
+        ],
+    )
+    def test_a_wrong_method_is_405(self, api: Api, method: str, path: str, allowed: str) -> None:
+        answer = api.request(method, path, headers=api.headers)
+        assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
+
+    @pytest.mark.parametrize("path", ["", "accounts", "balance/", "auth/x", "../balance/x"])
+    def test_an_unknown_path_is_404(self, api: Api, path: str) -> None:
+        assert api.get(path).status_code == 404
+
+
+class TestGetSms:
+    def test_the_example_is_answered_as_the_reference_prints_it(self, api: Api) -> None:
+        assert api.get("sms/4193366853543393").json() == {
+            "id": "4193366853543393",
+            "timestamps": {"registered": 1600351683, "sent": 1600351694, "done": 1600355610},
+            "info": {
+                "status": {"code": "1", "status": "DELIVERED"},
+                "cost": 1,
+                "operator": {"id": "188", "name": "Entel Pcs", "mcc": "730", "mnc": "10"},
+            },
+        }
+
+    @pytest.mark.parametrize(
+        ("digits", "status", "is_done"),
+        [
+            ("000", "DELIVERED", True),
+            ("001", "REJECTED", True),
+            ("002", "UNDELIVERED", True),
+            ("003", "EXPIRED", True),
+            ("004", "SENT", False),
+            ("008", "UNKNOWN", True),
+        ],
+    )
+    def test_there_is_one_for_each_ending(self, api: Api, digits: str, status: str, is_done: bool) -> None:
+        details = api.get(f"sms/4193366853543{digits}").json()
+        assert details["info"]["status"]["status"] == status
+        assert bool(details["timestamps"]["done"]) is is_done
+
+    @pytest.mark.parametrize("submission_id", ["1", "", "abc", "04193366853543393", "9" * 5000, "4193366853543393/"])
+    def test_an_unknown_id_is_404(self, api: Api, submission_id: str) -> None:
+        assert api.get(f"sms/{submission_id}").status_code == 404
+
+
+class TestSendSms:
+    def test_one_submission_per_recipient_in_their_order(self, api: Api) -> None:
+        api.sandbox.set_timing(pending_for=0, sent_for=0)
+        answer = api.send("+56900000000", "+56900000005", "+56900000001", "+56900000006", "+56900000008")
+        submissions = answer.json()["submissions"]
+        assert [submission["status"] for submission in submissions] == [
+            "submitted", "account_no_balance", "submitted", "unknown_error", "submitted",
+        ]  # fmt: skip
+        assert ["submissionId" in submission for submission in submissions] == [True, False, True, False, True]
+        statuses = [api.status_of(submissions[position]["submissionId"]) for position in (0, 2, 4)]
+        assert statuses == ["DELIVERED", "REJECTED", "UNKNOWN"]
+
+    def test_what_was_received_can_be_read(self, api: Api) -> None:
+        submission_id = api.send("+56912345678", sender="Acme", text="hola").json()["submissions"][0]["submissionId"]
+        (message,) = api.sandbox.state().messages
+        assert (message.recipient, message.sender, message.text) == ("+56912345678", "Acme", "hola")
+        assert (message.charset, message.status, message.submission_id) == (0, "submitted", submission_id)
+
+    def test_an_unknown_error_can_pass(self, api: Api) -> None:
+        statuses = [api.send("+56900000007").json()["submissions"][0]["status"] for _ in range(3)]
+        assert statuses == ["unknown_error", "unknown_error", "submitted"]
+
+    @pytest.mark.parametrize(
+        ("charset", "encoded", "text", "cost"),
+        [
+            (0, "ñ", "ñ", 1),
+            ("", "ñ", "ñ", 1),
+            (None, "ñ", "ñ", 1),
+            (1, "a" * 160, "a" * 160, 1),
+            (1, "a" * 161, "a" * 161, 2),
+            (1, "€" * 80, "€" * 80, 1),
+            (1, "€" * 81, "€" * 81, 2),
+            (1, "a" * 307, "a" * 307, 3),
+            (6, "010101090121", "āĉġ", 1),
+            (6, "006800690020D83DDE00", "hi 😀", 1),
+            (6, "0061" * 70, "a" * 70, 1),
+            (6, "0061" * 71, "a" * 71, 2),
+            (8, "%7F%7E", "àü", 1),
+            (8, "hi+%1Be%20%00", "hi € @", 1),
+        ],
+    )
+    def test_each_charset_is_read_and_costs_by_its_parts(
+        self, api: Api, charset: Any, encoded: str, text: str, cost: int
+    ) -> None:
+        api.sandbox.set_balance("10.00")
+        assert api.send("+56900000000", text=encoded, charset=charset).status_code == 200
+        state = api.sandbox.state()
+        assert state.messages[0].text == text
+        assert state.balance == f"{10 - cost}.00"
+
+    @pytest.mark.parametrize(
+        ("charset", "encoded"),
+        [(6, "01"), (6, "010g"), (6, "D83D"), (8, "%80"), (8, "%7"), (8, "ñ"), (2, "x"), ("1", "x"), (True, "x")],
+    )
+    def test_a_text_that_its_charset_cannot_be_is_400(self, api: Api, charset: Any, encoded: str) -> None:
+        assert api.send("+56900000000", text=encoded, charset=charset).status_code == 400
+        assert api.sandbox.state().messages == []
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"",
+            b"{",
+            b"[]",
+            b'{"sender": "96000", "message": {"text": "x"}}',
+            b'{"recipients": [], "sender": "96000", "message": {"text": "x"}}',
+            b'{"recipients": "+56900000000", "sender": "96000", "message": {"text": "x"}}',
+            b'{"recipients": ["56900000000"], "sender": "96000", "message": {"text": "x"}}',
+            b'{"recipients": ["+56900000000", 7], "sender": "96000", "message": {"text": "x"}}',
+            b'{"recipients": ["+56900000000"], "sender": 96000, "message": {"text": "x"}}',
+            b'{"recipients": ["+56900000000"], "sender": "96000", "message": "x"}',
+            b'{"recipients": ["+56900000000"], "sender": "96000", "message": {}}',
+        ],
+    )
+    def test_a_malformed_body_is_400(self, api: Api, body: bytes) -> None:
+        assert api.request("POST", "sms", headers=api.headers, data=body).status_code == 400
+        assert api.sandbox.state().messages == []
+
+    @pytest.mark.parametrize("sender", ["96000", "Acme2", "a" * 11])
+    def test_an_allowed_sender_can_send(self, api: Api, sender: str) -> None:
+        assert api.send("+56900000000", sender=sender).status_code == 200
+
+    @pytest.mark.parametrize("sender", ["blocked", "", "a" * 12, "Acmé", "a b", "+56900000000"])
+    def test_a_refused_sender_is_406(self, api: Api, sender: str) -> None:
+        assert api.send("+56900000000", sender=sender).status_code == 406
+        assert api.sandbox.state().messages == []
+
+
+class TestGetBalance:
+    def test_it_is_an_exact_decimal_string(self, api: Api) -> None:
+        assert api.get("balance").json() == {"balance": "457.00"}
+        api.sandbox.set_balance("100000000000000000.10")
+        api.send("+56900000000")
+        assert api.get("balance").json() == {"balance": "99999999999999999.10"}
+
+    def test_nothing_is_sent_beyond_it(self, api: Api) -> None:
+        api.sandbox.set_balance("1.50")
+        submissions = api.send("+56900000000", "+56900000009").json()["submissions"]
+        assert [submission["status"] for submission in submissions] == ["submitted", "account_no_balance"]
+        assert api.get("balance").json() == {"balance": "0.50"}

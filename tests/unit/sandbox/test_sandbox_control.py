@@ -1,0 +1,145 @@
+"""Reading and changing a sandbox while it runs."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+
+from airflow_provider_rtisms.sandbox import SandboxClient
+
+if TYPE_CHECKING:
+    from conftest import Api
+
+
+def test_requests_and_answers_are_counted_by_call(api: Api) -> None:
+    for submission_id in ("4193366853543393", "4193366853543393", "1"):
+        api.get(f"sms/{submission_id}")
+    api.request("DELETE", "nowhere")
+    state = api.sandbox.state()
+    assert state.requests == {"POST auth": 1, "GET sms": 3, "DELETE other": 1}
+    assert state.answers == {"POST auth": {"200": 1}, "GET sms": {"200": 2, "404": 1}, "DELETE other": {"404": 1}}
+    assert state.requests_by_id == {"4193366853543393": 2, "1": 1}
+    assert state.tokens_issued == 1
+    assert (state.answered(404), state.answered(404, "GET sms"), state.answered(500)) == (2, 1, 0)
+
+
+def test_open_connections_are_counted_without_those_of_control_calls(api: Api) -> None:
+    sessions = [requests.Session() for _ in range(5)]
+    for session in sessions:
+        session.get(f"{api.sandbox.url}/api/balance", timeout=10)
+    state = api.sandbox.state()
+    assert (state.sockets, state.sockets_peak) == (5, 5)
+    for session in sessions[1:]:
+        session.close()
+    deadline = time.monotonic() + 10
+    while api.sandbox.state().sockets > 1:
+        assert time.monotonic() < deadline
+    assert api.sandbox.state().sockets_peak == 5
+    api.sandbox.reset()
+    assert api.sandbox.state().sockets_peak == 1
+    sessions[0].close()
+
+
+def test_a_reset_goes_back_to_the_start(api: Api) -> None:
+    sent = api.send("+56900000000").json()["submissions"][0]["submissionId"]
+    api.sandbox.rotate_secret("other")
+    api.sandbox.set_balance("1")
+    api.sandbox.reset()
+    state = api.sandbox.state()
+    assert (state.requests, state.answers, state.messages, state.tokens_issued) == ({}, {}, [], 0)
+    assert (state.balance, api.sandbox.client_secret) == ("457.00", "sandbox-secret")
+    assert api.get("balance").status_code == 401
+    api._token = None
+    assert api.get(f"sms/{sent}").status_code == 404
+
+
+def test_a_reset_can_change_settings_until_the_next(api: Api) -> None:
+    api.sandbox.reset(seed=2, balance="3.00")
+    assert api.status_of("5000000000000001") == "DELIVERED"
+    assert api.sandbox.state().balance == "3.00"
+    api.sandbox.reset()
+    assert api.sandbox.state().balance == "457.00"
+
+
+@pytest.mark.parametrize("status", ["REJECTED", "SENT", "PENDING", "TELEPORTED"])
+def test_a_submission_can_be_added(api: Api, status: str) -> None:
+    submission_id = api.sandbox.add_submission(status, pending_for=0, sent_for=0, cost=3)
+    assert api.status_of(submission_id) == status
+    assert api.get(f"sms/{submission_id}").json()["info"]["cost"] == 3
+
+
+def test_a_submission_can_have_a_given_id_and_be_replaced(api: Api) -> None:
+    assert api.sandbox.add_submission(submission_id="77", pending_for=60) == "77"
+    assert api.status_of("77") == "PENDING"
+    api.sandbox.add_submission("REJECTED", submission_id="77", pending_for=0, sent_for=0)
+    assert api.status_of("77") == "REJECTED"
+
+
+def test_a_rotated_secret_leaves_tokens_good(api: Api) -> None:
+    assert api.get("balance").status_code == 200
+    api.sandbox.rotate_secret("new")
+    assert api.get("balance").status_code == 200
+    assert api.authenticate(client_secret="sandbox-secret").status_code == 401
+    assert api.authenticate(client_secret="new").status_code == 200
+    assert json.loads(api.sandbox.connection_json())["password"] == "new"
+
+
+def test_any_process_can_attach_by_url(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nothing listens there
+    attached = SandboxClient(api.sandbox.url + "/")
+    attached.set_balance("12.50")
+    assert api.sandbox.state().balance == "12.50"
+    assert json.loads(attached.connection_json()) == {
+        "conn_type": "rtisms",
+        "login": "sandbox-client",
+        "password": "sandbox-secret",
+        "host": api.sandbox.url,
+    }
+
+
+def test_it_can_be_driven_by_many_threads(api: Api) -> None:
+    ids: list[str] = []
+    threads = [threading.Thread(target=lambda: ids.append(api.sandbox.add_submission())) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(ids)) == 20
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "body", "status"),
+    [
+        ("POST", "balance", {"balance": "much"}, 400),
+        ("POST", "balance", {"client_id": "x"}, 400),
+        ("POST", "balance", [], 400),
+        ("POST", "timing", {"sent_for": -1}, 400),
+        ("POST", "timing", {"sent_for": "1"}, 400),
+        ("POST", "reset", {"colour": "red"}, 400),
+        ("POST", "reset", {"seed": 1.5}, 400),
+        ("POST", "submissions", {"submission_id": "abc"}, 400),
+        ("POST", "submissions", {"colour": "red"}, 400),
+        ("GET", "reset", {}, 404),
+        ("POST", "nothing", {}, 404),
+    ],
+)
+def test_a_control_call_that_makes_no_sense_is_refused(
+    api: Api, method: str, name: str, body: Any, status: int
+) -> None:
+    answer = requests.request(method, f"{api.sandbox.url}/sandbox/{name}", json=body, timeout=10)
+    assert answer.status_code == status
+    assert answer.text
+
+
+def test_the_client_says_why_something_was_refused(api: Api) -> None:
+    with pytest.raises(ValueError, match="balance must be a decimal string, not 'much'"):
+        api.sandbox.set_balance("much")
+
+
+def test_a_browser_is_told_what_this_is(api: Api) -> None:
+    assert "local stand-in" in requests.get(api.sandbox.url, timeout=10).text

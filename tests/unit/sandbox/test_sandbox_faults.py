@@ -1,0 +1,171 @@
+"""Faults: which requests they strike, and what they look like from the other end of the wire."""
+
+from __future__ import annotations
+
+import socket
+import time
+from random import Random
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_rtisms.sandbox import Fault
+from airflow_provider_rtisms.sandbox.faults import KINDS, FaultPlan
+
+if TYPE_CHECKING:
+    from conftest import Api
+
+faults = st.builds(
+    Fault,
+    kind=st.sampled_from(list(KINDS)),
+    probability=st.floats(0, 1),
+    times=st.none() | st.integers(0, 1000),
+    path=st.sampled_from([None, "auth", "sms", "balance"]),
+    method=st.sampled_from([None, "GET", "POST"]),
+    seconds=st.floats(0, 1000),
+    statuses=st.lists(st.integers(200, 599), min_size=1).map(tuple),
+    per_second=st.floats(0.001, 1e6),
+    retry_after=st.sampled_from([None, "1", "120"]),
+)
+
+
+@given(faults)
+def test_what_is_written_reads_back_the_same(fault: Fault) -> None:
+    assert Fault.parse(str(fault)) == fault
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "quake",
+        "error:x",
+        "error:colour=red",
+        "error:probability=2",
+        "error:statuses=",
+        "error:statuses=99",
+        "latency:seconds=-1",
+        "reset:path=pets",
+        "reset:method=PUT",
+        "reset:times=-1",
+        "rate_limit:per_second=0",
+    ],
+)
+def test_nonsense_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  # each says something else
+        Fault.parse(text)
+
+
+def kinds_of(plan: FaultPlan, *requests_made: tuple[str, str]) -> list[str | None]:
+    return [plan.judge(method, path).kind for method, path in requests_made]
+
+
+def test_it_strikes_only_its_path_and_method_and_only_so_often() -> None:
+    plan = FaultPlan([Fault("reset", times=2, path="sms", method="POST")], Random(0))
+    post, get, other = ("POST", "sms"), ("GET", "sms"), ("POST", "auth")
+    assert kinds_of(plan, get, other, post, get, post, post) == [None, None, "reset", None, "reset", None]
+
+
+def test_a_probability_strikes_its_part_of_the_requests() -> None:
+    plan = FaultPlan([Fault("error", probability=0.3)], Random(0))
+    struck = sum(kind == "error" for kind in kinds_of(plan, *[("GET", "sms")] * 2000))
+    assert 500 < struck < 700
+
+
+def test_latencies_add_up_and_the_first_other_fault_counts() -> None:
+    plan = FaultPlan(
+        [Fault("latency", seconds=1), Fault("cut_off", times=1), Fault("reset"), Fault("latency", seconds=2)], Random(0)
+    )
+    verdicts = [plan.judge("GET", "sms") for _ in range(2)]
+    assert [(verdict.delay, verdict.kind) for verdict in verdicts] == [(3, "cut_off"), (3, "reset")]
+
+
+def test_a_rate_limit_lets_one_second_worth_through_and_then_its_rate() -> None:
+    now = 0.0
+    plan = FaultPlan([Fault("rate_limit", per_second=10, retry_after=1)], Random(0), clock=lambda: now)
+
+    def let_through(count: int) -> int:
+        return sum(plan.judge("GET", "sms").status is None for _ in range(count))
+
+    assert let_through(50) == 10
+    now += 0.5
+    assert let_through(50) == 5
+    now += 60
+    assert let_through(50) == 10
+    assert plan.judge("GET", "sms").retry_after == "1"
+
+
+class TestOnTheWire:
+    def test_errors_come_in_turn_with_retry_after(self, api: Api) -> None:
+        api.sandbox.set_faults(Fault("error", times=4, path="balance", retry_after=7))
+        answers = [api.get("balance") for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [500, 502, 503, 500, 200]
+        assert [answer.headers.get("Retry-After") for answer in answers] == ["7", "7", "7", "7", None]
+
+    @pytest.mark.parametrize("retry_after", [None, "2", "Wed, 21 Oct 2037 07:28:00 GMT"])
+    def test_a_rate_limit_is_429(self, api: Api, retry_after: str | None) -> None:
+        api.sandbox.set_faults(Fault("rate_limit", per_second=0.001, path="balance", retry_after=retry_after))
+        first, second = api.get("balance"), api.get("balance")
+        assert (first.status_code, second.status_code) == (200, 429)
+        assert second.headers.get("Retry-After") == retry_after
+
+    def test_latency_delays_the_answer(self, api: Api) -> None:
+        api.sandbox.set_faults(Fault("latency", seconds=0.3, path="balance"))
+        start = time.monotonic()
+        assert api.get("balance").status_code == 200
+        assert time.monotonic() - start >= 0.3
+
+    @pytest.mark.parametrize(("kind", "received"), [("reset", 0), ("lost_answer", 1)])
+    def test_a_connection_is_reset_before_or_after_the_request_was_acted_on(
+        self, api: Api, kind: str, received: int
+    ) -> None:
+        _ = api.headers
+        api.sandbox.set_faults(Fault(kind, times=1, path="sms"))
+        with pytest.raises(requests.ConnectionError, match="ConnectionResetError"):
+            api.send("+56900000000")
+        state = api.sandbox.state()
+        assert len(state.messages) == received
+        assert state.answers["POST sms"] == {kind: 1}
+
+    def test_a_body_is_cut_off_below_its_content_length(self, api: Api) -> None:
+        _ = api.headers
+        api.sandbox.set_faults(Fault("cut_off", times=1))
+        with pytest.raises(requests.exceptions.ChunkedEncodingError, match="IncompleteRead"):
+            api.get("balance")
+        assert api.get("balance").json() == {"balance": "457.00"}
+
+    def test_an_outage_resets_every_connection_idle_ones_too(self, api: Api) -> None:
+        address = urlsplit(api.sandbox.url)
+        with socket.create_connection((address.hostname, address.port), timeout=10) as line:
+            line.sendall(b"GET /api/balance HTTP/1.1\r\nHost: sandbox\r\n\r\n")
+            assert line.recv(65536).startswith(b"HTTP/1.1 401")
+            api.sandbox.set_faults(Fault("outage"))
+            with pytest.raises(ConnectionResetError):
+                line.recv(1)
+        with pytest.raises(requests.ConnectionError, match="ConnectionResetError"):
+            api.authenticate()
+        assert api.sandbox.state().sockets == 0
+
+    def test_faults_leave_control_calls_alone_and_end_when_told(self, api: Api) -> None:
+        api.sandbox.set_faults(*map(Fault, KINDS))
+        assert api.sandbox.state().requests == {}
+        api.sandbox.set_faults()
+        assert api.get("balance").status_code == 200
+
+    def test_a_reset_ends_them(self, api: Api) -> None:
+        api.sandbox.set_faults(Fault("outage"))
+        api.sandbox.reset()
+        assert api.get("balance").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"kind": "quake"}, {"kind": "error", "colour": "red"}, {"kind": "error", "times": "x"}]
+)
+def test_the_control_call_refuses_nonsense(api: Api, wrong: dict[str, Any]) -> None:
+    answer = requests.post(f"{api.sandbox.url}/sandbox/faults", json={"faults": [wrong]}, timeout=10)
+    assert answer.status_code == 400
+    assert answer.text
