@@ -64,7 +64,7 @@ clean:  ## remove all that make has built
 LOCKED := $(if $(shell command -v flock),flock $(BUILD)/lock)
 env-%:
 	@mkdir -p $(BUILD)
-	@$(LOCKED) $(MAKE) --no-print-directory $(BUILD)/$*/.ready
+	@$(LOCKED) $(MAKE) --silent --no-print-directory $(BUILD)/$*/.ready
 
 # $(call build_environment,CONSTRAINTS,WHAT TO INSTALL)
 define build_environment
