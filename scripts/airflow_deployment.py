@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -30,6 +31,7 @@ COMPONENTS = {
 """The commands of `airflow`. The log servers stay off: their ports are fixed, and all logs are local."""
 
 FINAL_RUN_STATES = ("success", "failed")
+NO_FAULT_STATES = (None, "success", "skipped", "upstream_failed", "removed")
 
 
 class AirflowDeployment:
@@ -240,18 +242,34 @@ class DagRun:
             if ended:
                 return
             if time.monotonic() > deadline:
-                raise TimeoutError(f"Not within {timeout:.0f} s: the end of run {self.run_id}\n{self.log_tail()}")
+                raise TimeoutError(f"Not within {timeout:.0f} s: the end of run {self.run_id}\n{self.failure_log()}")
             self.airflow.check()
             time.sleep(0.2)
 
-    def log_tail(self, lines: int = 30) -> str:
-        """Return the last lines of what each task instance has logged, its triggers included."""
-        folder = self.airflow.home / "logs" / f"dag_id={self.dag_id}" / f"run_id={self.run_id}"
-        return "\n".join(tail(log, lines) for log in sorted(folder.rglob("*.log*")))
+    def failure_log(self, lines: int = 15) -> str:
+        """Return the last lines that the tasks which are at fault, or still at work, have logged."""
+        run_folder = self.airflow.home / "logs" / f"dag_id={self.dag_id}" / f"run_id={self.run_id}"
+        tasks = {task["task_id"] for task in self.task_instances() if task["state"] not in NO_FAULT_STATES}
+        logs = [log for task_id in sorted(tasks) for log in (run_folder / f"task_id={task_id}").rglob("*.log*")]
+        return "\n".join(
+            f"--- {log.relative_to(run_folder)} ---\n"
+            + "\n".join(map(_readable, log.read_text(errors="replace").splitlines()[-lines:]))
+            for log in logs
+        )
 
     def _get(self, path: str = "", **params: Any) -> dict[str, Any]:
         run_id = quote(self.run_id, safe="")
         return self.airflow.call("GET", f"dags/{self.dag_id}/dagRuns/{run_id}{path}", params=params)
+
+
+def _readable(line: str) -> str:
+    """Return what people want of a line in a task's log, which is a JSON object."""
+    try:
+        entry = json.loads(line)
+        errors = [f"{error['exc_type']}: {error['exc_value']}" for error in entry.get("error_detail", ())]
+        return "\n    ".join([f"{entry['level']}: {entry['event']}", *errors])
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return line
 
 
 def _free_port() -> int:

@@ -95,7 +95,7 @@ def fetch_details(airflow: AirflowDeployment, sandbox: SandboxProcess) -> list[d
                 sandbox.add_submission(submission_id=submission_id, pending_for=1, sent_for=seconds)
 
     if run.state() != "success":
-        raise RuntimeError(f"The run's state is {run.state()}. The end of its logs:\n{run.log_tail()}")
+        raise RuntimeError(f"The run's state is {run.state()}. The end of the logs:\n{run.failure_log()}")
     if not deferred:
         raise RuntimeError("The sensor ended without having been deferred")
     return [run.xcom("get_details", map_index=index) for index in range(SMS_COUNT)]
