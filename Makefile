@@ -37,7 +37,6 @@ test-bare: env-bare  ## the tests of api/ and sandbox/ where Airflow is not inst
 	$(BUILD)/bare/bin/python -m pytest tests/unit/api tests/unit/sandbox
 
 test-airflow-%: env-airflow-%  ## all tests on one Airflow minor, e.g. make test-airflow-3.1
-	export AIRFLOW_HOME=$$(mktemp -d); trap 'rm -rf "$$AIRFLOW_HOME"' EXIT; \
 	$(BUILD)/airflow-$*/bin/python -m pytest
 
 .PHONY: lint
