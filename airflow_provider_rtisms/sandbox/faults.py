@@ -6,6 +6,7 @@ Written as ``KIND`` or ``KIND:NAME=VALUE,...``, for instance ``latency:seconds=0
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
@@ -87,9 +88,12 @@ class Fault:
         :raises ValueError: if it cannot be read.
         """
         kind, _, rest = text.partition(":")
-        values = dict(item.split("=", 1) for item in rest.split(",")) if rest else {}
+        values: dict[str, Any] = {}
+        for item in re.split(r",(?=\w+=)", rest) if rest else []:  # a date has commas too
+            name, _, value = item.partition("=")
+            values[name] = _PARSERS.get(name, str)(value)
         try:
-            return cls(kind, **{name: _PARSERS.get(name, str)(value) for name, value in values.items()})
+            return cls(kind, **values)
         except TypeError:
             raise ValueError(f"unknown setting in fault {text!r}") from None
 

@@ -17,7 +17,7 @@ from airflow_provider_rtisms.sandbox import Fault
 from airflow_provider_rtisms.sandbox.faults import KINDS, FaultPlan
 
 if TYPE_CHECKING:
-    from conftest import Api
+    from tests.unit.sandbox.conftest import Api
 
 faults = st.builds(
     Fault,
@@ -29,7 +29,7 @@ faults = st.builds(
     seconds=st.floats(0, 1000),
     statuses=st.lists(st.integers(200, 599), min_size=1).map(tuple),
     per_second=st.floats(0.001, 1e6),
-    retry_after=st.sampled_from([None, "1", "120"]),
+    retry_after=st.sampled_from([None, "120", "Wed, 21 Oct 2037 07:28:00 GMT"]),
 )
 
 

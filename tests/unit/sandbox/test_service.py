@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Api
+    from tests.unit.sandbox.conftest import Api
 
 FORM = "application/x-www-form-urlencoded; charset=utf-8"
 

@@ -13,7 +13,7 @@ import requests
 from airflow_provider_rtisms.sandbox import SandboxClient
 
 if TYPE_CHECKING:
-    from conftest import Api
+    from tests.unit.sandbox.conftest import Api
 
 
 def test_requests_and_answers_are_counted_by_call(api: Api) -> None:

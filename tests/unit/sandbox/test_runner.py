@@ -17,7 +17,7 @@ import requests
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
 
 if TYPE_CHECKING:
-    from conftest import Api
+    from tests.unit.sandbox.conftest import Api
 
 COMMAND = [sys.executable, "-m", "airflow_provider_rtisms.sandbox"]
 
