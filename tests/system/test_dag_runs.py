@@ -1,0 +1,147 @@
+"""The operator and the sensor in DAGs that Airflow itself runs, against the sandbox."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+
+from airflow_provider_rtisms.operators.rtisms import RtiSmsGetDetailsOperator
+from airflow_provider_rtisms.sandbox import Sandbox
+from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
+from tests.system.conftest import FinishedRun, RunDag
+
+pytestmark = pytest.mark.system
+
+MODES: dict[str, dict[str, Any]] = {
+    "poke": {"mode": "poke"},
+    "reschedule": {"mode": "reschedule"},
+    "deferrable": {"deferrable": True},
+}
+
+
+@pytest.fixture
+def wait(run_dag: RunDag, request: pytest.FixtureRequest) -> Any:
+    def wait(**arguments: Any) -> FinishedRun:
+        dag_id = "".join(c if c.isalnum() else "_" for c in request.node.name)
+        with DAG(dag_id, schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+            RtiSmsDeliverySensor(**{"task_id": "wait", "poke_interval": 0.2, "timeout": 30, **arguments})
+        return run_dag(dag)
+
+    return wait
+
+
+def test_details_reach_xcom(run_dag: RunDag, rtisms_sandbox: Sandbox) -> None:
+    submission_id = rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0)
+    with DAG("details", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+        RtiSmsGetDetailsOperator(task_id="get", submission_id=submission_id)
+    record = run_dag(dag).xcom("get")
+    assert record["submission_id"] == submission_id
+    assert record["status"] == "DELIVERED"
+    assert record["done_at"].endswith("+00:00")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_wait_returns_the_records_in_order(wait: Any, rtisms_sandbox: Sandbox, mode: str) -> None:
+    done = rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0)
+    later = rtisms_sandbox.add_submission("DELIVERED", pending_for=0.3, sent_for=0.5)
+    run = wait(submission_ids=[later, done], **MODES[mode])
+    assert run.state == "success"
+    assert [(record["submission_id"], record["is_final"]) for record in run.xcom("wait")] == [
+        (later, True),
+        (done, True),
+    ]
+    asked = rtisms_sandbox.state().requests_by_id
+    assert asked[later] > 1
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "poke",
+        "deferrable",
+        pytest.param(
+            "reschedule",
+            marks=pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="memory across reschedules is from Airflow 3.3 on"),
+        ),
+    ],
+)
+def test_what_is_final_is_not_asked_again(wait: Any, rtisms_sandbox: Sandbox, mode: str) -> None:
+    done = rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0)
+    later = rtisms_sandbox.add_submission("DELIVERED", pending_for=0.3, sent_for=0.5)
+    wait(submission_ids=[done, later], **MODES[mode])
+    assert rtisms_sandbox.state().requests_by_id[done] == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_rejected_submission_fails_the_wait(
+    wait: Any, rtisms_sandbox: Sandbox, mode: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fine = rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0)
+    bad = rtisms_sandbox.add_submission("REJECTED", pending_for=0.2, sent_for=0.2)
+    run = wait(submission_ids=[fine, bad], **MODES[mode])
+    assert run.state == "failed"
+    assert run.xcom("wait") is None
+    assert f"{bad} REJECTED" in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_soft_fail_skips(wait: Any, rtisms_sandbox: Sandbox, mode: str) -> None:
+    bad = rtisms_sandbox.add_submission("EXPIRED", pending_for=0.2, sent_for=0.2)
+    assert wait(submission_ids=[bad], soft_fail=True, **MODES[mode]).task_state("wait") == "skipped"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_timeout_is_a_sensor_timeout(
+    wait: Any, rtisms_sandbox: Sandbox, mode: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    never = rtisms_sandbox.add_submission("SENT")
+    run = wait(submission_ids=[never], timeout=1, **MODES[mode])
+    assert run.task_state("wait") == "failed"
+    assert "AirflowSensorTimeout" in "".join(capfd.readouterr())
+
+
+def test_a_connection_in_the_database_serves_the_trigger(
+    wait: Any, rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.models.connection import Connection
+    from airflow.utils.session import create_session
+
+    monkeypatch.delenv("AIRFLOW_CONN_RTISMS_DEFAULT")
+    fields = json.loads(rtisms_sandbox.connection_json())
+    with create_session() as session:
+        session.add(Connection(conn_id="rtisms_stored", **fields))
+    later = rtisms_sandbox.add_submission("DELIVERED", pending_for=0.2, sent_for=0.2)
+    run = wait(submission_ids=[later], rtisms_conn_id="rtisms_stored", deferrable=True)
+    assert run.state == "success"
+
+
+def test_the_example_runs_from_the_command_line(airflow_database: Path, rtisms_sandbox: Sandbox) -> None:
+    """``airflow dags test`` exits with 1 where a DAG fails."""
+    rtisms_sandbox.reset(pending_for=0.5, sent_for=0.5)
+    example = Path(__file__).parents[2] / "example_dags" / "example_rtisms_wait_for_delivery.py"
+    shutil.copy(example, airflow_database.parent / "dags")
+    ids = [
+        rtisms_sandbox.add_submission("DELIVERED"),
+        rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow", "dags", "test", example.stem, "--conf", json.dumps({"submission_ids": ids})],
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = FinishedRun.latest(airflow_database, example.stem)
+    assert run.state == "success"
+    assert [record["submission_id"] for record in run.xcom("wait_for_delivery")] == ids
+    assert {record["status"] for record in run.xcom("wait_for_delivery")} == {"DELIVERED"}
+    assert rtisms_sandbox.state().tokens_issued >= 1
