@@ -89,6 +89,6 @@ constraints-%: | $(UV)
 
 $(UV):
 	@echo "Getting uv $(UV_VERSION) ..."
-	@python3 -m pip install --quiet --target $(BUILD)/uv-$(UV_VERSION) uv==$(UV_VERSION) || { \
+	@python3 -m pip install -qq --target $(BUILD)/uv-$(UV_VERSION) uv==$(UV_VERSION) || { \
 		python3 -m venv --clear $(BUILD)/uv-$(UV_VERSION) && \
-		$(BUILD)/uv-$(UV_VERSION)/bin/python -m pip install --quiet uv==$(UV_VERSION); }
+		$(BUILD)/uv-$(UV_VERSION)/bin/python -m pip install -qq uv==$(UV_VERSION); }
