@@ -1,7 +1,7 @@
 # Needs python3 >= 3.11 with pip or venv, make and git. All that it builds lies under .build/.
 #
 # Another interpreter, beside the usual environments:
-#   make test-airflow-3.3 PYTHON=python3.13 BUILD=.build/py3.13
+#   make test-airflow-3.3 PYTHON=/path/to/python3.13 BUILD=.build/py3.13
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
