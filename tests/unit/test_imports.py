@@ -1,0 +1,45 @@
+"""What importing the package costs a DAG file, and a program without Airflow (design.md, rule 7 and "The house")."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+PARSED_BY_DAGS = ["airflow_provider_rtisms.operators.rtisms", "airflow_provider_rtisms.sensors.rtisms"]
+HEAVY = {"requests", "aiohttp", "urllib3", "tenacity", "aiolimiter", "pyarrow"}
+
+
+def modules_after(code: str) -> set[str]:
+    """Return what a new interpreter has loaded once the code has run."""
+    show = "\nimport json, sys; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code + show], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_importing_operators_and_sensors_loads_no_http_library() -> None:
+    airflow_itself = "from airflow.providers.common.compat.sdk import BaseOperator, BaseSensorOperator, conf"
+    before = modules_after(airflow_itself)
+    ours = modules_after("\n".join([airflow_itself, *(f"import {module}" for module in PARSED_BY_DAGS)]))
+    assert set(PARSED_BY_DAGS) <= ours
+    assert not (ours - before) & HEAVY
+
+
+def test_provider_discovery_loads_nothing_else() -> None:
+    loaded = modules_after("import airflow_provider_rtisms.get_provider_info")
+    assert not {name for name in loaded if name.split(".")[0] == "airflow"}
+    assert not loaded & HEAVY
+
+
+def test_api_and_sandbox_import_where_airflow_is_absent() -> None:
+    absent = "import sys; sys.modules['airflow'] = None  # importing it raises ImportError"
+    package = "airflow_provider_rtisms"
+    walk = (
+        f"import importlib, pkgutil\nfor part in ('api', 'sandbox'):\n"
+        f"    folder = importlib.import_module(f'{package}.{{part}}')\n"
+        f"    for found in pkgutil.walk_packages(folder.__path__, folder.__name__ + '.'):\n"
+        f"        if not found.name.endswith('__main__'):\n"
+        f"            importlib.import_module(found.name)"
+    )
+    loaded = modules_after(f"{absent}\n{walk}")
+    assert {f"{package}.api.aio", f"{package}.api.client", f"{package}.sandbox.server"} <= loaded
