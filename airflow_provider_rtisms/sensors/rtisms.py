@@ -136,8 +136,8 @@ class RtiSmsDeliverySensor(BaseSensorOperator):
             case {"outcome": "timeout", "message": str(message)}:
                 raise AirflowSensorTimeout(message)
         raise AirflowException(
-            f"The trigger ended with an event of an unknown form ({type(event).__name__}); do worker and triggerer have "
-            "the same version of airflow-provider-rtisms?"
+            f"The trigger ended with an event of an unknown form ({type(event).__name__}); do worker and triggerer "
+            "have the same version of airflow-provider-rtisms?"
         )
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
