@@ -124,7 +124,8 @@ def _new_session(settings: ApiSettings) -> requests.Session:
     session.proxies = {"http": proxy, "https": proxy} if proxy else {}
     session.verify = settings.trusted_certificates() if settings.is_tls else True
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    session.mount(settings.base_url, _DeadlineAdapter(pool_maxsize=settings.max_concurrency))
+    # A thread beyond max_concurrency waits for a socket; without pool_block urllib3 would open one and drop it again.
+    session.mount(settings.base_url, _DeadlineAdapter(pool_maxsize=settings.max_concurrency, pool_block=True))
     return session
 
 
