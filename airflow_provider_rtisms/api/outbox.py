@@ -192,7 +192,7 @@ class Outbox:
             return
         raise RtiSmsUncertainError(
             "The answer to a request was lost, so that some recipients may have been sent to or not. Ask RealTime or "
-            "them; then set on_uncertain to 'resend' or 'skip' and clear the task.",
+            "them, then set on_uncertain to 'resend' or 'skip'.",
             call=calls.SEND_SMS,
         )
 
