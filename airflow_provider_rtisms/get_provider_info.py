@@ -81,6 +81,8 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [{"integration-name": integration, "python-modules": [f"{package}.operators.rtisms"]}],
         "sensors": [{"integration-name": integration, "python-modules": [f"{package}.sensors.rtisms"]}],
         "triggers": [{"integration-name": integration, "python-modules": [f"{package}.triggers.rtisms"]}],
+        "notifications": [f"{package}.notifications.rtisms.RtiSmsNotifier"],
+        "extra-links": [f"{package}.links.rtisms.RtiSmsPanelLink"],
         "connection-types": [
             {
                 "connection-type": "rtisms",

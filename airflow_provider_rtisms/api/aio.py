@@ -49,23 +49,23 @@ class AsyncRtiSmsClient:
         self._places = asyncio.Semaphore(settings.max_concurrency)
         self._timeout = aiohttp.ClientTimeout(total=settings.timeout, ceil_threshold=settings.timeout + 1)
         self._session: aiohttp.ClientSession | None = None
+        self._unpooled: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> AsyncRtiSmsClient:
         """Open the session; sockets are opened as they are needed."""
         # Reading the certificates takes long enough to be felt on the loop.
         verify = await asyncio.to_thread(_tls_context, self.settings) if self.settings.is_tls else True
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self.settings.max_concurrency, ssl=verify),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,  # see ApiSettings.proxy_to_use
-        )
+        self._session = _new_session(aiohttp.TCPConnector(limit=self.settings.max_concurrency, ssl=verify))
+        # Keeps no connection, so that each of its requests opens one.
+        self._unpooled = _new_session(aiohttp.TCPConnector(limit=0, ssl=verify, force_close=True))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Close all sockets."""
         if self._session is not None:
             await self._session.close()
+        if self._unpooled is not None:
+            await self._unpooled.close()
 
     async def perform(self, call: Call[T]) -> T:
         """
@@ -104,11 +104,12 @@ class AsyncRtiSmsClient:
         return None
 
     async def _exchange(self, request: HttpRequest) -> HttpAnswer:
-        if self._session is None:
+        session = self._unpooled if request.on_new_connection else self._session
+        if session is None:
             raise RuntimeError("AsyncRtiSmsClient is used outside 'async with'")
         async with self._places:
             try:
-                async with self._session.request(
+                async with session.request(
                     request.method,
                     self.settings.base_url + request.path,
                     data=request.body,
@@ -120,6 +121,15 @@ class AsyncRtiSmsClient:
                     return HttpAnswer(response.status, response.headers, await _read_capped(response))
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 raise _failure(error, self.settings.timeout) from None
+
+
+def _new_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,  # see ApiSettings.proxy_to_use
+    )
 
 
 async def _read_capped(response: aiohttp.ClientResponse) -> bytes:

@@ -1,26 +1,30 @@
 """
 The API's calls, each described once: the request that goes out, and what its answer means. Pure, no I/O.
 
-Source: API page, chapters "Authenticate", "Every other call", "Get SMS info", "Get balance", "Errors".
+Source: API page, chapters "Authenticate", "Every other call", "Get SMS info", "Send SMS",
+"Get balance", "Errors".
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, Generic, NoReturn, TypeVar
 from urllib.parse import quote_plus, urlencode
 
 from airflow_provider_rtisms import __version__
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.ids import check_submission_id
-from airflow_provider_rtisms.api.models import SmsDetails
+from airflow_provider_rtisms.api.models import SmsDetails, Submission
+from airflow_provider_rtisms.api.recipients import masked
 from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.api.text import SmsText
 
 T = TypeVar("T")
 
@@ -45,12 +49,15 @@ class HttpRequest:
     :param path: absolute path below the base URL.
     :param headers: all headers that matter to the API.
     :param body: the entity, or None.
+    :param on_new_connection: whether it must not go out on a connection that was kept open. The server may have closed
+        that one meanwhile, and a break would not tell whether the request was acted on.
     """
 
     method: str
     path: str
     headers: Mapping[str, str] = field(repr=False)
     body: bytes | None = field(default=None, repr=False)
+    on_new_connection: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +126,7 @@ class Call(Generic[T]):
         headers = {**_COMMON_HEADERS, "Content-Type": self.content_type}
         if access_token is not None:
             headers["Authorization"] = f"Bearer {access_token}"
-        return HttpRequest(self.method, self.path, headers, self.body)
+        return HttpRequest(self.method, self.path, headers, self.body, on_new_connection=not self.repeatable)
 
     def read(self, answer: HttpAnswer, access_token: str | None = None) -> T:
         """
@@ -190,6 +197,8 @@ class Call(Generic[T]):
 
 #: Name of the call that gets a token.
 AUTHENTICATE = "authenticate"
+#: Name of the call that sends.
+SEND_SMS = "send_sms"
 
 
 def authenticate(settings: ApiSettings) -> Call[TokenGrant]:
@@ -231,6 +240,35 @@ def get_sms(submission_id: str | int) -> Call[SmsDetails]:
         path=f"/api/sms/{checked}",
         parse=lambda answer: SmsDetails.from_answer(checked, answer),
         subject=checked,
+    )
+
+
+def send_sms(*, recipients: Sequence[str], text: SmsText, sender: str) -> Call[list[Submission]]:
+    """
+    POST /sms. Not repeatable: the API has no idempotency key.
+
+    :param recipients: checked numbers, see :func:`~airflow_provider_rtisms.api.recipients.parse_recipients`.
+    :param text: the message.
+    :param sender: as allowed for the account.
+    :return: the call; its result is one :class:`Submission` per recipient, by position.
+    :raises RtiSmsInputError: the sender is not a str, or empty; nothing is sent.
+    """
+    if not isinstance(sender, str) or not sender:
+        raise errors.RtiSmsInputError(f"sender is {errors.shape(sender)}: use a str that is not empty.")
+    message = {"charset": text.charset, "text": text.encoded}
+    order = {"recipients": list(recipients), "sender": sender, "message": message}
+    private = {one: masked(one) for number in recipients for one in (number, number.removeprefix("+"))}
+    for written in (text.characters, text.encoded):
+        private[written] = private[json.dumps(written)[1:-1]] = "***"
+    return Call(
+        name=SEND_SMS,
+        method="POST",
+        path="/api/sms",
+        parse=partial(_parse_submissions, len(recipients)),
+        subject=f"to {len(recipients)} recipients",
+        body=json.dumps(order).encode("ascii"),
+        repeatable=False,
+        private=private,
     )
 
 
@@ -294,6 +332,23 @@ def _parse_validity(value: Any) -> float | None:
     if isinstance(value, bool) or not re.fullmatch(r"\s*[0-9]{1,12}(\.[0-9]{1,12})?\s*", str(value)[:40]):
         return None
     return float(value)
+
+
+def _parse_submissions(expected: int, answer: Any) -> list[Submission]:
+    items = answer.get("submissions") if isinstance(answer, dict) else None
+    if not isinstance(items, list):
+        raise ValueError("there is no list of 'submissions'")
+    submissions = [Submission.from_answer(item) for item in items]
+    if len(submissions) != expected:
+        told = ", ".join(submission.submission_id or submission.status for submission in submissions)
+        raise errors.RtiSmsAnswerError(
+            f"{SEND_SMS}: {expected} recipients were sent to, but the answer tells of {len(submissions)} submissions "
+            f"({told}), so that none can be matched with its recipient.",
+            call=SEND_SMS,
+            status=200,
+            submissions=submissions,
+        )
+    return submissions
 
 
 def _parse_balance(answer: Any) -> Decimal:

@@ -8,6 +8,7 @@ import http.client
 import io
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypeVar
 
@@ -101,20 +102,26 @@ class RtiSmsClient:
 
     def _exchange(self, request: HttpRequest) -> HttpAnswer:
         try:
-            with self._session.request(
-                request.method,
-                self.settings.base_url + request.path,
-                data=request.body,
-                headers=dict(request.headers),
-                # urllib3's total counts from connect; _DeadlineResponse makes it hold for each read as well.
-                timeout=urllib3.Timeout(total=self.settings.timeout),  # type: ignore[arg-type]
-                allow_redirects=False,
-                stream=True,
-            ) as response:
+            with (
+                self._session_for(request) as session,
+                session.request(
+                    request.method,
+                    self.settings.base_url + request.path,
+                    data=request.body,
+                    headers=dict(request.headers),
+                    # urllib3's total counts from connect; _DeadlineResponse makes it hold for each read as well.
+                    timeout=urllib3.Timeout(total=self.settings.timeout),  # type: ignore[arg-type]
+                    allow_redirects=False,
+                    stream=True,
+                ) as response,
+            ):
                 body = _read_capped(response)
                 return HttpAnswer(response.status_code, response.headers, body)
         except (requests.RequestException, HTTPError) as error:
             raise _failure(error, self.settings.timeout) from None
+
+    def _session_for(self, request: HttpRequest) -> AbstractContextManager[requests.Session]:
+        return _new_session(self.settings) if request.on_new_connection else nullcontext(self._session)
 
 
 def _new_session(settings: ApiSettings) -> requests.Session:

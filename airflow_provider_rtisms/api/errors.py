@@ -10,7 +10,11 @@ Source: API page, chapter "Errors".
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_provider_rtisms.api.models import Submission
 
 
 class RtiSmsError(Exception):
@@ -22,6 +26,7 @@ class RtiSmsError(Exception):
     :param subject: what the call was about, such as the submission id.
     :param status: HTTP status of the answer, or None where there was no answer.
     :param retry_after: seconds that the server asked to wait for, or None.
+    :param submissions: all that was told of submissions before a send failed.
     """
 
     #: Whether the server may have acted on the request. False only where it surely has not: the request never left, or
@@ -36,12 +41,14 @@ class RtiSmsError(Exception):
         subject: str | None = None,
         status: int | None = None,
         retry_after: float | None = None,
+        submissions: Sequence[Submission] = (),
     ) -> None:
         super().__init__(message)
         self.call = call
         self.subject = subject
         self.status = status
         self.retry_after = retry_after
+        self.submissions = list(submissions)
 
 
 class RtiSmsPermanentError(RtiSmsError):
@@ -174,6 +181,14 @@ class RtiSmsUncertainError(RtiSmsPermanentError):
 
     Permanent, so that no task retry repeats it by itself.
     """
+
+
+class RtiSmsNoBalanceError(RtiSmsPermanentError):
+    """``account_no_balance``: the account has no money for some of the recipients."""
+
+
+class RtiSmsNotAcceptedError(RtiSmsTransientError):
+    """``unknown_error`` for some of the recipients, and again when they were tried again."""
 
 
 #: The class for each documented status that means failure, outside POST /auth.

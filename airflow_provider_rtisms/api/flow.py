@@ -65,6 +65,7 @@ def perform(call: Call[T], settings: ApiSettings, tokens: TokenCache) -> Flow[T]
                 call=error.call,
                 subject=error.subject,
                 status=error.status,
+                submissions=error.submissions,
             ) from None
         raise
 

@@ -4,12 +4,11 @@ Submission ids as people and templates give them. Source: API page, "Get SMS inf
 
 from __future__ import annotations
 
-import ast
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
+from airflow_provider_rtisms.api.lists import as_list
 
 #: The vendor's ids have 13 to 16 digits; the length is not promised, but a URL has to hold it.
 MAX_ID_DIGITS = 100
@@ -40,24 +39,10 @@ def parse_submission_ids(value: Any) -> list[str]:
         or records with a ``submission_id``, which is what the operators return.
     :raises RtiSmsInputError: it is anything else; names the position.
     """
-    if isinstance(value, str) and value.strip().startswith("["):
-        value = _read_list(value)
-    if isinstance(value, str | int | Mapping):
-        value = [value]
-    if not isinstance(value, Iterable) or isinstance(value, bytes | bytearray):
-        raise RtiSmsInputError(f"submission_ids is {shape(value)}: use a list of ids, or a template that gives one.")
-    ids = (check_submission_id(_id_of(item), f"submission_ids[{position}]") for position, item in enumerate(value))
+    items = as_list(value, "submission_ids", "4193366853543393")
+    ids = (check_submission_id(_id_of(item), f"submission_ids[{position}]") for position, item in enumerate(items))
     return list(dict.fromkeys(ids))
 
 
 def _id_of(item: Any) -> Any:
     return item.get("submission_id") if isinstance(item, Mapping) else item
-
-
-def _read_list(text: str) -> Any:
-    for read in (json.loads, ast.literal_eval):
-        try:
-            return read(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-    raise RtiSmsInputError(f'submission_ids is {shape(text)} that is no list: use JSON such as ["4193366853543393"].')

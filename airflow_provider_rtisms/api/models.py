@@ -31,6 +31,9 @@ FINAL_STATUSES = frozenset({SmsStatus.DELIVERED, SmsStatus.REJECTED, SmsStatus.U
 #: States that are under way, whatever the timestamps say.
 OPEN_STATUSES = frozenset({SmsStatus.PENDING, SmsStatus.SENT})
 
+#: Of a recipient to whom nothing was sent: the vendor's words, and our own. Any other word may mean that something was.
+NOT_SENT_STATUSES = frozenset({"account_no_balance", "unknown_error", "not_sent"})
+
 #: Numbers beyond this are refused: JSON consumers hold them inexactly or not at all (RFC 8259, section 6).
 LARGEST_NUMBER = 1e15
 
@@ -144,7 +147,8 @@ class Submission:
     """
     What the vendor said of one recipient of a send.
 
-    :param status: ``submitted``, ``account_no_balance``, ``unknown_error``, or another word as it came.
+    :param status: ``submitted``, ``account_no_balance``, ``unknown_error``, or another word as it came; of our own,
+        ``not_sent`` where no request went out, ``uncertain`` where its answer was lost.
     :param submission_id: decimal string, only where the status is ``submitted``.
     """
 
@@ -155,6 +159,11 @@ class Submission:
     def is_submitted(self) -> bool:
         """Whether the vendor has taken the message."""
         return self.status == "submitted"
+
+    @property
+    def is_uncertain(self) -> bool:
+        """Whether a message may have been sent without our knowing."""
+        return not self.is_submitted and self.status not in NOT_SENT_STATUSES
 
     def to_record(self) -> dict[str, Any]:
         """Return the flat, JSON-safe form: ``status, submission_id``."""

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
     from airflow_provider_rtisms.api.client import RtiSmsClient
     from airflow_provider_rtisms.api.fetch import Outcome
-    from airflow_provider_rtisms.api.models import SmsDetails
+    from airflow_provider_rtisms.api.models import SmsDetails, Submission
+    from airflow_provider_rtisms.api.outbox import Outbox
+    from airflow_provider_rtisms.api.record import Store
     from airflow_provider_rtisms.api.settings import ApiSettings
 
 
@@ -90,6 +92,57 @@ class RtiSmsHook(BaseHook):
         from airflow_provider_rtisms.api import calls
 
         return self.get_conn().perform(calls.get_balance())
+
+    def send_sms(
+        self, *, recipients: Any, text: str, sender: str, charset: int | None = None, max_parts: int | None = None
+    ) -> list[Submission]:
+        """
+        Send a text to one or many recipients, each once (API: Send SMS).
+
+        :param recipients: a phone number in international form, or a list of them.
+        :param text: the message.
+        :param sender: as allowed for the account.
+        :param charset: 0, 1, 6 or 8; None picks by the text.
+        :param max_parts: most parts that one SMS may take.
+        :return: what the vendor said of each distinct recipient, by position: ``submitted``, ``account_no_balance``, or
+            ``unknown_error`` where it said so to every one of a few tries.
+        :raises RtiSmsInputError: a value cannot be sent; nothing was.
+        :raises RtiSmsUncertainError: an answer was lost; it is not repeated, for it may have been acted on.
+        :raises RtiSmsError: see :mod:`~airflow_provider_rtisms.api.errors`; ``submissions`` holds what was told before.
+        """
+        return self.get_outbox(
+            recipients=recipients, text=text, sender=sender, charset=charset, max_parts=max_parts
+        ).send()
+
+    def get_outbox(
+        self,
+        *,
+        recipients: Any,
+        text: str,
+        sender: str,
+        charset: int | None = None,
+        max_parts: int | None = None,
+        store: Store | None = None,
+        **options: Any,
+    ) -> Outbox:
+        """
+        Return a text on its way, checked; nothing is sent yet.
+
+        :param recipients: as for :meth:`send_sms`, like the next four.
+        :param store: where to write down what is sent, so that a later try knows; default nowhere beyond this process.
+        :param options: ``on_uncertain`` and ``chunk_size`` of :class:`~airflow_provider_rtisms.api.outbox.Outbox`.
+        :raises RtiSmsInputError: a value cannot be sent.
+        """
+        from airflow_provider_rtisms.api.outbox import Outbox
+        from airflow_provider_rtisms.api.recipients import parse_recipients
+        from airflow_provider_rtisms.api.record import MemoryStore, SendRecord
+        from airflow_provider_rtisms.api.text import SmsText
+
+        numbers = parse_recipients(recipients)
+        sms_text = SmsText.of(text, charset, max_parts)
+        client = self.get_conn()
+        record = SendRecord(MemoryStore() if store is None else store, client.settings.client_secret)
+        return Outbox(client.perform, numbers, sms_text, sender, record, **options)
 
     def fetch_many(self, submission_ids: Sequence[str]) -> list[Outcome]:
         """

@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_rtisms.hooks.failures import permanent_is_final
+from airflow_provider_rtisms.links.rtisms import RtiSmsPanelLink
+from airflow_provider_rtisms.operators.send import RtiSmsSendOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+
+
+__all__ = ["RtiSmsGetBalanceOperator", "RtiSmsGetDetailsOperator", "RtiSmsSendOperator"]
 
 
 class RtiSmsGetDetailsOperator(BaseOperator):
@@ -25,6 +30,7 @@ class RtiSmsGetDetailsOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("submission_id", "rtisms_conn_id")
+    operator_extra_links = (RtiSmsPanelLink(),)
     ui_color = "#d9ead3"
 
     def __init__(self, *, submission_id: str | int, rtisms_conn_id: str = "rtisms_default", **kwargs: Any) -> None:
@@ -40,3 +46,31 @@ class RtiSmsGetDetailsOperator(BaseOperator):
             details = RtiSmsHook(self.rtisms_conn_id).get_sms(self.submission_id)
         self.log.info("Submission %s is %s", details.submission_id, details.status)
         return details.to_record()
+
+
+class RtiSmsGetBalanceOperator(BaseOperator):
+    """
+    Fetch the account's balance.
+
+    :param rtisms_conn_id: (templated) the Connection.
+    :return: the decimal string, exactly as the vendor tells it; its currency is not documented.
+    :raises AirflowFailException: the API refused; task retries would not help.
+    :raises RtiSmsTransientError: the API could not be reached within the tries; task retries may help.
+    """
+
+    template_fields: Sequence[str] = ("rtisms_conn_id",)
+    operator_extra_links = (RtiSmsPanelLink(),)
+    ui_color = "#d9ead3"
+
+    def __init__(self, *, rtisms_conn_id: str = "rtisms_default", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rtisms_conn_id = rtisms_conn_id
+
+    def execute(self, context: Context) -> str:
+        """Fetch it and return it."""
+        from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+
+        with permanent_is_final():
+            balance = RtiSmsHook(self.rtisms_conn_id).get_balance()
+        self.log.info("The balance is %s", balance)
+        return str(balance)

@@ -33,7 +33,7 @@ submissions that exist from the start:
 faults are written KIND or KIND:NAME=VALUE,...
 {_table(KINDS)}
   each takes probability=0..1, times=N (then no more), path=auth|sms|balance and method=;
-  latency takes seconds=, error statuses=500/503, rate_limit per_second=, the last two retry_after=
+  latency and late_answer take seconds=, error statuses=500/503, rate_limit per_second=, the last two retry_after=
 
 examples:
   python -m airflow_provider_rtisms.sandbox --port 8099

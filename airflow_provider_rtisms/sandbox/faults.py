@@ -21,6 +21,7 @@ KINDS = {
     "rate_limit": "429 beyond `per_second` requests a second",
     "reset": "the connection is reset, the request was not acted on",
     "lost_answer": "the request is acted on, then the connection is reset",
+    "late_answer": "the request is acted on, its answer comes `seconds` later",
     "cut_off": "half of the body, then the connection ends",
     "outage": "every connection is reset, idle ones too",
 }
@@ -44,7 +45,7 @@ class Fault:
         these are the next ones.
     :param path: only requests of this family, ``auth``, ``sms`` or ``balance``.
     :param method: only requests of this method.
-    :param seconds: for ``latency``.
+    :param seconds: for ``latency`` and ``late_answer``.
     :param statuses: for ``error``.
     :param per_second: for ``rate_limit``; bursts of up to one second's worth are let through.
     :param retry_after: for ``error`` and ``rate_limit``, the header ``Retry-After`` as it stands: seconds or
@@ -115,12 +116,14 @@ class Verdict:
     :param kind: the fault that strikes after that, if any.
     :param status: the status to answer, for an ``error`` or a ``rate_limit``.
     :param retry_after: the header to go with it.
+    :param answer_delay: seconds between acting on the request and answering, for a ``late_answer``.
     """
 
     delay: float = 0.0
     kind: str | None = None
     status: int | None = None
     retry_after: str | None = None
+    answer_delay: float = 0.0
 
 
 _UNHARMED = Verdict()
@@ -157,7 +160,8 @@ class FaultPlan:
             return Verdict(delay)
         fault = striking.fault
         retry_after = None if fault.retry_after is None else str(fault.retry_after)
-        return Verdict(delay, fault.kind, striking.next_status(), retry_after)
+        answer_delay = fault.seconds if fault.kind == "late_answer" else 0.0
+        return Verdict(delay, fault.kind, striking.next_status(), retry_after, answer_delay)
 
 
 class _ArmedFault:

@@ -71,6 +71,8 @@ class _Handler:
             state.count_answer(call, verdict.kind)
             return _reset(request)
         answer = _refusal(verdict) or service.answer(state, incoming)
+        if verdict.answer_delay:
+            await asyncio.sleep(verdict.answer_delay)
         if verdict.kind == "lost_answer":
             state.count_answer(call, verdict.kind)
             return _reset(request)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,31 +17,18 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_rtisms.hooks.failures import permanent_is_final
+from airflow_provider_rtisms.sensors.polling import MAX_RECORDS_IN_DATABASE, DeliveryPolling, read_event
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from pydantic import JsonValue
 
     from airflow_provider_rtisms.api.wait import DeliveryWait, Record
-    from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 
-#: Waits over more submissions keep their records out of Airflow's database; they are fetched once more at the end.
-MAX_RECORDS_IN_DATABASE = 1000
 #: The key of the task state store (Airflow 3.3) under which mode="reschedule" remembers what is final.
 FINISHED_KEY = "rtisms_finished"
 #: What Airflow 2 says when a deferral has timed out; later versions raise a class of their own.
 DEFERRAL_TIMEOUT = "Trigger/execution timeout"
-
-
-@dataclass(frozen=True)
-class _Wait:
-    """What the pokes of one process share; ``started`` and ``missing_until`` are seconds since the epoch."""
-
-    hook: RtiSmsHook
-    state: DeliveryWait
-    started: float
-    missing_until: float
 
 
 class RtiSmsDeliverySensor(BaseSensorOperator):
@@ -86,7 +72,7 @@ class RtiSmsDeliverySensor(BaseSensorOperator):
         self.fail_on = fail_on
         self.missing_ok_for = missing_ok_for
         self.deferrable = deferrable
-        self._polling: _Wait | None = None
+        self._polling: DeliveryPolling | None = None
 
     def execute(self, context: Context) -> Any:
         """Wait in this process, or ask once and defer."""
@@ -100,7 +86,7 @@ class RtiSmsDeliverySensor(BaseSensorOperator):
                 raise AirflowSkipException(f"Skipping, since soft_fail or never_fail is set: {error}") from error
             raise
         if not done:
-            self._defer(self._begin(context))
+            self.defer(**self._begin(context).deferral(self.poke_interval, self.timeout))
         return done.xcom_value
 
     def poke(self, context: Context) -> PokeReturnValue:
@@ -109,18 +95,10 @@ class RtiSmsDeliverySensor(BaseSensorOperator):
 
         :return: done, with the records, once all are final.
         """
-        with permanent_is_final():
-            wait = self._begin(context)
-            state = wait.state
-            state.trouble = None
-            for submission_id, outcome in wait.hook.fetch_many(state.open_ids):
-                state.note(submission_id, outcome)
-            is_done = state.settle(missing_ok=time.time() < wait.missing_until)
-        self._remember(context, state)
-        self.log.info("%s", state.progress())
-        if state.trouble is not None:
-            self.log.warning("Asking again later: %s", state.trouble)
-        return PokeReturnValue(is_done, state.records if is_done else None)
+        polling = self._begin(context)
+        is_done = polling.poll()
+        self._remember(context, polling.wait)
+        return PokeReturnValue(is_done, polling.wait.records if is_done else None)
 
     def execute_complete(self, context: Context, event: Any) -> list[Record]:
         """
@@ -128,17 +106,8 @@ class RtiSmsDeliverySensor(BaseSensorOperator):
 
         :param event: of :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
         """
-        match event:
-            case {"outcome": "finished", "records": list(records)}:
-                return self._complete(context, records)
-            case {"outcome": "failed", "message": str(message)}:
-                raise AirflowFailException(message)
-            case {"outcome": "timeout", "message": str(message)}:
-                raise AirflowSensorTimeout(message)
-        raise AirflowException(
-            f"The trigger ended with an event of an unknown form ({type(event).__name__}); do worker and triggerer "
-            "have the same version of airflow-provider-rtisms?"
-        )
+        records, _ = read_event(event)
+        return self._begin(context).complete(records)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after the deferral; on Airflow 2 a deferral that timed out ends as AirflowSensorTimeout too."""
@@ -151,55 +120,18 @@ class RtiSmsDeliverySensor(BaseSensorOperator):
                 raise AirflowSensorTimeout(str(error)) from error
             raise
 
-    def _begin(self, context: Context) -> _Wait:
+    def _begin(self, context: Context) -> DeliveryPolling:
         """Return what the pokes of this process share, made on the first one."""
         if self._polling is None:
-            from airflow_provider_rtisms.api.ids import parse_submission_ids
-            from airflow_provider_rtisms.api.wait import DeliveryWait, check_fail_on, check_seconds
-            from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-
-            ids = parse_submission_ids(self.submission_ids)
-            fail_on = check_fail_on(self.fail_on)
-            grace = check_seconds("missing_ok_for", self.missing_ok_for)
-            if not ids:
-                self.log.warning("submission_ids is empty: there is nothing to wait for")
-            started = self._started(context)
-            self._polling = _Wait(
-                hook=RtiSmsHook(self.rtisms_conn_id),
-                state=DeliveryWait(ids, fail_on, self._recall(context)),
-                started=started,
-                missing_until=started + grace,
+            self._polling = DeliveryPolling(
+                self.rtisms_conn_id,
+                self.submission_ids,
+                self.fail_on,
+                self.missing_ok_for,
+                started=self._started(context),
+                finished=self._recall(context),
             )
         return self._polling
-
-    def _defer(self, wait: _Wait) -> None:
-        from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
-
-        state = wait.state
-        is_small = len(state.submission_ids) <= MAX_RECORDS_IN_DATABASE
-        self.defer(
-            trigger=RtiSmsDeliveryTrigger(
-                rtisms_conn_id=self.rtisms_conn_id,
-                submission_ids=state.submission_ids if is_small else state.open_ids,
-                poke_interval=self.poke_interval,
-                # Before Airflow's own end of the deferral, so that the trigger can still say what was open.
-                deadline=wait.started + self.timeout - min(5.0, self.timeout / 10),
-                missing_until=wait.missing_until,
-                fail_on=state.fail_on,
-                finished=state.records if is_small else [],
-                with_records=is_small,
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=self.timeout),
-        )
-
-    def _complete(self, context: Context, records: list[Record]) -> list[Record]:
-        """Return the records that the trigger brought, fetching those of a wait too large to bring them."""
-        state = self._begin(context).state
-        state.restore(records)
-        if not self.poke(context):
-            raise state.trouble or AirflowException(f"Submissions changed after their end: {state.progress()}")
-        return state.records
 
     def _started(self, context: Context) -> float:
         """Return when the wait began (seconds since the epoch): in mode="reschedule" that was in another process."""

@@ -84,10 +84,9 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         try:
             async with asyncio.timeout(self.deadline - time.time()):
                 await self._wait(wait)
-            payload: dict[str, Any] = {
-                "outcome": "finished",
-                "records": wait.records if self.with_records else [],
-            }
+            payload: dict[str, Any] = {"outcome": "finished", "records": wait.records}
+            if not self.with_records:
+                payload.update(records=[], submission_ids=self.submission_ids)
         except RtiSmsPermanentError as error:
             payload = {"outcome": "failed", "message": str(error)}
         except TimeoutError:

@@ -1,0 +1,166 @@
+"""
+The text of an SMS: which charset holds it, how it is written in that charset, and how many parts it takes.
+
+Sources: API page, "Send SMS"; 3GPP TS 23.038, 6.2.1 (GSM 7-bit default alphabet and its extension table); TS 23.040,
+9.2.3.24.1 (concatenated short messages, whose header leaves 153 septets or 67 UCS-2 units of each part).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
+
+
+class Charset(IntEnum):
+    """The API's charsets, by the number that goes over the wire."""
+
+    DEFAULT = 0
+    GSM_7BIT = 1
+    UCS_2 = 6
+    GSM_URL_ENCODED = 8
+
+
+_ESCAPE = 0x1B
+# The position is the code. What stands at 0x1B is no character: it announces one of the extension table.
+_BASIC = (
+    "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞ\x1bÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?"
+    "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà"
+)
+_EXTENSION = {"\f": 0x0A, "^": 0x14, "{": 0x28, "}": 0x29, "\\": 0x2F, "[": 0x3C, "~": 0x3D, "]": 0x3E, "|": 0x40}
+_EXTENSION["€"] = 0x65
+#: The septets of each character that GSM 7-bit can hold: one, or the escape and another.
+_SEPTETS = {
+    **{character: bytes([code]) for code, character in enumerate(_BASIC) if code != _ESCAPE},
+    **{character: bytes([_ESCAPE, code]) for character, code in _EXTENSION.items()},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SmsText:
+    """
+    A text and the charset it goes out in. Its repr does not show the text.
+
+    :param characters: the text as a person reads it.
+    :param charset: holds every character of it.
+    """
+
+    characters: str = field(repr=False)
+    charset: Charset
+
+    @classmethod
+    def of(cls, text: Any, charset: Any = None, max_parts: int | None = None) -> SmsText:
+        """
+        Return a text that can be sent as asked.
+
+        :param text: a str that is not empty.
+        :param charset: 0, 1, 6 or 8; None for GSM 7-bit where every character fits, else UCS-2.
+        :param max_parts: most parts that one SMS may take; None for any number.
+        :raises RtiSmsInputError: the text is no text, does not fit the charset (names the character), or is longer.
+        """
+        if not isinstance(text, str) or not text:
+            raise RtiSmsInputError(f"text is {shape(text)}: use a str that is not empty.")
+        chosen = cls(text, _pick_charset(text) if charset is None else _check_charset(charset))
+        chosen._check_characters()
+        if max_parts is not None and chosen.parts > check_max_parts(max_parts):
+            raise RtiSmsInputError(
+                f"text takes {chosen.parts} parts in charset {chosen.charset}, more than max_parts={max_parts}: "
+                "shorten it, or raise max_parts."
+            )
+        return chosen
+
+    @property
+    def parts(self) -> int:
+        """How many SMS it takes; a character that takes two septets or units is never split across two of them."""
+        return _count_parts([self._cost(character) for character in self.characters], *self._capacity)
+
+    @property
+    def encoded(self) -> str:
+        """The text as the API wants it in this charset."""
+        match self.charset:
+            case Charset.UCS_2:
+                return self.characters.encode("utf-16-be").hex().upper()
+            case Charset.GSM_URL_ENCODED:
+                return "".join(_url_encoded(code) for one in self.characters for code in _SEPTETS[one])
+        return self.characters
+
+    def cut(self, max_parts: int) -> SmsText:
+        """
+        Return the text, or the most of its beginning that fits into some parts together with an ellipsis.
+
+        :param max_parts: 1 or more.
+        :raises RtiSmsInputError: ``max_parts`` is anything else.
+        """
+        if self.parts <= check_max_parts(max_parts):
+            return self
+        ellipsis = "…" if self.charset is Charset.UCS_2 else "..."  # GSM 7-bit has no "…"
+
+        def parts_of_beginning(length: int) -> int:
+            return SmsText(self.characters[:length] + ellipsis, self.charset).parts
+
+        too_long = bisect_right(range(len(self.characters)), max_parts, key=parts_of_beginning)
+        return SmsText(self.characters[: too_long - 1].rstrip() + ellipsis, self.charset)
+
+    @property
+    def _capacity(self) -> tuple[int, int]:
+        """Septets or units of an SMS that stands alone, and of one that is joined with others."""
+        return (70, 67) if self.charset is Charset.UCS_2 else (160, 153)
+
+    def _cost(self, character: str) -> int:
+        if self.charset is Charset.UCS_2:
+            return 2 if ord(character) > 0xFFFF else 1  # a surrogate pair
+        return len(_SEPTETS[character])
+
+    def _check_characters(self) -> None:
+        for position, character in enumerate(self.characters):
+            is_half_a_pair = 0xD800 <= ord(character) <= 0xDFFF
+            if is_half_a_pair or (self.charset is not Charset.UCS_2 and character not in _SEPTETS):
+                raise RtiSmsInputError(
+                    f"text[{position}] is {character!a} (U+{ord(character):04X}), which charset {self.charset} cannot "
+                    "hold: leave charset out, or replace the character."
+                )
+
+
+def check_max_parts(value: Any) -> int:
+    """
+    Return the largest number of parts that one SMS may take.
+
+    :raises RtiSmsInputError: it is no int of 1 or more.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise RtiSmsInputError(f"max_parts is {shape(value)}: use a whole number, 1 or more.")
+    return value
+
+
+def _pick_charset(text: str) -> Charset:
+    return Charset.GSM_7BIT if all(character in _SEPTETS for character in text) else Charset.UCS_2
+
+
+def _check_charset(value: Any) -> Charset:
+    try:
+        return Charset(int(value) if isinstance(value, str) else value)
+    except ValueError:
+        raise RtiSmsInputError(
+            f"charset is {shape(value)}: use 0 (the vendor's default), 1 (GSM 7-bit), 6 (UCS-2), 8 (GSM, URL-encoded) "
+            "or None (picked by the text)."
+        ) from None
+
+
+def _url_encoded(code: int) -> str:
+    """Return a GSM code for charset 8. Letters and digits have their ASCII codes; ``_`` and ``~`` do not."""
+    character = chr(code)
+    return character if character.isalnum() else f"%{code:02X}"
+
+
+def _count_parts(costs: list[int], alone: int, joined: int) -> int:
+    if sum(costs) <= alone:
+        return 1
+    parts, room = 1, joined
+    for cost in costs:
+        if cost > room:
+            parts, room = parts + 1, joined
+        room -= cost
+    return parts

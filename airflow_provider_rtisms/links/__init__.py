@@ -1,0 +1,3 @@
+"""Links of the RTI SMS provider."""
+
+from __future__ import annotations

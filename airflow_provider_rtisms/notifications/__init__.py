@@ -1,0 +1,3 @@
+"""Notifications of the RTI SMS provider."""
+
+from __future__ import annotations

@@ -1,0 +1,100 @@
+"""Alerts by SMS. Importing this module loads no HTTP library; that happens where the work happens."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseNotifier
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+class RtiSmsNotifier(BaseNotifier):
+    """
+    Send an SMS when something happens: ``on_failure_callback``, ``on_success_callback``, deadline alerts and the like.
+
+    An alert that cannot be sent is logged, and never breaks what it reports on. It goes out at most once: what is
+    uncertain is not repeated. A longer text is cut to ``max_parts`` with an ellipsis.
+
+    :param recipients: (templated) a phone number in international form, a list of them, or such a list as JSON.
+    :param text: (templated) the message.
+    :param sender: (templated) as allowed for the account.
+    :param rtisms_conn_id: (templated) the Connection.
+    :param charset: 0, 1, 6 or 8 of the API; None picks by the text.
+    :param max_parts: most parts that one SMS may take.
+    :param kwargs: ``context``, where Airflow gives one.
+    """
+
+    template_fields: Sequence[str] = ("recipients", "text", "sender", "rtisms_conn_id")
+
+    def __init__(
+        self,
+        *,
+        recipients: Any,
+        text: str,
+        sender: str,
+        rtisms_conn_id: str = "rtisms_default",
+        charset: int | None = None,
+        max_parts: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.recipients = recipients
+        self.text = text
+        self.sender = sender
+        self.rtisms_conn_id = rtisms_conn_id
+        self.charset = charset
+        self.max_parts = max_parts
+
+    def __call__(self, *args: Any) -> None:
+        """Render the templates and send: on a copy, since rendering is for good, and the next alert needs templates."""
+        with self._breaking_nothing():
+            super(RtiSmsNotifier, copy.copy(self)).__call__(*args)
+
+    def __await__(self) -> Generator[Any, None, None]:
+        """Render the templates and send, in the triggerer (Airflow 3.1 and later)."""
+        with self._breaking_nothing():
+            yield from super(RtiSmsNotifier, copy.copy(self)).__await__()
+
+    def notify(self, context: Context) -> None:
+        """
+        Send the alert from blocking code.
+
+        :param context: of the task or DAG run that the alert is about.
+        """
+        with self._breaking_nothing():
+            self._send()
+
+    async def async_notify(self, context: Context) -> None:
+        """
+        Send the alert without blocking the event loop: in a thread, since that is where Connections can be read.
+
+        :param context: of the DAG run that the alert is about.
+        """
+        from asgiref.sync import sync_to_async
+
+        await sync_to_async(self.notify)(context)
+
+    @contextmanager
+    def _breaking_nothing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever it is, what the alert is about comes first
+            self.log.error("The alert failed: %s", error)
+
+    def _send(self) -> None:
+        from airflow_provider_rtisms.api.text import SmsText
+        from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+
+        whole = SmsText.of(self.text, self.charset)
+        text = whole.cut(self.max_parts)
+        outbox = RtiSmsHook(self.rtisms_conn_id).get_outbox(
+            recipients=self.recipients, text=text.characters, sender=self.sender, charset=text.charset
+        )
+        outbox.send()
+        outbox.check_submitted()
+        self.log.info("Alert sent. %s", outbox.summary())

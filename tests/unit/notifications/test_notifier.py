@@ -1,0 +1,84 @@
+"""The notifier by itself; tests/system lets a scheduler call it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_rtisms.notifications.rtisms import RtiSmsNotifier
+from airflow_provider_rtisms.sandbox import Fault, Sandbox
+
+
+def notifier(**arguments: Any) -> RtiSmsNotifier:
+    text = "{{ ti.task_id }} failed"
+    return RtiSmsNotifier(**{"recipients": "+56900000100", "text": text, "sender": "96000", **arguments})
+
+
+def context(task_id: str = "load") -> dict[str, Any]:
+    return {"dag": DAG("alerting", schedule=None), "ti": SimpleNamespace(task_id=task_id)}
+
+
+def texts(sandbox: Sandbox) -> list[str]:
+    return [message.text for message in sandbox.state().messages]
+
+
+def test_the_text_is_rendered_anew_for_each_alert(rtisms_sandbox: Sandbox) -> None:
+    callback = notifier()
+    callback(context("load"))
+    callback(context("clean"))
+    assert texts(rtisms_sandbox) == ["load failed", "clean failed"]
+
+
+def test_a_long_text_is_cut(rtisms_sandbox: Sandbox) -> None:
+    notifier(text="a" * 500).notify({})
+    notifier(text="ā" * 500, max_parts=2).notify({})
+    assert texts(rtisms_sandbox) == ["a" * 157 + "...", "ā" * 133 + "…"]
+
+
+def test_it_can_be_awaited(rtisms_sandbox: Sandbox) -> None:
+    asyncio.run(notifier(text="now").async_notify({}))
+    assert texts(rtisms_sandbox) == ["now"]
+
+
+def test_airflow_can_await_it_with_a_context(rtisms_sandbox: Sandbox) -> None:
+    pytest.importorskip("airflow.sdk.definitions.callback", reason="deadline alerts are from Airflow 3.1 on")
+
+    async def alert() -> None:
+        await notifier(context=context())
+
+    asyncio.run(alert())
+    assert texts(rtisms_sandbox) == ["load failed"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"recipients": "nobody"}, {"text": "{{ missing.attribute }}"}, {"text": ""}, {"sender": "blocked"}]
+)
+def test_what_cannot_be_sent_breaks_nothing(
+    rtisms_sandbox: Sandbox, logged: Callable[[], str], arguments: dict[str, Any]
+) -> None:
+    notifier(**arguments)(context())
+    assert "alert failed" in logged()
+    assert texts(rtisms_sandbox) == []
+
+
+def test_a_server_that_fails_breaks_nothing_and_gets_the_alert_once(
+    rtisms_sandbox: Sandbox, logged: Callable[[], str]
+) -> None:
+    rtisms_sandbox.set_faults(Fault("lost_answer", path="sms"))
+    notifier()(context())
+    notifier().notify({})
+    asyncio.run(notifier().async_notify({}))
+    shown = logged()
+    assert "alert failed" in shown
+    assert len(texts(rtisms_sandbox)) == 3
+    assert "56900000100" not in shown
+
+
+def test_a_missing_connection_breaks_nothing(logged: Callable[[], str]) -> None:
+    notifier(rtisms_conn_id="nowhere").notify({})
+    assert "alert failed" in logged()

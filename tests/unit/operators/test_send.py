@@ -1,0 +1,216 @@
+"""The send operator by itself: tries of one task, with and without a store that outlives them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowTaskTimeout,
+    TaskDeferred,
+)
+
+from airflow_provider_rtisms.api.errors import RtiSmsNotAcceptedError, RtiSmsThresholdError
+from airflow_provider_rtisms.api.record import MemoryStore
+from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
+from airflow_provider_rtisms.sandbox import Fault, Sandbox
+
+NUMBERS = [f"+569000001{position:02}" for position in range(4)]
+
+
+class TaskStore(MemoryStore):
+    """Airflow's task state store as far as it is used here; the system tests use the real one."""
+
+    def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
+        super().set(key, value)
+
+
+class Pushes:
+    """What a task pushes to XCom."""
+
+    def __init__(self) -> None:
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = value
+
+
+@pytest.fixture
+def context(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The context of a try on Airflow 3.3."""
+    pytest.importorskip("airflow.sdk.definitions.retry_policy", reason="Airflow 3.3 and later")
+    return {"ti": Pushes(), "task_state_store": TaskStore()}
+
+
+def send(**arguments: Any) -> RtiSmsSendOperator:
+    return RtiSmsSendOperator(
+        **{
+            "task_id": "send",
+            "recipients": NUMBERS,
+            "text": "hola {€}",
+            "sender": "96000",
+            "chunk_size": 2,
+            **arguments,
+        }
+    )
+
+
+def received(sandbox: Sandbox) -> list[str]:
+    return [message.recipient for message in sandbox.state().messages if message.status == "submitted"]
+
+
+def test_it_works_by_itself(rtisms_sandbox: Sandbox) -> None:
+    submissions = send(recipients="+56 9 0000-0100").execute({})
+    message = rtisms_sandbox.state().messages[0]
+    assert submissions == [{"status": "submitted", "submission_id": message.submission_id}]
+    assert (message.recipient, message.text, message.charset) == ("+56900000100", "hola {€}", 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"recipients": ["+56900000100", "nobody"]}, r"recipients\[1\]"),
+        ({"text": "a" * 161, "max_parts": 1}, "max_parts"),
+        ({"text": "ā", "charset": 1}, "U[+]0101"),
+        ({"on_uncertain": "retry"}, "on_uncertain"),
+        ({"chunk_size": 0}, "chunk_size"),
+        ({"sender": None}, "sender"),
+    ],
+)
+def test_a_bad_argument_fails_before_anything_is_sent(
+    rtisms_sandbox: Sandbox, arguments: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(AirflowFailException, match=named):
+        send(**arguments).execute({})
+    assert "POST sms" not in rtisms_sandbox.state().requests
+
+
+def test_a_cleared_task_sends_nothing_again(rtisms_sandbox: Sandbox, context: dict[str, Any]) -> None:
+    first = send().execute(context)
+    assert send(text="mended").execute(context) == first
+    assert received(rtisms_sandbox) == NUMBERS
+
+
+def test_a_partial_failure_pushes_what_went_out(rtisms_sandbox: Sandbox, context: dict[str, Any]) -> None:
+    with pytest.raises(AirflowFailException, match="no balance"):
+        send(recipients=["+56900000005", *NUMBERS]).execute(context)
+    statuses = [submission["status"] for submission in context["ti"].pushed["submissions"]]
+    assert statuses == ["account_no_balance", *["submitted"] * 4]
+    assert received(rtisms_sandbox) == NUMBERS
+
+
+def test_do_xcom_push_is_respected(rtisms_sandbox: Sandbox, context: dict[str, Any]) -> None:
+    send(do_xcom_push=False).execute(context)
+    assert context["ti"].pushed == {}
+
+
+def pass_the_threshold(sandbox: Sandbox) -> None:
+    """Let one request through, then none."""
+    sandbox.set_faults(Fault("rate_limit", path="sms", per_second=0.001))
+
+
+@pytest.fixture
+def impatient(rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+    """A sandbox whose Connection tries each call once."""
+    connection = json.loads(rtisms_sandbox.connection_json())
+    connection["extra"] = {"max_attempts": 1}
+    monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps(connection))
+    return rtisms_sandbox
+
+
+class TestWithARecord:
+    def test_a_transient_failure_is_left_to_a_task_retry(self, impatient: Sandbox, context: dict[str, Any]) -> None:
+        pass_the_threshold(impatient)
+        with pytest.raises(RtiSmsThresholdError, match="2 submitted"):
+            send().execute(context)
+        impatient.set_faults()
+        send().execute(context)
+        assert received(impatient) == NUMBERS
+
+    def test_unknown_errors_that_last_are_left_to_a_task_retry(
+        self, rtisms_sandbox: Sandbox, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("airflow_provider_rtisms.api.outbox.TRIES", 1)
+        with pytest.raises(RtiSmsNotAcceptedError):
+            send(recipients=["+56900000007", *NUMBERS]).execute(context)
+        with pytest.raises(RtiSmsNotAcceptedError):
+            send(recipients=["+56900000007", *NUMBERS]).execute(context)
+        send(recipients=["+56900000007", *NUMBERS]).execute(context)
+        assert sorted(received(rtisms_sandbox)) == sorted(["+56900000007", *NUMBERS])
+
+    def test_a_lost_answer_fails_for_good(self, rtisms_sandbox: Sandbox, context: dict[str, Any]) -> None:
+        rtisms_sandbox.set_faults(Fault("lost_answer", path="sms", times=1))
+        for _ in range(2):
+            with pytest.raises(AirflowFailException, match=r"2 uncertain \(recipients\[0\] \*\*\*100"):
+                send().execute(context)
+        statuses = [submission["status"] for submission in context["ti"].pushed["submissions"]]
+        assert statuses == ["uncertain", "uncertain", "submitted", "submitted"]
+        assert received(rtisms_sandbox) == NUMBERS
+
+
+class TestWithoutARecord:
+    def test_it_says_so(self, rtisms_sandbox: Sandbox, logged: Callable[[], str]) -> None:
+        send().execute({})
+        assert "no task state store" in logged()
+
+    def test_a_transient_failure_after_a_send_is_never_retried(self, impatient: Sandbox) -> None:
+        pass_the_threshold(impatient)
+        with pytest.raises(AirflowFailException, match=r"2 submitted .* Not retried"):
+            send().execute({})
+
+    def test_a_transient_failure_before_any_send_may_be(self, impatient: Sandbox) -> None:
+        impatient.set_faults(Fault("error", path="sms", statuses=(429,)))
+        with pytest.raises(RtiSmsThresholdError):
+            send().execute({})
+
+    def test_a_task_timeout_within_a_send_is_never_retried(
+        self, rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def run_out_of_time(*_: Any) -> None:
+            raise AirflowTaskTimeout
+
+        monkeypatch.setattr("airflow_provider_rtisms.api.record.SendRecord.close", run_out_of_time)
+        with pytest.raises(AirflowFailException, match="Not retried"):
+            send().execute({})
+
+    def test_a_failed_trigger_is_never_retried(self) -> None:
+        with pytest.raises(AirflowFailException, match="Not retried"):
+            send().resume_execution("__fail__", {"error": "the triggerer fell over"}, {})
+
+
+class TestWaiting:
+    def test_it_waits_in_this_process(self, rtisms_sandbox: Sandbox) -> None:
+        records = send(wait_for_delivery=True, deferrable=False, poke_interval=0.1).execute({})
+        assert [record["status"] for record in records] == ["DELIVERED"] * 4
+
+    def test_a_failed_delivery_fails_the_task(self, rtisms_sandbox: Sandbox) -> None:
+        operator = send(recipients="+56900000001", wait_for_delivery=True, deferrable=False, poke_interval=0.1)
+        with pytest.raises(AirflowFailException, match="REJECTED"):
+            operator.execute({})
+
+    def test_the_time_may_run_out(self, rtisms_sandbox: Sandbox) -> None:
+        arguments = {"wait_for_delivery": True, "deferrable": False, "poke_interval": 0.1, "timeout": 0.5}
+        with pytest.raises(AirflowSensorTimeout, match=r"1 (SENT|PENDING)"):
+            send(recipients="+56900000004", **arguments).execute({})
+        assert len(received(rtisms_sandbox)) == 1
+
+    def test_it_defers_with_ids_alone_and_sends_nothing_when_it_resumes(self, rtisms_sandbox: Sandbox) -> None:
+        operator = send(wait_for_delivery=True, deferrable=True)
+        with pytest.raises(TaskDeferred) as deferred:
+            operator.execute({})
+        _, kwargs = deferred.value.trigger.serialize()
+        ids = [message.submission_id for message in rtisms_sandbox.state().messages]
+        assert kwargs["submission_ids"] == ids
+        shown = repr(deferred.value.trigger) + repr(kwargs) + repr(deferred.value.kwargs)
+        assert not any(number.removeprefix("+") in shown for number in NUMBERS)
+        assert "hola" not in shown
+
+        event = {"outcome": "finished", "records": [{"submission_id": one, "status": "DELIVERED"} for one in ids]}
+        records = send(wait_for_delivery=True).resume_execution(deferred.value.method_name, {"event": event}, {})
+        assert [record["submission_id"] for record in records] == ids
+        assert received(rtisms_sandbox) == NUMBERS
