@@ -16,9 +16,11 @@ import aiohttp
 
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.calls import MAX_ANSWER_BYTES, Call, HttpAnswer, HttpRequest
-from airflow_provider_rtisms.api.effects import Announce, Effect, Send, Sleep, WaitFor
+from airflow_provider_rtisms.api.effects import Announce, Effect, Send, Sleep, Throttled, WaitFor
 from airflow_provider_rtisms.api.flow import ExchangeFailedError, perform
+from airflow_provider_rtisms.api.pace import Pace
 from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.api.stats import Stats
 from airflow_provider_rtisms.api.token import TokenCache
 
 T = TypeVar("T")
@@ -46,7 +48,8 @@ class AsyncRtiSmsClient:
         self.tokens = tokens or TokenCache()
         self._on_secret = on_secret
         self._proxy = settings.proxy_to_use()
-        self._places = asyncio.Semaphore(settings.max_concurrency)
+        self.pace = Pace(settings.max_concurrency, settings.requests_per_second)
+        self.stats = Stats()
         self._timeout = aiohttp.ClientTimeout(total=settings.timeout, ceil_threshold=settings.timeout + 1)
         self._session: aiohttp.ClientSession | None = None
         self._unpooled: aiohttp.ClientSession | None = None
@@ -86,6 +89,7 @@ class AsyncRtiSmsClient:
                 else:
                     effect = flow.send(result)
         except StopIteration as end:
+            self.pace.succeeded()
             outcome: T = end.value
             return outcome
 
@@ -94,11 +98,16 @@ class AsyncRtiSmsClient:
             case Send(request):
                 return await self._exchange(request)
             case Sleep(seconds):
+                self.stats.retries += 1
                 await asyncio.sleep(seconds)
+            case Throttled(sent_at, retry_after):
+                self.stats.refusals += 1
+                return self.pace.slow_down(sent_at, retry_after)
             case WaitFor(future):
                 # Shielded, since a waiter that is cancelled must not cancel the future that all others wait for.
                 return await asyncio.shield(asyncio.wrap_future(future))
             case Announce(secret):
+                self.stats.tokens += 1
                 if self._on_secret is not None and (told := self._on_secret(secret)) is not None:
                     await told
         return None
@@ -107,7 +116,8 @@ class AsyncRtiSmsClient:
         session = self._unpooled if request.on_new_connection else self._session
         if session is None:
             raise RuntimeError("AsyncRtiSmsClient is used outside 'async with'")
-        async with self._places:
+        async with self.pace as sent_at:
+            self.stats.requests += 1
             try:
                 async with session.request(
                     request.method,
@@ -118,7 +128,7 @@ class AsyncRtiSmsClient:
                     timeout=self._timeout,
                     allow_redirects=False,
                 ) as response:
-                    return HttpAnswer(response.status, response.headers, await _read_capped(response))
+                    return HttpAnswer(response.status, response.headers, await _read_capped(response), sent_at)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 raise _failure(error, self.settings.timeout) from None
 

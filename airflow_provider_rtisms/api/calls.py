@@ -68,11 +68,13 @@ class HttpAnswer:
     :param status: HTTP status.
     :param headers: a mapping that ignores case.
     :param body: the entity, at most :data:`MAX_ANSWER_BYTES`.
+    :param sent_at: when the request left, on the monotonic clock of a transport that keeps a pace.
     """
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    sent_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

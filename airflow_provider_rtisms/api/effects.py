@@ -54,4 +54,18 @@ class Announce:
     secret: str = field(repr=False)
 
 
-Effect: TypeAlias = Send | Sleep | WaitFor | Announce
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """
+    Tell that an exchange was answered with 429. Send back True if the transport slows down all of its exchanges for it,
+    so that the refusal counts as no try of the call.
+
+    :param sent_at: see :class:`~.calls.HttpAnswer`.
+    :param retry_after: seconds the server asked to wait, or None.
+    """
+
+    sent_at: float
+    retry_after: float | None
+
+
+Effect: TypeAlias = Send | Sleep | WaitFor | Announce | Throttled

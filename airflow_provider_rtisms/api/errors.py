@@ -147,6 +147,8 @@ class RtiSmsThresholdError(RtiSmsTransientError):
     """429: a threshold of the account was passed."""
 
     may_have_acted = False
+    #: Whether all callers were slowed down for it (:mod:`~airflow_provider_rtisms.api.pace`); then it is no try.
+    is_shared = False
 
 
 class RtiSmsServerError(RtiSmsTransientError):

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
+from contextlib import aclosing
 from typing import Any, TypeAlias, TypeVar
 
 from airflow_provider_rtisms.api import calls
@@ -22,9 +23,11 @@ Outcome: TypeAlias = tuple[str, SmsDetails | RtiSmsError]
 BACKLOG = 1000
 
 
-async def fetch(client: AsyncRtiSmsClient, submission_ids: Iterable[str]) -> AsyncGenerator[Outcome, None]:
+async def fetch_batches(
+    client: AsyncRtiSmsClient, submission_ids: Iterable[str]
+) -> AsyncGenerator[Sequence[Outcome], None]:
     """
-    Fetch many submissions, ``max_concurrency`` at a time, and give each as it comes in.
+    Fetch many submissions, ``max_concurrency`` at a time, and give what has come in whenever something has.
 
     :param client: an opened client.
     :param submission_ids: checked ids; read as they are needed.
@@ -34,13 +37,28 @@ async def fetch(client: AsyncRtiSmsClient, submission_ids: Iterable[str]) -> Asy
     outcomes: asyncio.Queue[Outcome | BaseException | None] = asyncio.Queue(BACKLOG)
     workers = asyncio.ensure_future(_work_all(client, ids, outcomes))
     try:
-        while (outcome := await outcomes.get()) is not None:
-            if isinstance(outcome, BaseException):
-                raise outcome
-            yield outcome
+        while True:
+            came = [await outcomes.get()]
+            while not outcomes.empty():
+                came.append(outcomes.get_nowait())
+            if batch := [one for one in came if isinstance(one, tuple)]:
+                yield batch
+            end = came[-1]
+            if end is None:
+                return
+            if isinstance(end, BaseException):
+                raise end
     finally:
         workers.cancel()
         await asyncio.gather(workers, return_exceptions=True)
+
+
+async def fetch(client: AsyncRtiSmsClient, submission_ids: Iterable[str]) -> AsyncGenerator[Outcome, None]:
+    """Do what :func:`fetch_batches` does, and give one outcome at a time."""
+    async with aclosing(fetch_batches(client, submission_ids)) as batches:
+        async for batch in batches:
+            for outcome in batch:
+                yield outcome
 
 
 async def _work_all(

@@ -6,18 +6,17 @@ Source: design.md, rules 1 and 2.
 
 from __future__ import annotations
 
-import sys
+import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-import tenacity
-
 from airflow_provider_rtisms.api.calls import AUTHENTICATE, Call, HttpAnswer, TokenGrant, authenticate
-from airflow_provider_rtisms.api.effects import Effect, Send, Sleep
+from airflow_provider_rtisms.api.effects import Effect, Send, Sleep, Throttled
 from airflow_provider_rtisms.api.errors import (
     RtiSmsError,
+    RtiSmsThresholdError,
     RtiSmsTokenExpiredError,
     RtiSmsTokenRefusedError,
     RtiSmsUncertainError,
@@ -106,31 +105,21 @@ def _exchange(call: Call[T], access_token: str | None = None) -> Flow[T]:
         answer: HttpAnswer = yield Send(call.request(access_token))
     except ExchangeFailedError as failure:
         raise call.error(failure.kind, failure.what) from None
-    return call.read(answer, access_token)
+    try:
+        return call.read(answer, access_token)
+    except RtiSmsThresholdError as error:
+        error.is_shared = bool((yield Throttled(answer.sent_at, error.retry_after)))
+        raise
 
 
 def _persist(call: Call[T], max_attempts: int, attempt: Callable[[], Flow[T]]) -> Flow[T]:
-    """Drive tenacity by hand, as its ``Retrying.__call__`` does, so that pausing stays with the transport."""
-    policy = RetryPolicy(call, max_attempts)
-    retrying = policy.retrying()
-    retrying.begin()
-    state = tenacity.RetryCallState(retrying, fn=None, args=(), kwargs={})
+    started = time.monotonic()
+    policy: RetryPolicy | None = None
     while True:
         try:
-            step = retrying.iter(state)
+            return (yield from attempt())
         except RtiSmsError as error:
-            tries = policy.tries(state)
-            if tries > 1:
-                error.args = (f"{error} Given up after {tries} tries in {state.seconds_since_start or 0:.1f} s.",)
-            raise
-        if isinstance(step, tenacity.DoAttempt):
-            try:
-                state.set_result((yield from attempt()))
-            except RtiSmsError:
-                state.set_exception(sys.exc_info())  # type: ignore[arg-type]
-        elif isinstance(step, tenacity.DoSleep):
-            state.prepare_for_next_attempt()
-            yield Sleep(step)
-        else:
-            result: T = step
-            return result
+            if policy is None:  # most calls succeed at once; only the others pay for tenacity
+                policy = RetryPolicy(call, max_attempts, started)
+            pause = policy.pause_after(error)
+        yield Sleep(pause)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import random
-from typing import Any
+from typing import Any, cast
 
 import tenacity
 
 from airflow_provider_rtisms.api.calls import AUTHENTICATE, Call
 from airflow_provider_rtisms.api.errors import (
     RtiSmsError,
+    RtiSmsThresholdError,
     RtiSmsTokenExpiredError,
     RtiSmsTransientError,
 )
@@ -44,33 +45,54 @@ def backoff(tries: int, retry_after: float | None = None) -> float:
 
 class RetryPolicy:
     """
-    The tenacity strategies for one call.
+    The tenacity strategies for one call, from its first failure on.
 
-    A 401 is not a try: it is answered at once with one new token, and only once (rule 1). A call that is not
-    repeatable is repeated only where the server surely has not acted on it.
+    Two failures are no tries of the call: a 401, which is answered at once with one new token, and only once (rule 1),
+    and a 429 that slows everyone down. A call that is not repeatable is repeated only where the server surely has not
+    acted on it.
 
     :param call: what is being done.
     :param max_attempts: most tries.
+    :param started: when the first try began, on the monotonic clock.
     """
 
-    def __init__(self, call: Call[Any], max_attempts: int) -> None:
+    def __init__(self, call: Call[Any], max_attempts: int, started: float) -> None:
         self.call = call
         self.max_attempts = max_attempts
-        self.renewals = 0
-
-    def retrying(self) -> tenacity.Retrying:
-        """Return the tenacity object that decides; its ``iter`` is asked by ``api.flow``, which never sleeps itself."""
-        return tenacity.Retrying(
+        self._retrying = tenacity.Retrying(
             retry=self._is_worth_repeating,
             stop=self._is_enough,
             wait=self._pause,
             before_sleep=self._tell,
             reraise=True,
         )
+        self._retrying.begin()
+        self._state = tenacity.RetryCallState(self._retrying, fn=None, args=(), kwargs={})
+        self._state.start_time = started
+        self._uncounted = 0
 
-    def tries(self, state: tenacity.RetryCallState) -> int:
-        """Return how many tries have been made, renewals of the token not counted."""
-        return state.attempt_number - self.renewals
+    def pause_after(self, error: RtiSmsError) -> float:
+        """
+        Ask tenacity, as its ``Retrying.__call__`` does; the pausing stays with the transport.
+
+        :param error: why the last try failed.
+        :return: seconds until the next try.
+        :raises RtiSmsError: the same error, if there is to be no other try.
+        """
+        state = self._state
+        state.set_exception((type(error), error, error.__traceback__))
+        try:
+            pause = cast(float, self._retrying.iter(state))
+        except RtiSmsError:
+            tries = self._tries(state)
+            if tries > 1:
+                error.args = (f"{error} Given up after {tries} tries in {state.seconds_since_start or 0:.1f} s.",)
+            raise
+        state.prepare_for_next_attempt()
+        return pause
+
+    def _tries(self, state: tenacity.RetryCallState) -> int:
+        return state.attempt_number - self._uncounted
 
     def _is_worth_repeating(self, state: tenacity.RetryCallState) -> bool:
         error = _failure(state)
@@ -78,31 +100,35 @@ class RetryPolicy:
             return False
         if error.call == AUTHENTICATE != self.call.name:
             return False  # getting the token has been retried already
-        if isinstance(error, RtiSmsTokenExpiredError):
-            self.renewals += 1
+        if _is_uncounted(error):
+            self._uncounted += 1
         return self.call.repeatable or not error.may_have_acted
 
     def _is_enough(self, state: tenacity.RetryCallState) -> bool:
-        if isinstance(_failure(state), RtiSmsTokenExpiredError):
+        error = _failure(state)
+        if isinstance(error, RtiSmsTokenExpiredError):
             return False
         elapsed = state.seconds_since_start or 0.0
-        return self.tries(state) >= self.max_attempts or elapsed + state.upcoming_sleep > TOTAL_CAP
+        is_last = self._tries(state) >= self.max_attempts and not _is_uncounted(error)
+        return is_last or elapsed + state.upcoming_sleep > TOTAL_CAP
 
     def _pause(self, state: tenacity.RetryCallState) -> float:
         error = _failure(state)
-        if isinstance(error, RtiSmsTokenExpiredError):
+        if _is_uncounted(error):
             return 0.0
-        return backoff(self.tries(state), error.retry_after if error else None)
+        return backoff(self._tries(state), error.retry_after if error else None)
 
     def _tell(self, state: tenacity.RetryCallState) -> None:
         error = _failure(state)
         if isinstance(error, RtiSmsTokenExpiredError):
             log.info("%s: the token was refused (HTTP 401); repeating the call with a new one", self.call)
+        elif _is_uncounted(error):
+            log.debug("%s Repeating the call once the pause of all requests is over", error)
         else:
             log.warning(
                 "%s Attempt %d of %d failed, the next begins in %.1f s",
                 error,
-                self.tries(state),
+                self._tries(state),
                 self.max_attempts,
                 state.upcoming_sleep,
             )
@@ -111,3 +137,7 @@ class RetryPolicy:
 def _failure(state: tenacity.RetryCallState) -> RtiSmsError | None:
     error = state.outcome.exception() if state.outcome else None
     return error if isinstance(error, RtiSmsError) else None
+
+
+def _is_uncounted(error: RtiSmsError | None) -> bool:
+    return isinstance(error, RtiSmsTokenExpiredError) or (isinstance(error, RtiSmsThresholdError) and error.is_shared)
