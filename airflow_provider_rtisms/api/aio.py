@@ -134,12 +134,15 @@ class AsyncRtiSmsClient:
 
 
 def _new_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
+    session = aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,  # see ApiSettings.proxy_to_use
     )
+    # aiohttp would repeat a GET by itself, untold and uncounted; what is repeated is for api.retry to say.
+    session._retry_connection = False
+    return session
 
 
 async def _read_capped(response: aiohttp.ClientResponse) -> bytes:

@@ -130,23 +130,23 @@ class Call(Generic[T]):
             headers["Authorization"] = f"Bearer {access_token}"
         return HttpRequest(self.method, self.path, headers, self.body, on_new_connection=not self.repeatable)
 
-    def read(self, answer: HttpAnswer, access_token: str | None = None) -> T:
+    def read(self, answer: HttpAnswer, secrets: Sequence[str] = ()) -> T:
         """
         Return the result that the answer holds.
 
         :param answer: what came back.
-        :param access_token: the token that was sent, so that no message repeats it.
+        :param secrets: what no message may repeat, though the answer does: the token that was sent, the client secret.
         :raises RtiSmsError: the class for the answer's status; RtiSmsAnswerError for a 200 that cannot be read.
         """
         if answer.status != 200:
-            self._refuse(answer, access_token)
+            self._refuse(answer, secrets)
         if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise self.error(errors.RtiSmsAnswerError, "the answer is compressed, which was not asked for", status=200)
         try:
             return self.parse(_decode(answer.body))
         except (ValueError, RecursionError) as problem:
             # A grant that cannot be read may still hold a token, so it is not repeated.
-            came = "" if self.name == AUTHENTICATE else f": {self._excerpt(answer.body, access_token)}"
+            came = "" if self.name == AUTHENTICATE else f": {self._excerpt(answer.body, secrets)}"
             what = f"the answer of {len(answer.body)} bytes cannot be read ({problem}){came}"
             raise self.error(errors.RtiSmsAnswerError, what, status=200) from None
 
@@ -170,7 +170,7 @@ class Call(Generic[T]):
         message = f"{self}: {what}. {remedy}".rstrip()
         return kind(message, call=self.name, subject=self.subject, status=status, retry_after=retry_after)
 
-    def _refuse(self, answer: HttpAnswer, access_token: str | None) -> NoReturn:
+    def _refuse(self, answer: HttpAnswer, secrets: Sequence[str]) -> NoReturn:
         status = answer.status
         if self.name == AUTHENTICATE and status in (400, 401):
             kind: type[errors.RtiSmsError] = errors.RtiSmsCredentialsError
@@ -180,20 +180,21 @@ class Call(Generic[T]):
             kind = errors.STATUS_ERRORS.get(status, errors.RtiSmsUnexpectedStatusError)
         raise self.error(
             kind,
-            f"the server answered HTTP {status} with {self._excerpt(answer.body, access_token)}",
+            f"the server answered HTTP {status} with {self._excerpt(answer.body, secrets)}",
             status=status,
             retry_after=parse_retry_after(answer.headers.get("Retry-After")),
         )
 
-    def _excerpt(self, body: bytes, access_token: str | None) -> str:
+    def _excerpt(self, body: bytes, secrets: Sequence[str]) -> str:
         if not body:
             return "an empty body"
         text = body.decode("utf-8", "replace")
         hidden = dict(self.private)
-        if access_token:
-            hidden[access_token] = "***"
-        for secret in sorted(hidden, key=len, reverse=True):
-            text = text.replace(secret, hidden[secret])
+        hidden.update(
+            (form, "***") for secret in secrets for form in (secret, quote_plus(secret), json.dumps(secret)[1:-1])
+        )
+        for value in sorted(hidden, key=len, reverse=True):
+            text = text.replace(value, hidden[value])
         return repr(text[:EXCERPT_CHARACTERS])
 
 
@@ -215,7 +216,6 @@ def authenticate(settings: ApiSettings) -> Call[TokenGrant]:
         "client_id": settings.client_id,
         "client_secret": settings.client_secret,
     }
-    secret = settings.client_secret
     return Call(
         name=AUTHENTICATE,
         method="POST",
@@ -223,7 +223,6 @@ def authenticate(settings: ApiSettings) -> Call[TokenGrant]:
         parse=_parse_grant,
         body=urlencode(form).encode("ascii"),
         content_type="application/x-www-form-urlencoded; charset=utf-8",
-        private={secret: "***", quote_plus(secret): "***", json.dumps(secret)[1:-1]: "***"},
     )
 
 

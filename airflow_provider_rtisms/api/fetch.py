@@ -8,6 +8,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
 from contextlib import aclosing
+from operator import length_hint
 from typing import Any, TypeAlias, TypeVar
 
 from airflow_provider_rtisms.api import calls
@@ -65,8 +66,10 @@ async def _work_all(
     client: AsyncRtiSmsClient, ids: Iterator[str], outcomes: asyncio.Queue[Outcome | BaseException | None]
 ) -> None:
     """Run one worker per place in the pool. What ends them comes last: None, or an exception that is no outcome."""
+    places = client.settings.max_concurrency
+    count = min(places, max(1, length_hint(ids, places)))  # no more workers than ids, where their number is known
     try:
-        await asyncio.gather(*(_work(client, ids, outcomes) for _ in range(client.settings.max_concurrency)))
+        await asyncio.gather(*(_work(client, ids, outcomes) for _ in range(count)))
     except Exception as error:
         await outcomes.put(error)
     else:

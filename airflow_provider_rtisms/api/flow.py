@@ -53,7 +53,7 @@ def perform(call: Call[T], settings: ApiSettings, tokens: TokenCache) -> Flow[T]
     :return: the result of the call.
     :raises RtiSmsError: permanent failure, or a transient one that outlived the tries.
     """
-    attempt = _AuthorizedAttempt(call, tokens, partial(_get_grant, settings))
+    attempt = _AuthorizedAttempt(call, settings, tokens)
     try:
         return (yield from _persist(call, settings.max_attempts, attempt))
     except RtiSmsError as error:
@@ -74,14 +74,14 @@ class _AuthorizedAttempt:
     """One try of a call with a bearer token; remembers whether the try before it was answered with 401."""
 
     call: Call[Any]
+    settings: ApiSettings
     tokens: TokenCache
-    get_grant: Callable[[], Flow[TokenGrant]]
     was_refused: bool = False
 
     def __call__(self) -> Flow[Any]:
-        token: Token = yield from self.tokens.obtain(self.get_grant)
+        token: Token = yield from self.tokens.obtain(partial(_get_grant, self.settings))
         try:
-            result = yield from _exchange(self.call, token.value)
+            result = yield from _exchange(self.call, self.settings, token.value)
         except RtiSmsTokenExpiredError as error:
             self.tokens.discard(token)
             if self.was_refused:
@@ -97,16 +97,16 @@ class _AuthorizedAttempt:
 
 def _get_grant(settings: ApiSettings) -> Flow[TokenGrant]:
     call = authenticate(settings)
-    return (yield from _persist(call, settings.max_attempts, partial(_exchange, call)))
+    return (yield from _persist(call, settings.max_attempts, partial(_exchange, call, settings)))
 
 
-def _exchange(call: Call[T], access_token: str | None = None) -> Flow[T]:
+def _exchange(call: Call[T], settings: ApiSettings, access_token: str | None = None) -> Flow[T]:
     try:
         answer: HttpAnswer = yield Send(call.request(access_token))
     except ExchangeFailedError as failure:
         raise call.error(failure.kind, failure.what) from None
     try:
-        return call.read(answer, access_token)
+        return call.read(answer, [settings.client_secret, *([access_token] if access_token else [])])
     except RtiSmsThresholdError as error:
         error.is_shared = bool((yield Throttled(answer.sent_at, error.retry_after)))
         raise

@@ -60,6 +60,19 @@ class RtiSmsHook(BaseHook):
                 self._client = RtiSmsClient(self.get_settings(), on_secret=mask_secret)
             return self._client
 
+    def reconnect(self) -> bool:
+        """
+        Read the Connection again, after its credentials were refused.
+
+        :return: whether it has changed; if so, the next call uses a new client.
+        """
+        with self._lock:
+            client, self._client = self._client, None
+        if client is None:
+            return True
+        client.close()
+        return client.settings != self.get_settings()
+
     def get_settings(self) -> ApiSettings:
         """
         Read the Connection.

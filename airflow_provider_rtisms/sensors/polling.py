@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSensorTimeout
 
+from airflow_provider_rtisms.api.errors import RtiSmsCredentialsError
 from airflow_provider_rtisms.hooks.failures import permanent_is_final
 
 if TYPE_CHECKING:
@@ -68,8 +69,13 @@ class DeliveryPolling:
         wait = self.wait
         wait.trouble = None
         with permanent_is_final():
-            for submission_id, outcome in self._hook.fetch_many(wait.open_ids):
-                wait.note(submission_id, outcome)
+            try:
+                for submission_id, outcome in self._hook.fetch_many(wait.open_ids):
+                    wait.note(submission_id, outcome)
+            except RtiSmsCredentialsError as error:
+                if not self._hook.reconnect():
+                    raise
+                wait.trouble = error  # the secret was rotated: the next poll uses the new one
             is_done = wait.settle(missing_ok=time.time() < self._missing_until)
         log.info("%s", wait.progress())
         if wait.trouble is not None:

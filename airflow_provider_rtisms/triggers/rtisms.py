@@ -82,7 +82,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         """Poll until the wait is over, and say how it ended."""
         wait = DeliveryWait(self.submission_ids, self.fail_on, self.finished)
         try:
-            async with asyncio.timeout(self.deadline - time.time()):
+            async with asyncio.timeout(self.deadline - time.time()) as limit:
                 await self._wait(wait)
             payload: dict[str, Any] = {"outcome": "finished", "records": wait.records}
             if not self.with_records:
@@ -90,6 +90,8 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         except RtiSmsPermanentError as error:
             payload = {"outcome": "failed", "message": str(error)}
         except TimeoutError:
+            if not limit.expired():
+                raise
             payload = {"outcome": "timeout", "message": wait.timeout_message()}
         yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
 

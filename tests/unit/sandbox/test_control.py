@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from airflow_provider_rtisms.sandbox import SandboxClient
+from airflow_provider_rtisms.sandbox import Sandbox, SandboxClient
 
 if TYPE_CHECKING:
     from tests.unit.sandbox.conftest import Api
@@ -28,21 +28,22 @@ def test_requests_and_answers_are_counted_by_call(api: Api) -> None:
     assert (state.answered(404), state.answered(404, "GET sms"), state.answered(500)) == (2, 1, 0)
 
 
-def test_open_connections_are_counted_without_those_of_control_calls(api: Api) -> None:
+def test_open_connections_are_counted_without_those_of_control_calls() -> None:
     sessions = [requests.Session() for _ in range(5)]
-    for session in sessions:
-        session.get(f"{api.sandbox.url}/api/balance", timeout=10)
-    state = api.sandbox.state()
-    assert (state.sockets, state.sockets_peak) == (5, 5)
-    for session in sessions[1:]:
-        session.close()
-    deadline = time.monotonic() + 10
-    while api.sandbox.state().sockets > 1:
-        assert time.monotonic() < deadline
-    assert api.sandbox.state().sockets_peak == 5
-    api.sandbox.reset()
-    assert api.sandbox.state().sockets_peak == 1
-    sessions[0].close()
+    with Sandbox() as sandbox:  # of its own: other tests may have left connections to the shared one
+        for session in sessions:
+            session.get(f"{sandbox.url}/api/balance", timeout=10)
+        state = sandbox.state()
+        assert (state.sockets, state.sockets_peak) == (5, 5)
+        for session in sessions[1:]:
+            session.close()
+        deadline = time.monotonic() + 10
+        while sandbox.state().sockets > 1:
+            assert time.monotonic() < deadline
+        assert sandbox.state().sockets_peak == 5
+        sandbox.reset()
+        assert sandbox.state().sockets_peak == 1
+        sessions[0].close()
 
 
 def test_a_reset_goes_back_to_the_start(api: Api) -> None:
