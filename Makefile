@@ -16,6 +16,8 @@ UV := $(BUILD)/uv-$(UV_VERSION)/bin/uv
 # The Pythons that every Airflow here installs on; uv takes the first on PATH that fits.
 PYTHON ?= >=3.11,!=3.13.0,<3.14
 export UV_PYTHON_DOWNLOADS := never
+# Trust what this machine's pip and git trust, such as a company's proxy, where the usual file says what that is.
+export UV_SYSTEM_CERTS := $(if $(wildcard /etc/ssl/certs/ca-certificates.crt),true,false)
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH VIRTUAL_ENV
 
 .PHONY: help
