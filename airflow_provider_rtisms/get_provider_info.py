@@ -82,6 +82,7 @@ def get_provider_info() -> dict[str, Any]:
         "sensors": [{"integration-name": integration, "python-modules": [f"{package}.sensors.rtisms"]}],
         "triggers": [{"integration-name": integration, "python-modules": [f"{package}.triggers.rtisms"]}],
         "notifications": [f"{package}.notifications.rtisms.RtiSmsNotifier"],
+        "cli": [f"{package}.cli.get_cli_commands"],
         "extra-links": [f"{package}.links.rtisms.RtiSmsPanelLink"],
         "connection-types": [
             {

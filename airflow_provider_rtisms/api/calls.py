@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, Generic, NoReturn, TypeVar
@@ -20,6 +20,7 @@ from urllib.parse import quote_plus, urlencode
 
 from airflow_provider_rtisms import __version__
 from airflow_provider_rtisms.api import errors
+from airflow_provider_rtisms.api.amounts import read_amount
 from airflow_provider_rtisms.api.ids import check_submission_id
 from airflow_provider_rtisms.api.models import SmsDetails, Submission
 from airflow_provider_rtisms.api.recipients import masked
@@ -355,10 +356,6 @@ def _parse_submissions(expected: int, answer: Any) -> list[Submission]:
 def _parse_balance(answer: Any) -> Decimal:
     balance = answer.get("balance") if isinstance(answer, dict) else None
     try:
-        if isinstance(balance, str | int | float) and not isinstance(balance, bool):
-            amount = Decimal(str(balance).strip())
-            if amount.is_finite():
-                return amount
-    except InvalidOperation:
-        pass
-    raise ValueError("'balance' is no decimal string")
+        return read_amount(balance)
+    except ValueError:
+        raise ValueError("'balance' is no decimal string") from None

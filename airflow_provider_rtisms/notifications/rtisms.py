@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseNotifier
@@ -92,9 +92,11 @@ class RtiSmsNotifier(BaseNotifier):
 
         whole = SmsText.of(self.text, self.charset)
         text = whole.cut(self.max_parts)
-        outbox = RtiSmsHook(self.rtisms_conn_id).get_outbox(
-            recipients=self.recipients, text=text.characters, sender=self.sender, charset=text.charset
-        )
-        outbox.send()
-        outbox.check_submitted()
+        hook = RtiSmsHook(self.rtisms_conn_id)
+        with closing(hook.get_conn()):  # the DAG processor and the triggerer live long
+            outbox = hook.get_outbox(
+                recipients=self.recipients, text=text.characters, sender=self.sender, charset=text.charset
+            )
+            outbox.send()
+            outbox.check_submitted()
         self.log.info("Alert sent. %s", outbox.summary())

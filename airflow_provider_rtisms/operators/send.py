@@ -18,7 +18,8 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_rtisms.hooks.failures import permanent_is_final
 from airflow_provider_rtisms.links.rtisms import RtiSmsPanelLink
 from airflow_provider_rtisms.operators.hidden import Hidden
-from airflow_provider_rtisms.sensors.polling import DeliveryPolling, read_event
+from airflow_provider_rtisms.sensors.base import read_event
+from airflow_provider_rtisms.sensors.polling import DeliveryPolling
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -139,7 +140,9 @@ class RtiSmsSendOperator(BaseOperator):
 
         :param event: of :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
         """
-        records, submission_ids = read_event(event)
+        finished = read_event(event)
+        records = finished["records"]
+        submission_ids = finished.get("submission_ids") or [record["submission_id"] for record in records]
         return self._polling(submission_ids).complete(records)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSensorTimeout
+from airflow.providers.common.compat.sdk import AirflowException, AirflowSensorTimeout
 
 from airflow_provider_rtisms.api.errors import RtiSmsCredentialsError
 from airflow_provider_rtisms.hooks.failures import permanent_is_final
+from airflow_provider_rtisms.sensors.base import trigger_deadline
 
 if TYPE_CHECKING:
     from airflow_provider_rtisms.api.wait import Record
@@ -112,8 +113,7 @@ class DeliveryPolling:
             rtisms_conn_id=self._hook.rtisms_conn_id,
             submission_ids=wait.submission_ids if is_small else wait.open_ids,
             poke_interval=poke_interval,
-            # Before Airflow's own end of the deferral, so that the trigger can still say what was open.
-            deadline=self._started + timeout - min(5.0, timeout / 10),
+            deadline=trigger_deadline(self._started, timeout),
             missing_until=self._missing_until,
             fail_on=wait.fail_on,
             finished=wait.records if is_small else [],
@@ -131,25 +131,3 @@ class DeliveryPolling:
         if not self.poll():
             raise self.wait.trouble or AirflowException(f"Submissions changed after their end: {self.wait.progress()}")
         return self.wait.records
-
-
-def read_event(event: Any) -> tuple[list[Record], list[str]]:
-    """
-    Return what the trigger's event brings: records, and the ids that the trigger was given.
-
-    :param event: of :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
-    :raises AirflowFailException: the wait failed.
-    :raises AirflowSensorTimeout: its time was up.
-    :raises AirflowException: the event is of an unknown form.
-    """
-    match event:
-        case {"outcome": "finished", "records": list(records)}:
-            return records, event.get("submission_ids") or [record["submission_id"] for record in records]
-        case {"outcome": "failed", "message": str(message)}:
-            raise AirflowFailException(message)
-        case {"outcome": "timeout", "message": str(message)}:
-            raise AirflowSensorTimeout(message)
-    raise AirflowException(
-        f"The trigger ended with an event of an unknown form ({type(event).__name__}); do worker and triggerer "
-        "have the same version of airflow-provider-rtisms?"
-    )

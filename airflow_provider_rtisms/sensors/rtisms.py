@@ -7,17 +7,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow.providers.common.compat.sdk import (
-    AirflowException,
-    AirflowFailException,
-    AirflowSensorTimeout,
-    AirflowSkipException,
-    BaseSensorOperator,
-    PokeReturnValue,
-    conf,
-)
+from airflow.providers.common.compat.sdk import PokeReturnValue
 
-from airflow_provider_rtisms.sensors.polling import MAX_RECORDS_IN_DATABASE, DeliveryPolling, read_event
+from airflow_provider_rtisms.sensors.balance import RtiSmsBalanceSensor
+from airflow_provider_rtisms.sensors.base import DeferrableSensor, read_event
+from airflow_provider_rtisms.sensors.polling import MAX_RECORDS_IN_DATABASE, DeliveryPolling
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -27,11 +21,10 @@ if TYPE_CHECKING:
 
 #: The key of the task state store (Airflow 3.3) under which mode="reschedule" remembers what is final.
 FINISHED_KEY = "rtisms_finished"
-#: What Airflow 2 says when a deferral has timed out; later versions raise a class of their own.
-DEFERRAL_TIMEOUT = "Trigger/execution timeout"
+__all__ = ["RtiSmsBalanceSensor", "RtiSmsDeliverySensor"]
 
 
-class RtiSmsDeliverySensor(BaseSensorOperator):
+class RtiSmsDeliverySensor(DeferrableSensor):
     """
     Wait until every submission is final, and return their records.
 
@@ -60,34 +53,20 @@ class RtiSmsDeliverySensor(BaseSensorOperator):
         self,
         *,
         submission_ids: Any,
-        rtisms_conn_id: str = "rtisms_default",
         fail_on: Sequence[str] = ("REJECTED", "UNDELIVERED", "EXPIRED"),
         missing_ok_for: timedelta | float = 60,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.submission_ids = submission_ids
-        self.rtisms_conn_id = rtisms_conn_id
         self.fail_on = fail_on
         self.missing_ok_for = missing_ok_for
-        self.deferrable = deferrable
         self._polling: DeliveryPolling | None = None
 
     def execute(self, context: Context) -> Any:
         """Wait in this process, or ask once and defer."""
         self._polling = None
-        if not self.deferrable:
-            return super().execute(context)
-        try:
-            done = self.poke(context)
-        except AirflowFailException as error:
-            if self.soft_fail or self.never_fail:
-                raise AirflowSkipException(f"Skipping, since soft_fail or never_fail is set: {error}") from error
-            raise
-        if not done:
-            self.defer(**self._begin(context).deferral(self.poke_interval, self.timeout))
-        return done.xcom_value
+        return super().execute(context)
 
     def poke(self, context: Context) -> PokeReturnValue:
         """
@@ -106,19 +85,11 @@ class RtiSmsDeliverySensor(BaseSensorOperator):
 
         :param event: of :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
         """
-        records, _ = read_event(event)
-        return self._begin(context).complete(records)
+        return self._begin(context).complete(read_event(event)["records"])
 
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after the deferral; on Airflow 2 a deferral that timed out ends as AirflowSensorTimeout too."""
-        try:
-            return super().resume_execution(next_method, next_kwargs, context)
-        except AirflowException as error:
-            if (next_kwargs or {}).get("error") == DEFERRAL_TIMEOUT and not isinstance(
-                error, AirflowSensorTimeout | AirflowSkipException
-            ):
-                raise AirflowSensorTimeout(str(error)) from error
-            raise
+    def deferral(self, context: Context) -> dict[str, Any]:
+        """Hand what is open to the trigger."""
+        return self._begin(context).deferral(self.poke_interval, self.timeout)
 
     def _begin(self, context: Context) -> DeliveryPolling:
         """Return what the pokes of this process share, made on the first one."""

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
-from airflow_provider_rtisms.api.errors import RtiSmsCredentialsError, RtiSmsPermanentError
 from airflow_provider_rtisms.api.fetch import fetch
-from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.wait import DeliveryWait, Record
-from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+from airflow_provider_rtisms.triggers.balance import RtiSmsBalanceFallTrigger, RtiSmsBalanceTrigger
+from airflow_provider_rtisms.triggers.polling import conclude, describe, poll
 
-#: Seconds: no poll follows another sooner, whatever poke_interval says.
-SHORTEST_INTERVAL = 0.1
-#: Polls are spread by this part of the interval, so that waits that began together do not stay together.
-SPREAD = 0.1
+__all__ = ["RtiSmsBalanceFallTrigger", "RtiSmsBalanceTrigger", "RtiSmsDeliveryTrigger"]
 
 
 class RtiSmsDeliveryTrigger(BaseTrigger):
@@ -66,7 +61,8 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments to make the trigger again."""
-        names = (
+        return describe(
+            self,
             "rtisms_conn_id",
             "submission_ids",
             "poke_interval",
@@ -76,48 +72,26 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
             "finished",
             "with_records",
         )
-        return f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the wait is over, and say how it ended."""
         wait = DeliveryWait(self.submission_ids, self.fail_on, self.finished)
-        try:
-            async with asyncio.timeout(self.deadline - time.time()) as limit:
-                await self._wait(wait)
-            payload: dict[str, Any] = {"outcome": "finished", "records": wait.records}
-            if not self.with_records:
-                payload.update(records=[], submission_ids=self.submission_ids)
-        except RtiSmsPermanentError as error:
-            payload = {"outcome": "failed", "message": str(error)}
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            payload = {"outcome": "timeout", "message": wait.timeout_message()}
-        yield TriggerEvent(payload)  # type: ignore[no-untyped-call]
+        yield await conclude(self._wait(wait), self.deadline, wait.timeout_message)
 
-    async def _wait(self, wait: DeliveryWait) -> None:
-        hook = RtiSmsHook(self.rtisms_conn_id)
-        refused: tuple[ApiSettings, RtiSmsCredentialsError] | None = None
-        while True:
-            async with hook.get_async_conn() as client:
-                if refused is not None and refused[0] == client.settings:
-                    raise refused[1]
-                try:
-                    return await self._poll_until_final(client, wait)
-                except RtiSmsCredentialsError as error:
-                    refused = client.settings, error
-                    self.log.warning("%s Reading Connection %s again", error, self.rtisms_conn_id)
+    async def _wait(self, wait: DeliveryWait) -> dict[str, Any]:
+        await poll(self.rtisms_conn_id, self.poke_interval, partial(self._ask, wait))
+        if self.with_records:
+            return {"records": wait.records}
+        return {"records": [], "submission_ids": self.submission_ids}
 
-    async def _poll_until_final(self, client: AsyncRtiSmsClient, wait: DeliveryWait) -> None:
-        while True:
-            wait.trouble = None
-            async with aclosing(fetch(client, wait.open_ids)) as outcomes:
-                async for submission_id, outcome in outcomes:
-                    wait.note(submission_id, outcome)
-            if wait.settle(missing_ok=time.time() < self.missing_until):
-                return
+    async def _ask(self, wait: DeliveryWait, client: AsyncRtiSmsClient) -> bool:
+        wait.trouble = None
+        async with aclosing(fetch(client, wait.open_ids)) as outcomes:
+            async for submission_id, outcome in outcomes:
+                wait.note(submission_id, outcome)
+        is_done = wait.settle(missing_ok=time.time() < self.missing_until)
+        if not is_done:
             self.log.info("%s", wait.progress())
-            if wait.trouble is not None:
-                self.log.warning("Asking again later: %s", wait.trouble)
-            spread = random.uniform(1 - SPREAD, 1 + SPREAD)  # noqa: S311
-            await asyncio.sleep(max(SHORTEST_INTERVAL, self.poke_interval * spread))
+        if wait.trouble is not None:
+            self.log.warning("Asking again later: %s", wait.trouble)
+        return is_done

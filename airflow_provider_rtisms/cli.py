@@ -1,0 +1,89 @@
+"""
+``airflow rtisms``: ask the API from a shell. Airflow finds it by the key ``cli`` of the provider's description, from
+3.2 on; versions that do not know the key leave it alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.cli.cli_config import ARG_OUTPUT, ARG_VERBOSE, ActionCommand, Arg, GroupCommand, lazy_load_command
+from airflow.utils.cli import suppress_logs_and_warning
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable
+
+    from airflow_provider_rtisms.api.calls import Call
+
+T = TypeVar("T")
+
+_ARG_CONN_ID = Arg(  # type: ignore[no-untyped-call]
+    ("--conn-id",), help="the Connection (default: rtisms_default)", default="rtisms_default"
+)
+_ARG_SUBMISSION_ID = Arg(  # type: ignore[no-untyped-call]
+    ("submission_id",), help="the submission's id, decimal digits"
+)
+
+
+def get_cli_commands() -> list[GroupCommand]:
+    """Return the commands for Airflow's parser."""
+    return [
+        GroupCommand(
+            name="rtisms",
+            help="Ask the RTI SMS API",
+            subcommands=(
+                ActionCommand(
+                    name="balance",
+                    help="Show the account's balance",
+                    func=lazy_load_command(f"{__name__}.balance"),
+                    args=(_ARG_CONN_ID, ARG_OUTPUT, ARG_VERBOSE),
+                ),
+                ActionCommand(
+                    name="get",
+                    help="Show the details of one submission",
+                    func=lazy_load_command(f"{__name__}.get"),
+                    args=(_ARG_SUBMISSION_ID, _ARG_CONN_ID, ARG_OUTPUT, ARG_VERBOSE),
+                ),
+            ),
+        )
+    ]
+
+
+@suppress_logs_and_warning
+def balance(args: Namespace) -> None:
+    """Print the balance."""
+    from airflow_provider_rtisms.api import calls
+
+    _show(args, {"balance": str(_ask(args, calls.get_balance))})
+
+
+@suppress_logs_and_warning
+def get(args: Namespace) -> None:
+    """Print the record of one submission."""
+    from airflow_provider_rtisms.api import calls
+
+    _show(args, _ask(args, lambda: calls.get_sms(args.submission_id)).to_record())
+
+
+def _ask(args: Namespace, make_call: Callable[[], Call[T]]) -> T:
+    from airflow.models.connection import Connection
+    from airflow.providers.common.compat.sdk import AirflowException
+
+    from airflow_provider_rtisms.api.client import RtiSmsClient
+    from airflow_provider_rtisms.api.errors import RtiSmsError
+    from airflow_provider_rtisms.hooks.rtisms import settings_from_connection
+
+    try:
+        # A hook asks the execution API for its Connection; a shell has the database instead.
+        connection = Connection.get_connection_from_secrets(args.conn_id)
+        with RtiSmsClient(settings_from_connection(connection)) as client:
+            return client.perform(make_call())
+    except (RtiSmsError, AirflowException) as error:
+        raise SystemExit(str(error)) from None
+
+
+def _show(args: Namespace, record: dict[str, Any]) -> None:
+    from airflow.cli.simple_table import AirflowConsole
+
+    AirflowConsole().print_as(data=[record], output=args.output)

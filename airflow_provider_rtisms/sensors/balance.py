@@ -1,0 +1,85 @@
+"""The sensor of the account's balance. Importing this module loads no HTTP library."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import PokeReturnValue
+
+from airflow_provider_rtisms.hooks.failures import permanent_is_final
+from airflow_provider_rtisms.sensors.base import DeferrableSensor, read_event, trigger_deadline
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+
+
+class RtiSmsBalanceSensor(DeferrableSensor):
+    """
+    Wait until the account's balance is at least some amount.
+
+    Transient failures do not fail the wait, they are ridden out until ``timeout``.
+
+    :param minimum: (templated) the amount, a decimal string or a number.
+    :param rtisms_conn_id: (templated) the Connection.
+    :param deferrable: wait in the triggerer; default from ``[operators] default_deferrable``.
+    :return: the balance, a decimal string.
+    :raises AirflowFailException: ``minimum`` is malformed, or the API refused.
+    :raises AirflowSensorTimeout: ``timeout`` passed.
+    """
+
+    template_fields: Sequence[str] = ("minimum", "rtisms_conn_id")
+    ui_color = "#d9ead3"
+
+    def __init__(self, *, minimum: str | float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.minimum = minimum
+        self._hook: RtiSmsHook | None = None
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """
+        Ask once.
+
+        :return: done, with the balance, once it is enough.
+        """
+        from airflow_provider_rtisms.api.amounts import check_amount
+        from airflow_provider_rtisms.api.errors import RtiSmsCredentialsError, RtiSmsTransientError
+        from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+
+        self._hook = self._hook or RtiSmsHook(self.rtisms_conn_id)  # one token for all pokes
+        with permanent_is_final():
+            minimum = check_amount("minimum", self.minimum)
+            try:
+                balance = self._hook.get_balance()
+            except (RtiSmsTransientError, RtiSmsCredentialsError) as error:
+                # Where the secret was rotated, the next poke uses the new one.
+                if isinstance(error, RtiSmsCredentialsError) and not self._hook.reconnect():
+                    raise
+                self.log.warning("Asking again later: %s", error)
+                return PokeReturnValue(is_done=False)
+        self.log.info("The balance is %s, waiting for %s", balance, minimum)
+        return PokeReturnValue(balance >= minimum, str(balance))
+
+    def deferral(self, context: Context) -> dict[str, Any]:
+        """Hand the watch to the trigger."""
+        from airflow_provider_rtisms.triggers.balance import RtiSmsBalanceTrigger
+
+        trigger = RtiSmsBalanceTrigger(
+            rtisms_conn_id=self.rtisms_conn_id,
+            minimum=str(self.minimum),
+            poke_interval=self.poke_interval,
+            deadline=trigger_deadline(time.time(), self.timeout),
+        )
+        return {"trigger": trigger, "method_name": "execute_complete", "timeout": timedelta(seconds=self.timeout)}
+
+    def execute_complete(self, context: Context, event: Any) -> str:
+        """
+        End the wait as the trigger says.
+
+        :param event: of :class:`~airflow_provider_rtisms.triggers.balance.RtiSmsBalanceTrigger`.
+        """
+        return str(read_event(event)["balance"])

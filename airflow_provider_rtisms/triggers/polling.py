@@ -1,0 +1,82 @@
+"""What the triggers have in common: ask again and again, read the Connection anew, end as an event."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from airflow.triggers.base import TriggerEvent
+
+from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
+from airflow_provider_rtisms.api.errors import RtiSmsCredentialsError, RtiSmsPermanentError
+from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+
+log = logging.getLogger(__name__)
+
+#: Seconds: no poll follows another sooner, whatever poke_interval says.
+SHORTEST_INTERVAL = 0.1
+#: Polls are spread by this part of the interval, so that waits that began together do not stay together.
+SPREAD = 0.1
+
+
+async def poll(rtisms_conn_id: str, poke_interval: float, ask: Callable[[AsyncRtiSmsClient], Awaitable[bool]]) -> None:
+    """
+    Ask until there is no more to ask.
+
+    :param rtisms_conn_id: the Connection; read anew when its credentials are refused.
+    :param poke_interval: seconds between two polls.
+    :param ask: one poll; returns whether it was the last.
+    :raises RtiSmsCredentialsError: the credentials are refused, and the Connection holds no others.
+    """
+    hook = RtiSmsHook(rtisms_conn_id)
+    refused: tuple[ApiSettings, RtiSmsCredentialsError] | None = None
+    while True:
+        async with hook.get_async_conn() as client:
+            if refused is not None and refused[0] == client.settings:
+                raise refused[1]
+            try:
+                while not await ask(client):
+                    await pause(poke_interval)
+                return
+            except RtiSmsCredentialsError as error:
+                refused = client.settings, error
+                log.warning("%s Reading Connection %s again", error, rtisms_conn_id)
+
+
+async def pause(poke_interval: float) -> None:
+    """Let about ``poke_interval`` seconds pass."""
+    spread = random.uniform(1 - SPREAD, 1 + SPREAD)  # noqa: S311
+    await asyncio.sleep(max(SHORTEST_INTERVAL, poke_interval * spread))
+
+
+async def conclude(
+    work: Awaitable[dict[str, Any]], deadline: float, timeout_message: Callable[[], str]
+) -> TriggerEvent:
+    """
+    Return the event that ends a trigger: ``outcome`` is ``finished``, ``failed`` or ``timeout``.
+
+    :param work: what the trigger waits for; its result is part of the event ``finished``.
+    :param deadline: wall-clock time (seconds since the epoch) at which to give up.
+    :param timeout_message: what to say then.
+    """
+    try:
+        async with asyncio.timeout(deadline - time.time()) as limit:
+            payload = {"outcome": "finished", **await work}
+    except RtiSmsPermanentError as error:
+        payload = {"outcome": "failed", "message": str(error)}
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        payload = {"outcome": "timeout", "message": timeout_message()}
+    return TriggerEvent(payload)  # type: ignore[no-untyped-call]
+
+
+def describe(trigger: Any, *names: str) -> tuple[str, dict[str, Any]]:
+    """Return what ``serialize`` has to: the class path, and the arguments to make the trigger again."""
+    kind = type(trigger)
+    return f"{kind.__module__}.{kind.__qualname__}", {name: getattr(trigger, name) for name in names}

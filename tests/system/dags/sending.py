@@ -1,0 +1,53 @@
+"""DAGs for test_sending_for_real.py. Numbers and texts come from Variables of the environment."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, Asset, AssetWatcher, task
+
+from airflow_provider_rtisms.notifications.rtisms import RtiSmsNotifier
+from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
+from airflow_provider_rtisms.triggers.rtisms import RtiSmsBalanceFallTrigger
+
+MESSAGE = {"text": "{{ var.value.sms_text }}", "sender": "96000"}
+
+with DAG("send_to_many", schedule=None):
+    RtiSmsSendOperator(
+        task_id="send",
+        recipients="{{ var.value.sms_recipients }}",
+        chunk_size=10,
+        retries=3,
+        retry_delay=timedelta(seconds=0),
+        on_failure_callback=RtiSmsNotifier(
+            recipients="{{ var.value.sms_on_duty }}", text="{{ ti.task_id }} failed", sender="96000"
+        ),
+        **MESSAGE,
+    )
+
+with DAG("send_and_wait", schedule=None):
+    RtiSmsSendOperator(
+        task_id="send",
+        recipients="{{ var.value.sms_recipients }}",
+        wait_for_delivery=True,
+        deferrable=True,
+        poke_interval=0.5,
+        timeout=120,
+        retries=3,
+        **MESSAGE,
+    )
+
+low_balance = Asset(
+    "rtisms_low_balance",
+    watchers=[AssetWatcher("balance", trigger=RtiSmsBalanceFallTrigger(threshold="100", poke_interval=0.5))],
+)
+
+with DAG("top_up", schedule=[low_balance]):
+
+    @task
+    def top_up(triggering_asset_events=None) -> list[str]:
+        """Return the balances that the events told of."""
+        events = [event for some in triggering_asset_events.values() for event in some]
+        return [event.extra["payload"]["balance"] for event in events]
+
+    top_up()

@@ -1,0 +1,155 @@
+"""Sending in a whole Airflow: a killed worker, a wait in the triggerer, alerts, and what is left in the open."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+
+from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
+from scripts.airflow_deployment import AirflowDeployment, DagRun
+from scripts.processes import wait_until
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="the task state store is from Airflow 3.3 on"),
+]
+
+DAGS = Path(__file__).parent / "dags" / "sending.py"
+EXAMPLE = Path(__file__).parents[2] / "example_dags" / "example_rtisms_send_and_wait.py"
+NUMBERS = [f"+569123451{position:02}" for position in range(50)]
+ON_DUTY = "+56912345999"
+TEXT = "Confidential: the load is late"
+RUN_TIMEOUT = 120.0
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[SandboxProcess]:
+    with SandboxProcess(pending_for=0.2, sent_for=2, balance="1000") as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="module")
+def airflow(sandbox: SandboxProcess) -> Iterator[AirflowDeployment]:
+    env = {
+        "AIRFLOW_CONN_RTISMS_DEFAULT": sandbox.connection_json(),
+        "AIRFLOW_VAR_SMS_RECIPIENTS": json.dumps(NUMBERS),
+        "AIRFLOW_VAR_SMS_ON_DUTY": ON_DUTY,
+        "AIRFLOW_VAR_SMS_TEXT": TEXT,
+    }
+    settings = {"LOGGING__LOGGING_LEVEL": "DEBUG"}
+    with AirflowDeployment([DAGS, EXAMPLE], env=env, settings=settings) as airflow:
+        yield airflow
+
+
+@pytest.fixture(autouse=True)
+def _fresh_sandbox(sandbox: SandboxProcess) -> None:
+    sandbox.reset()
+
+
+def finish(run: DagRun) -> str:
+    for _ in run.changes(timeout=RUN_TIMEOUT):
+        pass
+    return run.state()
+
+
+def received(sandbox: Sandbox) -> Counter[str]:
+    return Counter(message.recipient for message in sandbox.state().messages)
+
+
+def task_of(run: DagRun) -> dict[str, Any]:
+    (task,) = run.task_instances()
+    return task
+
+
+def log_of(run: DagRun, try_number: int) -> str:
+    folder = run.airflow.home / "logs" / f"dag_id={run.dag_id}" / f"run_id={run.run_id}" / "task_id=send"
+    return (folder / f"attempt={try_number}.log").read_text()
+
+
+def test_a_killed_worker_sends_to_nobody_twice(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+    sandbox.set_faults(Fault("late_answer", path="sms", method="POST", seconds=3))
+    run = airflow.trigger("send_to_many")
+    wait_until(lambda: len(received(sandbox)) >= 30, what="three requests", timeout=60)
+    os.kill(task_of(run)["pid"], signal.SIGKILL)
+    sandbox.set_faults()
+
+    assert finish(run) == "failed"
+    assert task_of(run)["try_number"] == 2, "neither left alone nor retried once more"
+    to_all = received(sandbox)
+    assert to_all.pop(ON_DUTY) == 1
+    assert to_all == dict.fromkeys(NUMBERS, 1)
+    statuses = [submission["status"] for submission in run.xcom("send", key="submissions")]
+    assert statuses == ["submitted"] * 20 + ["uncertain"] * 10 + ["submitted"] * 20
+    named = "10 uncertain (recipients[20] ***120, recipients[21] ***121"
+    assert named in log_of(run, 2)
+
+    # A person clears the task: still nobody gets a second one.
+    airflow.call(
+        "POST",
+        "dags/send_to_many/clearTaskInstances",
+        json={"dry_run": False, "dag_run_id": run.run_id, "task_ids": ["send"], "only_failed": True},
+    )
+    assert finish(run) == "failed"
+    assert named in log_of(run, 3)
+    assert received(sandbox) == {**dict.fromkeys(NUMBERS, 1), ON_DUTY: 2}
+
+
+def test_it_waits_in_the_triggerer_and_sends_once(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+    run = airflow.trigger("send_and_wait")
+    states = [task["state"] for task in run.changes(timeout=RUN_TIMEOUT)]
+    assert "deferred" in states
+    assert run.state() == "success"
+    assert received(sandbox) == dict.fromkeys(NUMBERS, 1)
+    records = run.xcom("send")
+    assert {record["status"] for record in records} == {"DELIVERED"}
+    assert [record["submission_id"] for record in records] == [
+        submission["submission_id"] for submission in run.xcom("send", key="submissions")
+    ]
+
+
+def test_the_example_alerts_where_a_message_did_not_arrive(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+    run = airflow.trigger("example_rtisms_send_and_wait")
+    assert finish(run) == "success"
+    ended = {task["task_id"]: task["state"] for task in run.task_instances()}
+    assert ended == {"send": "success", "judge": "success", "all_arrived": "skipped", "some_did_not": "success"}
+    assert received(sandbox) == {"+56900000000": 1, "+56900000002": 1, "+56900000100": 1}
+    assert sandbox.state().messages[-1].text == f"Not all SMS of {run.run_id} arrived"
+
+
+def test_a_fall_of_the_balance_starts_a_run_once(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+    def runs() -> list[dict[str, Any]]:
+        return list(airflow.call("GET", "dags/top_up/dagRuns")["dag_runs"])
+
+    assert runs() == []
+    sandbox.set_balance("99.50")
+    (started,) = wait_until(runs, what="a run of top_up", timeout=60)
+    run = DagRun(airflow, "top_up", started["dag_run_id"])
+    assert finish(run) == "success"
+    assert run.xcom("top_up") == ["99.50"]
+    airflow.kill("triggerer")
+    airflow.start("triggerer")
+    asked = sandbox.state().requests["GET balance"]
+    wait_until(lambda: sandbox.state().requests["GET balance"] > asked + 3, what="polls after a restart", timeout=60)
+    assert len(runs()) == 1
+
+
+def test_no_number_and_no_text_is_left_in_the_open(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+    """Runs last: the tests above have filled the logs, at DEBUG, and the database."""
+    private = [number.removeprefix("+") for number in (*NUMBERS, ON_DUTY)] + [TEXT]
+    with closing(sqlite3.connect(airflow.home / "airflow.db")) as database:
+        stored = "\n".join(database.iterdump())
+    assert "uncertain" in stored, "the database has nothing to look at"
+    logs = {log: log.read_text(errors="replace") for log in (airflow.home / "logs").rglob("*.log")}
+    assert any("submitted 42" in text for text in logs.values()), "the logs have nothing to look at"
+    assert [one for one in private if one in stored] == []
+    assert [(log.name, one) for log, text in logs.items() for one in private if one in text] == []

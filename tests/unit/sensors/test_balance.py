@@ -1,0 +1,170 @@
+"""The balance: fetched, waited for in a worker, waited for in the triggerer, watched for a fall."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, TaskDeferred
+
+from airflow_provider_rtisms.operators.rtisms import RtiSmsGetBalanceOperator
+from airflow_provider_rtisms.sandbox import Fault, Sandbox
+from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor
+from airflow_provider_rtisms.triggers.rtisms import RtiSmsBalanceFallTrigger, RtiSmsBalanceTrigger
+
+
+def test_the_operator_returns_the_exact_string(rtisms_sandbox: Sandbox) -> None:
+    rtisms_sandbox.set_balance("457.10")
+    assert RtiSmsGetBalanceOperator(task_id="balance").execute({}) == "457.10"
+
+
+def sensor(**arguments: Any) -> RtiSmsBalanceSensor:
+    defaults = {"minimum": "10", "poke_interval": 0.1, "timeout": 20, "deferrable": False}
+    return RtiSmsBalanceSensor(task_id="balance", **{**defaults, **arguments})
+
+
+class TestSensor:
+    def test_it_returns_a_balance_that_is_enough(self, rtisms_sandbox: Sandbox) -> None:
+        rtisms_sandbox.set_balance("10.00")
+        assert sensor().execute({}) == "10.00"
+
+    def test_it_rides_out_trouble_with_one_token(self, rtisms_sandbox: Sandbox) -> None:
+        rtisms_sandbox.set_faults(Fault("error", path="balance", times=8))
+        assert sensor().execute({}) == "457.00"
+        assert rtisms_sandbox.state().tokens_issued == 1
+
+    def test_it_follows_a_rotated_secret(self, rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+        waiting = sensor(minimum=1000)
+        assert not waiting.poke({})
+        rtisms_sandbox.rotate_secret("new")
+        rtisms_sandbox.revoke_tokens()
+        monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", rtisms_sandbox.connection_json())
+        assert not waiting.poke({})
+        rtisms_sandbox.set_balance("1000")
+        assert waiting.poke({})
+
+    def test_refused_credentials_fail_it(self, rtisms_sandbox: Sandbox) -> None:
+        rtisms_sandbox.rotate_secret("new")
+        with pytest.raises(AirflowFailException, match="Login"):
+            sensor().execute({})
+
+    def test_its_time_may_run_out(self, rtisms_sandbox: Sandbox) -> None:
+        with pytest.raises(AirflowSensorTimeout):
+            sensor(minimum=1000, timeout=0.3).execute({})
+
+    @pytest.mark.parametrize("minimum", ["much", None, "NaN", True])
+    def test_a_minimum_that_is_no_amount_is_refused(self, rtisms_sandbox: Sandbox, minimum: Any) -> None:
+        with pytest.raises(AirflowFailException, match="minimum"):
+            sensor(minimum=minimum).execute({})
+
+    def test_it_does_not_defer_where_there_is_enough(self, rtisms_sandbox: Sandbox) -> None:
+        assert sensor(deferrable=True).execute({}) == "457.00"
+
+    def test_it_defers_and_returns_what_the_trigger_saw(self, rtisms_sandbox: Sandbox) -> None:
+        rtisms_sandbox.set_balance("1")
+        with pytest.raises(TaskDeferred) as deferred:
+            sensor(deferrable=True).execute({})
+        path, arguments = deferred.value.trigger.serialize()
+        assert path.endswith(".RtiSmsBalanceTrigger")
+        rtisms_sandbox.set_balance("10")
+        event = asyncio.run(anext(RtiSmsBalanceTrigger(**arguments).run()))
+        assert sensor().execute_complete({}, event.payload) == "10"
+
+
+class TestTrigger:
+    def test_its_time_may_run_out(self, rtisms_sandbox: Sandbox) -> None:
+        trigger = RtiSmsBalanceTrigger(
+            rtisms_conn_id="rtisms_default", minimum="1000", poke_interval=0.1, deadline=time.time() + 0.5
+        )
+        event = asyncio.run(anext(trigger.run()))
+        assert event.payload["outcome"] == "timeout"
+        assert "457.00" in event.payload["message"]
+
+    def test_refused_credentials_end_it(self, rtisms_sandbox: Sandbox) -> None:
+        rtisms_sandbox.rotate_secret("another")
+        trigger = RtiSmsBalanceTrigger(
+            rtisms_conn_id="rtisms_default", minimum="1", poke_interval=0.1, deadline=time.time() + 20
+        )
+        assert asyncio.run(anext(trigger.run())).payload["outcome"] == "failed"
+
+
+class AssetStore(dict[str, Any]):
+    """Airflow's asset state store as far as it is used here."""
+
+    async def aget(self, key: str, default: Any = None) -> Any:
+        return self.get(key, default)
+
+    async def aset(self, key: str, value: Any) -> None:
+        self[key] = value
+
+
+def watch(store: AssetStore | None = None) -> RtiSmsBalanceFallTrigger:
+    trigger = RtiSmsBalanceFallTrigger(threshold="100", poke_interval=0.1)
+    trigger.asset_state_store = store
+    return trigger
+
+
+async def tells_of_a_fall(events: AsyncIterator[Any]) -> dict[str, Any] | None:
+    """Return the next event's payload, or None where some polls bring none. Ends the watch in that case."""
+    try:
+        return (await asyncio.wait_for(anext(events), timeout=0.6)).payload
+    except TimeoutError:
+        return None
+
+
+class TestFall:
+    def test_it_tells_once_of_each_fall(self, rtisms_sandbox: Sandbox) -> None:
+        async def main() -> list[str]:
+            told: list[str] = []
+
+            async def listen() -> None:
+                async for event in watch().run():
+                    told.append(event.payload["balance"])
+
+            listener = asyncio.create_task(listen())
+            for balance, expected in [("100", 0), ("99", 1), ("98", 1), ("150", 1), ("97", 2)]:
+                await asyncio.to_thread(rtisms_sandbox.set_balance, balance)
+                await polls(rtisms_sandbox, 2)
+                assert len(told) == expected, balance
+            listener.cancel()
+            return told
+
+        assert asyncio.run(main()) == ["99", "97"]
+
+    def test_the_store_remembers_a_fall_across_restarts(self, rtisms_sandbox: Sandbox) -> None:
+        rtisms_sandbox.set_balance("5")
+        store = AssetStore()
+
+        async def main(watcher: RtiSmsBalanceFallTrigger) -> dict[str, Any] | None:
+            events = watcher.run()
+            first = await tells_of_a_fall(events)
+            assert await tells_of_a_fall(events) is None
+            return first
+
+        assert asyncio.run(main(watch(store))) == {"balance": "5", "threshold": "100"}
+        assert asyncio.run(tells_of_a_fall(watch(store).run())) is None
+
+    def test_trouble_does_not_end_it(self, rtisms_sandbox: Sandbox) -> None:
+        rtisms_sandbox.set_balance("5")
+        rtisms_sandbox.set_faults(Fault("error", path="balance", statuses=(403,), times=2))
+        assert asyncio.run(anext(watch().run())).payload["balance"] == "5"
+
+    def test_airflow_can_make_it_again(self) -> None:
+        path, arguments = watch().serialize()
+        assert path.endswith(".RtiSmsBalanceFallTrigger")
+        assert RtiSmsBalanceFallTrigger(**arguments).serialize() == (path, arguments)
+
+
+async def polls(sandbox: Sandbox, count: int) -> None:
+    """Wait until the balance has been asked for so many times more."""
+
+    def asked() -> int:
+        return sandbox.state().requests.get("GET balance", 0)
+
+    target = await asyncio.to_thread(asked) + count
+    async with asyncio.timeout(20):
+        while await asyncio.to_thread(asked) < target:  # noqa: ASYNC110  # the sandbox sets no event
+            await asyncio.sleep(0.02)
