@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from email.utils import parsedate_to_datetime
 from typing import Any, Generic, NoReturn, TypeVar
-from urllib.parse import quote_plus, urlencode
+from urllib.parse import quote, quote_plus, urlencode
 
 from airflow_provider_rtisms import __version__
 from airflow_provider_rtisms.api import errors
@@ -176,16 +176,22 @@ class Call(Generic[T]):
             retry_after=parse_retry_after(answer.headers.get("Retry-After")),
         )
 
+    def hide(self, text: str, access_token: str | None = None) -> str:
+        """
+        Return a text, of which the server may have written some, without what no message may repeat.
+
+        :param text: whole; what was cut short may end in half a secret.
+        :param access_token: the token that was sent.
+        """
+        hidden = {**self.private, **(_spellings(access_token) if access_token else {})}
+        for secret in sorted(hidden, key=len, reverse=True):
+            text = text.replace(secret, hidden[secret])
+        return text
+
     def _excerpt(self, body: bytes, access_token: str | None) -> str:
         if not body:
             return "an empty body"
-        text = body.decode("utf-8", "replace")
-        hidden = dict(self.private)
-        if access_token:
-            hidden[access_token] = "***"
-        for secret in sorted(hidden, key=len, reverse=True):
-            text = text.replace(secret, hidden[secret])
-        return repr(text[:EXCERPT_CHARACTERS])
+        return repr(self.hide(body.decode("utf-8", "replace"), access_token)[:EXCERPT_CHARACTERS])
 
 
 #: Name of the call that gets a token.
@@ -204,7 +210,6 @@ def authenticate(settings: ApiSettings) -> Call[TokenGrant]:
         "client_id": settings.client_id,
         "client_secret": settings.client_secret,
     }
-    secret = settings.client_secret
     return Call(
         name=AUTHENTICATE,
         method="POST",
@@ -212,8 +217,14 @@ def authenticate(settings: ApiSettings) -> Call[TokenGrant]:
         parse=_parse_grant,
         body=urlencode(form).encode("ascii"),
         content_type="application/x-www-form-urlencoded; charset=utf-8",
-        private={secret: "***", quote_plus(secret): "***", json.dumps(secret)[1:-1]: "***"},
+        private=_spellings(settings.client_secret),
     )
+
+
+def _spellings(secret: str) -> dict[str, str]:
+    """Return a secret as text, form, URL, JSON and Python's repr write it, each with what stands in its place."""
+    quoted = {quote_plus(secret), quote(secret, safe=""), json.dumps(secret)[1:-1], repr(secret)[1:-1]}
+    return dict.fromkeys({secret, *quoted}, "***")
 
 
 def get_sms(submission_id: str | int) -> Call[SmsDetails]:

@@ -104,7 +104,7 @@ def _exchange(call: Call[T], access_token: str | None = None) -> Flow[T]:
     try:
         answer: HttpAnswer = yield Send(call.request(access_token))
     except ExchangeFailedError as failure:
-        raise call.error(failure.kind, failure.what) from None
+        raise call.error(failure.kind, call.hide(failure.what, access_token)) from None
     return call.read(answer, access_token)
 
 
