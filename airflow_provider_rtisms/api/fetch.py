@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from airflow_provider_rtisms.api import calls
 from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
-from airflow_provider_rtisms.api.errors import RtiSmsError
+from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsNotFoundError, RtiSmsPermanentError
 from airflow_provider_rtisms.api.models import SmsDetails
 
 T = TypeVar("T")
@@ -28,7 +28,8 @@ async def fetch(client: AsyncRtiSmsClient, submission_ids: Iterable[str]) -> Asy
 
     :param client: an opened client.
     :param submission_ids: checked ids; read as they are needed.
-    :return: outcomes, in the order of arrival. Close the generator to stop early.
+    :return: outcomes, in the order of arrival; nothing more is asked for after a permanent error other than a 404.
+        Close the generator to stop early.
     """
     ids = iter(submission_ids)
     outcomes: asyncio.Queue[Outcome | BaseException | None] = asyncio.Queue(BACKLOG)
@@ -47,12 +48,18 @@ async def _work_all(
     client: AsyncRtiSmsClient, ids: Iterator[str], outcomes: asyncio.Queue[Outcome | BaseException | None]
 ) -> None:
     """Run one worker per place in the pool. What ends them comes last: None, or an exception that is no outcome."""
+    workers = [asyncio.ensure_future(_work(client, ids, outcomes)) for _ in range(client.settings.max_concurrency)]
+    end: BaseException | None = None
     try:
-        await asyncio.gather(*(_work(client, ids, outcomes) for _ in range(client.settings.max_concurrency)))
-    except Exception as error:
-        await outcomes.put(error)
-    else:
-        await outcomes.put(None)
+        await asyncio.gather(*workers)
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # AirflowTaskTimeout too, which a signal handler raises wherever it finds us
+        end = error
+    finally:
+        for worker in workers:
+            worker.cancel()
+    await outcomes.put(end)
 
 
 async def _work(
@@ -65,6 +72,8 @@ async def _work(
         except RtiSmsError as error:
             outcome = error
         await outcomes.put((submission_id, outcome))
+        if isinstance(outcome, RtiSmsPermanentError) and not isinstance(outcome, RtiSmsNotFoundError):
+            return  # it would be the same for every other id
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
