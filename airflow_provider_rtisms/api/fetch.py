@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
+from itertools import chain, islice
 from typing import Any, TypeAlias, TypeVar
 
 from airflow_provider_rtisms.api import calls
@@ -47,10 +48,16 @@ async def fetch(client: AsyncRtiSmsClient, submission_ids: Iterable[str]) -> Asy
 async def _work_all(
     client: AsyncRtiSmsClient, ids: Iterator[str], outcomes: asyncio.Queue[Outcome | BaseException | None]
 ) -> None:
-    """Run one worker per place in the pool. What ends them comes last: None, or an exception that is no outcome."""
-    workers = [asyncio.ensure_future(_work(client, ids, outcomes)) for _ in range(client.settings.max_concurrency)]
+    """
+    Run one worker per place in the pool, and no more than there are ids.
+
+    What ends them comes last: None, or an exception that is no outcome.
+    """
+    workers: list[asyncio.Task[None]] = []
     end: BaseException | None = None
     try:
+        for first in islice(ids, client.settings.max_concurrency):
+            workers.append(asyncio.ensure_future(_work(client, chain([first], ids), outcomes)))
         await asyncio.gather(*workers)
     except asyncio.CancelledError:
         raise
