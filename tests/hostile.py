@@ -290,3 +290,10 @@ async def _until_gone(reader: asyncio.StreamReader) -> None:
     """Wait until the other side has closed its end, without taking a byte of the next request."""
     while not reader.at_eof() and reader.exception() is None:  # noqa: ASYNC110  # streams have no event for it
         await asyncio.sleep(0.02)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait at most 10 s for something that another thread brings about, such as this server's."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # events belong to one loop
+            await asyncio.sleep(0.005)

@@ -1,12 +1,11 @@
-"""One test body for both transports, and a hostile server for them to talk to."""
+"""One test body for both transports."""
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -16,9 +15,7 @@ from airflow_provider_rtisms.api.calls import Call
 from airflow_provider_rtisms.api.client import RtiSmsClient
 from airflow_provider_rtisms.api.errors import RtiSmsError
 from airflow_provider_rtisms.api.settings import ApiSettings
-from tests.hostile import HostileServer, Step
-
-Serve = Callable[..., HostileServer]
+from tests.hostile import HostileServer
 
 
 class Transport(ABC):
@@ -86,20 +83,3 @@ class Asyncio(Transport):
 def transport(request: pytest.FixtureRequest) -> Transport:
     """Each transport in turn."""
     return request.param
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Start a hostile server with a script; see :mod:`tests.hostile`."""
-    with ExitStack() as servers:
-
-        def serve(*script: Step, **options: Any) -> HostileServer:
-            return servers.enter_context(HostileServer(script, **options))
-
-        yield serve
-
-
-@pytest.fixture
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the pauses between tries short."""
-    monkeypatch.setattr("airflow_provider_rtisms.api.retry.BACKOFF_BASE", 0.002)

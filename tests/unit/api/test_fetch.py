@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient, shared_client
 from airflow_provider_rtisms.api.fetch import fetch, run
 from airflow_provider_rtisms.api.models import SmsDetails
 from airflow_provider_rtisms.api.settings import ApiSettings
-from tests.hostile import Exchange, HostileServer, answer, details, hang
-from tests.unit.api.conftest import Serve
+from tests.hostile import Exchange, HostileServer, answer, details, hang, until
+from tests.unit.conftest import Serve
 
 SMS = calls.get_sms("4193366853543393")
 
@@ -26,13 +26,6 @@ pytestmark = pytest.mark.usefixtures("quick_retries")
 
 def settings_for(server: HostileServer, **settings: Any) -> ApiSettings:
     return ApiSettings(**{"client_id": "me", "client_secret": "s3cret", "base_url": server.url, **settings})
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that another thread brings about."""
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  # it is another loop's
-            await asyncio.sleep(0.005)
 
 
 @asynccontextmanager

@@ -13,7 +13,8 @@ import pytest
 from airflow_provider_rtisms.api import calls, errors, retry
 from airflow_provider_rtisms.api.calls import Call
 from tests.hostile import Step, answer, details, grant, raw, reset
-from tests.unit.api.conftest import Serve, Transport
+from tests.unit.api.conftest import Transport
+from tests.unit.conftest import Serve
 
 SMS = calls.get_sms("4193366853543393")
 ONCE = Call(name="once", method="POST", path="/api/once", parse=lambda content: content, body=b"{}", repeatable=False)

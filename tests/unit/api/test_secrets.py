@@ -16,7 +16,8 @@ from airflow_provider_rtisms.api.client import RtiSmsClient
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.token import Token
 from tests.hostile import Step, answer, details, grant, head, raw
-from tests.unit.api.conftest import Serve, Transport
+from tests.unit.api.conftest import Transport
+from tests.unit.conftest import Serve
 
 SECRET = "s3cret/+&= ñ\"\\'"
 MINTED = "minted.by-the$hostile/server" * 3

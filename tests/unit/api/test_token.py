@@ -16,7 +16,8 @@ from airflow_provider_rtisms.api.effects import Announce, WaitFor
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.token import TokenCache
 from tests.hostile import Exchange, HostileServer, answer, details, grant, message
-from tests.unit.api.conftest import Blocking, Serve, Transport
+from tests.unit.api.conftest import Blocking, Transport
+from tests.unit.conftest import Serve
 
 SMS = calls.get_sms("4193366853543393")
 

@@ -35,7 +35,8 @@ from tests.hostile import (
     raw,
     reset,
 )
-from tests.unit.api.conftest import Serve, Transport
+from tests.unit.api.conftest import Transport
+from tests.unit.conftest import Serve
 
 MIB = 1024 * 1024
 SMS = calls.get_sms("4193366853543393")
