@@ -16,7 +16,7 @@ from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, Generic, NoReturn, TypeVar
-from urllib.parse import quote_plus, urlencode
+from urllib.parse import quote, quote_plus, urlencode
 
 from airflow_provider_rtisms import __version__
 from airflow_provider_rtisms.api import errors
@@ -186,17 +186,24 @@ class Call(Generic[T]):
             retry_after=parse_retry_after(answer.headers.get("Retry-After")),
         )
 
+    def hide(self, text: str, secrets: Sequence[str] = ()) -> str:
+        """
+        Return a text, of which the server may have written some, without what no message may repeat.
+
+        :param text: whole; what was cut short may end in half a secret.
+        :param secrets: the token that was sent, the client secret.
+        """
+        hidden = dict(self.private)
+        for secret in secrets:
+            hidden.update(_spellings(secret))
+        for value in sorted(hidden, key=len, reverse=True):
+            text = text.replace(value, hidden[value])
+        return text
+
     def _excerpt(self, body: bytes, secrets: Sequence[str]) -> str:
         if not body:
             return "an empty body"
-        text = body.decode("utf-8", "replace")
-        hidden = dict(self.private)
-        hidden.update(
-            (form, "***") for secret in secrets for form in (secret, quote_plus(secret), json.dumps(secret)[1:-1])
-        )
-        for value in sorted(hidden, key=len, reverse=True):
-            text = text.replace(value, hidden[value])
-        return repr(text[:EXCERPT_CHARACTERS])
+        return repr(self.hide(body.decode("utf-8", "replace"), secrets)[:EXCERPT_CHARACTERS])
 
 
 #: Name of the call that gets a token.
@@ -225,6 +232,12 @@ def authenticate(settings: ApiSettings) -> Call[TokenGrant]:
         body=urlencode(form).encode("ascii"),
         content_type="application/x-www-form-urlencoded; charset=utf-8",
     )
+
+
+def _spellings(secret: str) -> dict[str, str]:
+    """Return a secret as text, form, URL, JSON and Python's repr write it, each with what stands in its place."""
+    quoted = {quote_plus(secret), quote(secret, safe=""), json.dumps(secret)[1:-1], repr(secret)[1:-1]}
+    return dict.fromkeys({secret, *quoted}, "***")
 
 
 def get_sms(submission_id: str | int) -> Call[SmsDetails]:

@@ -125,7 +125,7 @@ class RtiSmsClient:
 
 
 def _new_session(settings: ApiSettings) -> requests.Session:
-    session = requests.Session()
+    session = _Session()
     session.trust_env = False  # see ApiSettings.proxy_to_use
     proxy = settings.proxy_to_use()
     session.proxies = {"http": proxy, "https": proxy} if proxy else {}
@@ -134,6 +134,13 @@ def _new_session(settings: ApiSettings) -> requests.Session:
     # A thread beyond max_concurrency waits for a socket; without pool_block urllib3 would open one and drop it again.
     session.mount(settings.base_url, _DeadlineAdapter(pool_maxsize=settings.max_concurrency, pool_block=True))
     return session
+
+
+class _Session(requests.Session):
+    """Leaves redirects alone; requests would read the whole body, and parse Location, to prepare the next request."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
 
 
 def _read_capped(response: requests.Response) -> bytes:

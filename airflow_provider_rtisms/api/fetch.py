@@ -8,12 +8,12 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from operator import length_hint
+from itertools import chain, islice
 from typing import Any, TypeAlias, TypeVar
 
 from airflow_provider_rtisms.api import calls
 from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
-from airflow_provider_rtisms.api.errors import RtiSmsError
+from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsNotFoundError, RtiSmsPermanentError
 from airflow_provider_rtisms.api.models import SmsDetails
 
 T = TypeVar("T")
@@ -32,7 +32,8 @@ async def fetch_batches(
 
     :param client: an opened client.
     :param submission_ids: checked ids; read as they are needed.
-    :return: outcomes, in the order of arrival. Close the generator to stop early.
+    :return: outcomes, in the order of arrival; nothing more is asked for after a permanent error other than a 404.
+        Close the generator to stop early.
     """
     ids = iter(submission_ids)
     outcomes: asyncio.Queue[Outcome | BaseException | None] = asyncio.Queue(BACKLOG)
@@ -65,15 +66,25 @@ async def fetch(client: AsyncRtiSmsClient, submission_ids: Iterable[str]) -> Asy
 async def _work_all(
     client: AsyncRtiSmsClient, ids: Iterator[str], outcomes: asyncio.Queue[Outcome | BaseException | None]
 ) -> None:
-    """Run one worker per place in the pool. What ends them comes last: None, or an exception that is no outcome."""
-    places = client.settings.max_concurrency
-    count = min(places, max(1, length_hint(ids, places)))  # no more workers than ids, where their number is known
+    """
+    Run one worker per place in the pool, and no more than there are ids.
+
+    What ends them comes last: None, or an exception that is no outcome.
+    """
+    workers: list[asyncio.Task[None]] = []
+    end: BaseException | None = None
     try:
-        await asyncio.gather(*(_work(client, ids, outcomes) for _ in range(count)))
-    except Exception as error:
-        await outcomes.put(error)
-    else:
-        await outcomes.put(None)
+        for first in islice(ids, client.settings.max_concurrency):
+            workers.append(asyncio.ensure_future(_work(client, chain([first], ids), outcomes)))
+        await asyncio.gather(*workers)
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # AirflowTaskTimeout too, which a signal handler raises wherever it finds us
+        end = error
+    finally:
+        for worker in workers:
+            worker.cancel()
+    await outcomes.put(end)
 
 
 async def _work(
@@ -86,6 +97,8 @@ async def _work(
         except RtiSmsError as error:
             outcome = error
         await outcomes.put((submission_id, outcome))
+        if isinstance(outcome, RtiSmsPermanentError) and not isinstance(outcome, RtiSmsNotFoundError):
+            return  # it would be the same for every other id
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

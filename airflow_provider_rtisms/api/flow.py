@@ -101,12 +101,13 @@ def _get_grant(settings: ApiSettings) -> Flow[TokenGrant]:
 
 
 def _exchange(call: Call[T], settings: ApiSettings, access_token: str | None = None) -> Flow[T]:
+    secrets = [settings.client_secret] if access_token is None else [settings.client_secret, access_token]
     try:
         answer: HttpAnswer = yield Send(call.request(access_token))
     except ExchangeFailedError as failure:
-        raise call.error(failure.kind, failure.what) from None
+        raise call.error(failure.kind, call.hide(failure.what, secrets)) from None
     try:
-        return call.read(answer, [settings.client_secret, *([access_token] if access_token else [])])
+        return call.read(answer, secrets)
     except RtiSmsThresholdError as error:
         error.is_shared = bool((yield Throttled(answer.sent_at, error.retry_after)))
         raise

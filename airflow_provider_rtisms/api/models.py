@@ -123,7 +123,7 @@ class SmsDetails:
             raise ValueError("none of 'id', 'timestamps' and 'info' is there")
         told = _text(answer.get("id"), "id")
         if told is not None and told.lstrip("0") != submission_id.lstrip("0"):
-            raise ValueError(f"it is about submission {told[:40]!r}")
+            raise ValueError("it is about another submission")
         times = _object(answer.get("timestamps") or {}, "timestamps")
         info = _object(answer.get("info") or {}, "info")
         status = _object(info.get("status") or {}, "info.status")
@@ -212,7 +212,7 @@ def _number(value: Any, field: str) -> int | float | None:
         try:
             value = float(value) if "." in value else int(value)
         except ValueError:
-            raise ValueError(f"{field} is the string {value[:40]!r} where a number was promised") from None
+            raise ValueError(f"{field} is a JSON string where a number was promised") from None
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST_NUMBER:

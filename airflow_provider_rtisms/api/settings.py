@@ -7,6 +7,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
+import ssl
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,9 +149,14 @@ def _proxy(value: Any) -> str | None:
 def _ca_bundle(value: Any) -> str | None:
     if value in (None, ""):
         return None
-    if not isinstance(value, str) or not Path(value).exists():
-        raise RtiSmsConfigError("ca_bundle names no file on this machine: give the path of a PEM file.")
-    return value
+    try:
+        if not Path(value).is_dir():
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=value)
+    except (TypeError, ValueError, OSError):
+        raise RtiSmsConfigError(
+            "ca_bundle names no file of certificates on this machine: give the path of a PEM file."
+        ) from None
+    return str(value)
 
 
 def _flag(name: str, value: Any) -> bool:

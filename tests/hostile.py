@@ -1,0 +1,299 @@
+"""
+A server that misbehaves as a test scripts it, over raw sockets: what no HTTP library would agree to send.
+
+POST /api/auth and all other requests have a script each. A script is a list of steps, one for each request; its last
+step serves all further requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal, Self
+
+#: The token of a step that is asked for no other.
+TOKEN = "header.payload$signature"
+
+
+@dataclass(frozen=True)
+class Request:
+    """
+    A request as it came over the wire.
+
+    :param headers: in their order, names as they were written.
+    """
+
+    method: str
+    target: str
+    headers: Sequence[tuple[str, str]]
+    body: bytes
+
+    @classmethod
+    def parse(cls, head: bytes) -> Request:
+        """Read the head of a request."""
+        first, *lines = head.decode("latin-1").rstrip().split("\r\n")
+        method, target, _ = first.split(" ", 2)
+        return cls(method, target, [(name, value) for name, _, value in (line.partition(": ") for line in lines)], b"")
+
+    @property
+    def is_grant(self) -> bool:
+        """Whether it asks for a token."""
+        return self.target.endswith("/api/auth")
+
+    def header(self, name: str) -> str | None:
+        """Return the one value of a header; None where it is missing."""
+        values = [value for one, value in self.headers if one.lower() == name.lower()]
+        assert len(values) <= 1, f"{name} came {len(values)} times"
+        return values[0] if values else None
+
+
+@dataclass
+class Exchange:
+    """One request, and the line on which a step answers it."""
+
+    request: Request
+    writer: asyncio.StreamWriter
+    server: HostileServer
+
+    async def write(self, data: bytes) -> None:
+        """Send some bytes, as soon as the line takes them."""
+        self.writer.write(data)
+        await self.writer.drain()
+        self.server.bytes_sent += len(data)
+
+    def reset(self) -> None:
+        """End the connection with RST."""
+        line: socket.socket = self.writer.get_extra_info("socket")
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+    def close(self) -> None:
+        """End the connection with FIN."""
+        self.writer.close()
+
+
+Step = Callable[[Exchange], Awaitable[None]]
+Headers = Iterable[tuple[str, str]]
+
+
+def head(status: int = 200, headers: Headers = ()) -> bytes:
+    """Return status line and headers."""
+    lines = [f"HTTP/1.1 {status} Whatever", "Content-Type: application/json"]
+    return "\r\n".join([*lines, *(f"{name}: {value}" for name, value in headers), "", ""]).encode("latin-1")
+
+
+def message(content: Any = b"", status: int = 200, headers: Headers = ()) -> bytes:
+    """
+    Return a whole answer.
+
+    :param content: bytes as they are, anything else as JSON.
+    """
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return head(status, [("Content-Length", str(len(body))), *headers]) + body
+
+
+def raw(data: bytes, *, then: Literal["keep", "close", "hang"] = "keep") -> Step:
+    """
+    Send bytes.
+
+    :param then: what becomes of the connection.
+    """
+
+    async def step(exchange: Exchange) -> None:
+        await exchange.write(data)
+        if then == "close":
+            exchange.close()
+        elif then == "hang":
+            await asyncio.Event().wait()
+
+    return step
+
+
+def answer(content: Any = b"", status: int = 200, headers: Headers = (), *, close: bool = False) -> Step:
+    """Send a well-formed answer; ``close`` the connection after it without having said so."""
+    return raw(message(content, status, headers), then="close" if close else "keep")
+
+
+def grant(token: Any = TOKEN, validity_period: Any = "3600", **fields: Any) -> Step:
+    """Send the answer of POST /auth."""
+    return answer({"access_token": token, "validity_period": validity_period, **fields})
+
+
+def details(status: str = "DELIVERED", *, done: int | None = None, **fields: Any) -> Step:
+    """Send the answer of GET /sms/ID, about the submission that was asked for."""
+    is_done = status not in ("PENDING", "SENT", "UNKNOWN") if done is None else done
+
+    async def step(exchange: Exchange) -> None:
+        content = {
+            "id": exchange.request.target.rpartition("/")[2],
+            "timestamps": {"registered": 1600351683, "sent": 1600351694, "done": 1600355610 if is_done else 0},
+            "info": {
+                "status": {"code": "1", "status": status},
+                "cost": 1,
+                "operator": {"id": "188", "name": "Entel Pcs", "mcc": "730", "mnc": "01"},
+            },
+        }
+        await exchange.write(message({**content, **fields}))
+
+    return step
+
+
+async def reset(exchange: Exchange) -> None:
+    """Read the request, and answer with RST."""
+    exchange.reset()
+
+
+async def hang(_: Exchange) -> None:
+    """Read the request, and never answer."""
+    await asyncio.Event().wait()
+
+
+def drip(data: bytes, *, whole: int = 0, pause: float = 0.1) -> Step:
+    """
+    Send bytes one by one.
+
+    :param whole: how many go out at once before that.
+    :param pause: seconds between two.
+    """
+
+    async def step(exchange: Exchange) -> None:
+        await exchange.write(data[:whole])
+        for byte in data[whole:]:
+            await exchange.write(bytes([byte]))
+            await asyncio.sleep(pause)
+
+    return step
+
+
+def flood(size: int, framing: Literal["length", "chunked", "close"], status: int = 200, headers: Headers = ()) -> Step:
+    """
+    Send an answer of ``size`` bytes, a little at a time, for as long as someone reads it.
+
+    :param framing: how its end is told.
+    """
+    framings = {"length": [("Content-Length", str(size))], "chunked": [("Transfer-Encoding", "chunked")], "close": []}
+    block = b" " * 65536
+
+    async def step(exchange: Exchange) -> None:
+        await exchange.write(head(status, [*framings[framing], *headers]))
+        for _ in range(size // len(block)):
+            await exchange.write(b"%x\r\n%b\r\n" % (len(block), block) if framing == "chunked" else block)
+        exchange.close()
+
+    return step
+
+
+@dataclass
+class HostileServer:
+    """
+    Runs for as long as its context lasts, in a thread of its own. Everything it saw can be read at any time.
+
+    :param script: steps for all requests but POST /api/auth.
+    :param auth: steps for POST /api/auth.
+    :param refuse_first: how many connections are reset before anything is read from them.
+    """
+
+    script: Sequence[Step] = ()
+    auth: Sequence[Step] = field(default_factory=lambda: [grant()])
+    refuse_first: int = 0
+
+    requests: list[Request] = field(default_factory=list)
+    bytes_sent: int = 0
+    connections: int = 0
+    connections_open: int = 0
+    connections_peak: int = 0
+    url: str = ""
+
+    @property
+    def grants(self) -> list[Request]:
+        """The requests for a token."""
+        return [request for request in self.requests if request.is_grant]
+
+    @property
+    def calls(self) -> list[Request]:
+        """All other requests."""
+        return [request for request in self.requests if not request.is_grant]
+
+    def __enter__(self) -> Self:
+        started: Future[str] = Future()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run(started)), name="hostile", daemon=True)
+        self._thread.start()
+        self.url = started.result()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join()
+
+    async def _run(self, started: Future[str]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        self._lines: set[asyncio.Task[None]] = set()
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=1024)
+        started.set_result(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        await self._stopping.wait()
+        server.close()
+        for line in self._lines:
+            line.cancel()
+        await asyncio.gather(*self._lines, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = asyncio.ensure_future(self._serve(reader, writer))
+        self._lines.add(line)
+        line.add_done_callback(self._lines.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.connections_open += 1
+        self.connections_peak = max(self.connections_peak, self.connections_open)
+        try:
+            if self.connections <= self.refuse_first:
+                Exchange(Request("", "", [], b""), writer, self).reset()
+            while not writer.is_closing():
+                await self._serve_one(reader, writer)
+        except (asyncio.IncompleteReadError, OSError):
+            pass  # the other side has gone
+        finally:
+            self.connections_open -= 1
+            writer.close()
+
+    async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = Request.parse(await reader.readuntil(b"\r\n\r\n"))
+        body = await reader.readexactly(int(request.header("Content-Length") or 0))
+        request = Request(request.method, request.target, request.headers, body)
+        script, earlier = (self.auth, self.grants) if request.is_grant else (self.script, self.calls)
+        self.requests.append(request)
+        step = script[min(len(earlier), len(script) - 1)]
+        exchange = asyncio.ensure_future(step(Exchange(request, writer, self)))
+        gone = asyncio.ensure_future(_until_gone(reader))
+        try:
+            await asyncio.wait([exchange, gone], return_when=asyncio.FIRST_COMPLETED)
+            if exchange.done():
+                exchange.result()
+            else:
+                writer.transport.abort()
+        finally:
+            exchange.cancel()
+            gone.cancel()
+
+
+async def _until_gone(reader: asyncio.StreamReader) -> None:
+    """Wait until the other side has closed its end, without taking a byte of the next request."""
+    while not reader.at_eof() and reader.exception() is None:  # noqa: ASYNC110  # streams have no event for it
+        await asyncio.sleep(0.02)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait at most 10 s for something that another thread brings about, such as this server's."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # events belong to one loop
+            await asyncio.sleep(0.005)

@@ -1,0 +1,153 @@
+"""From a Connection to the API: where it leads, what it says when it cannot, and what it never says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import Connection
+
+from airflow_provider_rtisms.api import calls
+from airflow_provider_rtisms.api.errors import RtiSmsConfigError
+from airflow_provider_rtisms.get_provider_info import CONN_FIELDS
+from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, settings_from_connection
+from airflow_provider_rtisms.sandbox import Sandbox
+from tests.hostile import answer, details
+from tests.unit.conftest import Serve
+
+pytestmark = pytest.mark.usefixtures("quick_retries")
+
+
+def connection(**fields: Any) -> Connection:
+    return Connection(
+        **{"conn_id": "rtisms_default", "conn_type": "rtisms", "login": "me", "password": "s3cret", **fields}
+    )
+
+
+class TestWhereItLeads:
+    @pytest.mark.parametrize(
+        ("fields", "base_url"),
+        [
+            ({}, "https://www.rti-sms.com"),
+            ({"host": "https://sms.example:8443"}, "https://sms.example:8443"),
+            ({"host": "sms.example"}, "https://sms.example"),
+            ({"host": "sms.example", "port": 8443}, "https://sms.example:8443"),
+            ({"host": "sms.example/gateway/api/"}, "https://sms.example/gateway"),
+            ({"host": "127.0.0.1", "port": 8080}, "http://127.0.0.1:8080"),
+            ({"host": "localhost:8080"}, "http://localhost:8080"),
+            ({"host": "localhost", "schema": "https"}, "https://localhost"),
+            ({"host": "::1", "port": 8080}, "http://[::1]:8080"),
+            ({"host": "http://127.0.0.1:1", "port": 2}, "http://127.0.0.1:1"),
+            ({"host": "sms.example", "schema": "http", "extra": '{"allow_http": true}'}, "http://sms.example"),
+        ],
+    )
+    def test_host_port_and_schema(self, fields: dict[str, Any], base_url: str) -> None:
+        assert settings_from_connection(connection(**fields)).base_url == base_url
+
+    @pytest.mark.parametrize(
+        ("fields", "field_name"),
+        [
+            ({"login": None}, "client_id"),
+            ({"password": ""}, "client_secret"),
+            ({"host": "http://sms.example"}, "allow_http"),
+            ({"host": "ftp://sms.example"}, "Host"),
+            *(({"extra": json.dumps({name: {}})}, name) for name in CONN_FIELDS),
+        ],
+    )
+    def test_what_is_wrong_is_named(self, fields: dict[str, Any], field_name: str) -> None:
+        with pytest.raises(RtiSmsConfigError, match=field_name) as caught:
+            settings_from_connection(connection(**fields))
+        assert "s3cret" not in str(caught.value)
+
+    def test_unknown_extras_are_told(self, caplog: pytest.LogCaptureFixture) -> None:
+        settings_from_connection(connection(extra='{"time_out": 5, "timeout": "5"}'))
+        assert "time_out" in caplog.text
+
+    def test_extras_reach_the_settings(self) -> None:
+        extra = {"timeout": "5", "max_concurrency": 3, "requests_per_second": "2.5", "max_attempts": 1.0}
+        settings = settings_from_connection(connection(extra=json.dumps(extra)))
+        assert {name: getattr(settings, name) for name in extra} == {
+            "timeout": 5.0,
+            "max_concurrency": 3,
+            "requests_per_second": 2.5,
+            "max_attempts": 1,
+        }
+
+
+class TestCalls:
+    def test_details(self, rtisms_sandbox: Sandbox) -> None:
+        submission_id = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
+        assert RtiSmsHook().get_sms(submission_id).status == "DELIVERED"
+
+    def test_balance_is_exact(self, rtisms_sandbox: Sandbox) -> None:
+        rtisms_sandbox.set_balance("12345678901234567890.10")
+        assert str(RtiSmsHook().get_balance()) == "12345678901234567890.10"
+
+    def test_one_hook_gets_one_token_for_all_threads(self, serve_default: Serve) -> None:
+        server = serve_default(answer({"balance": "1"}))
+        hook = RtiSmsHook()
+        with ThreadPoolExecutor(64) as threads:
+            balances = list(threads.map(lambda _: hook.get_balance(), range(64)))
+        assert balances == [Decimal(1)] * 64
+        assert len(server.grants) == 1
+
+    def test_many_share_the_token_of_the_hook(self, serve_default: Serve) -> None:
+        server = serve_default(details())
+        hook = RtiSmsHook()
+        hook.get_sms("1")
+        assert len(hook.fetch_many(["1", "2", "3"])) == 3
+        assert len(server.grants) == 1
+
+    def test_triggers_share_a_client(self, serve_default: Serve) -> None:
+        server = serve_default(details())
+
+        async def use() -> None:
+            async with RtiSmsHook().get_async_conn() as client:
+                await client.perform(calls.get_sms("1"))
+
+        async def main() -> None:
+            await asyncio.gather(*(use() for _ in range(20)))
+
+        asyncio.run(main())
+        assert len(server.grants) == 1
+        assert len(server.calls) == 20
+
+
+class TestTestConnection:
+    def test_tells_the_balance(self, rtisms_sandbox: Sandbox) -> None:
+        ok, told = RtiSmsHook().test_connection()
+        assert ok
+        assert "457.00" in told
+
+    def test_tells_wrong_credentials(self, rtisms_sandbox: Sandbox) -> None:
+        rtisms_sandbox.rotate_secret("another")
+        ok, told = RtiSmsHook().test_connection()
+        assert not ok
+        assert "Password" in told
+
+    def test_tells_a_wrong_field(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps({"conn_type": "rtisms"}))
+        ok, told = RtiSmsHook().test_connection()
+        assert not ok
+        assert "Login" in told
+
+    @pytest.mark.parametrize("step", [answer(b"<html>"), answer(status=500), answer([1])])
+    def test_tells_a_broken_server(self, serve_default: Serve, step: Any) -> None:
+        serve_default(step, extra={"max_attempts": 1})
+        ok, told = RtiSmsHook().test_connection()
+        assert not ok
+        assert told.startswith("get_balance: ")
+
+
+def test_logs_and_reprs_hold_no_secret(rtisms_sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    hook = RtiSmsHook()
+    hook.get_balance()
+    text = f"{caplog.text} {hook!r} {vars(hook)} {hook.get_settings()!r}"
+    assert "sandbox-secret" not in text
+    assert "Bearer" not in text

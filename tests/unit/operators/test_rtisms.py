@@ -1,0 +1,51 @@
+"""The details operator called as a plain object."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_rtisms.api.errors import RtiSmsServerError
+from airflow_provider_rtisms.operators.rtisms import RtiSmsGetDetailsOperator
+from airflow_provider_rtisms.sandbox import Sandbox
+from tests.hostile import answer, details
+from tests.unit.conftest import Serve
+
+pytestmark = pytest.mark.usefixtures("quick_retries")
+
+
+def get(submission_id: Any) -> dict[str, Any]:
+    return RtiSmsGetDetailsOperator(task_id="get", submission_id=submission_id).execute({})
+
+
+def test_returns_the_record(rtisms_sandbox: Sandbox) -> None:
+    submission_id = rtisms_sandbox.add_submission("EXPIRED", pending_for=0, sent_for=0)
+    record = get(int(submission_id))
+    assert (record["submission_id"], record["status"], record["is_final"]) == (submission_id, "EXPIRED", True)
+    assert record["registered_at"].endswith("+00:00")
+    assert json.loads(json.dumps(record)) == record
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 406])
+def test_what_can_never_succeed_stops_the_retries(serve_default: Serve, status: int) -> None:
+    server = serve_default(answer(status=status))
+    with pytest.raises(AirflowFailException, match=f"get_sms 1: .*HTTP {status}"):
+        get("1")
+    assert len(server.calls) == 1
+
+
+def test_what_may_succeed_later_stays_retryable(serve_default: Serve) -> None:
+    serve_default(answer(status=503))
+    with pytest.raises(RtiSmsServerError, match="HTTP 503"):
+        get("1")
+
+
+@pytest.mark.parametrize("bad", ["", "12a", "1/2", "..", "%31", "１", -1, 1.5, True, None, ["1"], "1" * 101, "1\n"])
+def test_bad_ids_never_leave_the_machine(serve_default: Serve, bad: Any) -> None:
+    server = serve_default(details())
+    with pytest.raises(AirflowFailException, match="submission_id"):
+        get(bad)
+    assert server.connections == 0

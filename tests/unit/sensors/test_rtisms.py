@@ -1,0 +1,209 @@
+"""The delivery sensor called as a plain object; tests/system runs it in DAGs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    TaskDeferred,
+)
+
+from airflow_provider_rtisms.sandbox import Sandbox
+from airflow_provider_rtisms.sensors.rtisms import DEFERRAL_TIMEOUT, RtiSmsDeliverySensor
+from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
+from tests.hostile import answer, details, hang
+from tests.unit.conftest import Serve
+
+pytestmark = pytest.mark.usefixtures("quick_retries")
+
+NewSensor = Callable[..., RtiSmsDeliverySensor]
+
+
+def new_sensor(submission_ids: Any = "1", **arguments: Any) -> RtiSmsDeliverySensor:
+    defaults = {"task_id": "wait", "poke_interval": 0.05, "timeout": 20, "missing_ok_for": 0}
+    return RtiSmsDeliverySensor(submission_ids=submission_ids, **{**defaults, **arguments})
+
+
+def defer(sensor: RtiSmsDeliverySensor) -> TaskDeferred:
+    with pytest.raises(TaskDeferred) as caught:
+        sensor.execute({})
+    return caught.value
+
+
+class TestPoke:
+    def test_returns_the_records_once_all_are_final(self, serve_default: Serve) -> None:
+        server = serve_default(details("PENDING"), details("SENT"), details())
+        (record,) = new_sensor(7).execute({})
+        assert (record["submission_id"], record["status"]) == ("7", "DELIVERED")
+        assert len(server.calls) == 3
+        assert len(server.grants) == 1
+
+    def test_nothing_to_wait_for_is_done(self, serve_default: Serve) -> None:
+        server = serve_default(details())
+        assert new_sensor([]).execute({}) == []
+        assert server.requests == []
+
+    def test_what_is_final_is_not_asked_again(self, rtisms_sandbox: Sandbox) -> None:
+        done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
+        later = rtisms_sandbox.add_submission(pending_for=0.2, sent_for=0.2)
+        records = new_sensor([done, later]).execute({})
+        assert [record["submission_id"] for record in records] == [done, later]
+        assert rtisms_sandbox.state().requests_by_id[done] == 1
+
+    def test_a_spell_of_503_is_ridden_out(self, serve_default: Serve) -> None:
+        server = serve_default(*[answer(status=503)] * 12, details())
+        assert len(new_sensor().execute({})) == 1
+        assert len(server.calls) == 13
+
+    def test_an_unknown_id_may_turn_up_within_the_grace(self, serve_default: Serve) -> None:
+        serve_default(*[answer(status=404)] * 3, details())
+        assert len(new_sensor(missing_ok_for=timedelta(seconds=20)).execute({})) == 1
+
+    def test_an_unknown_id_fails_it_after_the_grace(self, serve_default: Serve) -> None:
+        server = serve_default(answer(status=404))
+        with pytest.raises(AirflowFailException, match=r"404.*77"):
+            new_sensor("77").execute({})
+        assert len(server.calls) == 1
+
+    def test_the_timeout_is_a_sensor_timeout(self, serve_default: Serve) -> None:
+        serve_default(details("SENT"))
+        with pytest.raises(AirflowSensorTimeout):
+            new_sensor(timeout=0.3).execute({})
+
+    @pytest.mark.parametrize("status", [400, 403, 405])
+    def test_a_refusal_fails_it_at_once(self, serve_default: Serve, status: int) -> None:
+        server = serve_default(answer(status=status))
+        with pytest.raises(AirflowFailException, match=f"HTTP {status}"):
+            new_sensor().execute({})
+        assert len(server.calls) == 1
+
+    def test_a_try_after_a_failure_begins_anew(self, serve_default: Serve) -> None:
+        serve_default(details("REJECTED"), details())
+        sensor = new_sensor()
+        with pytest.raises(AirflowFailException, match="1 REJECTED"):
+            sensor.execute({})
+        assert len(sensor.execute({})) == 1
+
+    def test_a_task_timeout_ends_a_poke_that_hangs(self, serve_default: Serve) -> None:
+        from airflow.providers.common.compat.sdk import AirflowTaskTimeout, timeout
+
+        server = serve_default(hang)
+        with pytest.raises(AirflowTaskTimeout), timeout(1):
+            new_sensor().execute({})
+        assert len(server.calls) == 1
+
+
+class TestFailOn:
+    @pytest.mark.parametrize("status", ["REJECTED", "UNDELIVERED", "EXPIRED"])
+    @pytest.mark.parametrize("deferrable", [False, True])
+    def test_names_id_and_status(self, serve_default: Serve, status: str, deferrable: bool) -> None:
+        serve_default(details(status))
+        with pytest.raises(AirflowFailException, match=f"4193366853543393 {status}"):
+            new_sensor("4193366853543393", deferrable=deferrable).execute({})
+
+    def test_may_be_empty(self, serve_default: Serve) -> None:
+        serve_default(details("REJECTED"))
+        assert new_sensor(fail_on=[]).execute({})[0]["status"] == "REJECTED"
+
+    @pytest.mark.parametrize("fail_on", ["REJECTED", ["rejected"], ["SENT"], [None], 5, {"REJECTED": 1}])
+    def test_must_be_final_states(self, serve_default: Serve, fail_on: Any) -> None:
+        server = serve_default(details())
+        with pytest.raises(AirflowFailException, match="fail_on"):
+            new_sensor(fail_on=fail_on).execute({})
+        assert server.requests == []
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize(
+    "ids",
+    ["", "12a", "-1", " 12", "１２", 1.0, True, None, b"12", ["1", None], [["1"]], "[1, 2", {"id": "1"}, "1/../2"],
+)
+def test_bad_ids_never_leave_the_machine(serve_default: Serve, ids: Any, deferrable: bool) -> None:
+    server = serve_default(details())
+    with pytest.raises(AirflowFailException, match="submission_ids"):
+        new_sensor(ids, deferrable=deferrable).execute({})
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize(
+    "ids", [["1", 2, "1"], '["1", 2]', "['1', '2']", ("1", "2"), [{"submission_id": "1"}, {"submission_id": 2}]]
+)
+def test_ids_come_in_many_forms_and_are_asked_once(serve_default: Serve, ids: Any) -> None:
+    server = serve_default(details())
+    assert [record["submission_id"] for record in new_sensor(ids).execute({})] == ["1", "2"]
+    assert sorted(request.target for request in server.calls) == ["/api/sms/1", "/api/sms/2"]
+
+
+class TestSkipping:
+    """In both modes, before and after a deferral."""
+
+    @pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
+    @pytest.mark.parametrize("deferrable", [False, True])
+    def test_a_failed_submission_skips(self, serve_default: Serve, flag: str, deferrable: bool) -> None:
+        serve_default(details("REJECTED"))
+        with pytest.raises(AirflowSkipException):
+            new_sensor(deferrable=deferrable, **{flag: True}).execute({})
+
+    @pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
+    @pytest.mark.parametrize("outcome", ["failed", "timeout"])
+    def test_an_event_of_failure_skips(self, flag: str, outcome: str) -> None:
+        sensor = new_sensor(deferrable=True, **{flag: True})
+        event = {"outcome": outcome, "message": "1 REJECTED"}
+        with pytest.raises(AirflowSkipException):
+            sensor.resume_execution("execute_complete", {"event": event}, {})
+
+
+class TestDeferral:
+    def test_what_is_final_at_once_is_not_deferred(self, serve_default: Serve) -> None:
+        serve_default(details())
+        assert len(new_sensor(deferrable=True).execute({})) == 1
+
+    def test_hands_over_what_it_knows(self, rtisms_sandbox: Sandbox) -> None:
+        done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
+        waiting = rtisms_sandbox.add_submission("SENT")
+        deferred = defer(new_sensor([done, waiting], deferrable=True, poke_interval=7))
+        trigger = deferred.trigger
+        assert isinstance(trigger, RtiSmsDeliveryTrigger)
+        assert trigger.submission_ids == [done, waiting]
+        assert [record["submission_id"] for record in trigger.finished] == [done]
+        assert trigger.poke_interval == 7
+        assert deferred.method_name == "execute_complete"
+
+    def test_trouble_before_the_deferral_is_ridden_out(self, serve_default: Serve) -> None:
+        serve_default(answer(status=503), extra={"max_attempts": 1})
+        defer(new_sensor(deferrable=True))
+
+    def test_a_large_wait_fetches_its_records_at_the_end(
+        self, serve_default: Serve, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("airflow_provider_rtisms.sensors.rtisms.MAX_RECORDS_IN_DATABASE", 1)
+        serve_default(details("SENT"), details("SENT"), details())
+        sensor = new_sensor(["1", "2"], deferrable=True)
+        trigger = defer(sensor).trigger
+        assert (trigger.with_records, trigger.finished) == (False, [])
+        records = new_sensor(["1", "2"], deferrable=True).execute_complete({}, {"outcome": "finished", "records": []})
+        assert [record["submission_id"] for record in records] == ["1", "2"]
+
+    @pytest.mark.parametrize("event", [None, {}, "finished", {"outcome": "else"}, {"outcome": "finished"}, [1]])
+    def test_an_unknown_event_is_told(self, event: Any) -> None:
+        with pytest.raises(AirflowException, match="unknown form"):
+            new_sensor(deferrable=True).execute_complete({}, event)
+
+    def test_an_event_of_failure_fails(self) -> None:
+        with pytest.raises(AirflowFailException, match="1 REJECTED"):
+            new_sensor().execute_complete({}, {"outcome": "failed", "message": "1 REJECTED"})
+
+    def test_an_event_of_timeout_is_a_sensor_timeout(self) -> None:
+        with pytest.raises(AirflowSensorTimeout, match="1 is open"):
+            new_sensor().execute_complete({}, {"outcome": "timeout", "message": "1 is open"})
+
+    def test_a_deferral_that_airflow_ended_is_a_sensor_timeout(self) -> None:
+        with pytest.raises(AirflowSensorTimeout):
+            new_sensor().resume_execution("__fail__", {"error": DEFERRAL_TIMEOUT}, {})

@@ -1,0 +1,272 @@
+"""The delivery trigger: one event, few requests, no socket left, whatever the server and the triggerer do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from typing import Any, NamedTuple
+
+import pytest
+from airflow.triggers.base import BaseTrigger
+
+from airflow_provider_rtisms.sandbox import Fault, Sandbox
+from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
+from tests.hostile import answer, details, hang, until
+from tests.unit.conftest import Serve
+
+pytestmark = pytest.mark.usefixtures("quick_retries")
+
+Payload = dict[str, Any]
+
+
+class Pause(NamedTuple):
+    """
+    Seconds in which an event loop was held up.
+
+    :param wall: by whatever the machine was busy with.
+    :param own: by work on the loop itself: its thread's CPU time, which a busy machine does not lengthen.
+    """
+
+    wall: float
+    own: float
+
+
+def new_trigger(*submission_ids: str, **arguments: Any) -> RtiSmsDeliveryTrigger:
+    now = time.time()
+    return RtiSmsDeliveryTrigger(
+        **{
+            "rtisms_conn_id": "rtisms_default",
+            "submission_ids": submission_ids,
+            "poke_interval": 0.1,
+            "deadline": now + 30,
+            "missing_until": now,
+            "fail_on": ("REJECTED", "EXPIRED"),
+            **arguments,
+        }
+    )
+
+
+async def fire(trigger: BaseTrigger) -> Payload:
+    """Run a trigger to its only event."""
+    (event,) = [event async for event in trigger.run()]
+    return event.payload
+
+
+class TestEvents:
+    def test_brings_the_records_in_order(self, rtisms_sandbox: Sandbox) -> None:
+        later = rtisms_sandbox.add_submission("DELIVERED", pending_for=0.2, sent_for=0.2)
+        done = rtisms_sandbox.add_submission("UNDELIVERED", pending_for=0, sent_for=0)
+        payload = asyncio.run(fire(new_trigger(later, done)))
+        assert payload["outcome"] == "finished"
+        assert [(record["submission_id"], record["status"]) for record in payload["records"]] == [
+            (later, "DELIVERED"),
+            (done, "UNDELIVERED"),
+        ]
+        assert json.loads(json.dumps(payload)) == payload
+        asked = rtisms_sandbox.state().requests_by_id
+        assert asked[done] == 1
+        assert asked[later] > 1
+
+    def test_large_waits_keep_records_out_of_the_event(self, rtisms_sandbox: Sandbox) -> None:
+        done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
+        payload = asyncio.run(fire(new_trigger(done, with_records=False)))
+        assert payload == {"outcome": "finished", "records": []}
+
+    def test_what_was_finished_before_is_not_asked_for(self, rtisms_sandbox: Sandbox) -> None:
+        done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
+        before = asyncio.run(fire(new_trigger(done)))["records"]
+        rtisms_sandbox.reset()
+        payload = asyncio.run(fire(new_trigger(done, finished=before)))
+        assert payload["records"] == before
+        assert not rtisms_sandbox.state().requests_by_id
+
+    def test_a_failed_submission_is_named(self, rtisms_sandbox: Sandbox) -> None:
+        bad = rtisms_sandbox.add_submission("REJECTED", pending_for=0.1, sent_for=0)
+        waiting = rtisms_sandbox.add_submission("SENT")
+        payload = asyncio.run(fire(new_trigger(waiting, bad)))
+        assert payload["outcome"] == "failed"
+        assert f"{bad} REJECTED" in payload["message"]
+
+    @pytest.mark.parametrize("deadline_in", [0.5, -1.0])
+    def test_the_deadline_names_what_is_open(self, rtisms_sandbox: Sandbox, deadline_in: float) -> None:
+        waiting = rtisms_sandbox.add_submission("SENT")
+        payload = asyncio.run(fire(new_trigger(waiting, deadline=time.time() + deadline_in)))
+        assert payload["outcome"] == "timeout"
+        assert waiting in payload["message"]
+
+    def test_the_deadline_ends_a_request_that_hangs(self, serve_default: Serve) -> None:
+        server = serve_default(hang)
+
+        async def main() -> Payload:
+            payload = await fire(new_trigger("1", deadline=time.time() + 0.5))
+            await until(lambda: server.connections_open == 0)
+            return payload
+
+        assert asyncio.run(main())["outcome"] == "timeout"
+
+    def test_a_wrong_connection_fails_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps({"conn_type": "rtisms", "login": "me"}))
+        payload = asyncio.run(fire(new_trigger("1")))
+        assert payload["outcome"] == "failed"
+        assert "client_secret" in payload["message"]
+
+
+class TestTrouble:
+    def test_a_spell_of_503_is_ridden_out(self, serve_default: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+        server = serve_default(*[answer(status=503)] * 12, details())
+        assert asyncio.run(fire(new_trigger("1")))["outcome"] == "finished"
+        assert len(server.calls) == 13
+
+    def test_an_outage_of_auth_is_ridden_out(self, serve_default: Serve) -> None:
+        server = serve_default(details(), auth=[*[answer(status=503)] * 12, answer({"access_token": "t"})])
+        assert asyncio.run(fire(new_trigger("1")))["outcome"] == "finished"
+        assert len(server.grants) == 13
+
+    def test_an_outage_of_the_network_is_ridden_out(self, rtisms_sandbox: Sandbox) -> None:
+        rtisms_sandbox.set_faults(Fault("outage", times=12))
+        done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
+        assert asyncio.run(fire(new_trigger(done)))["outcome"] == "finished"
+
+    def test_the_last_trouble_is_told_when_time_is_up(self, serve_default: Serve) -> None:
+        serve_default(answer(status=503))
+        payload = asyncio.run(fire(new_trigger("1", deadline=time.time() + 0.7)))
+        assert payload["outcome"] == "timeout"
+        assert "HTTP 503" in payload["message"]
+
+    def test_an_unknown_id_may_turn_up_within_the_grace(self, serve_default: Serve) -> None:
+        serve_default(*[answer(status=404)] * 3, details())
+        payload = asyncio.run(fire(new_trigger("1", missing_until=time.time() + 20)))
+        assert payload["outcome"] == "finished"
+
+    def test_an_unknown_id_fails_it_after_the_grace(self, serve_default: Serve) -> None:
+        server = serve_default(answer(status=404))
+        payload = asyncio.run(fire(new_trigger("77", missing_until=time.time() + 0.3)))
+        assert payload["outcome"] == "failed"
+        assert "77" in payload["message"]
+        assert "404" in payload["message"]
+        assert len(server.calls) > 1
+
+    @pytest.mark.parametrize("status", [400, 403, 405])
+    def test_a_refusal_fails_it_at_once(self, serve_default: Serve, status: int) -> None:
+        server = serve_default(answer(status=status))
+        payload = asyncio.run(fire(new_trigger("1")))
+        assert payload["outcome"] == "failed"
+        assert f"HTTP {status}" in payload["message"]
+        assert len(server.calls) == 1
+
+    def test_a_revoked_token_is_replaced(self, rtisms_sandbox: Sandbox) -> None:
+        waiting = rtisms_sandbox.add_submission(pending_for=0.3, sent_for=0.3)
+
+        async def main() -> Payload:
+            firing = asyncio.ensure_future(fire(new_trigger(waiting)))
+            await until(lambda: bool(rtisms_sandbox.state().requests_by_id))
+            rtisms_sandbox.revoke_tokens()
+            return await firing
+
+        assert asyncio.run(main())["outcome"] == "finished"
+        assert rtisms_sandbox.state().tokens_issued == 2
+
+    def test_a_rotated_secret_is_read_from_the_connection(
+        self, rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        waiting = rtisms_sandbox.add_submission(pending_for=0.5, sent_for=0.3)
+
+        async def main() -> Payload:
+            firing = asyncio.ensure_future(fire(new_trigger(waiting)))
+            await until(lambda: bool(rtisms_sandbox.state().requests_by_id))
+            rtisms_sandbox.rotate_secret("another-secret")
+            monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", rtisms_sandbox.connection_json())
+            rtisms_sandbox.revoke_tokens()
+            return await firing
+
+        assert asyncio.run(main())["outcome"] == "finished"
+
+    def test_a_rotated_secret_that_no_one_stored_fails_it(self, rtisms_sandbox: Sandbox) -> None:
+        waiting = rtisms_sandbox.add_submission("SENT")
+        rtisms_sandbox.rotate_secret("another-secret")
+        payload = asyncio.run(fire(new_trigger(waiting)))
+        assert payload["outcome"] == "failed"
+        assert "Password" in payload["message"]
+        assert rtisms_sandbox.state().requests == {"POST auth": 1}
+
+
+class TestSerialization:
+    def test_round_trip(self) -> None:
+        trigger = new_trigger("1", "2", finished=[{"submission_id": "1"}], with_records=False)
+        path, arguments = trigger.serialize()
+        assert path == "airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger"
+        assert RtiSmsDeliveryTrigger(**json.loads(json.dumps(arguments))).serialize() == (path, arguments)
+
+    def test_holds_every_argument(self) -> None:
+        """An argument that serialize leaves out is lost on the way to the triggerer."""
+        code = RtiSmsDeliveryTrigger.__init__.__code__
+        names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+        assert set(new_trigger("1").serialize()[1]) == set(names)
+
+    def test_holds_no_secret(self, rtisms_sandbox: Sandbox) -> None:
+        done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
+        trigger = new_trigger(done)
+        asyncio.run(fire(trigger))
+        assert rtisms_sandbox.client_secret not in json.dumps(trigger.serialize()) + repr(vars(trigger))
+
+
+class TestOneProcess:
+    def test_a_cancelled_wait_closes_its_sockets(self, serve_default: Serve) -> None:
+        server = serve_default(hang)
+
+        async def main() -> set[Any]:
+            firing = asyncio.ensure_future(fire(new_trigger("1", "2", "3")))
+            await until(lambda: server.connections_open == 3)
+            firing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await firing
+            await until(lambda: server.connections_open == 0)
+            return asyncio.all_tasks() - {asyncio.current_task()}
+
+        assert asyncio.run(main()) == set()
+
+    def test_many_waits_share_a_token_and_some_sockets(self, serve_default: Serve) -> None:
+        """300 waits of 3 submissions; the server sees the sockets, a ticker feels how long the loop is held up."""
+        server = serve_default(*[details("PENDING")] * 1500, details())
+
+        async def main() -> tuple[list[Payload], Pause]:
+            ticker = asyncio.ensure_future(_longest_pause())
+            triggers = [
+                new_trigger(f"1{number}", f"2{number}", f"3{number}", poke_interval=0.5) for number in range(300)
+            ]
+            payloads = await asyncio.gather(*map(fire, triggers))
+            await until(lambda: server.connections_open == 0)
+            ticker.cancel()
+            return payloads, await ticker
+
+        payloads, pause = asyncio.run(main())
+        assert [payload["outcome"] for payload in payloads] == ["finished"] * 300
+        assert len(server.grants) == 1
+        assert server.connections_peak <= 40
+        print(f"at most: {pause}, {server.connections_peak} sockets")
+        assert pause.own < 0.5
+        assert pause.wall < 5
+
+    def test_nothing_is_told_at_debug(self, rtisms_sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.DEBUG)
+        rtisms_sandbox.set_faults(Fault("error", statuses=(401,), times=1, path="sms"))
+        done = rtisms_sandbox.add_submission(pending_for=0.1, sent_for=0)
+        asyncio.run(fire(new_trigger(done)))
+        assert done in caplog.text
+        assert rtisms_sandbox.client_secret not in caplog.text
+        assert "Bearer" not in caplog.text
+
+
+async def _longest_pause() -> Pause:
+    """Tick until cancelled; return the longest times in which the loop came round to nothing."""
+    wall = own = 0.0
+    try:
+        while True:
+            before = time.perf_counter(), time.thread_time()
+            await asyncio.sleep(0.01)
+            wall = max(wall, time.perf_counter() - before[0] - 0.01)
+            own = max(own, time.thread_time() - before[1])
+    except asyncio.CancelledError:
+        return Pause(wall, own)
