@@ -140,7 +140,7 @@ class RtiSmsSendOperator(BaseOperator):
 
         :param event: of :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
         """
-        finished = read_event(event)
+        finished = read_event(event, "records")
         records = finished["records"]
         submission_ids = finished.get("submission_ids") or [record["submission_id"] for record in records]
         return self._polling(submission_ids).complete(records)

@@ -82,4 +82,4 @@ class RtiSmsBalanceSensor(DeferrableSensor):
 
         :param event: of :class:`~airflow_provider_rtisms.triggers.balance.RtiSmsBalanceTrigger`.
         """
-        return str(read_event(event)["balance"])
+        return str(read_event(event, "balance")["balance"])

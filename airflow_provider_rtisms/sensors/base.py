@@ -80,17 +80,18 @@ def trigger_deadline(started: float, timeout: float) -> float:
     return started + timeout - min(5.0, timeout / 10)
 
 
-def read_event(event: Any) -> dict[str, Any]:
+def read_event(event: Any, brings: str) -> dict[str, Any]:
     """
     Return the event of a trigger that found what it waited for.
 
     :param event: of a trigger of this package.
+    :param brings: the key without which the event says nothing, such as ``records``.
     :raises AirflowFailException: the wait failed.
     :raises AirflowSensorTimeout: its time was up.
     :raises AirflowException: the event is of an unknown form.
     """
     match event:
-        case {"outcome": "finished"}:
+        case {"outcome": "finished", **found} if brings in found:
             return dict(event)
         case {"outcome": "failed", "message": str(message)}:
             raise AirflowFailException(message)

@@ -85,7 +85,7 @@ class RtiSmsDeliverySensor(DeferrableSensor):
 
         :param event: of :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
         """
-        return self._begin(context).complete(read_event(event)["records"])
+        return self._begin(context).complete(read_event(event, "records")["records"])
 
     def deferral(self, context: Context) -> dict[str, Any]:
         """Hand what is open to the trigger."""

@@ -16,7 +16,8 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_rtisms.sandbox import Sandbox
-from airflow_provider_rtisms.sensors.rtisms import DEFERRAL_TIMEOUT, RtiSmsDeliverySensor
+from airflow_provider_rtisms.sensors.base import DEFERRAL_TIMEOUT
+from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 from tests.hostile import answer, details, hang
 from tests.unit.conftest import Serve
@@ -183,7 +184,7 @@ class TestDeferral:
     def test_a_large_wait_fetches_its_records_at_the_end(
         self, serve_default: Serve, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("airflow_provider_rtisms.sensors.rtisms.MAX_RECORDS_IN_DATABASE", 1)
+        monkeypatch.setattr("airflow_provider_rtisms.sensors.polling.MAX_RECORDS_IN_DATABASE", 1)
         serve_default(details("SENT"), details("SENT"), details())
         sensor = new_sensor(["1", "2"], deferrable=True)
         trigger = defer(sensor).trigger
