@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -39,34 +40,55 @@ def airflow(sandbox: SandboxProcess) -> Iterator[AirflowDeployment]:
         yield airflow
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def connection(airflow: AirflowDeployment, sandbox: SandboxProcess) -> str:
-    """The Connection, stored without a look at the form."""
-    host, port = sandbox.url.rsplit(":", 1)
-    fields = {"host": host, "port": int(port), "login": sandbox.client_id, "password": SECRET, "schema": "http"}
-    stored = airflow.call(
-        "POST", "connections", json={"connection_id": CONN_ID, "conn_type": "rtisms", "extra": "{}", **fields}
-    )
-    return str(stored["connection_id"])
+    """The default Connection, stored without a look at the form."""
+    store_connection(airflow, sandbox, password=SECRET)
+    return CONN_ID
+
+
+@pytest.fixture
+def no_connection(airflow: AirflowDeployment) -> None:
+    change_connections(airflow, action="delete", entities=[CONN_ID], action_on_non_existence="skip")
+
+
+def store_connection(airflow: AirflowDeployment, sandbox: SandboxProcess, *, password: str) -> None:
+    host, port = sandbox.url.removeprefix("http://").split(":")
+    connection = {
+        "connection_id": CONN_ID,
+        "conn_type": "rtisms",
+        "schema": "http",
+        "host": host,
+        "port": int(port),
+        "login": sandbox.client_id,
+        "password": password,
+    }
+    change_connections(airflow, action="create", entities=[connection], action_on_existence="overwrite")
+
+
+def change_connections(airflow: AirflowDeployment, *, action: str, **change: Any) -> None:
+    answer = airflow.call("PATCH", "connections", json={"actions": [{"action": action, **change}]})
+    assert not answer[action]["errors"], answer
 
 
 def fold_out(form: Locator, heading: str) -> None:
     form.get_by_role("button", name=heading, exact=True).click()
 
 
-def row_of(page: Page, airflow: AirflowDeployment, connection_id: str) -> Locator:
+def default_row(page: Page, airflow: AirflowDeployment) -> Locator:
     page.goto(f"{airflow.url}/connections")
-    return page.get_by_role("row").filter(has=page.get_by_role("cell", name=connection_id, exact=True))
+    return page.get_by_role("row").filter(has=page.get_by_role("cell", name=CONN_ID, exact=True))
 
 
+@pytest.mark.usefixtures("no_connection")
 def test_a_connection_is_added_tested_and_edited(
     page: Page, airflow: AirflowDeployment, sandbox: SandboxProcess, take_picture: TakePicture
 ) -> None:
-    page.set_viewport_size({"width": 1280, "height": 1180})
+    page.set_viewport_size({"width": 1280, "height": 1400})
     page.goto(f"{airflow.url}/connections")
     page.get_by_role("button", name="Add Connection").click()
     form = page.get_by_role("dialog")
-    form.get_by_label("Connection ID").fill("rtisms_new")
+    form.get_by_label("Connection ID").fill(CONN_ID)
     form.get_by_label("Connection Type").fill("RealTime")
     page.keyboard.press("Enter")
 
@@ -93,7 +115,7 @@ def test_a_connection_is_added_tested_and_edited(
     form.get_by_role("button", name="Save").click()
     expect(form).to_be_hidden()
 
-    row = row_of(page, airflow, "rtisms_new")
+    row = default_row(page, airflow)
     row.get_by_role("button", name="Test Connection").click()
     answer = page.get_by_role("status").filter(has_text="Test Connection Successful")
     expect(answer).to_contain_text("the balance is 457.00")
@@ -111,7 +133,7 @@ def test_a_connection_is_added_tested_and_edited(
 
 def test_editing_keeps_what_the_form_hides(page: Page, airflow: AirflowDeployment, connection: str) -> None:
     """The scheme that came by another way, and the masked secret: the test that follows would fail without it."""
-    row = row_of(page, airflow, connection)
+    row = default_row(page, airflow)
     row.get_by_role("button", name="Edit Connection").click()
     form = page.get_by_role("dialog")
     form.get_by_label("Description").fill("A look at the form")
@@ -121,36 +143,21 @@ def test_editing_keeps_what_the_form_hides(page: Page, airflow: AirflowDeploymen
     stored = airflow.call("GET", f"connections/{connection}")
     assert stored["description"] == "A look at the form"
     assert stored["schema"] == "http"
-    row_of(page, airflow, connection).get_by_role("button", name="Test Connection").click()
+    default_row(page, airflow).get_by_role("button", name="Test Connection").click()
     expect(page.get_by_role("status").filter(has_text="the balance is 457.00")).to_be_visible()
 
 
-def test_wrong_credentials_are_told_apart(
-    page: Page, airflow: AirflowDeployment, connection: str, sandbox: SandboxProcess
-) -> None:
-    """"Test connection" says what is wrong, and what to do."""
-    airflow.call(
-        "PATCH",
-        f"connections/{connection}",
-        params={"update_mask": "password"},
-        json={"connection_id": connection, "conn_type": "rtisms", "password": "not-the-secret"},
-    )
-    try:
-        row_of(page, airflow, connection).get_by_role("button", name="Test Connection").click()
-        answer = page.get_by_role("status").filter(has_text="Test Connection Failed")
-        expect(answer).to_contain_text("401")
-        assert "not-the-secret" not in page.content()
-    finally:
-        airflow.call(
-            "PATCH",
-            f"connections/{connection}",
-            params={"update_mask": "password"},
-            json={"connection_id": connection, "conn_type": "rtisms", "password": SECRET},
-        )
+def test_wrong_credentials_are_told_apart(page: Page, airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+    store_connection(airflow, sandbox, password="not-the-secret")
+    default_row(page, airflow).get_by_role("button", name="Test Connection").click()
+    answer = page.get_by_role("status").filter(has_text="Test Connection Failed")
+    expect(answer).to_contain_text("401")
+    assert "not-the-secret" not in page.content()
 
 
+@pytest.mark.usefixtures("connection")
 def test_a_wait_defers_and_the_details_follow(
-    page: Page, airflow: AirflowDeployment, connection: str, sandbox: SandboxProcess, take_picture: TakePicture
+    page: Page, airflow: AirflowDeployment, sandbox: SandboxProcess, take_picture: TakePicture
 ) -> None:
     page.set_viewport_size({"width": 1440, "height": 600})
     submission_ids = [sandbox.add_submission("PENDING") for _ in range(3)]
@@ -166,7 +173,7 @@ def test_a_wait_defers_and_the_details_follow(
     expect(page.get_by_text("3 of 3 submissions are final", exact=True)).to_be_visible()
     take_picture(page, "delivered")
 
-    page.set_viewport_size({"width": 1440, "height": 720})
+    page.set_viewport_size({"width": 1440, "height": 740})
     page.goto(f"{url_of(run)}/tasks/get_details/mapped/0/xcom")
     page.get_by_role("button", name="Expand all").click()
     expect(page.get_by_text("operator_name")).to_be_visible()
