@@ -162,7 +162,7 @@ def test_a_wait_defers_and_the_details_follow(
     page.set_viewport_size({"width": 1440, "height": 600})
     submission_ids = [sandbox.add_submission("PENDING") for _ in range(3)]
     run = airflow.trigger(EXAMPLE.stem, params={"submission_ids": submission_ids})
-    for task in run.changes(timeout=120):
+    for task in run.changes(timeout=300):
         if task["state"] == "deferred":
             look_at_the_wait(page, run, take_picture)
             for submission_id in submission_ids:
