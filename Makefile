@@ -41,6 +41,15 @@ test-bare: env-bare  ## the tests of api/ and sandbox/ where Airflow is not inst
 test-airflow-%: env-airflow-%  ## all tests on one Airflow minor, e.g. make test-airflow-3.1
 	$(BUILD)/airflow-$*/bin/python -m pytest
 
+.PHONY: test-ui
+test-ui: env-airflow-3.3 env-airflow-2.11  ## Airflow's pages in chromium; make test does it too, where that is installed
+	$(LATEST)/python -m pytest tests/system/ui $(UI_OPTIONS)
+	$(BUILD)/airflow-2.11/bin/python -m pytest tests/system/ui $(UI_OPTIONS)
+
+.PHONY: screenshots
+screenshots: UI_OPTIONS := --screenshots docs/images
+screenshots: test-ui  ## renew the pictures in docs/images/
+
 .PHONY: lint
 lint: env-airflow-3.3  ## ruff and mypy
 	$(LATEST)/ruff check .

@@ -13,51 +13,62 @@ from typing import Any
 CONN_FIELDS: dict[str, dict[str, Any]] = {
     "timeout": {
         "label": "Timeout (seconds)",
-        "description": "For one HTTP exchange, from connect to the last byte. Default 30.",
-        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0},
+        "description": "Longest time for one HTTP exchange, from connecting to the last byte. Empty: 30.",
+        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 3600},
     },
     "max_attempts": {
-        "label": "Tries per call",
-        "description": "How often one call is tried on transient errors, the first try included. Default 5.",
-        "schema": {"type": ["integer", "null"], "minimum": 1},
+        "label": "Attempts per call",
+        "description": "How often a call is tried while the API is busy or out of reach, the first time included. "
+        "Empty: 5.",
+        "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 100},
     },
     "max_concurrency": {
-        "label": "Requests at once",
-        "description": "Most requests under way at once in bulk fetches and waits. Default 32.",
-        "schema": {"type": ["integer", "null"], "minimum": 1},
+        "label": "Concurrent requests",
+        "description": "Most requests under way at once in bulk fetches and waits. Empty: 32.",
+        "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 1000},
     },
     "requests_per_second": {
         "label": "Requests per second",
         "description": "Most requests per second in bulk fetches and waits. Empty: no limit.",
-        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0},
+        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 100_000},
     },
     "proxy": {
-        "label": "Proxy",
-        "description": "URL of an HTTP proxy, such as http://proxy.example:3128. Empty: HTTPS_PROXY decides.",
+        "label": "Proxy URL",
+        "description": "HTTP proxy on the way to the API, such as http://proxy.example:3128. Empty: what HTTPS_PROXY "
+        "names, if anything. A password in it can be read here.",
         "schema": {"type": ["string", "null"]},
     },
     "ca_bundle": {
         "label": "CA bundle",
-        "description": "Path on the workers and triggerers of a PEM file to verify the server with.",
+        "description": "Path of a PEM file with the authorities to trust, on every worker, triggerer and API server. "
+        "Empty: the usual ones.",
         "schema": {"type": ["string", "null"]},
     },
     "allow_http": {
         "label": "Allow plain http",
-        "description": "Send the client secret unencrypted to a host that is not loopback. For test networks only.",
+        "description": "Accept a Base URL with http:// that leaves this machine. The client secret then travels "
+        "unencrypted: for test networks only.",
         "schema": {"type": ["boolean", "null"]},
     },
 }
 
+#: Schema is hidden since Base URL says it. Port stays: "Test Connection" of Airflow 3.3 answers "Bad Request" for a
+#: Connection stored without one (the page sends 0 for null, and the server compares them). On 3.2 and later the JSON
+#: of the extras is shown whatever stands here.
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {
-    "hidden-fields": ["extra"],
-    "relabeling": {"login": "Client ID", "password": "Client secret", "host": "Base URL", "schema": "Scheme"},
+    "hidden-fields": ["schema", "extra"],
+    "relabeling": {"login": "Client ID", "password": "Client secret", "host": "Base URL"},
     "placeholders": {
-        "host": "https://www.rti-sms.com",
-        "schema": "https",
-        "port": "443",
+        "host": "https://www.rti-sms.com (if left empty)",
+        "login": "Your account's client_id for the SMS API",
+        "password": "The client_secret that belongs to it",
+        "port": "443 (Test Connection in Airflow 3.3 needs it)",
         "timeout": "30",
         "max_attempts": "5",
         "max_concurrency": "32",
+        "requests_per_second": "no limit",
+        "proxy": "http://proxy.example:3128",
+        "ca_bundle": "/path/to/ca.pem",
     },
 }
 

@@ -1,0 +1,110 @@
+"""The form of the Connection, as each Airflow version learns it: every one tells what ``get_provider_info`` says."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from importlib.resources import files
+from importlib.util import find_spec
+from typing import Any
+
+import jsonschema
+import pytest
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
+
+from airflow_provider_rtisms.api.errors import RtiSmsConfigError
+from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR, get_provider_info
+
+STANDARD_FIELDS = {"description", "host", "login", "password", "port", "schema"}
+
+
+@pytest.fixture
+def form() -> Iterator[Any]:
+    """What the connection page gets: ``{"extras": {name: (label, help)}, "hidden": {...}, "labels": {...}, ...}``."""
+    if AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS and find_spec("flask_appbuilder") is None:
+        pytest.skip("Airflow 3.0 shows no provider's fields where flask-appbuilder is not installed")
+    before = dict(sys.modules)
+    yield form_of_airflow_3() if AIRFLOW_V_3_0_PLUS else form_of_airflow_2()
+    for name in sys.modules.keys() - before.keys():  # Airflow 3 puts stand-ins for flask's forms there
+        if name.partition(".")[0] in ("wtforms", "flask_babel", "flask_appbuilder"):
+            del sys.modules[name]
+
+
+def form_of_airflow_3() -> dict[str, Any]:
+    from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+
+    [ours] = [meta for meta in HookMetaService.hook_meta_data() if meta.connection_type == "rtisms"]
+    assert ours.standard_fields is not None
+    told = ours.standard_fields.model_dump()
+    told["schema"] = told.pop("url_schema")
+    standard = {name: field for name, field in told.items() if field}
+    assert ours.extra_fields is not None
+    return {
+        "extras": {
+            name: (field["schema"]["title"], field["description"]) for name, field in dict(ours.extra_fields).items()
+        },
+        "hidden": {name for name, field in standard.items() if field["hidden"]},
+        "labels": {name: field["title"] for name, field in standard.items() if field["title"]},
+        "placeholders": {name: field["placeholder"] for name, field in standard.items() if field["placeholder"]},
+    }
+
+
+def form_of_airflow_2() -> dict[str, Any]:
+    from airflow.providers_manager import ProvidersManager
+
+    manager = ProvidersManager()
+    widgets = {
+        widget.field_name: widget.field
+        for key, widget in manager.connection_form_widgets.items()
+        if key.startswith("extra__rtisms__")
+    }
+    behaviour = manager.field_behaviours["rtisms"]
+    return {
+        "extras": {name: (field.args[0], field.kwargs["description"]) for name, field in widgets.items()},
+        "hidden": set(behaviour["hidden_fields"]) & STANDARD_FIELDS,
+        "labels": behaviour["relabeling"],
+        "placeholders": {name: text for name, text in behaviour["placeholders"].items() if name in STANDARD_FIELDS},
+    }
+
+
+def test_the_form_is_the_one_that_is_defined(form: dict[str, Any]) -> None:
+    assert list(form["extras"].items()) == [
+        (name, (field["label"], field["description"])) for name, field in CONN_FIELDS.items()
+    ]
+    assert form["hidden"] == set(UI_FIELD_BEHAVIOUR["hidden-fields"]) - {"extra"}
+    assert form["labels"] == UI_FIELD_BEHAVIOUR["relabeling"]
+    placeholders = UI_FIELD_BEHAVIOUR["placeholders"]
+    assert form["placeholders"] == {name: placeholders[name] for name in STANDARD_FIELDS & placeholders.keys()}
+
+
+def test_placeholders_belong_to_fields_that_exist() -> None:
+    assert UI_FIELD_BEHAVIOUR["placeholders"].keys() <= STANDARD_FIELDS | CONN_FIELDS.keys()
+
+
+def test_the_provider_info_is_valid() -> None:
+    schema = json.loads((files("airflow") / "provider_info.schema.json").read_text())
+    jsonschema.validate(get_provider_info(), schema)
+
+
+def test_every_extra_is_a_setting() -> None:
+    assert CONN_FIELDS.keys() <= ApiSettings.__dataclass_fields__.keys()
+
+
+@pytest.mark.parametrize("name", [name for name, field in CONN_FIELDS.items() if "maximum" in field["schema"]])
+def test_the_form_takes_what_the_settings_take(name: str) -> None:
+    bounds = CONN_FIELDS[name]["schema"]
+    ApiSettings(client_id="id", client_secret="secret", **{name: bounds["maximum"]})
+    ApiSettings(client_id="id", client_secret="secret", **{name: bounds.get("minimum", 1)})
+    for beyond in (bounds["maximum"] + 1, bounds["minimum"] - 1 if "minimum" in bounds else bounds["exclusiveMinimum"]):
+        with pytest.raises(RtiSmsConfigError, match=name):
+            ApiSettings(client_id="id", client_secret="secret", **{name: beyond})
+
+
+@pytest.mark.parametrize("name", CONN_FIELDS)
+def test_an_empty_field_means_the_default(name: str) -> None:
+    """Airflow 3 stores null for the fields that nobody filled, Airflow 2.11 leaves them out or empty."""
+    default = ApiSettings(client_id="id", client_secret="secret")
+    for empty in (None, ""):
+        assert ApiSettings(client_id="id", client_secret="secret", **{name: empty}) == default
