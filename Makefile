@@ -58,7 +58,7 @@ test-wheel-%: dist
 
 .PHONY: docs
 docs: env-airflow-3.3  ## build docs/ into .build/docs, warnings as errors
-	@$(LATEST)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs $(BUILD)/docs
+	@$(LATEST)/python -m sphinx --builder html --fresh-env --fail-on-warning --keep-going --quiet docs $(BUILD)/docs
 	@echo "The documentation: $(BUILD)/docs/index.html"
 
 .PHONY: dist
