@@ -1,8 +1,8 @@
 """
 Every code block of the README and of the pages in docs/, executed.
 
-The HTML comment above a block names its test. A block of plain ``text`` needs none; one that is named ``output`` is what
-the script before it prints.
+The HTML comment above a block names its test. A block of plain ``text`` needs none; one that is named ``output`` is
+what the script before it prints.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import venv
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +208,7 @@ def test_scripts_print_what_the_page_says(block: Block, rtisms_sandbox: Sandbox,
 
 
 def test_every_output_follows_a_script() -> None:
-    for before, block in zip(BLOCKS, BLOCKS[1:], strict=False):
+    for before, block in pairwise(BLOCKS):
         assert block.test != "output" or before.test in ("script", "sandbox-script"), block.place
 
 
