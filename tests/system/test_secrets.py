@@ -35,8 +35,8 @@ WRONG_SECRET = "wr0ng+secret/of=the&tést%"
 RECIPIENT = "+56912345678"
 TEXT = "Your code is 481516, señora"
 FAULTS = [
-    Fault("error", statuses=(503, 429), times=2, path="sms"),
-    Fault("reset", times=1, path="sms"),
+    Fault("error", statuses=(503, 429), times=2, path="sms", method="GET"),
+    Fault("reset", times=1, path="sms", method="GET"),
     Fault("cut_off", times=1, path="auth"),
 ]
 DEBUG = {"AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG", "AIRFLOW__LOGGING__FAB_LOGGING_LEVEL": "DEBUG"}
@@ -162,6 +162,8 @@ def assert_evidence_is_whole(places: Mapping[str, str], sandbox: Sandbox) -> Non
     assert "Entel Pcs" in places["table xcom"]
     assert "4193366853543393" in places["table rendered_task_instance_fields"]
     assert sandbox.state().answered(503) == 1
+    assert "hidden: " in places["table rendered_task_instance_fields"]
+    assert [message.text for message in sandbox.state().messages] == [TEXT] * 3  # two tasks, and one's notifier
 
 
 def airflow(home: Path, *arguments: str, env: Mapping[str, str]) -> str:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "airflow_provider_rtisms"
+#: The sandbox's works, which nobody uses but itself.
+INTERNAL = {f"{PACKAGE}.sandbox.{name}" for name in ("charsets", "server", "service", "sockets", "submissions")}
 
 
 def test_the_reference_has_every_module() -> None:
@@ -16,4 +18,5 @@ def test_the_reference_has_every_module() -> None:
         for path in sorted((ROOT / PACKAGE).rglob("*.py"))
         if not path.stem.startswith("__")
     ]
-    assert [module for module in modules if f".. automodule:: {module}\n" not in pages] == []
+    missing = {module for module in modules if f".. automodule:: {module}\n" not in pages}
+    assert missing == INTERNAL
