@@ -29,7 +29,7 @@ demo: env-airflow-3.3  ## wait for deliveries in real Airflow, against the sandb
 	@$(LATEST)/python -m scripts.demo --output $(BUILD)/demo
 
 .PHONY: test
-test: lint test-bare test-airflow-3.3 test-airflow-2.11  ## everything that CI runs
+test: lint docs test-bare test-airflow-3.3 test-airflow-2.11 test-wheel  ## everything that CI runs
 
 .PHONY: test-matrix
 test-matrix: test-bare $(MINORS:%=test-airflow-%)  ## the tests on every supported Airflow minor
@@ -49,6 +49,33 @@ test-ui: env-airflow-3.3 env-airflow-2.11  ## Airflow's pages in chromium; make 
 .PHONY: screenshots
 screenshots: UI_OPTIONS := --screenshots docs/images
 screenshots: test-ui  ## renew the pictures in docs/images/
+
+.PHONY: test-wheel
+test-wheel: test-wheel-3.3 test-wheel-2.11  ## the built wheel alone, beside Airflow
+
+# Airflow lists the provider, and knows its connection type, from what users install.
+test-wheel-%: dist
+	@echo "Installing the wheel beside Airflow $* ..."
+	@$(UV) venv --quiet --clear --no-project --python '$(PYTHON)' $(BUILD)/wheel-$*
+	@$(UV) pip install --quiet --compile-bytecode --python $(BUILD)/wheel-$* \
+		--constraints constraints/airflow-$*.txt --requirements constraints/airflow-$*.in dist/*.whl
+	@AIRFLOW_HOME=$$(mktemp -d); export AIRFLOW_HOME PYTHONWARNINGS=ignore; trap 'rm -rf "$$AIRFLOW_HOME"' EXIT; \
+		airflow() { $(BUILD)/wheel-$*/bin/python -P -m airflow "$$@"; }; \
+		airflow providers list | grep '^airflow-provider-rtisms '; \
+		airflow providers get airflow-provider-rtisms | grep '^airflow-provider-rtisms '; \
+		airflow providers hooks | grep '^rtisms .*rtisms_conn_id'
+
+.PHONY: docs
+docs: env-airflow-3.3  ## build docs/ into .build/docs, warnings as errors
+	@$(LATEST)/python -m sphinx --builder html --fresh-env --fail-on-warning --keep-going --quiet docs $(BUILD)/docs
+	@echo "The documentation: $(BUILD)/docs/index.html"
+
+.PHONY: dist
+dist: env-airflow-3.3  ## build and check wheel and sdist, in dist/
+	@rm -rf dist
+	@$(UV) build --quiet --build-constraints constraints/airflow-3.3.txt --python $(LATEST)/python --out-dir dist
+	@rm -f dist/.gitignore
+	@$(LATEST)/twine check --strict dist/*
 
 .PHONY: lint
 lint: env-airflow-3.3  ## ruff and mypy
@@ -86,8 +113,10 @@ define build_environment
 	@touch $@
 endef
 
+GROUPS = --group dev
+$(LATEST:%/bin=%)/.ready constraints-3.3: GROUPS += --group docs --group release
 $(BUILD)/airflow-%/.ready: pyproject.toml constraints/airflow-%.txt | $(UV)
-	$(call build_environment,constraints/airflow-$*.txt,--group dev --editable '.[parquet]')
+	$(call build_environment,constraints/airflow-$*.txt,$(GROUPS) --editable '.[parquet]')
 
 $(BUILD)/bare/.ready: pyproject.toml constraints/airflow-3.3.txt constraints/without-airflow.txt | $(UV)
 	$(call build_environment,constraints/airflow-3.3.txt,--excludes constraints/without-airflow.txt --group test --editable .)
@@ -95,7 +124,7 @@ $(BUILD)/bare/.ready: pyproject.toml constraints/airflow-3.3.txt constraints/wit
 # Phony, so that a changed pyproject.toml never renews a pin by itself; markers keep one file right for each Python.
 constraints-%: | $(UV)
 	$(UV) pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
-		$(if $(UPGRADE),--upgrade) --group dev --extra parquet pyproject.toml constraints/airflow-$*.in \
+		$(if $(UPGRADE),--upgrade) $(GROUPS) --extra parquet pyproject.toml constraints/airflow-$*.in \
 		--output-file constraints/airflow-$*.txt
 
 $(UV):

@@ -161,7 +161,7 @@ class RtiSmsHook(BaseHook):
         """
         Fetch the details of some submissions, ``max_concurrency`` at a time.
 
-        :param submission_ids: checked ids, see :func:`~airflow_provider_rtisms.api.calls.check_submission_id`.
+        :param submission_ids: checked ids, see :func:`~airflow_provider_rtisms.api.ids.check_submission_id`.
         :return: pairs of an id and its details, or the error that came in their place, in the order of arrival.
         """
         from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient

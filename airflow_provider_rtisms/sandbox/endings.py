@@ -1,6 +1,6 @@
 """How each message ends: the last three digits of the recipient decide, as test card numbers do for payments.
 
-=========  =================================================================
+==========  =================================================================
 ``...001``  REJECTED
 ``...002``  UNDELIVERED
 ``...003``  EXPIRED
@@ -10,7 +10,7 @@
 ``...007``  ``unknown_error`` the first two times, accepted after that, DELIVERED
 ``...008``  UNKNOWN, as a final status
 any other   DELIVERED
-=========  =================================================================
+==========  =================================================================
 
 Submissions that exist from the start carry the same digits: 4193366853543001 ended REJECTED, and so on.
 """

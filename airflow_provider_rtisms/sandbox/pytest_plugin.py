@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def rtisms_sandbox_settings() -> dict[str, Any]:
-    """:class:`~airflow_provider_rtisms.sandbox.Settings` of the sandbox, by name; override it for others.
+    """:class:`~airflow_provider_rtisms.sandbox.settings.Settings` of the sandbox, by name; override it for others.
 
     Submissions are PENDING and SENT for a fraction of a second each: tests see every status, and end soon.
     """

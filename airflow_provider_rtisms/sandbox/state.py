@@ -17,7 +17,7 @@ from airflow_provider_rtisms.sandbox.faults import FaultPlan
 from airflow_provider_rtisms.sandbox.settings import Settings
 from airflow_provider_rtisms.sandbox.submissions import Submissions
 
-#: How many messages, and how many ids in the counts per submission, are kept.
+#: How many messages, how many tokens, and how many ids in the counts per submission, are kept.
 KEPT = 100_000
 
 
@@ -54,6 +54,7 @@ class Snapshot:
     :param sockets_peak: the most of them at one time.
     :param balance: the balance, a decimal string.
     :param messages: every message that send calls asked for, oldest first; the last 100,000.
+    :param tokens: every token that was handed out, oldest first; the last 100,000. For tests that search for leaks.
     """
 
     requests: Mapping[str, int]
@@ -64,6 +65,7 @@ class Snapshot:
     sockets_peak: int
     balance: str
     messages: list[Message] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
 
     def answered(self, outcome: int | str, call: str | None = None) -> int:
         """How many requests ended in one way.
@@ -97,6 +99,7 @@ class State:
         self._answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._requests_by_id: Counter[str] = Counter()
         self._messages: deque[Message] = deque(maxlen=KEPT)
+        self._tokens: deque[str] = deque(maxlen=KEPT)
 
     def now(self) -> float:
         """The time, in epoch seconds."""
@@ -125,6 +128,7 @@ class State:
             del self._expiry_by_token[next(iter(self._expiry_by_token))]
         token = f"sandbox.{secrets.token_urlsafe(24)}.${secrets.token_urlsafe(8)}"
         self._expiry_by_token[token] = now + self.settings.token_lifetime
+        self._tokens.append(token)
         self.tokens_issued += 1
         return token
 
@@ -199,4 +203,5 @@ class State:
             sockets_peak=sockets_peak,
             balance=f"{self.balance:f}",
             messages=list(self._messages),
+            tokens=list(self._tokens),
         )

@@ -1,0 +1,251 @@
+"""
+Every code block of the README and of the pages in docs/, executed.
+
+The HTML comment above a block names its test. A block of plain ``text`` needs none; one that is named ``output`` is
+what the script before it prints.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import signal
+import subprocess
+import sys
+import venv
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import Connection
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.hooks.rtisms import settings_from_connection
+from airflow_provider_rtisms.sandbox import Sandbox
+from tests.system.conftest import FinishedRun, RunDag
+
+pytestmark = pytest.mark.system
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(
+    r"^(?P<indent> *)(?:<!-- test: (?P<test>\S+) -->\n *)?```(?P<language>[^\n]*)\n(?P<code>.*?)^ *```$",
+    re.DOTALL | re.MULTILINE,
+)
+TESTS = {
+    *("install", "connection", "extras", "dag", "hook", "script", "sandbox-script", "output", "sandbox"),
+    *("sandbox-connection", "pytest", "make"),
+}
+SANDBOX_URL = "http://127.0.0.1:8099"
+RunBlock = Callable[[str], FinishedRun]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block: where it stands, the name of its test, its language and its code."""
+
+    place: str
+    test: str | None
+    language: str
+    code: str
+
+    @property
+    def document(self) -> str:
+        """The file it stands in."""
+        return self.place.partition(":")[0]
+
+
+def read_blocks(document: Path) -> Iterator[Block]:
+    """Return the blocks of a document, without the indentation that a list gives them."""
+    text = document.read_text()
+    for match in BLOCK.finditer(text):
+        line = text.count("\n", 0, match.start("code"))
+        code = re.sub(f"^{match['indent']}", "", match["code"], flags=re.MULTILINE)
+        yield Block(f"{document.name}:{line}", match["test"], match["language"], code)
+
+
+BLOCKS = [block for document in DOCUMENTS for block in read_blocks(document)]
+
+
+def blocks(*tests: str, document: str | None = None) -> list[Block]:
+    """Return the blocks of some tests, in their order."""
+    return [block for block in BLOCKS if block.test in tests and document in (None, block.document)]
+
+
+def each_block(*tests: str) -> pytest.MarkDecorator:
+    """Run a test once for each such block, and name the run after its place."""
+    return pytest.mark.parametrize("block", [pytest.param(block, id=block.place) for block in blocks(*tests)])
+
+
+def bash(code: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
+    """Run a block as a person would, with this environment's programs first on PATH."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euc", code],
+        env={**os.environ, "PATH": path, **(env or {})},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_block_names_its_test() -> None:
+    assert [block.place for block in BLOCKS if block.test not in TESTS and block.language != "text"] == []
+    assert {block.test for block in BLOCKS if block.test} == TESTS
+    opened = sum(len(re.findall(r"^ *```\S", document.read_text(), re.MULTILINE)) for document in DOCUMENTS)
+    assert len(BLOCKS) == opened
+
+
+@each_block("install")
+def test_install_blocks(block: Block, built_wheel: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    from_here = {
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(built_wheel.parent),
+        "PIP_NO_DEPS": "1",
+        "PIP_CONFIG_FILE": os.devnull,
+    }
+    bash(f'PATH="{python.parent}:$PATH"\n{block.code}', from_here)
+    found = bash(f"cd /; '{python}' -c 'import airflow_provider_rtisms; print(airflow_provider_rtisms.__file__)'")
+    assert found.startswith(str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def built_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder], cwd=ROOT, check=True)
+    return next(folder.glob("*.whl"))
+
+
+@each_block("connection")
+def test_connection_blocks(block: Block, airflow_database: Path, tmp_path: Path) -> None:
+    """Each way of writing the Connection gives the same one."""
+    forget = "airflow connections delete rtisms_default >/dev/null 2>&1 || true"
+    show = "airflow connections get rtisms_default --output json"
+    if "connections add" in block.code:  # the others must not find it in the database
+        told = bash(f"{forget}\n{block.code}\n{show}\n{forget}", cwd=tmp_path)
+    else:
+        told = bash(f"{block.code}\n{show}", cwd=tmp_path)
+    fields, _ = json.JSONDecoder().raw_decode(told[told.rindex("[{") + 1 :])
+    settings = settings_from_connection(
+        Connection(
+            conn_id="rtisms_default",
+            conn_type=fields["conn_type"],
+            login=fields["login"],
+            password=fields["password"],
+            host=fields["host"] or None,
+            extra=json.dumps(fields["extra_dejson"]),
+        )
+    )
+    assert fields["conn_type"] == "rtisms"
+    assert settings == ApiSettings(client_id="my-client-id", client_secret="my-client-secret", timeout=10)
+
+
+@each_block("extras")
+def test_extras_blocks(block: Block) -> None:
+    extras = json.loads(block.code)
+    settings = settings_from_connection(
+        Connection(conn_id="rtisms_default", conn_type="rtisms", login="id", password="secret", extra=block.code)
+    )
+    assert {name: getattr(settings, name) for name in extras} == extras
+
+
+@pytest.fixture
+def run_block(run_dag: RunDag, rtisms_sandbox: Sandbox, tmp_path: Path) -> RunBlock:
+    """Run the DAG of a block, whose last line makes it."""
+
+    def run(code: str) -> FinishedRun:
+        if not AIRFLOW_V_3_0_PLUS:
+            code = code.replace("from airflow.sdk import", "from airflow.decorators import")
+        code, made = re.subn(r"^(?=\w+\(\)\n\Z)", "result = ", code, flags=re.MULTILINE)
+        assert made == 1
+        (tmp_path / "block.py").write_text(code)
+        return run_dag(runpy.run_path(str(tmp_path / "block.py"))["result"])
+
+    return run
+
+
+@each_block("dag")
+def test_dag_blocks(block: Block, run_block: RunBlock) -> None:
+    assert run_block(block.code).state == "success"
+
+
+def test_the_first_dag_of_the_readme(run_block: RunBlock) -> None:
+    (block,) = blocks("dag", document="README.md")
+    assert len([line for line in block.code.splitlines() if line]) < 15
+    run = run_block(block.code)
+    assert run.xcom("details")["status"] == "DELIVERED"
+    assert run.xcom("wait") == [run.xcom("details")]
+
+
+@each_block("hook")
+def test_hook_blocks(block: Block, rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
+    told = run_script(block, tmp_path)
+    assert "DELIVERED\n" in told
+    assert "'operator_name': 'Entel Pcs'" in told
+
+
+@each_block("script", "sandbox-script")
+def test_scripts_print_what_the_page_says(block: Block, rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
+    env = {"SANDBOX_URL": rtisms_sandbox.url} if block.test == "sandbox-script" else {}
+    told = run_script(block, tmp_path, env)
+    after = BLOCKS[BLOCKS.index(block) + 1 :][:1]
+    if after and after[0].test == "output":
+        assert after[0].code in told
+    else:
+        assert told
+
+
+def test_every_output_follows_a_script() -> None:
+    for before, block in pairwise(BLOCKS):
+        assert block.test != "output" or before.test in ("script", "sandbox-script"), block.place
+
+
+def run_script(block: Block, folder: Path, env: Mapping[str, str] | None = None) -> str:
+    (folder / "script.py").write_text(block.code)
+    return bash("python script.py", env, cwd=folder)
+
+
+@each_block("sandbox")
+def test_sandbox_blocks(block: Block) -> None:
+    ask = "from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook; print(RtiSmsHook().test_connection())"
+    (connection,) = blocks("sandbox-connection", document=block.document)
+    with running(block.code) as process:
+        assert process.stdout.readline().strip() == SANDBOX_URL
+        assert "the balance is 457.00" in bash(f'{connection.code}\npython -c "{ask}"')
+
+
+@contextmanager
+def running(code: str) -> Iterator[Any]:
+    process = subprocess.Popen(
+        ["bash", "-c", f"exec {code.replace('python', sys.executable, 1)}"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+
+
+@each_block("pytest")
+def test_pytest_blocks(block: Block, tmp_path: Path, airflow_database: Path) -> None:
+    (tmp_path / "test_mine.py").write_text(block.code)
+    tests = len(re.findall(r"^def test_", block.code, re.MULTILINE))
+    assert re.search(f"^{tests} passed", bash("python -m pytest -q -p no:cacheprovider", cwd=tmp_path), re.MULTILINE)
+
+
+@each_block("make")
+def test_make_blocks(block: Block) -> None:
+    """The targets exist; CI runs ``make test``, and this suite with it, so they are not run from within."""
+    assert bash(block.code.replace("make ", "make --dry-run "), cwd=ROOT)

@@ -1,0 +1,267 @@
+"""
+No secret, token, phone number or text where it does not belong, at DEBUG (SECURITY.md).
+
+A DAG that uses everything runs in Airflow; then all logs and the whole metadata database, XCom and rendered templates
+included, are searched for what the sandbox and this test know to be secret.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+import pytest
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+
+from airflow_provider_rtisms.sandbox import Fault, Sandbox
+
+pytestmark = pytest.mark.system
+
+DAG_ID = "rtisms_every_use"
+DAG_FILE = Path(__file__).parent / "dags" / f"{DAG_ID}.py"
+CLIENT_SECRET = "s3cret+of/the=tést&%"  # each of these characters is written in another way in a form
+WRONG_SECRET = "wr0ng+secret/of=the&tést%"
+RECIPIENT = "+56912345678"
+TEXT = "Your code is 481516, señora"
+FAULTS = [
+    Fault("error", statuses=(503, 429), times=2, path="sms", method="GET"),
+    Fault("reset", times=1, path="sms", method="GET"),
+    Fault("cut_off", times=1, path="auth"),
+]
+DEBUG = {"AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG", "AIRFLOW__LOGGING__FAB_LOGGING_LEVEL": "DEBUG"}
+VARIABLES = {"AIRFLOW_VAR_RTISMS_RECIPIENT": RECIPIENT, "AIRFLOW_VAR_RTISMS_TEXT": TEXT}
+#: The tasks of the DAG, each of which may wait for a submission of its own.
+TASKS = re.findall(r'task_id="(\w+)"', DAG_FILE.read_text())
+#: A submission that was asked for so often, faults included, has been deferred to a trigger where that was to be.
+ASKED_ENOUGH = 6
+#: What ``airflow dags test`` itself writes at DEBUG when anything hands it a secret to mask; a deployment does not.
+AIRFLOWS_OWN = re.compile(r"^.*Sending request .* msg=MaskSecret\(.*$", re.MULTILINE)
+#: Where Airflow keeps Connections is where the secret belongs.
+RIGHT_PLACES = {"connection"}
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """A sandbox with a telling secret, short-lived tokens and some trouble."""
+    with Sandbox(client_secret=CLIENT_SECRET, token_lifetime=3, pending_for=0, sent_for=0, faults=FAULTS) as sandbox:
+        yield sandbox
+
+
+def connections(sandbox: Sandbox) -> dict[str, dict[str, str]]:
+    """Return the Connections of the DAG, by id."""
+    right = json.loads(sandbox.connection_json())
+    return {"rtisms_default": right, "rtisms_wrong": {**right, "password": WRONG_SECRET}}
+
+
+@contextmanager
+def deliveries(sandbox: Sandbox) -> Iterator[dict[str, str]]:
+    """Give each task an open submission, by task id; it is delivered once it has been asked for often enough."""
+    open_ids = {task: sandbox.add_submission("PENDING") for task in TASKS}
+    stop = threading.Event()
+
+    def deliver() -> None:
+        waiting = set(open_ids.values())
+        while not stop.wait(0.2):
+            asked = sandbox.state().requests_by_id
+            for submission_id in [one for one in waiting if asked.get(one, 0) >= ASKED_ENOUGH]:
+                sandbox.add_submission(submission_id=submission_id)
+                waiting.remove(submission_id)
+
+    thread = threading.Thread(target=deliver)
+    thread.start()
+    try:
+        yield open_ids
+    finally:
+        stop.set()
+        thread.join()
+
+
+def private(sandbox: Sandbox) -> dict[str, list[str]]:
+    """Return what must not be found: each thing with the forms in which it travels or is written."""
+    tokens = sandbox.state().tokens
+    assert tokens
+    things = {
+        "the client secret": [CLIENT_SECRET],
+        "the wrong client secret": [WRONG_SECRET],
+        "a token": tokens,
+        "a phone number": [RECIPIENT.removeprefix("+")],
+        "a text": [TEXT],
+    }
+    return {name: [form for value in values for form in forms(value)] for name, values in things.items()}
+
+
+def forms(value: str) -> set[str]:
+    """Return a value as it stands, percent-encoded, form-encoded, in JSON, as Python's repr, in base64 and in UCS-2."""
+    return {
+        value,
+        quote(value, safe=""),
+        quote_plus(value),
+        json.dumps(value)[1:-1],
+        repr(value)[1:-1],
+        ascii(value)[1:-1],
+        base64.b64encode(value.encode()).decode(),
+        value.encode("utf-16-be").hex(),
+    }
+
+
+def evidence(home: Path) -> dict[str, str]:
+    """Return all that an Airflow has left behind below its home, by place: log files, and tables of the database."""
+    logs = {str(log.relative_to(home)): log.read_text(errors="replace") for log in home.rglob("*.log*")}
+    tables = {}
+    with closing(sqlite3.connect(home / "airflow.db")) as database:
+        names = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for name in set(names) - RIGHT_PLACES:
+            rows = database.execute(f'SELECT * FROM "{name}"').fetchall()  # noqa: S608  # a name from the database
+            tables[f"table {name}"] = "\n".join(_readable(value) for row in rows for value in row)
+    return {**logs, **tables}
+
+
+def _readable(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def leaks(places: Mapping[str, str], things: Mapping[str, list[str]]) -> list[str]:
+    """Return what was found where; the failing test's output may show it, since all of it is made up."""
+    return [
+        f"{thing} in {place}: ...{text[max(0, text.index(form) - 200) : text.index(form) + 200]}..."
+        for place, text in places.items()
+        for thing, all_forms in things.items()
+        for form in all_forms
+        if form in text
+    ]
+
+
+def task_states(home: Path) -> dict[str, str]:
+    with closing(sqlite3.connect(home / "airflow.db")) as database:
+        return dict(database.execute("SELECT task_id, state FROM task_instance WHERE dag_id = ?", [DAG_ID]))
+
+
+def assert_run_as_meant(home: Path) -> None:
+    states = task_states(home)
+    assert states == {task: "failed" if task.startswith("failing_") else "success" for task in TASKS}
+
+
+def assert_evidence_is_whole(places: Mapping[str, str], sandbox: Sandbox) -> None:
+    """A search that finds nothing says something only where there is much to find."""
+    everything = "\n".join(places.values())
+    assert "Attempt 1 of 5 failed" in everything  # a retry was logged
+    assert "HTTP 401" in everything  # so were refused credentials
+    assert "4193366853543001 REJECTED" in everything  # and a failed wait
+    assert "debug" in everything.lower()
+    assert "Entel Pcs" in places["table xcom"]
+    assert "4193366853543393" in places["table rendered_task_instance_fields"]
+    assert sandbox.state().answered(503) == 1
+    assert "hidden: " in places["table rendered_task_instance_fields"]
+    assert [message.text for message in sandbox.state().messages] == [TEXT] * 3  # two tasks, and one's notifier
+
+
+def airflow(home: Path, *arguments: str, env: Mapping[str, str]) -> str:
+    """Run a command of Airflow in a home of its own, and return all that it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow", *arguments],
+        env={
+            **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")},
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            **env,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    return done.stdout
+
+
+def run_in_one_process(home: Path, sandbox: Sandbox) -> dict[str, str]:
+    """Run the DAG with ``airflow dags test``, and return the evidence."""
+    stored = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(fields) for name, fields in connections(sandbox).items()}
+    (home / "dags").mkdir(parents=True)
+    shutil.copy(DAG_FILE, home / "dags")
+    airflow(home, "db", "migrate", env={})
+    with deliveries(sandbox) as open_ids:
+        conf = json.dumps({"open_ids": open_ids})
+        told = airflow(home, "dags", "test", DAG_ID, "--conf", conf, env={**DEBUG, **VARIABLES, **stored})
+    return {"output": AIRFLOWS_OWN.sub("", told), **evidence(home)}
+
+
+def test_nothing_leaks_in_one_process(sandbox: Sandbox, tmp_path: Path) -> None:
+    places = run_in_one_process(tmp_path, sandbox)
+    assert leaks(places, private(sandbox)) == []
+    assert_run_as_meant(tmp_path)
+    assert_evidence_is_whole(places, sandbox)
+    assert "running trigger in line" in places["output"]
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="scripts.airflow_deployment starts the components of Airflow 3.3")
+def test_nothing_leaks_in_a_whole_deployment(sandbox: Sandbox) -> None:
+    """Scheduler, workers, triggerer and API server; the Connections stand in the database."""
+    from scripts.airflow_deployment import AirflowDeployment
+
+    with AirflowDeployment([DAG_FILE], env={**DEBUG, **VARIABLES}) as deployment:
+        for name, fields in connections(sandbox).items():
+            deployment.call("POST", "connections", json={"connection_id": name, **fields})
+        with deliveries(sandbox) as open_ids:
+            run = deployment.trigger(DAG_ID, params={"open_ids": open_ids})
+            seen = {(task["task_id"], task["state"]) for task in run.changes(timeout=180)}
+        places = evidence(deployment.home)
+        assert leaks(places, private(sandbox)) == []
+        assert_run_as_meant(deployment.home)
+        assert_evidence_is_whole(places, sandbox)
+    assert ("wait_deferred", "deferred") in seen
+
+
+def test_a_leak_is_found(sandbox: Sandbox, tmp_path: Path) -> None:
+    """The search itself: what careless tasks leave behind is found in each kind of place."""
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "rtisms_careless.py").write_text(CARELESS)
+    stored = {"AIRFLOW_CONN_RTISMS_DEFAULT": sandbox.connection_json()}
+    airflow(tmp_path, "db", "migrate", env={})
+    told = airflow(tmp_path, "dags", "test", "rtisms_careless", env={**DEBUG, **VARIABLES, **stored})
+    found = leaks({"output": told, **evidence(tmp_path)}, private(sandbox))
+    for expected in (
+        "the client secret in output",
+        "a token in output",
+        "a phone number in table xcom",
+        "a text in table rendered_task_instance_fields",
+    ):
+        assert [line for line in found if line.startswith(expected)], (expected, found, told[-3000:])
+
+
+#: Writes past Airflow's masker, which would hide a secret and a token in a log line.
+CARELESS = """
+import os
+
+from airflow.providers.common.compat.sdk import dag, task
+
+
+@dag("rtisms_careless", schedule=None)
+def careless():
+    @task
+    def write(text):
+        from urllib.parse import quote_plus
+
+        from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+
+        hook = RtiSmsHook()
+        hook.get_balance()
+        os.write(2, quote_plus(hook.get_settings().client_secret).encode() + b"\\n")
+        os.write(2, hook.get_conn().tokens._token.value.encode() + b"\\n")
+        return os.environ["AIRFLOW_VAR_RTISMS_RECIPIENT"]
+
+    write("{{ var.value.rtisms_text }}")
+
+
+careless()
+"""

@@ -1,0 +1,74 @@
+"""What users install: the wheel and the sdist, built from this tree."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from email.message import Message
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+import airflow_provider_rtisms
+
+ROOT = Path(__file__).parents[2]
+VERSION = airflow_provider_rtisms.__version__
+PACKAGE = "airflow_provider_rtisms"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", folder], cwd=ROOT, check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> dict[str, str]:
+    """The wheel's files by name."""
+    with zipfile.ZipFile(built / f"{PACKAGE}-{VERSION}-py3-none-any.whl") as archive:
+        return {name: archive.read(name).decode() for name in archive.namelist()}
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel: dict[str, str]) -> Message:
+    return Parser().parsestr(wheel[f"{PACKAGE}-{VERSION}.dist-info/METADATA"])
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: dict[str, str]) -> None:
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / PACKAGE).rglob("*.py")}
+    described = {name for name in wheel if name.startswith(f"{PACKAGE}-{VERSION}.dist-info/")}
+    assert wheel.keys() - described == modules | {f"{PACKAGE}/py.typed"}
+    assert f"{PACKAGE}-{VERSION}.dist-info/licenses/LICENSE" in described
+
+
+def test_airflow_and_pytest_find_it(wheel: dict[str, str]) -> None:
+    entry_points = wheel[f"{PACKAGE}-{VERSION}.dist-info/entry_points.txt"]
+    assert f"[apache_airflow_provider]\nprovider_info = {PACKAGE}.get_provider_info:get_provider_info" in entry_points
+    assert f"[pytest11]\nrtisms_sandbox = {PACKAGE}.sandbox.pytest_plugin" in entry_points
+
+
+def test_the_metadata_say_what_is_supported(metadata: Message) -> None:
+    assert metadata["Name"] == "airflow-provider-rtisms"
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert metadata.get_payload() == (ROOT / "README.md").read_text()
+    assert "apache-airflow>=2.11" in metadata.get_all("Requires-Dist", [])
+    classifiers = set(metadata.get_all("Classifier", []))
+    assert {
+        "Framework :: Apache Airflow :: Provider",
+        "Programming Language :: Python :: 3.11",
+        "Typing :: Typed",
+    } <= classifiers
+
+
+def test_the_sdist_can_be_tested_and_rebuilt(built: Path) -> None:
+    with tarfile.open(built / f"{PACKAGE}-{VERSION}.tar.gz") as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile", "docs/index.md"} <= names
+    assert {f"{PACKAGE}/__init__.py", "tests/conftest.py", "constraints/airflow-3.3.txt"} <= names
+    assert not {name for name in names if name.startswith((".build", "dist/")) or "__pycache__" in name}
