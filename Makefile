@@ -52,6 +52,12 @@ format: env-airflow-3.3  ## let ruff mend what it can
 	$(LATEST)/ruff check --fix .
 	$(LATEST)/ruff format .
 
+.PHONY: bench
+bench: env-airflow-3.3  ## compare with other ways to fetch and to wait; tables and plot go to docs/
+	@$(UV) pip install --quiet --python $(BUILD)/airflow-3.3 --constraints constraints/airflow-3.3.txt --group bench
+	export AIRFLOW_HOME=$$(mktemp -d); trap 'rm -rf "$$AIRFLOW_HOME"' EXIT; \
+	$(LATEST)/python -m benchmarks --output docs
+
 .PHONY: constraints
 constraints: $(MINORS:%=constraints-%)  ## pin what pyproject.toml asks for (UPGRADE=1: all to the newest)
 
@@ -86,7 +92,7 @@ $(BUILD)/bare/.ready: pyproject.toml constraints/airflow-3.3.txt constraints/wit
 # Phony, so that a changed pyproject.toml never renews a pin by itself; markers keep one file right for each Python.
 constraints-%: | $(UV)
 	$(UV) pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
-		$(if $(UPGRADE),--upgrade) --group dev --extra parquet pyproject.toml constraints/airflow-$*.in \
+		$(if $(UPGRADE),--upgrade) --group dev --group bench --extra parquet pyproject.toml constraints/airflow-$*.in \
 		--output-file constraints/airflow-$*.txt
 
 $(UV):
