@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_rtisms.operators import rtisms
+from airflow_provider_rtisms.operators import bulk
 from airflow_provider_rtisms.operators.rtisms import RtiSmsBulkGetDetailsOperator
 from airflow_provider_rtisms.sandbox import Sandbox
 
@@ -38,7 +38,7 @@ def test_ids_come_from_a_file_and_go_to_a_file(rtisms_sandbox: Sandbox, tmp_path
 def test_too_many_for_xcom_are_refused_before_a_request(
     rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rtisms, "MAX_RECORDS_IN_XCOM", 1)
+    monkeypatch.setattr(bulk, "MAX_RECORDS_IN_XCOM", 1)
     with pytest.raises(AirflowFailException, match="set output_path"):
         run(submission_ids=KNOWN)
     assert not rtisms_sandbox.state().requests
