@@ -88,6 +88,12 @@ format: env-airflow-3.3  ## let ruff mend what it can
 	$(LATEST)/ruff check --fix .
 	$(LATEST)/ruff format .
 
+.PHONY: bench
+bench: env-airflow-3.3  ## compare with other ways to fetch and to wait; tables and plot go to docs/
+	@$(UV) pip install --quiet --python $(BUILD)/airflow-3.3 --constraints constraints/airflow-3.3.txt --group bench
+	export AIRFLOW_HOME=$$(mktemp -d); trap 'rm -rf "$$AIRFLOW_HOME"' EXIT; \
+	$(LATEST)/python -m benchmarks --output docs
+
 .PHONY: constraints
 constraints: $(MINORS:%=constraints-%)  ## pin what pyproject.toml asks for (UPGRADE=1: all to the newest)
 
@@ -115,6 +121,7 @@ endef
 
 GROUPS = --group dev
 $(LATEST:%/bin=%)/.ready constraints-3.3: GROUPS += --group docs --group release
+constraints-3.3: GROUPS += --group bench
 $(BUILD)/airflow-%/.ready: pyproject.toml constraints/airflow-%.txt | $(UV)
 	$(call build_environment,constraints/airflow-$*.txt,$(GROUPS) --editable '.[parquet]')
 

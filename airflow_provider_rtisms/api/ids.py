@@ -4,11 +4,11 @@ Submission ids as people and templates give them. Source: API page, "Get SMS inf
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
-from airflow_provider_rtisms.api.lists import as_list
+from airflow_provider_rtisms.api.lists import as_iterable
 
 #: The vendor's ids have 13 to 16 digits; the length is not promised, but a URL has to hold it.
 MAX_ID_DIGITS = 100
@@ -35,13 +35,22 @@ def parse_submission_ids(value: Any) -> list[str]:
     """
     Return the submission ids of an operator's argument, each once, in their order.
 
+    :param value: see :func:`iter_submission_ids`.
+    :raises RtiSmsInputError: it is anything else; names the position.
+    """
+    return list(dict.fromkeys(iter_submission_ids(value)))
+
+
+def iter_submission_ids(value: Any) -> Iterator[str]:
+    """
+    Give the submission ids of an operator's argument one by one, as they stand there.
+
     :param value: an id; an iterable of ids; such a list as JSON or as Python writes it, which is what a template gives;
         or records with a ``submission_id``, which is what the operators return.
     :raises RtiSmsInputError: it is anything else; names the position.
     """
-    items = as_list(value, "submission_ids", "4193366853543393")
-    ids = (check_submission_id(_id_of(item), f"submission_ids[{position}]") for position, item in enumerate(items))
-    return list(dict.fromkeys(ids))
+    for position, item in enumerate(as_iterable(value, "submission_ids", "4193366853543393")):
+        yield check_submission_id(_id_of(item), f"submission_ids[{position}]")
 
 
 def _id_of(item: Any) -> Any:

@@ -11,6 +11,11 @@ from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
 
 
 def as_list(value: Any, field_name: str, example: str) -> list[Any]:
+    """Return the items of an argument as a list, see :func:`as_iterable`."""
+    return list(as_iterable(value, field_name, example))
+
+
+def as_iterable(value: Any, field_name: str, example: str) -> Iterable[Any]:
     """
     Return the items of an argument that takes one or many.
 
@@ -26,7 +31,7 @@ def as_list(value: Any, field_name: str, example: str) -> list[Any]:
         return [value]
     if not isinstance(value, Iterable) or isinstance(value, bytes | bytearray):
         raise RtiSmsInputError(f"{field_name} is {shape(value)}: use a list, or a template that gives one.")
-    return list(value)
+    return value
 
 
 def _read_list(text: str, field_name: str, example: str) -> Any:

@@ -137,7 +137,10 @@ class SmsDetails:
             done_at=_moment(times.get("done"), "timestamps.done"),
             cost=_number(info.get("cost"), "info.cost"),
             operator=Operator(
-                **{name: _text(network.get(name), f"info.operator.{name}") for name in Operator.__slots__}
+                id=_text(network.get("id"), "info.operator.id"),
+                name=_text(network.get("name"), "info.operator.name"),
+                mcc=_text(network.get("mcc"), "info.operator.mcc"),
+                mnc=_text(network.get("mnc"), "info.operator.mnc"),
             ),
         )
 
@@ -199,6 +202,8 @@ def _object(value: Any, field: str) -> Mapping[str, Any]:
 def _text(value: Any, field: str) -> str | None:
     if value is None:
         return None
+    if type(value) is str and value.isascii() and "\x00" not in value:  # most of them; bulk fetches feel the rest
+        return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
@@ -215,7 +220,7 @@ def _number(value: Any, field: str) -> int | float | None:
             raise ValueError(f"{field} is a JSON string where a number was promised") from None
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST_NUMBER:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < LARGEST_NUMBER:
         raise ValueError(f"{field} is a JSON {_kind(value)} where a number was promised")
     return value
 

@@ -25,7 +25,7 @@ BURST = 0.05
 SHORTEST_PAUSE = 0.5
 #: Seconds in which all places come back that 429s have taken away.
 RECOVERY = 20.0
-#: Seconds: while any call has succeeded that recently, a 429 is the account's matter and no try of the refused call.
+#: Seconds: where no call has succeeded for so long, a 429 no longer slows everyone down but counts as a failed try.
 PATIENCE = 120.0
 
 
@@ -99,9 +99,12 @@ class Pace:
 
         :param left_at: when the refused exchange left.
         :param retry_after: seconds the server asked to wait, or None.
-        :return: whether the refusal is the account's matter, and no try of the call: others have come through lately.
+        :return: whether that was done, so that the refusal is no try of the call. False where nothing has come through
+            lately: then each call counts its own tries, and the end is near.
         """
         now = self._clock()
+        if now - self._last_success > PATIENCE:
+            return False
         if left_at > self._slowed_at:
             self._slowed_at = now
             self._fruitless_rounds += 1
@@ -116,7 +119,7 @@ class Pace:
                 pause,
                 self.places,
             )
-        return now - self._last_success < PATIENCE
+        return True
 
     def _leave(self) -> None:
         if self._withdrawn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote, urlsplit
 
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from airflow_provider_rtisms.api.outbox import Outbox
     from airflow_provider_rtisms.api.record import Store
     from airflow_provider_rtisms.api.settings import ApiSettings
+    from airflow_provider_rtisms.bulk.job import OnMissing
+    from airflow_provider_rtisms.bulk.storage import StoragePath
+
+    BulkResult: TypeAlias = dict[str, Any] | list[dict[str, Any]]
 
 
 class RtiSmsHook(BaseHook):
@@ -176,6 +180,59 @@ class RtiSmsHook(BaseHook):
                 return [outcome async for outcome in fetch(aio_client, submission_ids)]
 
         return run(main())
+
+    def bulk_get_sms(
+        self,
+        submission_ids: Any,
+        *,
+        output_path: str | StoragePath | None = None,
+        max_concurrency: int | None = None,
+        requests_per_second: float | None = None,
+        on_missing: OnMissing = "fail",
+    ) -> BulkResult:
+        """
+        Fetch the details of thousands of submissions, each once, near the limit of the wire.
+
+        :param submission_ids: :class:`~airflow_provider_rtisms.bulk.distinct_ids.DistinctIds`, or what
+            :func:`~airflow_provider_rtisms.api.ids.iter_submission_ids` reads.
+        :param output_path: a file to stream the records to, see
+            :func:`~airflow_provider_rtisms.bulk.job.fetch_to_file`. None returns them, so all are in memory.
+        :param max_concurrency: most requests under way at once. Default: what the Connection says.
+        :param requests_per_second: most requests a second. Default: what the Connection says.
+        :param on_missing: for ids that the API does not know: ``fail``, after having fetched the rest, or ``skip``.
+        :return: the summary (dict) with ``output_path``, else the records (list of dicts), in the order of arrival.
+        :raises RtiSmsInputError: an id or an argument is malformed; nothing was sent.
+        :raises RtiSmsError: see :func:`~airflow_provider_rtisms.bulk.job.fetch_to_file`.
+        """
+        from dataclasses import replace
+
+        from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
+        from airflow_provider_rtisms.api.fetch import run
+        from airflow_provider_rtisms.api.ids import iter_submission_ids
+        from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
+        from airflow_provider_rtisms.bulk.job import check_on_missing, fetch_to_file, fetch_to_memory
+        from airflow_provider_rtisms.bulk.storage import storage_path
+
+        check_on_missing(on_missing)
+        path = None if output_path is None else storage_path("output_path", output_path)
+        client = self.get_conn()
+        settings = client.settings
+        settings = replace(
+            settings,
+            max_concurrency=settings.max_concurrency if max_concurrency is None else max_concurrency,
+            requests_per_second=settings.requests_per_second if requests_per_second is None else requests_per_second,
+        )
+
+        async def main(ids: DistinctIds) -> BulkResult:
+            async with AsyncRtiSmsClient(settings, client.tokens, on_secret=mask_secret) as aio_client:
+                if path is None:
+                    return await fetch_to_memory(aio_client, ids, on_missing)
+                return await fetch_to_file(aio_client, ids, path, on_missing)
+
+        if isinstance(submission_ids, DistinctIds):
+            return run(main(submission_ids))
+        with DistinctIds(iter_submission_ids(submission_ids)) as ids:
+            return run(main(ids))
 
     @asynccontextmanager
     async def get_async_conn(self) -> AsyncIterator[AsyncRtiSmsClient]:

@@ -9,13 +9,18 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_rtisms.hooks.failures import permanent_is_final
 from airflow_provider_rtisms.links.rtisms import RtiSmsPanelLink
+from airflow_provider_rtisms.operators.bulk import RtiSmsBulkGetDetailsOperator
 from airflow_provider_rtisms.operators.send import RtiSmsSendOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-
-__all__ = ["RtiSmsGetBalanceOperator", "RtiSmsGetDetailsOperator", "RtiSmsSendOperator"]
+__all__ = [
+    "RtiSmsBulkGetDetailsOperator",
+    "RtiSmsGetBalanceOperator",
+    "RtiSmsGetDetailsOperator",
+    "RtiSmsSendOperator",
+]
 
 
 class RtiSmsGetDetailsOperator(BaseOperator):

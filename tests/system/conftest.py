@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -86,6 +87,22 @@ def run_dag(airflow_database: Path) -> RunDag:
         finished = dag.test()
         return FinishedRun(airflow_database, dag.dag_id, finished.run_id)
 
+    return run
+
+
+def run_example(airflow_database: Path, name: str, **params: Any) -> FinishedRun:
+    """Run an example DAG with ``airflow dags test``, which exits with 1 where a DAG fails."""
+    example = Path(__file__).parents[2] / "example_dags" / f"{name}.py"
+    shutil.copy(example, airflow_database.parent / "dags")
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow", "dags", "test", name, "--conf", json.dumps(params)],
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = FinishedRun.latest(airflow_database, name)
+    assert run.state == "success"
     return run
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_rtisms.operators.rtisms import RtiSmsGetDetailsOperator
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
-from tests.system.conftest import FinishedRun, RunDag
+from tests.system.conftest import FinishedRun, RunDag, run_example
 
 pytestmark = pytest.mark.system
 
@@ -124,24 +121,23 @@ def test_a_connection_in_the_database_serves_the_trigger(
     assert run.state == "success"
 
 
-def test_the_example_runs_from_the_command_line(airflow_database: Path, rtisms_sandbox: Sandbox) -> None:
-    """``airflow dags test`` exits with 1 where a DAG fails."""
+def test_the_example_of_a_wait_runs(airflow_database: Path, rtisms_sandbox: Sandbox) -> None:
     rtisms_sandbox.reset(pending_for=0.5, sent_for=0.5)
-    example = Path(__file__).parents[2] / "example_dags" / "example_rtisms_wait_for_delivery.py"
-    shutil.copy(example, airflow_database.parent / "dags")
     ids = [
         rtisms_sandbox.add_submission("DELIVERED"),
         rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0),
     ]
-    done = subprocess.run(
-        [sys.executable, "-m", "airflow", "dags", "test", example.stem, "--conf", json.dumps({"submission_ids": ids})],
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    run = FinishedRun.latest(airflow_database, example.stem)
-    assert run.state == "success"
+    run = run_example(airflow_database, "example_rtisms_wait_for_delivery", submission_ids=ids)
     assert [record["submission_id"] for record in run.xcom("wait_for_delivery")] == ids
     assert {record["status"] for record in run.xcom("wait_for_delivery")} == {"DELIVERED"}
     assert rtisms_sandbox.state().tokens_issued >= 1
+
+
+def test_the_example_of_a_bulk_fetch_runs(airflow_database: Path, rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
+    rtisms_sandbox.reset(seed=300)
+    run = run_example(airflow_database, "example_rtisms_bulk_reconcile", folder=f"file://{tmp_path}", count=300)
+    summary = run.xcom("fetch_details")
+    (details,) = tmp_path.glob("ds=*/details.csv.gz")
+    assert summary["path"] == str(details)
+    assert (summary["fetched"], summary["tokens"], summary["requests"]) == (300, 1, 301)
+    assert "300 DELIVERED" in run.xcom("report")

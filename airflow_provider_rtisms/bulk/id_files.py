@@ -1,0 +1,62 @@
+"""Submission ids from a file, read as a stream."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING
+
+from airflow_provider_rtisms.api.errors import RtiSmsInputError
+from airflow_provider_rtisms.api.ids import check_submission_id
+from airflow_provider_rtisms.bulk.storage import storage_path
+
+if TYPE_CHECKING:
+    from airflow_provider_rtisms.bulk.storage import StoragePath
+
+#: No line of ids is longer; more means that this is another kind of file.
+MAX_LINE = 1024 * 1024
+
+
+def read_id_file(path: str | StoragePath, column: str | None = None) -> Iterator[str]:
+    """
+    Give the ids of a file one by one.
+
+    :param path: UTF-8 text, local or in an object store; read through gzip if its name ends in ``.gz``.
+    :param column: the column of a CSV with a header line; None for one id per line. Empty lines are passed over.
+    :raises RtiSmsInputError: an id is malformed (names the line), or the column is not there.
+    :raises OSError: the file cannot be read.
+    """
+    place = storage_path("submission_ids_path", path)
+    with _open_text(place) as text:
+        try:
+            for line, value in _column(text, column) if column else _lines(text):
+                if value.strip():
+                    yield check_submission_id(value.strip(), f"line {line} of {place.name}")
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise RtiSmsInputError(f"{place.name} is no UTF-8 text with ids: {error}") from None
+
+
+def _lines(text: IO[str]) -> Iterator[tuple[int, str]]:
+    number = 0
+    while line := text.readline(MAX_LINE):
+        number += 1
+        yield number, line
+
+
+def _column(text: Iterable[str], column: str) -> Iterator[tuple[int, str]]:
+    rows = csv.DictReader(text)
+    if column not in (names := rows.fieldnames or ()):
+        raise RtiSmsInputError(f"submission_ids_column {column!r} is none of the file's columns: {', '.join(names)}")
+    for row in rows:
+        yield rows.line_num, row[column] or ""
+
+
+@contextmanager
+def _open_text(path: StoragePath) -> Iterator[IO[str]]:
+    with path.open("rb") as raw:
+        is_packed = path.name.endswith(".gz")
+        with io.TextIOWrapper(gzip.GzipFile(fileobj=raw) if is_packed else raw, "utf-8-sig", newline="") as text:
+            yield text

@@ -1,0 +1,139 @@
+"""A bulk fetch from distinct ids to records: in memory, or into a file that gets its name once it is complete."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing, closing
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
+from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, shape
+from airflow_provider_rtisms.api.fetch import fetch_batches
+from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
+from airflow_provider_rtisms.bulk.formats import converter
+from airflow_provider_rtisms.bulk.part import PartFile, Record
+from airflow_provider_rtisms.bulk.tally import Tally
+from airflow_provider_rtisms.bulk.target import Target, open_target
+
+if TYPE_CHECKING:
+    from airflow_provider_rtisms.bulk.storage import StoragePath
+
+log = logging.getLogger(__name__)
+
+OnMissing: TypeAlias = Literal["fail", "skip"]
+Keep: TypeAlias = Callable[[Sequence[Record]], Awaitable[None]]
+
+#: Seconds between two lines of progress.
+PROGRESS_EVERY = 5.0
+
+
+async def fetch_to_memory(client: AsyncRtiSmsClient, ids: DistinctIds, on_missing: OnMissing = "fail") -> list[Record]:
+    """
+    Fetch many submissions into memory.
+
+    :param client: an opened client.
+    :param ids: what to fetch.
+    :param on_missing: what to do about ids that the API does not know, after having fetched the rest.
+    :return: records, in the order of arrival.
+    :raises RtiSmsError: as :func:`fetch_to_file`; nothing is kept.
+    """
+    records: list[Record] = []
+    tally = Tally(len(ids), ids.duplicates)
+
+    async def keep(batch: Sequence[Record]) -> None:
+        records.extend(batch)
+
+    await _fetch(client, ids, tally, keep, on_missing)
+    log.info("Bulk fetch done: %s", tally.summary(client.stats, None))
+    return records
+
+
+async def fetch_to_file(
+    client: AsyncRtiSmsClient, ids: DistinctIds, path: StoragePath, on_missing: OnMissing = "fail"
+) -> dict[str, Any]:
+    """
+    Fetch many submissions into a file, as a stream.
+
+    What has been fetched is kept beside it until it is complete; where the same ids are fetched again, by the same
+    account and into the same file, only the rest is asked for. Ids that were missing are asked for again.
+
+    :param client: an opened client, on an event loop that no one else needs: files are written on it.
+    :param ids: what to fetch; those that an earlier try has fetched are taken out.
+    :param path: its ending says the format, see :func:`~airflow_provider_rtisms.bulk.formats.converter`.
+    :param on_missing: what to do about ids that the API does not know, after having fetched the rest.
+    :return: the summary, see :meth:`~airflow_provider_rtisms.bulk.tally.Tally.summary`.
+    :raises RtiSmsPermanentError: missing ids, at the end; anything else, such as 403, at once.
+    :raises RtiSmsTransientError: the tries of some ids were used up: at the end, or at once if the API seems down.
+    :raises OSError: the file cannot be written.
+    """
+    check_on_missing(on_missing)
+    convert = converter(path.name)
+    tally = Tally(len(ids), ids.duplicates)
+    settings = client.settings
+    with closing(open_target(path, ids.digest(settings.base_url, settings.client_id))) as target:
+        target.restore()
+        with PartFile(target.part_path) as part:
+            part.resume(lambda record: _take_over(record, ids, tally))
+            if tally.resumed:
+                log.info("An earlier try has fetched %d of %d submissions", tally.resumed, tally.requested)
+            log.info("What is fetched is kept in %s until %s is complete", target.kept_at, path)
+            try:
+                await _fetch(client, ids, tally, _keep_in(part, target), on_missing)
+            except BaseException as error:
+                target.save(part)
+                if isinstance(error, RtiSmsError):
+                    kept = f"{tally.fetched} of {tally.requested} submissions are kept in {target.kept_at}"
+                    error.args = (f"{error} {kept}; the same fetch goes on from there.",)
+                raise
+            target.publish(part, convert)
+    summary = tally.summary(client.stats, str(path))
+    log.info("Bulk fetch done: %s", summary)
+    return summary
+
+
+def check_on_missing(value: Any) -> None:
+    """
+    Check an operator's ``on_missing``.
+
+    :raises RtiSmsInputError: it is neither ``fail`` nor ``skip``.
+    """
+    if value not in ("fail", "skip"):
+        raise RtiSmsInputError(f'on_missing is {shape(value)}: use "fail" or "skip".')
+
+
+def _take_over(record: Record, ids: DistinctIds, tally: Tally) -> bool:
+    is_ours = ids.discard(record.get("submission_id"))
+    if is_ours:
+        tally.add(record, is_resumed=True)
+    return is_ours
+
+
+def _keep_in(part: PartFile, target: Target) -> Keep:
+    async def keep(batch: Sequence[Record]) -> None:
+        part.append(batch)
+        if target.is_due():
+            await asyncio.to_thread(target.save, part)
+
+    return keep
+
+
+async def _fetch(client: AsyncRtiSmsClient, ids: DistinctIds, tally: Tally, keep: Keep, on_missing: OnMissing) -> None:
+    reporter = asyncio.create_task(_report(client, tally))
+    try:
+        async with aclosing(fetch_batches(client, ids)) as batches:
+            async for batch in batches:
+                records = [tally.note(submission_id, outcome) for submission_id, outcome in batch]
+                await keep([record for record in records if record is not None])
+                if tally.fatal is not None:
+                    raise tally.fatal
+    finally:
+        reporter.cancel()
+    tally.raise_for_gaps(missing_ok=on_missing == "skip")
+
+
+async def _report(client: AsyncRtiSmsClient, tally: Tally) -> None:
+    while True:
+        await asyncio.sleep(PROGRESS_EVERY)
+        log.info("%s", tally.progress(client.stats))

@@ -1,0 +1,162 @@
+"""Where a bulk fetch ends up: a local file or an object, and what is kept beside it until it is complete."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    from airflow_provider_rtisms.bulk.formats import Convert
+    from airflow_provider_rtisms.bulk.part import PartFile
+    from airflow_provider_rtisms.bulk.storage import StoragePath
+
+#: Seconds between two uploads of what has been fetched, where the target is in an object store.
+UPLOAD_EVERY = 10.0
+
+
+class Target(Protocol):
+    """What :mod:`~airflow_provider_rtisms.bulk.job` needs of a place to write to."""
+
+    part_path: Path
+    """The local file that collects records."""
+    kept_at: str
+    """Where a later try finds them, for people."""
+
+    def restore(self) -> None:
+        """Bring what an earlier try has left into ``part_path``."""
+
+    def is_due(self) -> bool:
+        """Whether :meth:`save` should be called now; cheap."""
+
+    def save(self, part: PartFile) -> None:
+        """Keep what has been fetched so far where a try on another machine finds it."""
+
+    def publish(self, part: PartFile, convert: Convert) -> None:
+        """Put the complete file under its final name, in one step, and remove what was kept beside it."""
+
+    def close(self) -> None:
+        """Remove what only this try needs."""
+
+
+class LocalTarget:
+    """
+    A file on this machine. Its part lies beside it, named after the ids, so that parts of other ids are never mixed in.
+
+    :param path: the final name.
+    :param digest: identifies the ids.
+    """
+
+    def __init__(self, path: Path, digest: str) -> None:
+        self.path = path
+        self.part_path = path.with_name(f"{path.name}.{digest}.part")
+        self.kept_at = str(self.part_path)
+        self._draft = path.with_name(f"{path.name}.{digest}.draft")
+
+    def restore(self) -> None:
+        """Do nothing: the part is where it was left."""
+
+    def is_due(self) -> bool:
+        """Return False: the part is safe as soon as it is written."""
+        return False
+
+    def save(self, part: PartFile) -> None:
+        """Do nothing, see :meth:`is_due`."""
+
+    def publish(self, part: PartFile, convert: Convert) -> None:
+        """Convert the part beside the target, then rename (POSIX: atomic)."""
+        with self._draft.open("wb") as draft:
+            convert(part.path, draft)
+            draft.flush()
+            os.fsync(draft.fileno())
+        self._draft.replace(self.path)
+        part.path.unlink()
+
+    def close(self) -> None:
+        """Remove a draft that was not finished."""
+        self._draft.unlink(missing_ok=True)
+
+
+class ObjectTarget:
+    """
+    An object in a store such as S3 or GCS, which cannot be appended to.
+
+    Records collect in a temporary local file; every few seconds what is new goes to the store as one numbered object,
+    in a folder beside the target. A try on another machine reads these back.
+
+    :param path: the final name.
+    :param digest: identifies the ids.
+    """
+
+    def __init__(self, path: ObjectStoragePath, digest: str) -> None:
+        self.path = path
+        self._scratch = tempfile.TemporaryDirectory(prefix="rtisms-")
+        self.part_path = Path(self._scratch.name, "part.jsonl")
+        self._draft = Path(self._scratch.name, "draft")
+        self._folder = path.parent / f"{path.name}.{digest}.part"
+        self._upload = path.parent / f"{path.name}.{digest}.draft"
+        self.kept_at = str(self._folder)
+        self._saved_bytes = self._saved_objects = 0
+        self._saved_at = time.monotonic()
+
+    def restore(self) -> None:
+        """Download the numbered objects, one after the other."""
+        with self.part_path.open("wb") as part:
+            for kept in self._kept():
+                with kept.open("rb") as source:  # type: ignore[no-untyped-call]
+                    shutil.copyfileobj(source, part)
+                self._saved_objects += 1
+            self._saved_bytes = part.tell()
+
+    def is_due(self) -> bool:
+        """Return whether the last upload is :data:`UPLOAD_EVERY` seconds ago."""
+        return time.monotonic() - self._saved_at > UPLOAD_EVERY
+
+    def save(self, part: PartFile) -> None:
+        """Upload what is new as the next numbered object."""
+        self._saved_at = time.monotonic()
+        if part.path.stat().st_size < self._saved_bytes:  # a damaged end was dropped: begin anew
+            self._forget()
+        if tail := part.tail(self._saved_bytes):
+            self._saved_objects += 1
+            with (self._folder / f"{self._saved_objects:08}.jsonl").open("wb") as kept:  # type: ignore[no-untyped-call]
+                kept.write(tail)
+            self._saved_bytes += len(tail)
+
+    def publish(self, part: PartFile, convert: Convert) -> None:
+        """Convert locally, upload under another name, then move: no store shows half an object under the final name."""
+        with self._draft.open("wb") as draft:
+            convert(part.path, draft)
+        store = self.path.fs
+        store.put_file(str(self._draft), self._upload.path)
+        store.mv(self._upload.path, self.path.path)
+        self._forget()
+
+    def close(self) -> None:
+        """Remove the temporary files."""
+        self._scratch.cleanup()
+
+    def _kept(self) -> list[ObjectStoragePath]:
+        if not self._folder.exists():
+            return []
+        return sorted((one for one in self._folder.iterdir() if one.name.endswith(".jsonl")), key=lambda one: one.name)
+
+    def _forget(self) -> None:
+        for kept in self._kept():
+            kept.unlink()
+        self._saved_bytes = self._saved_objects = 0
+
+
+def open_target(path: StoragePath, digest: str) -> Target:
+    """
+    Return the target for a path.
+
+    :param path: local or in an object store.
+    :param digest: identifies the ids.
+    """
+    return LocalTarget(path, digest) if isinstance(path, Path) else ObjectTarget(path, digest)

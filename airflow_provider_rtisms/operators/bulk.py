@@ -1,0 +1,109 @@
+"""The operator for thousands of submissions. Importing this module loads no HTTP library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_rtisms.hooks.failures import permanent_is_final
+from airflow_provider_rtisms.links.rtisms import RtiSmsPanelLink
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_rtisms.bulk.job import OnMissing
+
+#: Most records that a bulk fetch without ``output_path`` puts into XCom; they take about 3 MB.
+MAX_RECORDS_IN_XCOM = 10_000
+
+
+class RtiSmsBulkGetDetailsOperator(BaseOperator):
+    """
+    Fetch the details of thousands of submissions: one request each, ``max_concurrency`` of them at once, one token.
+
+    With ``output_path`` the records stream to a file, which gets its name once it is complete. A task retry asks only
+    for what an interrupted try had not fetched: that is kept in a part file beside the target, named in the log. When
+    the API says that the account's threshold is passed (429), the whole fetch slows down.
+
+    :param submission_ids: (templated) a list of ids, such a list as JSON, the output of another task, or records with a
+        ``submission_id``. Repeated ids are fetched once.
+    :param submission_ids_path: (templated) instead of ``submission_ids``, a file of ids, read as a stream: one id per
+        line, or a column of a CSV; a local path or a URL for ObjectStoragePath; ``.gz`` is unpacked.
+    :param submission_ids_column: (templated) the column of the CSV; None for one id per line.
+    :param output_path: (templated) a local path or a URL for ObjectStoragePath (``s3://conn_id@bucket/key``) that ends
+        in ``.jsonl``, ``.jsonl.gz``, ``.csv``, ``.csv.gz`` or ``.parquet`` (extra ``parquet``). None puts the records
+        into XCom, at most :data:`MAX_RECORDS_IN_XCOM`.
+    :param max_concurrency: most requests under way at once. Default: what the Connection says, else 32.
+    :param requests_per_second: most requests a second. Default: what the Connection says, else no limit.
+    :param on_missing: for ids that the API does not know (404): ``fail``, after having fetched the rest, or ``skip``.
+    :param rtisms_conn_id: (templated) the Connection.
+    :return: with ``output_path`` the summary, see :meth:`~airflow_provider_rtisms.bulk.tally.Tally.summary`; else the
+        records, see :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`. Order is that of arrival.
+    :raises AirflowFailException: an argument or an id is malformed, ids are missing, or the API refused.
+    :raises RtiSmsTransientError: the API could not be reached within the tries; a task retry goes on from there.
+    """
+
+    template_fields: Sequence[str] = (
+        "submission_ids",
+        "submission_ids_path",
+        "submission_ids_column",
+        "output_path",
+        "rtisms_conn_id",
+    )
+    operator_extra_links = (RtiSmsPanelLink(),)
+    ui_color = "#d9ead3"
+
+    def __init__(
+        self,
+        *,
+        submission_ids: Any = None,
+        submission_ids_path: Any = None,
+        submission_ids_column: str | None = None,
+        output_path: Any = None,
+        max_concurrency: int | None = None,
+        requests_per_second: float | None = None,
+        on_missing: OnMissing = "fail",
+        rtisms_conn_id: str = "rtisms_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.submission_ids = submission_ids
+        self.submission_ids_path = submission_ids_path
+        self.submission_ids_column = submission_ids_column
+        self.output_path = output_path
+        self.max_concurrency = max_concurrency
+        self.requests_per_second = requests_per_second
+        self.on_missing = on_missing
+        self.rtisms_conn_id = rtisms_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any] | list[dict[str, Any]]:
+        """Fetch them all, and return the summary or the records."""
+        from airflow_provider_rtisms.api.errors import RtiSmsInputError
+        from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
+        from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+
+        with permanent_is_final(), DistinctIds(self._read_ids()) as ids:
+            if self.output_path is None and len(ids) > MAX_RECORDS_IN_XCOM:
+                raise RtiSmsInputError(
+                    f"{len(ids)} records are too many for XCom, which takes {MAX_RECORDS_IN_XCOM}: set output_path."
+                )
+            return RtiSmsHook(self.rtisms_conn_id).bulk_get_sms(
+                ids,
+                output_path=self.output_path,
+                max_concurrency=self.max_concurrency,
+                requests_per_second=self.requests_per_second,
+                on_missing=self.on_missing,
+            )
+
+    def _read_ids(self) -> Iterator[str]:
+        from airflow_provider_rtisms.api.errors import RtiSmsInputError
+        from airflow_provider_rtisms.api.ids import iter_submission_ids
+        from airflow_provider_rtisms.bulk.id_files import read_id_file
+
+        if (self.submission_ids is None) == (self.submission_ids_path is None):
+            raise RtiSmsInputError("Give either submission_ids or submission_ids_path.")
+        if self.submission_ids_path is None:
+            return iter_submission_ids(self.submission_ids)
+        return read_id_file(self.submission_ids_path, self.submission_ids_column)

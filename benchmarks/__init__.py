@@ -1,0 +1,3 @@
+"""Benchmarks against the sandbox in a process of its own; `make bench` runs them all."""
+
+from __future__ import annotations

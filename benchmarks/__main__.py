@@ -1,0 +1,143 @@
+"""Run all benchmarks side by side, and write tables and plot into a folder: ``python -m benchmarks --output docs``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+
+from airflow_provider_rtisms.sandbox import Fault, SandboxProcess
+from benchmarks.fetches import CONCURRENCY, WAYS
+from benchmarks.waits import TRIGGERS
+
+LATENCIES = (0.0, 0.02, 0.08)
+LIMIT = "bare_aiohttp"
+ONE_AT_A_TIME = ("vendor_snippet", "session", "http_hook")
+LABELS = {
+    "vendor_snippet": "(a) requests.get per id, as the vendor shows",
+    "session": "(b) a requests Session",
+    "threads": f"(c) a Session in {CONCURRENCY} threads",
+    "http_hook": "(d) Airflow's HttpHook per id",
+    "bare_aiohttp": f"(e) a bare aiohttp loop, {CONCURRENCY} at once",
+    "ours": f"(f) this provider's bulk fetch, {CONCURRENCY} at once",
+}
+MEMORY_COUNTS = (2_000, 20_000, 100_000)
+WAITS = 1_000
+
+Results = dict[tuple[str, float], dict[str, float]]
+
+
+def measure(module: str, *arguments: object) -> dict[str, float]:
+    """Run one contestant in a process of its own; return what it prints last."""
+    command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def count_for(way: str, latency: float) -> int:
+    """Return how many ids to fetch: few where one request follows another, since each takes as long as the last."""
+    if way not in ONE_AT_A_TIME:
+        return 1500 if latency else 4000
+    return 60 if latency else 1000
+
+
+def fetches(sandbox: SandboxProcess, rounds: int) -> Results:
+    """Measure all ways at all latencies in turn; return medians per way and latency, in milliseconds per id."""
+    taken: dict[tuple[str, float], list[dict[str, float]]] = defaultdict(list)
+    for latency in LATENCIES:
+        sandbox.set_faults(*([Fault("latency", seconds=latency, path="sms")] if latency else []))
+        for _ in range(rounds):
+            for way in WAYS:
+                run = measure("fetches", way, sandbox.url, count_for(way, latency))
+                taken[way, latency].append({key: 1000 * run[key] / run["count"] for key in ("wall", "cpu")})
+                print(f"{latency * 1000:3.0f} ms  {way:15} {taken[way, latency][-1]}", flush=True)
+    return {key: {name: median(run[name] for run in runs) for name in runs[0]} for key, runs in taken.items()}
+
+
+def fetch_table(results: Results) -> str:
+    """Return a table of all ways, with ratios to the bare loop."""
+    head = ["", *(f"{latency * 1000:g} ms: wall | CPU" for latency in LATENCIES)]
+    rows = []
+    for way, label in LABELS.items():
+        cells = []
+        for latency in LATENCIES:
+            own, limit = results[way, latency], results[LIMIT, latency]
+            parts = (f"{own[name]:.2f} ({own[name] / limit[name]:.2f} x)" for name in ("wall", "cpu"))
+            cells.append(" | ".join(parts))
+        rows.append([label, *cells])
+    return markdown([head, *rows])
+
+
+def memory_table(sandbox: SandboxProcess) -> str:
+    """Return a table of the peak of resident memory by number of ids."""
+    sandbox.set_faults()
+    rows = [["ids", "peak of resident memory, MiB"]]
+    for count in MEMORY_COUNTS:
+        rows.append([f"{count:,}", f"{measure('fetches', 'ours', sandbox.url, count)['peak_mib']:.1f}"])
+    return markdown(rows)
+
+
+def wait_table(sandbox: SandboxProcess) -> str:
+    """Return a table of many waits at once, ours and those of Airflow's HTTP provider."""
+    sandbox.set_faults()
+    rows = [[f"{WAITS:,} waits", "requests", "tokens", "sockets", "CPU, s", "wall, s", "worst pause of the loop, s"]]
+    for name in TRIGGERS:
+        sandbox.reset()
+        run = measure("waits", name, sandbox.url, WAITS)
+        seconds = [f"{run[key]:.2f}" for key in ("cpu", "wall", "pause")]
+        rows.append([name, *(f"{run[key]:,.0f}" for key in ("requests", "tokens", "sockets")), *seconds])
+    return markdown(rows)
+
+
+def markdown(rows: Iterable[Sequence[str]]) -> str:
+    """Return rows as a Markdown table; a cell that holds ``|`` counts for two."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], re.sub(r"[^|]+", "---", lines[0]), *lines[1:]])
+
+
+def plot(results: Results, file: Path) -> None:
+    """Draw wall and CPU time per id of all ways, on logarithmic axes."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, panels = plt.subplots(1, 2, figsize=(11, 4.5), sharey=True)
+    for panel, name, title in zip(panels, ("wall", "cpu"), ("Wall time", "CPU time"), strict=True):
+        for number, latency in enumerate(LATENCIES):
+            places = [place + 0.27 * (number - 1) for place in range(len(LABELS))]
+            values = [results[way, latency][name] for way in LABELS]
+            panel.barh(places, values, height=0.25, label=f"{latency * 1000:g} ms away")
+        panel.set(title=f"{title} per submission, ms", xscale="log")
+        panel.set_yticks(range(len(LABELS)), LABELS.values())
+        panel.grid(axis="x", alpha=0.3)
+    panels[0].invert_yaxis()
+    panels[1].legend()
+    figure.tight_layout()
+    figure.savefig(file, dpi=110)
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True, help="folder for performance.json, .png and tables")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured; medians are shown")
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    with SandboxProcess(seed=max(MEMORY_COUNTS)) as sandbox:
+        results = fetches(sandbox, options.rounds)
+        tables = [fetch_table(results), memory_table(sandbox), wait_table(sandbox)]
+    tables_file, plot_file = options.output / "performance-tables.md", options.output / "performance.png"
+    tables_file.write_text("\n\n".join(tables) + "\n")
+    plot(results, plot_file)
+    print(f"\n{tables_file.read_text()}\nWritten to {tables_file} and {plot_file}")
+
+
+if __name__ == "__main__":
+    main()

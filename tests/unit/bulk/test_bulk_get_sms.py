@@ -1,0 +1,270 @@
+"""The hook's bulk fetch against the sandbox: what arrives, what is asked, and what is left behind."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_rtisms.api import retry
+from airflow_provider_rtisms.api.errors import (
+    RtiSmsConfigError,
+    RtiSmsForbiddenError,
+    RtiSmsInputError,
+    RtiSmsNotFoundError,
+    RtiSmsServerError,
+    RtiSmsThresholdError,
+)
+from airflow_provider_rtisms.bulk import job
+from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
+from tests.unit.bulk.conftest import seeded
+
+
+def ids_in(path: Path) -> list[str]:
+    return [json.loads(line)["submission_id"] for line in path.read_text().splitlines()]
+
+
+def test_each_is_fetched_once_with_one_token(hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path) -> None:
+    target = tmp_path / "details.jsonl"
+    ids = seeded(500)
+    summary: Any = hook.bulk_get_sms([*ids, *ids[:20]], output_path=target)
+    assert sorted(ids_in(target)) == ids
+    assert list(tmp_path.iterdir()) == [target]
+    assert summary == summary | {
+        "path": str(target),
+        "requested": 500,
+        "fetched": 500,
+        "missing": 0,
+        "by_status": {"DELIVERED": 500},
+        "by_operator": {"Claro": 167, "Entel Pcs": 167, "Movistar": 166},
+        "cost": 500,
+        "duplicates": 20,
+        "resumed": 0,
+        "requests": 501,
+        "tokens": 1,
+        "retries": 0,
+    }
+    state = sandbox.state()
+    assert set(state.requests_by_id.values()) == {1}
+    assert state.tokens_issued == 1
+    assert state.sockets_peak <= 32
+
+
+def test_without_a_path_the_records_are_returned(hook: RtiSmsHook) -> None:
+    records = hook.bulk_get_sms(seeded(50), max_concurrency=4)
+    assert sorted(record["submission_id"] for record in records) == seeded(50)  # type: ignore[index]
+
+
+def test_limits_of_the_call_go_before_those_of_the_connection(hook: RtiSmsHook, sandbox: Sandbox) -> None:
+    sandbox.set_faults(Fault("latency", seconds=0.01))
+    hook.bulk_get_sms(seeded(100), max_concurrency=5)
+    assert sandbox.state().sockets_peak == 5
+    with pytest.raises(RtiSmsConfigError, match="max_concurrency"):
+        hook.bulk_get_sms(seeded(1), max_concurrency=0)
+
+
+def test_fifty_mixed_faults_lose_and_repeat_nothing(hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.set_faults(
+        Fault("error", times=15, probability=0.2, path="sms", statuses=(500, 502, 503, 504)),
+        Fault("reset", times=15, probability=0.2, path="sms"),
+        Fault("cut_off", times=15, probability=0.2, path="sms"),
+        Fault("error", times=5, probability=0.2, path="sms", statuses=(429,)),
+    )
+    target = tmp_path / "details.jsonl"
+    summary: Any = hook.bulk_get_sms(seeded(1000), output_path=target)
+    assert sorted(ids_in(target)) == seeded(1000)
+    assert summary["refusals"] == 5
+    # aiohttp itself repeats a GET whose pooled connection was reset, so the sandbox counts and not the client.
+    assert sum(sandbox.state().requests_by_id.values()) == 1050
+
+
+@pytest.mark.parametrize("retry_after", [None, 1])
+def test_a_passed_threshold_slows_the_whole_fetch_down(
+    hook: RtiSmsHook, sandbox: Sandbox, retry_after: float | None
+) -> None:
+    sandbox.set_faults(Fault("rate_limit", per_second=100, path="sms", retry_after=retry_after))
+    assert len(hook.bulk_get_sms(seeded(500))) == 500
+    assert sandbox.state().answered(429) < 250
+
+
+def test_requests_per_second_stays_below_the_threshold(hook: RtiSmsHook, sandbox: Sandbox) -> None:
+    sandbox.set_faults(Fault("rate_limit", per_second=100, path="sms"))
+    assert len(hook.bulk_get_sms(seeded(200), requests_per_second=90)) == 200
+    assert sandbox.state().answered(429) < 10
+
+
+def test_a_threshold_that_stays_passed_ends_the_fetch(
+    hook: RtiSmsHook, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "BACKOFF_BASE", 0.001)
+    monkeypatch.setattr("airflow_provider_rtisms.api.pace.SHORTEST_PAUSE", 0.001)
+    sandbox.set_faults(Fault("error", path="sms", statuses=(429,)))
+    with pytest.raises(RtiSmsThresholdError, match="Given up after 5 tries"):
+        hook.bulk_get_sms(seeded(1000))
+    assert len(sandbox.state().requests_by_id) < 100  # the rest was not tried
+
+
+def test_short_lived_tokens_are_renewed_without_a_storm(hook: RtiSmsHook, sandbox: Sandbox) -> None:
+    sandbox.set_timing(token_lifetime=0.6)
+    sandbox.set_faults(Fault("latency", seconds=0.03, path="sms"))
+    records = hook.bulk_get_sms(seeded(1500))
+    assert len(records) == 1500
+    state = sandbox.state()
+    assert state.answered(401) < 10
+    assert state.tokens_issued < 15  # 1.4 s of requests; a token is used for half of its life
+
+
+class TestOnMissing:
+    ids = ("1", *seeded(30), "2")
+
+    def test_fail_names_them_after_the_rest_and_keeps_it(
+        self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path
+    ) -> None:
+        target = tmp_path / "details.csv"
+        with pytest.raises(RtiSmsNotFoundError, match=r"2 of 32 .*: 1, 2\. .*30 of 32 submissions are kept in"):
+            hook.bulk_get_sms(self.ids, output_path=target)
+        assert not target.exists()
+        summary: Any = hook.bulk_get_sms(self.ids, output_path=target, on_missing="skip")
+        assert (summary["fetched"], summary["missing"], summary["resumed"]) == (30, 2, 30)
+        assert len(target.read_text().splitlines()) == 31
+        assert Counter(sandbox.state().requests_by_id.values()) == {1: 30, 2: 2}
+
+    def test_anything_else_is_refused_before_a_request(self, hook: RtiSmsHook, sandbox: Sandbox) -> None:
+        with pytest.raises(RtiSmsInputError, match="on_missing"):
+            hook.bulk_get_sms(self.ids, on_missing="explode")  # type: ignore[arg-type]
+        assert not sandbox.state().requests
+
+
+class TestFailure:
+    def test_a_permanent_one_stops_at_once_with_the_count_so_far(
+        self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path
+    ) -> None:
+        sandbox.set_faults(Fault("error", probability=0.01, times=1, statuses=(403,), path="sms"))
+        target = tmp_path / "details.jsonl"
+        with pytest.raises(RtiSmsForbiddenError, match=r"403.* \d+ of 5000 submissions are kept in .*\.part"):
+            hook.bulk_get_sms(seeded(5000), output_path=target)
+        assert len(sandbox.state().requests_by_id) < 2000
+        assert not target.exists()
+
+    def test_used_up_tries_fail_after_the_rest(
+        self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(retry, "BACKOFF_BASE", 0.001)
+        sandbox.set_faults(Fault("error", times=5, statuses=(503,), path="sms"))
+        target = tmp_path / "details.jsonl"
+        with pytest.raises(RtiSmsServerError, match=r"1 of 100 submissions could not be fetched.* 99 of 100"):
+            hook.bulk_get_sms(seeded(100), output_path=target, max_concurrency=1)
+        summary: Any = hook.bulk_get_sms(seeded(100), output_path=target)
+        assert summary["resumed"] == 99
+
+    def test_an_api_that_is_down_ends_it_early(
+        self, hook: RtiSmsHook, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(retry, "BACKOFF_BASE", 0.001)
+        sandbox.set_faults(Fault("error", statuses=(503,), path="sms"))
+        with pytest.raises(RtiSmsServerError):
+            hook.bulk_get_sms(seeded(5000))
+        assert len(sandbox.state().requests_by_id) < 200
+
+    @pytest.mark.parametrize("name", ["details.xls", "details", "details.parquet.gz"])
+    def test_an_unknown_ending_is_refused_before_a_request(
+        self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path, name: str
+    ) -> None:
+        with pytest.raises(RtiSmsInputError, match="output_path"):
+            hook.bulk_get_sms(seeded(1), output_path=tmp_path / name)
+        assert not sandbox.state().requests
+
+
+def test_progress_is_told(
+    hook: RtiSmsHook, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(job, "PROGRESS_EVERY", 0.05)
+    sandbox.set_faults(Fault("latency", seconds=0.05, path="sms"))
+    with caplog.at_level(logging.INFO, logger=job.__name__):
+        hook.bulk_get_sms(seeded(200))
+    assert any("of 200 submissions done" in line and "s left" in line for line in caplog.messages)
+
+
+class TestResume:
+    def test_after_kill_9_only_the_rest_is_asked_for(self, tmp_path: Path) -> None:
+        count = 3000
+        target = tmp_path / "details.jsonl"
+        fetch = textwrap.dedent(
+            f"""
+            from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+            from tests.unit.bulk.conftest import seeded
+            summary = RtiSmsHook().bulk_get_sms(seeded({count}), output_path={str(target)!r})
+            print("resumed", summary["resumed"])
+            """
+        )
+        with SandboxProcess(seed=count, faults=[Fault("latency", seconds=0.02)]) as sandbox:
+            environment = os.environ | {"AIRFLOW_CONN_RTISMS_DEFAULT": sandbox.connection_json()}
+            first = subprocess.Popen([sys.executable, "-c", fetch], env=environment)
+            while sandbox.state().answered(200, "GET sms") < count // 2 and first.poll() is None:
+                pass
+            first.send_signal(signal.SIGKILL)
+            assert first.wait() == -signal.SIGKILL
+            assert not target.exists()
+            (part,) = tmp_path.iterdir()
+            with part.open("a") as cut_off:
+                cut_off.write('{"submission_id": "50000')
+            second = subprocess.run([sys.executable, "-c", fetch], env=environment, capture_output=True, text=True)
+            assert second.returncode == 0, second.stderr
+            requests = sum(sandbox.state().requests_by_id.values())
+        resumed = int(second.stdout.rpartition("resumed")[2])
+        assert resumed >= count // 2 - 64
+        assert requests <= count + 64  # what was under way when the process died
+        assert sorted(ids_in(target)) == seeded(count)
+        assert list(tmp_path.iterdir()) == [target]
+
+    def test_a_part_of_other_ids_is_never_mixed_in(self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path) -> None:
+        target = tmp_path / "details.jsonl"
+        with pytest.raises(RtiSmsNotFoundError):
+            hook.bulk_get_sms(["1", *seeded(10)], output_path=target)
+        (part,) = tmp_path.iterdir()
+        hook.bulk_get_sms(seeded(5), output_path=target)
+        assert sorted(ids_in(target)) == seeded(5)
+        assert sorted(tmp_path.iterdir()) == sorted([part, target])
+        assert len(ids_in(part)) == 10
+
+    def test_the_order_of_the_ids_makes_no_difference(self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path) -> None:
+        target = tmp_path / "details.jsonl"
+        ids = ["1", *seeded(10)]
+        with pytest.raises(RtiSmsNotFoundError):
+            hook.bulk_get_sms(ids, output_path=target)
+        summary: Any = hook.bulk_get_sms(reversed(ids), output_path=target, on_missing="skip")
+        assert summary["resumed"] == 10
+
+
+MEMORY = """
+import re, sys
+from pathlib import Path
+from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+from tests.unit.bulk.conftest import seeded
+hook = RtiSmsHook()
+grown = []
+for count in (2000, 20000):
+    hook.bulk_get_sms((one for one in seeded(count)), output_path=f"{sys.argv[1]}/{count}.jsonl")
+    # Not getrusage: its peak is handed down from the process that started this one.
+    grown.append(int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]))
+print("grown", (grown[1] - grown[0]) // 1024)
+"""
+
+
+def test_memory_hardly_grows_with_the_number_of_ids(tmp_path: Path) -> None:
+    with SandboxProcess(seed=20_000) as sandbox:
+        environment = os.environ | {"AIRFLOW_CONN_RTISMS_DEFAULT": sandbox.connection_json()}
+        done = subprocess.run(
+            [sys.executable, "-c", MEMORY, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
+        )
+    assert int(done.stdout.rpartition("grown")[2]) < 15  # MiB

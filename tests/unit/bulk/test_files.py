@@ -1,0 +1,152 @@
+"""The files of a bulk fetch: ids in, records out, here and in object stores."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+from airflow_provider_rtisms.api.errors import RtiSmsInputError, RtiSmsNotFoundError, RtiSmsTransientError
+from airflow_provider_rtisms.bulk import target as target_module
+from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
+from airflow_provider_rtisms.bulk.formats import COLUMNS
+from airflow_provider_rtisms.bulk.id_files import read_id_file
+from airflow_provider_rtisms.bulk.part import PartFile
+from airflow_provider_rtisms.bulk.storage import storage_path
+from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+from tests.unit.bulk.conftest import seeded
+
+try:
+    from airflow.sdk.io import attach
+except ImportError:  # Airflow 2
+    from airflow.io.store import attach  # type: ignore[no-redef,import-not-found,unused-ignore]
+
+
+@pytest.fixture
+def bucket() -> Iterator[ObjectStoragePath]:
+    """Return a folder of an object store: fsspec's own, in memory."""
+    store = fsspec.filesystem("memory")
+    attach(protocol="memory", fs=store)
+    yield ObjectStoragePath("memory://bucket/day")
+    store.rm("/bucket", recursive=True)
+
+
+def read_back(path: Path) -> list[dict[str, Any]]:
+    """Read records with the readers that people use."""
+    if path.suffix == ".parquet":
+        import pyarrow.parquet
+
+        return list(pyarrow.parquet.read_table(path).to_pylist())
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8", newline="") as text:
+        return list(csv.DictReader(text)) if ".csv" in path.name else [json.loads(line) for line in text]
+
+
+class TestFormats:
+    @pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet"])
+    def test_each_holds_all_columns_of_all_records(self, hook: RtiSmsHook, tmp_path: Path, ending: str) -> None:
+        path = tmp_path / f"details{ending}"
+        hook.bulk_get_sms(seeded(25), output_path=f"file://{path}")
+        records = sorted(read_back(path), key=lambda record: record["submission_id"])
+        assert [record["submission_id"] for record in records] == seeded(25)
+        assert all(tuple(record) == COLUMNS for record in records)
+        assert records[0]["operator_mcc"] == "730"
+        assert str(records[0]["done_at"]).startswith("2020-09-17")
+        assert str(records[0]["is_final"]).lower() == "true"
+
+    @pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
+    def test_no_ids_make_a_file_without_records(self, hook: RtiSmsHook, tmp_path: Path, ending: str) -> None:
+        path = tmp_path / f"details{ending}"
+        hook.bulk_get_sms([], output_path=path)
+        assert read_back(path) == []
+
+
+class TestObjectStore:
+    def test_the_object_appears_and_nothing_else_stays(self, hook: RtiSmsHook, bucket: ObjectStoragePath) -> None:
+        path = bucket / "details.csv.gz"
+        hook.bulk_get_sms(seeded(30), output_path=path)
+        assert [one.name for one in bucket.iterdir()] == ["details.csv.gz"]
+        with path.open("rb") as raw:
+            assert len(gzip.decompress(raw.read()).splitlines()) == 31
+
+    def test_a_later_try_reads_back_what_was_uploaded(
+        self, hook: RtiSmsHook, bucket: ObjectStoragePath, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(target_module, "UPLOAD_EVERY", 0.0)  # many numbered objects
+        ids = ["1", *seeded(100)]
+        path = str(bucket / "details.jsonl")
+        with pytest.raises(RtiSmsNotFoundError):
+            hook.bulk_get_sms(ids, output_path=path)
+        assert not ObjectStoragePath(path).exists()
+        summary: Any = hook.bulk_get_sms(ids, output_path=path, on_missing="skip")
+        assert summary["resumed"] == 100
+        assert [one.name for one in bucket.iterdir()] == ["details.jsonl"]
+
+    def test_ids_are_read_from_it(self, bucket: ObjectStoragePath) -> None:
+        path = bucket / "ids.txt"
+        path.write_text("1\n2\n")
+        assert list(read_id_file(str(path))) == ["1", "2"]
+
+
+class TestIdFile:
+    def test_one_id_per_line(self, tmp_path: Path) -> None:
+        path = tmp_path / "ids.txt"
+        path.write_bytes(b"\xef\xbb\xbf4193366853543393\r\n\n  0007 \n8")
+        assert list(read_id_file(str(path))) == ["4193366853543393", "0007", "8"]
+
+    def test_column_of_a_packed_csv(self, tmp_path: Path) -> None:
+        path = tmp_path / "sent.csv.gz"
+        path.write_bytes(gzip.compress(b'day,id\n1,11\n"2\n",12\n3,\n'))
+        assert list(read_id_file(path, "id")) == ["11", "12"]
+
+    def test_a_missing_column_is_named_with_those_there(self, tmp_path: Path) -> None:
+        path = tmp_path / "sent.csv"
+        path.write_text("day,id\n")
+        with pytest.raises(RtiSmsInputError, match=r"'submission' is none of .*: day, id"):
+            list(read_id_file(path, "submission"))
+
+    @pytest.mark.parametrize("line", [b"12a", b"1.5e9", b"-1", b"\xff"])
+    def test_a_malformed_id_is_refused(self, tmp_path: Path, line: bytes) -> None:
+        path = tmp_path / "ids.txt"
+        path.write_bytes(b"1\n" + line)
+        with pytest.raises(RtiSmsInputError, match=r"ids\.txt"):
+            list(read_id_file(path))
+
+
+class TestPartFile:
+    def test_is_for_one_process_at_a_time(self, tmp_path: Path) -> None:
+        path = tmp_path / "part"
+        with PartFile(path), pytest.raises(RtiSmsTransientError, match="Another process"):
+            PartFile(path)
+
+    @pytest.mark.parametrize("damage", [b'{"submission_id": "2"', b"junk\n", b"[]\n", b'{"submission_id": "1"}\n'])
+    def test_what_follows_damage_is_dropped(self, tmp_path: Path, damage: bytes) -> None:
+        path = tmp_path / "part"
+        good = b'{"submission_id": "1"}\n'
+        path.write_bytes(good + damage)
+        with DistinctIds(["1", "2"]) as ids, PartFile(path) as part:
+            part.resume(lambda record: ids.discard(record.get("submission_id")))
+            assert list(ids) == ["2"]
+            part.append([{"submission_id": "2"}])
+        assert path.read_bytes() == good + b'{"submission_id": "2"}\n'
+
+
+def test_distinct_ids_keep_their_order_and_their_spelling() -> None:
+    with DistinctIds(iter(["9", "10", "9", "010"])) as ids:
+        assert (list(ids), len(ids), ids.duplicates) == (["9", "10", "010"], 3, 1)
+        with DistinctIds(["010", "10", "9"]) as same, DistinctIds(["9", "10"]) as other:
+            assert same.digest("account") == ids.digest("account") != other.digest("account")
+        assert ids.digest("account") != ids.digest("other account")
+
+
+@pytest.mark.parametrize("value", [None, "", 7, b"x"])
+def test_what_is_no_path_is_refused(value: Any) -> None:
+    with pytest.raises(RtiSmsInputError, match="output_path"):
+        storage_path("output_path", value)
