@@ -182,7 +182,7 @@ def test_dag_blocks(block: Block, run_block: RunBlock) -> None:
 
 
 def test_the_first_dag_of_the_readme(run_block: RunBlock) -> None:
-    (block,) = blocks("dag", document="README.md")
+    block = blocks("dag", document="README.md")[0]
     assert len([line for line in block.code.splitlines() if line]) < 15
     run = run_block(block.code)
     assert run.xcom("details")["status"] == "DELIVERED"
