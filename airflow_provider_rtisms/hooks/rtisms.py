@@ -111,7 +111,14 @@ class RtiSmsHook(BaseHook):
         return self.get_conn().perform(calls.get_balance())
 
     def send_sms(
-        self, *, recipients: Any, text: str, sender: str, charset: int | None = None, max_parts: int | None = None
+        self,
+        *,
+        recipients: Any,
+        text: str,
+        sender: str,
+        charset: int | None = None,
+        max_parts: int | None = None,
+        **options: Any,
     ) -> list[Submission]:
         """
         Send a text to one or many recipients, each once (API: Send SMS).
@@ -121,6 +128,7 @@ class RtiSmsHook(BaseHook):
         :param sender: as allowed for the account.
         :param charset: 0, 1, 6 or 8; None picks by the text.
         :param max_parts: most parts that one SMS may take.
+        :param options: ``on_uncertain`` and ``chunk_size`` of :class:`~airflow_provider_rtisms.api.outbox.Outbox`.
         :return: what the vendor said of each distinct recipient, by position: ``submitted``, ``account_no_balance``, or
             ``unknown_error`` where it said so to every one of a few tries.
         :raises RtiSmsInputError: a value cannot be sent; nothing was.
@@ -128,7 +136,7 @@ class RtiSmsHook(BaseHook):
         :raises RtiSmsError: see :mod:`~airflow_provider_rtisms.api.errors`; ``submissions`` holds what was told before.
         """
         return self.get_outbox(
-            recipients=recipients, text=text, sender=sender, charset=charset, max_parts=max_parts
+            recipients=recipients, text=text, sender=sender, charset=charset, max_parts=max_parts, **options
         ).send()
 
     def get_outbox(
@@ -145,9 +153,8 @@ class RtiSmsHook(BaseHook):
         """
         Return a text on its way, checked; nothing is sent yet.
 
-        :param recipients: as for :meth:`send_sms`, like the next four.
+        :param recipients: as for :meth:`send_sms`, like the next four and ``options``.
         :param store: where to write down what is sent, so that a later try knows; default nowhere beyond this process.
-        :param options: ``on_uncertain`` and ``chunk_size`` of :class:`~airflow_provider_rtisms.api.outbox.Outbox`.
         :raises RtiSmsInputError: a value cannot be sent.
         """
         from airflow_provider_rtisms.api.outbox import Outbox
