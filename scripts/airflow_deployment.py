@@ -176,7 +176,7 @@ class AirflowDeployment:
         answer = self._session.request(method, f"{self.url}/api/v2/{path}", timeout=30, **options)
         if not answer.ok:
             raise requests.HTTPError(f"{method} {path}: {answer.status_code} {answer.text[:500]}", response=answer)
-        return dict(answer.json())
+        return dict(answer.json()) if answer.content else {}
 
     def trigger(self, dag_id: str, *, params: Mapping[str, Any] | None = None, timeout: float = 60) -> DagRun:
         """

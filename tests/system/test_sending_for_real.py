@@ -71,6 +71,15 @@ def task_of(run: DagRun) -> dict[str, Any]:
     return task
 
 
+def clear(run: DagRun) -> None:
+    """Clear the task ``send``, as a person does in the UI."""
+    run.airflow.call(
+        "POST",
+        f"dags/{run.dag_id}/clearTaskInstances",
+        json={"dry_run": False, "dag_run_id": run.run_id, "task_ids": ["send"], "only_failed": True},
+    )
+
+
 def log_of(run: DagRun, try_number: int) -> str:
     folder = run.airflow.home / "logs" / f"dag_id={run.dag_id}" / f"run_id={run.run_id}" / "task_id=send"
     return (folder / f"attempt={try_number}.log").read_text()
@@ -94,14 +103,24 @@ def test_a_killed_worker_sends_to_nobody_twice(airflow: AirflowDeployment, sandb
     assert named in log_of(run, 2)
 
     # A person clears the task: still nobody gets a second one.
-    airflow.call(
-        "POST",
-        "dags/send_to_many/clearTaskInstances",
-        json={"dry_run": False, "dag_run_id": run.run_id, "task_ids": ["send"], "only_failed": True},
-    )
+    clear(run)
     assert finish(run) == "failed"
     assert named in log_of(run, 3)
     assert received(sandbox) == {**dict.fromkeys(NUMBERS, 1), ON_DUTY: 2}
+
+    # That person deletes what the task remembers, to send to all once more.
+    airflow.call("DELETE", f"dags/send_to_many/dagRuns/{run.run_id}/taskInstances/send/state-store")
+    clear(run)
+    assert finish(run) == "success"
+    assert received(sandbox) == {**dict.fromkeys(NUMBERS, 2), ON_DUTY: 2}
+
+
+def test_a_failing_dag_alerts(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+    """The callback of a DAG runs in the DAG processor, that of a task in the task's process as above."""
+    assert finish(airflow.trigger("failing")) == "failed"
+    wait_until(lambda: received(sandbox), what="the alert", timeout=60, watching=airflow.processes.values())
+    (message,) = sandbox.state().messages
+    assert (message.recipient, message.text) == (ON_DUTY, "failing failed")
 
 
 def test_it_waits_in_the_triggerer_and_sends_once(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:

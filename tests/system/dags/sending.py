@@ -37,6 +37,21 @@ with DAG("send_and_wait", schedule=None):
         **MESSAGE,
     )
 
+with DAG(
+    "failing",
+    schedule=None,
+    on_failure_callback=RtiSmsNotifier(
+        recipients="{{ var.value.sms_on_duty }}", text="{{ dag.dag_id }} failed", sender="96000"
+    ),
+):
+
+    @task
+    def fail() -> None:
+        """Fail."""
+        raise ValueError("this task fails")
+
+    fail()
+
 low_balance = Asset(
     "rtisms_low_balance",
     watchers=[AssetWatcher("balance", trigger=RtiSmsBalanceFallTrigger(threshold="100", poke_interval=0.5))],
