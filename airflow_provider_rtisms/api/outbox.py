@@ -41,8 +41,8 @@ LARGEST_CHUNK_SIZE = 500
 TRIES = 4
 #: So many lost answers in a row end the sending: the trouble is no passing one, and each leaves more in doubt.
 LOST_IN_A_ROW = 2
-#: How many recipients an error message names.
-NAMED_IN_MESSAGE = 10
+#: How many recipients of each fate an error message names: in practice all of them, since people have to be asked.
+NAMED_IN_MESSAGE = 1000
 
 
 class Outbox:

@@ -217,6 +217,12 @@ class TestOutbox:
         assert all(one.is_submitted for one in submissions)
         assert desk.received() == NUMBERS + NUMBERS[:10]
 
+    def test_every_uncertain_recipient_is_named(self, desk: Desk) -> None:
+        desk.sandbox.set_faults(Fault("lost_answer", path="sms", times=1))
+        with pytest.raises(RtiSmsUncertainError) as caught:
+            desk.outbox(chunk_size=50).send()
+        assert all(f"recipients[{position}] ***1{position:02}" in str(caught.value) for position in range(50))
+
     def test_two_lost_answers_in_a_row_end_it(self, desk: Desk) -> None:
         desk.sandbox.set_faults(Fault("error", path="sms", statuses=(500,)))
         with pytest.raises(RtiSmsUncertainError, match=r"20 uncertain .* 30 not_sent"):
