@@ -29,7 +29,8 @@ EXAMPLE = Path(__file__).parents[2] / "example_dags" / "example_rtisms_send_and_
 NUMBERS = [f"+569123451{position:02}" for position in range(50)]
 ON_DUTY = "+56912345999"
 TEXT = "Confidential: the load is late"
-RUN_TIMEOUT = 120.0
+#: Seconds; a run takes about 15 where nothing else wants the machine.
+RUN_TIMEOUT = 300.0
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ def test_no_number_and_no_text_is_left_in_the_open(airflow: AirflowDeployment, s
     private = [number.removeprefix("+") for number in (*NUMBERS, ON_DUTY)] + [TEXT]
     with closing(sqlite3.connect(airflow.home / "airflow.db")) as database:
         stored = "\n".join(database.iterdump())
-    assert "uncertain" in stored, "the database has nothing to look at"
+    assert "hidden: " in stored, "the database has nothing to look at"
     logs = {log: log.read_text(errors="replace") for log in (airflow.home / "logs").rglob("*.log")}
     assert any("submitted 42" in text for text in logs.values()), "the logs have nothing to look at"
     assert [one for one in private if one in stored] == []
