@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import DAG
 from airflow_provider_rtisms.notifications.rtisms import RtiSmsNotifier
 from airflow_provider_rtisms.operators.rtisms import RtiSmsGetBalanceOperator, RtiSmsGetDetailsOperator
 from airflow_provider_rtisms.operators.send import RtiSmsSendOperator
+from airflow_provider_rtisms.sensors.balance import RtiSmsBalanceSensor
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
 
 DELIVERED, REJECTED, UNKNOWN_ID = "4193366853543393", "4193366853543001", "1234567890123"
@@ -28,6 +29,8 @@ with DAG("rtisms_every_use", schedule=None, start_date=datetime(2026, 1, 1, tzin
     RtiSmsGetDetailsOperator(task_id="failing_details", submission_id=UNKNOWN_ID)
     RtiSmsGetDetailsOperator(task_id="failing_login", submission_id=DELIVERED, rtisms_conn_id="rtisms_wrong")
     RtiSmsGetBalanceOperator(task_id="balance")
+    RtiSmsBalanceSensor(task_id="wait_for_balance", minimum=1, **WAIT)
+    RtiSmsBalanceSensor(task_id="failing_balance", minimum=1_000_000, deferrable=True, poke_interval=0.5, timeout=5)
     RtiSmsSendOperator(task_id="send", **SMS)
     RtiSmsSendOperator(task_id="send_and_wait", wait_for_delivery=True, deferrable=True, **SMS, **WAIT)
     RtiSmsSendOperator(task_id="failing_send", **{**SMS, "sender": "blocked"}, on_failure_callback=ALERT)
