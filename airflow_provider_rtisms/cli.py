@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable
 
-    from airflow_provider_rtisms.api.calls import Call
+    from airflow_provider_rtisms.api.call import Call
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ def _ask(args: Namespace, make_call: Callable[[], Call[T]]) -> T:
 
     from airflow_provider_rtisms.api.client import RtiSmsClient
     from airflow_provider_rtisms.api.errors import RtiSmsError
-    from airflow_provider_rtisms.hooks.rtisms import settings_from_connection
+    from airflow_provider_rtisms.hooks.connection import settings_from_connection
 
     try:
         # A hook asks the execution API for its Connection; a shell has the database instead.

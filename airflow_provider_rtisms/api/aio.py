@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import aiohttp
 
 from airflow_provider_rtisms.api import errors
-from airflow_provider_rtisms.api.calls import MAX_ANSWER_BYTES, Call, HttpAnswer, HttpRequest
+from airflow_provider_rtisms.api.call import MAX_ANSWER_BYTES, Call, HttpAnswer, HttpRequest
 from airflow_provider_rtisms.api.effects import Announce, Effect, Send, Sleep, Throttled, WaitFor
 from airflow_provider_rtisms.api.flow import ExchangeFailedError, perform
 from airflow_provider_rtisms.api.pace import Pace

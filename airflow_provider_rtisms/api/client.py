@@ -26,7 +26,7 @@ from urllib3.exceptions import (
 )
 
 from airflow_provider_rtisms.api import errors
-from airflow_provider_rtisms.api.calls import MAX_ANSWER_BYTES, Call, HttpAnswer, HttpRequest
+from airflow_provider_rtisms.api.call import MAX_ANSWER_BYTES, Call, HttpAnswer, HttpRequest
 from airflow_provider_rtisms.api.effects import Announce, Effect, Send, Sleep, WaitFor
 from airflow_provider_rtisms.api.flow import ExchangeFailedError, perform
 from airflow_provider_rtisms.api.settings import ApiSettings

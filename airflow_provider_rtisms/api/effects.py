@@ -11,12 +11,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from airflow_provider_rtisms.api.calls import HttpRequest
+from airflow_provider_rtisms.api.call import HttpRequest
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Do one HTTP exchange; send back the :class:`~.calls.HttpAnswer`, or throw in the failure that came instead."""
+    """Do one HTTP exchange; send back the :class:`~.call.HttpAnswer`, or throw in the failure that came instead."""
 
     request: HttpRequest
 
@@ -60,7 +60,7 @@ class Throttled:
     Tell that an exchange was answered with 429. Send back True if the transport slows down all of its exchanges for it,
     so that the refusal counts as no try of the call.
 
-    :param sent_at: see :class:`~.calls.HttpAnswer`.
+    :param sent_at: see :class:`~.call.HttpAnswer`.
     :param retry_after: seconds the server asked to wait, or None.
     """
 

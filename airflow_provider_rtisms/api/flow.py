@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from airflow_provider_rtisms.api.calls import AUTHENTICATE, Call, HttpAnswer, TokenGrant, authenticate
+from airflow_provider_rtisms.api.call import AUTHENTICATE, Call, HttpAnswer
+from airflow_provider_rtisms.api.calls import TokenGrant, authenticate
 from airflow_provider_rtisms.api.effects import Effect, Send, Sleep, Throttled
 from airflow_provider_rtisms.api.errors import (
     RtiSmsError,

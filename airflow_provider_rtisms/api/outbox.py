@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from airflow_provider_rtisms.api import calls
+from airflow_provider_rtisms.api.call import Call
 from airflow_provider_rtisms.api.errors import (
     RtiSmsError,
     RtiSmsInputError,
@@ -63,7 +64,7 @@ class Outbox:
 
     def __init__(
         self,
-        perform: Callable[[calls.Call[list[Submission]]], list[Submission]],
+        perform: Callable[[Call[list[Submission]]], list[Submission]],
         recipients: Sequence[str],
         text: SmsText,
         sender: str,

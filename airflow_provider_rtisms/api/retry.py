@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import tenacity
 
-from airflow_provider_rtisms.api.calls import AUTHENTICATE, Call
+from airflow_provider_rtisms.api.call import AUTHENTICATE, Call
 from airflow_provider_rtisms.api.errors import (
     RtiSmsError,
     RtiSmsThresholdError,

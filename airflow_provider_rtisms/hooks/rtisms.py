@@ -6,16 +6,14 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import quote, urlsplit
 
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
 from airflow_provider_rtisms.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR
+from airflow_provider_rtisms.hooks.connection import settings_from_connection
 
 if TYPE_CHECKING:
     from decimal import Decimal
-
-    from airflow.providers.common.compat.sdk import Connection
 
     from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
     from airflow_provider_rtisms.api.client import RtiSmsClient
@@ -292,62 +290,6 @@ class RtiSmsHook(BaseHook):
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Return the form's labels and placeholders for Airflow below 3.2, made from ``UI_FIELD_BEHAVIOUR``."""
         return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
-
-
-def settings_from_connection(connection: Connection) -> ApiSettings:
-    """
-    Return what a Connection says, checked.
-
-    Host is ``scheme://host[:port]``, or the three stand in Host, Port and Schema as HttpHook reads them. Without a
-    scheme it is https, and http for a loopback host.
-
-    :param connection: of type ``rtisms``.
-    :raises RtiSmsConfigError: a field is missing or malformed; names it.
-    """
-    from airflow_provider_rtisms.api.settings import ApiSettings
-
-    extras = dict(connection.extra_dejson or {})
-    known = {name: extras.pop(name) for name in CONN_FIELDS if name in extras}
-    settings = ApiSettings(
-        client_id=connection.login or "",
-        client_secret=connection.password or "",
-        base_url=_base_url(connection),
-        **known,
-    )
-    # The secret also travels form-encoded, and a proxy URL may hold a password.
-    for secret in (quote(settings.client_secret, safe=""), urlsplit(settings.proxy or "").password):
-        if secret:
-            mask_secret(secret)
-    if extras:
-        import logging
-
-        logging.getLogger(__name__).warning(
-            "Connection %s has extras that mean nothing here: %s. Known ones: %s",
-            connection.conn_id,
-            ", ".join(sorted(extras)),
-            ", ".join(CONN_FIELDS),
-        )
-    return settings
-
-
-def _base_url(connection: Connection) -> str:
-    from airflow_provider_rtisms.api.settings import is_loopback
-
-    host = (connection.host or "").strip()
-    if not host:
-        return ""
-    if "://" not in host:
-        name = host.split("/")[0]
-        bare = name.strip("[]") if name.count(":") > 1 else name.split(":")[0]
-        if name.count(":") > 1 and not name.startswith("["):
-            host = host.replace(name, f"[{name}]", 1)
-        scheme = (connection.schema or ("http" if is_loopback(bare) else "https")).removesuffix("://")
-        host = f"{scheme}://{host}"
-    if connection.port:
-        parts = urlsplit(host)
-        if parts.netloc.rpartition("]")[2].count(":") == 0:
-            host = parts._replace(netloc=f"{parts.netloc}:{connection.port}").geturl()
-    return host
 
 
 async def _amask_secret(secret: str) -> None:

@@ -27,7 +27,7 @@ from airflow.providers.common.compat.sdk import Connection
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_rtisms.api.settings import ApiSettings
-from airflow_provider_rtisms.hooks.rtisms import settings_from_connection
+from airflow_provider_rtisms.hooks.connection import settings_from_connection
 from airflow_provider_rtisms.sandbox import Sandbox
 from tests.system.conftest import FinishedRun, RunDag
 

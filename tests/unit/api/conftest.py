@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
-from airflow_provider_rtisms.api.calls import Call
+from airflow_provider_rtisms.api.call import Call
 from airflow_provider_rtisms.api.client import RtiSmsClient
 from airflow_provider_rtisms.api.errors import RtiSmsError
 from airflow_provider_rtisms.api.settings import ApiSettings

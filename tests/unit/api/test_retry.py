@@ -11,7 +11,7 @@ from email.utils import format_datetime
 import pytest
 
 from airflow_provider_rtisms.api import calls, errors, retry
-from airflow_provider_rtisms.api.calls import Call
+from airflow_provider_rtisms.api.call import Call
 from tests.hostile import Step, answer, details, grant, raw, reset
 from tests.unit.api.conftest import Transport
 from tests.unit.conftest import Serve

@@ -12,6 +12,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from airflow_provider_rtisms.api import calls, effects, errors
+from airflow_provider_rtisms.api.call import HttpAnswer
 from airflow_provider_rtisms.api.client import RtiSmsClient
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.token import Token
@@ -116,7 +117,7 @@ def test_reprs_show_no_secret() -> None:
         call,
         call.request(),
         SMS.request(MINTED),
-        calls.HttpAnswer(200, {"Echo": MINTED}, MINTED.encode()),
+        HttpAnswer(200, {"Echo": MINTED}, MINTED.encode()),
         granted,
         Token.from_grant(granted, 0.0),
         effects.Send(SMS.request(MINTED)),

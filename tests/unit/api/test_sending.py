@@ -14,6 +14,7 @@ import pytest
 
 from airflow_provider_rtisms.api import calls
 from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
+from airflow_provider_rtisms.api.call import Call
 from airflow_provider_rtisms.api.client import RtiSmsClient
 from airflow_provider_rtisms.api.errors import (
     RtiSmsConnectError,
@@ -42,12 +43,12 @@ def settings_of(sandbox: Sandbox, **changes: Any) -> ApiSettings:
     return ApiSettings(**{**values, **changes})
 
 
-async def perform_async(settings: ApiSettings, *todo: calls.Call[Any]) -> Any:
+async def perform_async(settings: ApiSettings, *todo: Call[Any]) -> Any:
     async with AsyncRtiSmsClient(settings) as client:
         return [await client.perform(call) for call in todo][-1]
 
 
-def perform_blocking(settings: ApiSettings, *todo: calls.Call[Any]) -> Any:
+def perform_blocking(settings: ApiSettings, *todo: Call[Any]) -> Any:
     with RtiSmsClient(settings) as client:
         return [client.perform(call) for call in todo][-1]
 
@@ -63,7 +64,7 @@ def perform(request: pytest.FixtureRequest) -> Callable[..., Any]:
     return TRANSPORTS[request.param]
 
 
-def send_call(*recipients: str, sender: str = "96000") -> calls.Call[list[Submission]]:
+def send_call(*recipients: str, sender: str = "96000") -> Call[list[Submission]]:
     return calls.send_sms(recipients=recipients or NUMBERS[:2], text=SmsText.of(TEXT), sender=sender)
 
 
@@ -157,7 +158,7 @@ class Desk:
         self.store = MemoryStore()
         self.pauses: list[float] = []
 
-    def perform(self, call: calls.Call[Any], **changes: Any) -> Any:
+    def perform(self, call: Call[Any], **changes: Any) -> Any:
         return perform_blocking(settings_of(self.sandbox, **changes), call)
 
     def outbox(self, recipients: list[str] = NUMBERS, perform: Any = None, **options: Any) -> Outbox:
@@ -237,7 +238,7 @@ class TestOutbox:
         assert desk.received() == NUMBERS[:10]
 
     def test_a_threshold_that_lasts_is_transient_and_says_who_was_sent_to(self, desk: Desk) -> None:
-        def pass_the_threshold(call: calls.Call[Any]) -> Any:
+        def pass_the_threshold(call: Call[Any]) -> Any:
             submissions = desk.perform(call)
             desk.sandbox.set_faults(Fault("error", path="sms", statuses=(429,), retry_after=1))
             return submissions
@@ -300,7 +301,7 @@ class TestOutbox:
         assert not outbox.may_have_sent
 
     def test_a_process_that_dies_leaves_its_request_uncertain(self, desk: Desk) -> None:
-        def accept_and_die(call: calls.Call[Any]) -> Any:
+        def accept_and_die(call: Call[Any]) -> Any:
             desk.perform(call)
             raise KeyboardInterrupt
 

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from airflow_provider_rtisms.api import calls
+from airflow_provider_rtisms.api.call import MAX_ANSWER_BYTES
 from airflow_provider_rtisms.api.errors import (
     RtiSmsAnswerError,
     RtiSmsAnswerTooLargeError,
@@ -231,7 +232,7 @@ class TestHuge:
         assert len(server.calls) == 1
 
     def test_the_largest_answer_is_read(self, transport: Transport, serve: Serve) -> None:
-        content = b'{"balance": "457.00"}'.ljust(calls.MAX_ANSWER_BYTES)
+        content = b'{"balance": "457.00"}'.ljust(MAX_ANSWER_BYTES)
         assert transport.perform(serve(answer(content)), calls.get_balance()) == Decimal("457.00")
 
 

@@ -15,7 +15,8 @@ from airflow.providers.common.compat.sdk import Connection
 from airflow_provider_rtisms.api import calls
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError
 from airflow_provider_rtisms.get_provider_info import CONN_FIELDS
-from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, settings_from_connection
+from airflow_provider_rtisms.hooks.connection import settings_from_connection
+from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Sandbox
 from tests.hostile import answer, details
 from tests.unit.conftest import Serve
