@@ -102,19 +102,22 @@ def markdown(rows: Iterable[Sequence[str]]) -> str:
 
 
 def plot(results: Results, file: Path) -> None:
-    """Draw wall and CPU time per id of all ways, on logarithmic axes."""
+    """Draw wall and CPU time per id of all ways, the former on a logarithmic axis."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.5), sharey=True)
-    for panel, name, title in zip(panels, ("wall", "cpu"), ("Wall time", "CPU time"), strict=True):
+    for panel, name, title, scale in (
+        (panels[0], "wall", "Wall time", "log"),
+        (panels[1], "cpu", "CPU time", "linear"),
+    ):
         for number, latency in enumerate(LATENCIES):
             places = [place + 0.27 * (number - 1) for place in range(len(LABELS))]
             values = [results[way, latency][name] for way in LABELS]
             panel.barh(places, values, height=0.25, label=f"{latency * 1000:g} ms away")
-        panel.set(title=f"{title} per submission, ms", xscale="log")
+        panel.set(title=f"{title} per submission, ms", xscale=scale)
         panel.set_yticks(range(len(LABELS)), LABELS.values())
         panel.grid(axis="x", alpha=0.3)
     panels[0].invert_yaxis()
@@ -126,14 +129,14 @@ def plot(results: Results, file: Path) -> None:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True, help="folder for performance.json, .png and tables")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the tables and images/performance.png")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured; medians are shown")
     options = parser.parse_args()
-    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "images").mkdir(parents=True, exist_ok=True)
     with SandboxProcess(seed=max(MEMORY_COUNTS)) as sandbox:
         results = fetches(sandbox, options.rounds)
         tables = [fetch_table(results), memory_table(sandbox), wait_table(sandbox)]
-    tables_file, plot_file = options.output / "performance-tables.md", options.output / "performance.png"
+    tables_file, plot_file = options.output / "performance-tables.inc", options.output / "images" / "performance.png"
     tables_file.write_text("\n\n".join(tables) + "\n")
     plot(results, plot_file)
     print(f"\n{tables_file.read_text()}\nWritten to {tables_file} and {plot_file}")

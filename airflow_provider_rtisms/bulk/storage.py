@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from pathlib import Path, PosixPath
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 from urllib.parse import urlsplit
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     StoragePath: TypeAlias = Path | ObjectStoragePath
 
 
+def is_local(path: object) -> TypeGuard[Path]:
+    """Return whether a path is on this machine. On Airflow 2 ObjectStoragePath is a Path as well, but no PosixPath."""
+    return isinstance(path, PosixPath)
+
+
 def storage_path(field_name: str, value: object) -> StoragePath:
     """
     Return a path to read from or write to.
@@ -22,7 +27,7 @@ def storage_path(field_name: str, value: object) -> StoragePath:
     :param value: a local path, a URL such as ``s3://conn_id@bucket/key`` or ``file:///folder/name``, or a path object.
     :raises RtiSmsInputError: it is anything else.
     """
-    if isinstance(value, Path):
+    if is_local(value):
         return value
     if isinstance(value, str) and value.strip():
         if "://" not in value:

@@ -7,7 +7,9 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
+
+from airflow_provider_rtisms.bulk.storage import is_local
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -159,4 +161,6 @@ def open_target(path: StoragePath, digest: str) -> Target:
     :param path: local or in an object store.
     :param digest: identifies the ids.
     """
-    return LocalTarget(path, digest) if isinstance(path, Path) else ObjectTarget(path, digest)
+    if is_local(path):
+        return LocalTarget(path, digest)
+    return ObjectTarget(cast("ObjectStoragePath", path), digest)
