@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote, urlsplit
 
@@ -239,18 +242,38 @@ class RtiSmsHook(BaseHook):
         """
         Give the client that all triggers of this Connection share on this event loop, reading the Connection anew.
 
-        The Connection is read in a thread, the one way that serves dag.test and the real triggerer on every version
+        :raises RtiSmsConfigError: a field of the Connection is missing or malformed.
+        """
+        from airflow_provider_rtisms.api.aio import shared_client
+
+        settings = await self._read_settings()
+        async with shared_client(settings, on_secret=_amask_secret) as client:
+            yield client
+
+    async def _read_settings(self) -> ApiSettings:
+        """
+        Read the Connection in a thread, the one way that serves dag.test and the real triggerer on every version
         (asgiref's ``sync_to_async`` keeps the way back to the triggerer's supervisor open, a bare thread does not).
 
-        :raises RtiSmsConfigError: a field of the Connection is missing or malformed.
+        Triggers that ask at the same time share a read that began after they had asked: the supervisor serves few
+        reads a second, and a triggerer may start a thousand triggers at once.
         """
         from asgiref.sync import sync_to_async
 
-        from airflow_provider_rtisms.api.aio import shared_client
-
-        settings = await sync_to_async(self.get_settings)()
-        async with shared_client(settings, on_secret=_amask_secret) as client:
-            yield client
+        asked = time.monotonic()
+        reading = _readings.setdefault((asyncio.get_running_loop(), self.rtisms_conn_id), _Reading())
+        reading.users += 1
+        try:
+            async with reading.turn:
+                if reading.settings is None or reading.began < asked:
+                    reading.began = time.monotonic()
+                    reading.settings = None
+                    reading.settings = await sync_to_async(self.get_settings)()
+                return reading.settings
+        finally:
+            reading.users -= 1
+            if reading.users == 0:
+                _readings.pop((asyncio.get_running_loop(), self.rtisms_conn_id), None)
 
     def test_connection(self) -> tuple[bool, str]:
         """
@@ -285,6 +308,19 @@ class RtiSmsHook(BaseHook):
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Return the form's labels and placeholders for Airflow below 3.2, made from ``UI_FIELD_BEHAVIOUR``."""
         return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
+
+
+@dataclass(slots=True)
+class _Reading:
+    """The latest read of a Connection, for those who wait for it; made anew once nobody does."""
+
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+    began: float = 0.0
+    settings: ApiSettings | None = None
+
+
+_readings: dict[tuple[asyncio.AbstractEventLoop, str], _Reading] = {}
 
 
 def settings_from_connection(connection: Connection) -> ApiSettings:
