@@ -44,7 +44,7 @@ def test_a_thousand_deferred_waits_share_a_token_and_a_pool(
     started = time.monotonic()
     run = airflow.trigger("thousand_waits", params={"first_id": FIRST_ID})
     airflow.wait_until(lambda: run.count("deferred") == WAITS, what="a thousand deferred tasks", timeout=120)
-    airflow.wait_until(lambda: len(sandbox.state().requests_by_id) == WAITS, what="a poll of each", timeout=120)
+    airflow.wait_until(lambda: len(sandbox.state().requests_by_id) == WAITS, what="a poll of each", timeout=180)
     all_polled = time.monotonic()
 
     before, usage_before = sandbox.state(), Usage.of(triggerer)

@@ -25,7 +25,7 @@ class WaitFromTheStart(BaseOperator):
         trigger_kwargs={
             "rtisms_conn_id": "rtisms_stored",
             "submission_ids": ["{{ params.first_id + ti.map_index }}"],
-            "poke_interval": 5,
+            "poke_interval": 10,
             "deadline": 4102444800,  # the year 2100
             "missing_until": 0,
             "fail_on": ["REJECTED"],
