@@ -34,6 +34,14 @@ test: lint docs test-bare test-airflow-3.3 test-airflow-2.11 test-wheel  ## ever
 .PHONY: test-matrix
 test-matrix: test-bare $(MINORS:%=test-airflow-%)  ## the tests on every supported Airflow minor
 
+.PHONY: test-chaos
+test-chaos: env-airflow-3.3  ## kill parts of a whole Airflow on PostgreSQL, mid-wait
+	$(LATEST)/python -m pytest -m chaos
+
+.PHONY: e2e-celery
+e2e-celery: env-airflow-3.3  ## the examples on CeleryExecutor, with Redis and two workers
+	$(LATEST)/python -m pytest -m celery
+
 .PHONY: test-bare
 test-bare: env-bare  ## the tests of api/ and sandbox/ where Airflow is not installed
 	$(BUILD)/bare/bin/python -m pytest tests/unit/api tests/unit/sandbox
@@ -120,7 +128,7 @@ define build_environment
 endef
 
 GROUPS = --group dev
-$(LATEST:%/bin=%)/.ready constraints-3.3: GROUPS += --group docs --group release
+$(LATEST:%/bin=%)/.ready constraints-3.3: GROUPS += --group docs --group release --group system
 constraints-3.3: GROUPS += --group bench
 $(BUILD)/airflow-%/.ready: pyproject.toml constraints/airflow-%.txt | $(UV)
 	$(call build_environment,constraints/airflow-$*.txt,$(GROUPS) --editable '.[parquet]')

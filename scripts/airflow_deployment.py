@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from urllib.parse import quote
 import requests
 
 from scripts.processes import ProcessDiedError, Session, tail, wait_until
+from scripts.servers import free_port
 
 COMPONENTS = {
     "api-server": ["api-server"],
@@ -29,6 +29,9 @@ COMPONENTS = {
     "triggerer": ["triggerer", "--skip-serve-logs"],
 }
 """The commands of `airflow`. The log servers stay off: their ports are fixed, and all logs are local."""
+
+CELERY_WORKER = ["celery", "worker", "--skip-serve-logs", "--without-mingle", "--without-gossip", "--concurrency=2"]
+"""The command of one more component, for CeleryExecutor."""
 
 FINAL_RUN_STATES = ("success", "failed")
 NO_FAULT_STATES = (None, "success", "skipped", "upstream_failed", "removed")
@@ -56,7 +59,7 @@ class AirflowDeployment:
         self.home = Path(tempfile.mkdtemp(prefix="airflow-"))
         self.processes: dict[str, Session] = {}
         self._dag_files = list(dag_files)
-        port = _free_port()
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy on the way to loopback
@@ -95,7 +98,7 @@ class AirflowDeployment:
             self.migrate()
             for component in COMPONENTS:
                 self.start(component)
-            self._wait_until(self.is_healthy, what="healthy components", timeout=120)
+            self.wait_until(self.is_healthy, what="healthy components", timeout=120)
             self._session.headers["Authorization"] = f"Bearer {self._token()}"
         except BaseException:
             self.close()
@@ -133,13 +136,14 @@ class AirflowDeployment:
         """
         Start one component, once more after a kill or beside the first.
 
-        :param component: a key of COMPONENTS.
+        :param component: a key of COMPONENTS, or `celery-worker`.
         :param name: its key in `processes` and the name of its log; the component's by default.
         """
         name = name or component
+        command = CELERY_WORKER if component == "celery-worker" else COMPONENTS[component]
         process = Session(
             name,
-            [sys.executable, "-m", "airflow", *COMPONENTS[component]],
+            [sys.executable, "-m", "airflow", *command],
             log=self.home / "logs" / f"{name}.log",
             env=self.env,
         )
@@ -150,6 +154,25 @@ class AirflowDeployment:
         """Kill one component and all that it started (SIGKILL)."""
         self.processes.pop(name).kill()
 
+    def recover(self, *, timeout: float = 120) -> set[str]:
+        """
+        Wait until all is healthy, starting what ends by itself again, as a service manager does.
+
+        :param timeout: seconds until it has to be.
+        :return: the names of the components that had ended.
+        """
+        ended: set[str] = set()
+
+        def is_recovered() -> bool:
+            for name in [name for name, process in self.processes.items() if not process.is_running()]:
+                ended.add(name)
+                self.kill(name)  # what it started may have outlived it
+                self.start(name)
+            return self.is_healthy()
+
+        wait_until(is_recovered, what="recovered components", timeout=timeout)
+        return ended
+
     def check(self) -> None:
         """:raises ProcessDiedError: if a component has ended by itself."""
         for process in self.processes.values():
@@ -159,7 +182,7 @@ class AirflowDeployment:
         """Return whether the API answers and calls every component healthy."""
         try:
             answer = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=10)
-        except requests.ConnectionError:
+        except requests.RequestException:
             return False
         return answer.ok and all(part["status"] == "healthy" for part in answer.json().values())
 
@@ -185,11 +208,12 @@ class AirflowDeployment:
         :param params: the run's params.
         :param timeout: seconds to wait for the DAG to be parsed.
         """
-        self._wait_until(lambda: self._knows(dag_id), what=f"DAG {dag_id} parsed", timeout=timeout)
+        self.wait_until(lambda: self._knows(dag_id), what=f"DAG {dag_id} parsed", timeout=timeout)
         run = self.call("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": params or {}})
         return DagRun(self, dag_id, run["dag_run_id"])
 
-    def _wait_until(self, condition: Callable[[], bool], *, what: str, timeout: float) -> None:
+    def wait_until(self, condition: Callable[[], bool], *, what: str, timeout: float) -> None:
+        """Wait as :func:`scripts.processes.wait_until` does, for as long as every component lives."""
         wait_until(condition, what=what, timeout=timeout, watching=self.processes.values())
 
     def _knows(self, dag_id: str) -> bool:
@@ -216,6 +240,10 @@ class DagRun:
     def task_instances(self) -> list[dict[str, Any]]:
         """Return the run's task instances as the API describes them."""
         return list(self._get("/taskInstances", limit=1000)["task_instances"])
+
+    def count(self, state: str) -> int:
+        """Return how many of the run's task instances are in a state."""
+        return int(self._get("/taskInstances", state=state, limit=1)["total_entries"])
 
     def xcom(self, task_id: str, *, key: str = "return_value", map_index: int = -1) -> Any:
         """Return one XCom value."""
@@ -270,9 +298,3 @@ def _readable(line: str) -> str:
         return "\n    ".join([f"{entry['level']}: {entry['event']}", *errors])
     except (ValueError, TypeError, KeyError, AttributeError):
         return line
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -51,6 +51,10 @@ class Session:
         """The leader's process id, which is also the session's."""
         return self._leader.pid
 
+    def is_running(self) -> bool:
+        """Return whether the program has not ended."""
+        return self._leader.poll() is None
+
     def check(self) -> None:
         """:raises ProcessDiedError: if the program has ended, with the end of its log."""
         if (code := self._leader.poll()) is not None:

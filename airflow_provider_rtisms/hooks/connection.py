@@ -1,8 +1,12 @@
-"""What a Connection says: its fields as settings of the API."""
+"""What a Connection says, and how it is read on the event loop."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
@@ -50,6 +54,50 @@ def settings_from_connection(connection: Connection) -> ApiSettings:
             ", ".join(CONN_FIELDS),
         )
     return settings
+
+
+@dataclass(slots=True)
+class _Reading:
+    """The latest read of a Connection, for those who wait for it; made anew once nobody does."""
+
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+    began: float = 0.0
+    settings: ApiSettings | None = None
+
+
+_readings: dict[tuple[asyncio.AbstractEventLoop, str], _Reading] = {}
+
+
+async def share_read(conn_id: str, read: Callable[[], ApiSettings]) -> ApiSettings:
+    """
+    Read a Connection in a thread, the one way that serves dag.test and the real triggerer on every version.
+
+    asgiref's ``sync_to_async`` keeps the way back to the triggerer's supervisor open; a bare thread does not. Triggers
+    that ask at the same time share a read that began after they had asked: the supervisor serves few reads a second,
+    and a triggerer may start a thousand triggers at once.
+
+    :param conn_id: which Connection.
+    :param read: reads it, blocking.
+    :raises RtiSmsConfigError: a field of the Connection is missing or malformed.
+    """
+    from asgiref.sync import sync_to_async
+
+    asked = time.monotonic()
+    key = (asyncio.get_running_loop(), conn_id)
+    reading = _readings.setdefault(key, _Reading())
+    reading.users += 1
+    try:
+        async with reading.turn:
+            if reading.settings is None or reading.began < asked:
+                reading.began = time.monotonic()
+                reading.settings = None
+                reading.settings = await sync_to_async(read)()
+            return reading.settings
+    finally:
+        reading.users -= 1
+        if reading.users == 0:
+            _readings.pop(key, None)
 
 
 def _base_url(connection: Connection) -> str:

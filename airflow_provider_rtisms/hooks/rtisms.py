@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
 from airflow_provider_rtisms.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR
-from airflow_provider_rtisms.hooks.connection import settings_from_connection
+from airflow_provider_rtisms.hooks.connection import settings_from_connection, share_read
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -244,16 +244,11 @@ class RtiSmsHook(BaseHook):
         """
         Give the client that all triggers of this Connection share on this event loop, reading the Connection anew.
 
-        The Connection is read in a thread, the one way that serves dag.test and the real triggerer on every version
-        (asgiref's ``sync_to_async`` keeps the way back to the triggerer's supervisor open, a bare thread does not).
-
         :raises RtiSmsConfigError: a field of the Connection is missing or malformed.
         """
-        from asgiref.sync import sync_to_async
-
         from airflow_provider_rtisms.api.aio import shared_client
 
-        settings = await sync_to_async(self.get_settings)()
+        settings = await share_read(self.rtisms_conn_id, self.get_settings)
         async with shared_client(settings, on_secret=_amask_secret) as client:
             yield client
 

@@ -117,7 +117,9 @@ def _make_known(dag: Any) -> None:
         return
     try:
         from airflow.serialization.definitions.dag import SerializedDAG
-    except ImportError:  # Airflow 3.0
+    except ImportError:  # before Airflow 3.2
+        from airflow.serialization.serialized_objects import SerializedDAG
+    if not hasattr(SerializedDAG, "bulk_write_to_db"):  # Airflow 3.0
         return
     DagBundlesManager().sync_bundles_to_db()
     lazy = LazyDeserializedDAG.from_dag(dag)

@@ -1,0 +1,132 @@
+"""PostgreSQL and Redis from Debian's packages, each with a port and a directory of its own for a `with` block."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from scripts.processes import Session, wait_until
+
+DEBIAN_POSTGRESQL = Path("/usr/lib/postgresql")
+
+
+class Server(ABC):
+    """A server on loopback; its directory is removed with it."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.home = Path(tempfile.mkdtemp(prefix=f"{type(self).__name__.lower()}-"))
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.crash()
+        finally:
+            self._remove()
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start it, the first time or after a crash, and return once it serves."""
+
+    @abstractmethod
+    def crash(self) -> None:
+        """End it without a clean shutdown."""
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        """Crash it, and start it again at the end of the `with` block."""
+        self.crash()
+        try:
+            yield
+        finally:
+            self.start()
+
+    def _remove(self) -> None:
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+class Postgres(Server):
+    """PostgreSQL without passwords, made anew; run by the user postgres where we are root, for it refuses root."""
+
+    @property
+    def url(self) -> str:
+        """The database's SQLAlchemy URL."""
+        return f"postgresql+psycopg2://postgres@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        """Start it; the first time, make the database."""
+        if not (self.home / "data").exists():
+            if os.geteuid() == 0:
+                shutil.chown(self.home, "postgres", "postgres")
+            self._run("initdb", "--username=postgres", "--auth=trust", "--no-sync")
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+        self._run("pg_ctl", "start", "--wait", f"--log={self.home / 'postgres.log'}", f"--options={options}")
+
+    def crash(self) -> None:
+        """Kill the server and its sessions; the next start recovers from the write-ahead log."""
+        self._run("pg_ctl", "stop", "--mode=immediate")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [_postgresql(program), f"--pgdata={self.home / 'data'}", *arguments],
+            check=True,
+            stdout=subprocess.DEVNULL,  # a pipe would stay open for as long as the server runs
+            cwd=self.home,
+            user="postgres" if os.geteuid() == 0 else None,
+            group="postgres" if os.geteuid() == 0 else None,
+            extra_groups=[] if os.geteuid() == 0 else None,
+        )
+
+
+class Redis(Server):
+    """Redis that keeps all in memory."""
+
+    @property
+    def url(self) -> str:
+        """Its URL for Celery."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start it."""
+        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        self._session = Session("redis-server", command, log=self.home / "redis.log", env=dict(os.environ))
+        wait_until(self._serves, what="redis-server to serve", timeout=30, watching=[self._session])
+
+    def crash(self) -> None:
+        """Kill it (SIGKILL); all that it held is lost."""
+        self._session.kill()
+
+    def _serves(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+def free_port() -> int:
+    """Return a port on loopback that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _postgresql(program: str) -> str:
+    """Return the path of a program of the newest PostgreSQL; Debian keeps them off PATH."""
+    installed = sorted(DEBIAN_POSTGRESQL.glob(f"*/bin/{program}"), key=lambda path: int(path.parts[-3]))
+    return str(installed[-1]) if installed else program

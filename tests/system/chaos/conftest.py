@@ -1,0 +1,140 @@
+"""A whole Airflow on PostgreSQL to kill parts of, and waits that are deferred in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+
+from airflow_provider_rtisms.sandbox import SandboxProcess
+from scripts.airflow_deployment import COMPONENTS, AirflowDeployment, DagRun
+from scripts.processes import wait_until
+from scripts.servers import Postgres
+
+ROOT = Path(__file__).parents[3]
+DAGS = sorted((Path(__file__).parent / "dags").glob("*.py"))
+CONNECTION_ID = "rtisms_stored"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests beside this file."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.system)
+            item.add_marker(pytest.mark.chaos)
+            item.add_marker(pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="a whole Airflow is started of 3.3 only"))
+
+
+@dataclass(frozen=True)
+class DeferredWaits:
+    """
+    A run of the DAG ``deferred_waits``: one task instance for each list of ids, in the order of the lists.
+
+    :param airflow: where it runs.
+    :param sandbox: where the submissions are.
+    :param run: the run.
+    :param waits: the ids of each wait.
+    """
+
+    airflow: AirflowDeployment
+    sandbox: SandboxProcess
+    run: DagRun
+    waits: Sequence[Sequence[str]]
+
+    @property
+    def submission_ids(self) -> list[str]:
+        """All ids, in order."""
+        return [one for wait in self.waits for one in wait]
+
+    def await_deferral(self, timeout: float = 120) -> None:
+        """Return once every wait is deferred."""
+        self.airflow.wait_until(
+            lambda: self.run.count("deferred") == len(self.waits), what="deferred waits", timeout=timeout
+        )
+
+    def await_polls(self, count: int = 2, timeout: float = 60) -> None:
+        """Return once the API has been asked so many times more for every submission."""
+        before = self.sandbox.state().requests_by_id
+        wait_until(lambda: self._fewest_polls_since(before) >= count, what=f"{count} polls of each", timeout=timeout)
+
+    def deliver(self) -> None:
+        """Let every submission arrive."""
+        for submission_id in self.submission_ids:
+            self.sandbox.add_submission(submission_id=submission_id, pending_for=0, sent_for=0)
+
+    def check_success(self, timeout: float = 120) -> None:
+        """Fail unless the run succeeds, each wait at its first try, with the record of every one of its ids."""
+        for _ in self.run.changes(timeout=timeout):
+            pass
+        assert self.run.state() == "success", self.run.failure_log()
+        tries = [task["try_number"] for task in self.run.task_instances() if task["task_id"] == "wait"]
+        assert tries == [1] * len(self.waits)
+        for index, submission_ids in enumerate(self.waits):
+            records = self.run.xcom("wait", map_index=index)
+            assert [(record["submission_id"], record["status"]) for record in records] == [
+                (one, "DELIVERED") for one in submission_ids
+            ]
+
+    def _fewest_polls_since(self, before: Any) -> int:
+        now = self.sandbox.state().requests_by_id
+        return min(now.get(one, 0) - before.get(one, 0) for one in self.submission_ids)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def deployment(postgres: Postgres) -> Iterator[AirflowDeployment]:
+    """One Airflow for all tests, with LocalExecutor; the Connection is in its database."""
+    settings = {"DATABASE__SQL_ALCHEMY_CONN": postgres.url, "CORE__EXECUTOR": "LocalExecutor"}
+    with AirflowDeployment(DAGS, env={"PYTHONPATH": str(ROOT)}, settings=settings) as airflow:
+        airflow.call("POST", "connections", json={"connection_id": CONNECTION_ID, "conn_type": "rtisms"})
+        yield airflow
+
+
+@pytest.fixture
+def airflow(deployment: AirflowDeployment) -> Iterator[AirflowDeployment]:
+    """The deployment, with one of each component at the start and at the end of a test."""
+    yield deployment
+    for name in set(deployment.processes) - set(COMPONENTS):
+        deployment.kill(name)
+    for component in set(COMPONENTS) - set(deployment.processes):
+        deployment.start(component)
+    deployment.recover()
+
+
+@pytest.fixture
+def sandbox(airflow: AirflowDeployment) -> Iterator[SandboxProcess]:
+    """A fresh sandbox that the Connection leads to."""
+    with SandboxProcess() as sandbox:
+        store_connection(airflow, sandbox)
+        yield sandbox
+
+
+@pytest.fixture
+def start_waits(airflow: AirflowDeployment, sandbox: SandboxProcess) -> Callable[..., DeferredWaits]:
+    """Start waits over submissions that stay PENDING, and return once all are deferred and polled by a trigger."""
+
+    def start(count: int = 1, *, submissions: int = 5) -> DeferredWaits:
+        waits = [[sandbox.add_submission("PENDING") for _ in range(submissions)] for _ in range(count)]
+        run = airflow.trigger("deferred_waits", params={"waits": waits})
+        started = DeferredWaits(airflow, sandbox, run, waits)
+        started.await_deferral()
+        started.await_polls()
+        return started
+
+    return start
+
+
+def store_connection(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+    """Change the stored Connection over the REST API, as a person would in the UI."""
+    fields = {"connection_id": CONNECTION_ID, **json.loads(sandbox.connection_json())}
+    airflow.call("PATCH", f"connections/{CONNECTION_ID}", json=fields)

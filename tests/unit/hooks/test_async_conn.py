@@ -1,0 +1,76 @@
+"""How triggers read their Connection: together where they ask together, and never an older one than they asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+
+
+class StoredConnection:
+    """A Connection that can change, and whose reads are counted and can be held up."""
+
+    def __init__(self) -> None:
+        self.client_secret = "before"
+        self.reads = 0
+        self.read_began = threading.Event()
+        self.may_end = threading.Event()
+        self.may_end.set()
+
+    def hook(self) -> RtiSmsHook:
+        stored = self
+
+        class StoredHook(RtiSmsHook):
+            def get_settings(self) -> ApiSettings:
+                stored.reads += 1
+                settings = ApiSettings(client_id="me", client_secret=stored.client_secret)
+                stored.read_began.set()
+                assert stored.may_end.wait(10)
+                return settings
+
+        return StoredHook()
+
+    async def secret_read(self) -> str:
+        """Open the client as a trigger does, and tell with which secret."""
+        async with self.hook().get_async_conn() as client:
+            return client.settings.client_secret
+
+
+def test_triggers_that_ask_together_share_a_read() -> None:
+    stored = StoredConnection()
+
+    async def main() -> list[str]:
+        return await asyncio.gather(*(stored.secret_read() for _ in range(50)))
+
+    assert asyncio.run(main()) == ["before"] * 50
+    assert stored.reads == 2  # the first one asked alone
+
+
+def test_a_read_that_began_before_a_change_does_not_serve_those_who_ask_after_it() -> None:
+    stored = StoredConnection()
+    stored.may_end.clear()
+
+    async def main() -> tuple[str, str]:
+        early = asyncio.create_task(stored.secret_read())
+        await asyncio.to_thread(stored.read_began.wait, 10)
+        stored.client_secret = "after"
+        late = asyncio.create_task(stored.secret_read())
+        await asyncio.sleep(0)  # it has asked
+        stored.may_end.set()
+        return await early, await late
+
+    assert asyncio.run(main()) == ("before", "after")
+    assert stored.reads == 2
+
+
+def test_a_later_trigger_reads_anew() -> None:
+    stored = StoredConnection()
+
+    async def main() -> tuple[str, str]:
+        first = await stored.secret_read()
+        stored.client_secret = "after"
+        return first, await stored.secret_read()
+
+    assert asyncio.run(main()) == ("before", "after")
