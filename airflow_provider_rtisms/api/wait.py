@@ -41,7 +41,7 @@ class DeliveryWait:
     def __init__(self, submission_ids: Sequence[str], fail_on: Iterable[str], finished: Iterable[Record] = ()) -> None:
         self.submission_ids = list(submission_ids)
         self.fail_on = frozenset(fail_on)
-        #: The last transient failure of the current poll.
+        #: The last transient failure, of whichever poll.
         self.trouble: RtiSmsError | None = None
         self._records: dict[str, Record] = {}
         self.restore(finished)

@@ -68,7 +68,7 @@ class DeliveryPolling:
         :raises AirflowFailException: a submission ended in a state of ``fail_on``, stayed unknown, or the API refused.
         """
         wait = self.wait
-        wait.trouble = None
+        earlier = wait.trouble
         with permanent_is_final():
             try:
                 for submission_id, outcome in self._hook.fetch_many(wait.open_ids):
@@ -79,7 +79,7 @@ class DeliveryPolling:
                 wait.trouble = error  # the secret was rotated: the next poll uses the new one
             is_done = wait.settle(missing_ok=time.time() < self._missing_until)
         log.info("%s", wait.progress())
-        if wait.trouble is not None:
+        if wait.trouble is not earlier:
             log.warning("Asking again later: %s", wait.trouble)
         return is_done
 

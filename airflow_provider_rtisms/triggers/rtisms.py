@@ -85,13 +85,13 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         return {"records": [], "submission_ids": self.submission_ids}
 
     async def _ask(self, wait: DeliveryWait, client: AsyncRtiSmsClient) -> bool:
-        wait.trouble = None
+        earlier = wait.trouble
         async with aclosing(fetch(client, wait.open_ids)) as outcomes:
             async for submission_id, outcome in outcomes:
                 wait.note(submission_id, outcome)
         is_done = wait.settle(missing_ok=time.time() < self.missing_until)
         if not is_done:
             self.log.info("%s", wait.progress())
-        if wait.trouble is not None:
+        if wait.trouble is not earlier:
             self.log.warning("Asking again later: %s", wait.trouble)
         return is_done
