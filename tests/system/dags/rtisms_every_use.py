@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_rtisms.notifications.rtisms import RtiSmsNotifier
+from airflow_provider_rtisms.operators.bulk import RtiSmsBulkGetDetailsOperator
 from airflow_provider_rtisms.operators.rtisms import RtiSmsGetBalanceOperator, RtiSmsGetDetailsOperator
 from airflow_provider_rtisms.operators.send import RtiSmsSendOperator
 from airflow_provider_rtisms.sensors.balance import RtiSmsBalanceSensor
@@ -26,6 +27,8 @@ ALERT = RtiSmsNotifier(**SMS)
 
 with DAG("rtisms_every_use", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)):
     RtiSmsGetDetailsOperator(task_id="details", submission_id=DELIVERED)
+    RtiSmsBulkGetDetailsOperator(task_id="bulk", submission_ids=[DELIVERED, REJECTED])
+    RtiSmsBulkGetDetailsOperator(task_id="failing_bulk", submission_ids=[DELIVERED, UNKNOWN_ID])
     RtiSmsGetDetailsOperator(task_id="failing_details", submission_id=UNKNOWN_ID)
     RtiSmsGetDetailsOperator(task_id="failing_login", submission_id=DELIVERED, rtisms_conn_id="rtisms_wrong")
     RtiSmsGetBalanceOperator(task_id="balance")
