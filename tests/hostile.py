@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self
 
+#: Seconds in which every client should have given up; a test of one that does not fails then, and does not hang.
+FOREVER = 15.0
 #: The token of a step that is asked for no other.
 TOKEN = "header.payload$signature"
 
@@ -111,7 +113,7 @@ def raw(data: bytes, *, then: Literal["keep", "close", "hang"] = "keep") -> Step
         if then == "close":
             exchange.close()
         elif then == "hang":
-            await asyncio.Event().wait()
+            await hang(exchange)
 
     return step
 
@@ -150,9 +152,10 @@ async def reset(exchange: Exchange) -> None:
     exchange.reset()
 
 
-async def hang(_: Exchange) -> None:
-    """Read the request, and never answer."""
-    await asyncio.Event().wait()
+async def hang(exchange: Exchange) -> None:
+    """Read the request, and do not answer for as long as anyone should wait; then close the connection."""
+    await asyncio.sleep(FOREVER)
+    exchange.close()
 
 
 def drip(data: bytes, *, whole: int = 0, pause: float = 0.1) -> Step:

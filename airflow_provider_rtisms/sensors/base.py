@@ -64,13 +64,15 @@ class DeferrableSensor(BaseSensorOperator):
         """Return the arguments of ``defer``, once a poke has found that there is more to wait for."""
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after the deferral; on Airflow 2 a deferral that timed out ends as AirflowSensorTimeout too."""
+        """Resume after the deferral; never_fail and AirflowSensorTimeout on Airflow 2 too."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
+        except AirflowSkipException:
+            raise
         except AirflowException as error:
-            if (next_kwargs or {}).get("error") == DEFERRAL_TIMEOUT and not isinstance(
-                error, AirflowSensorTimeout | AirflowSkipException
-            ):
+            if self.never_fail:
+                raise AirflowSkipException(f"Skipping, since never_fail is set: {error}") from error
+            if (next_kwargs or {}).get("error") == DEFERRAL_TIMEOUT and not isinstance(error, AirflowSensorTimeout):
                 raise AirflowSensorTimeout(str(error)) from error
             raise
 

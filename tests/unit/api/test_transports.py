@@ -108,7 +108,7 @@ class TestOddButFine:
         server = serve(step)
         assert transport.perform(server, calls.get_balance(), max_attempts=1) == Decimal("457.00")
 
-    def test_connection_closed_between_requests_costs_no_try(self, transport: Transport, serve: Serve) -> None:
+    def test_connection_closed_between_requests_is_ridden_out(self, transport: Transport, serve: Serve) -> None:
         server = serve(answer(BALANCE, close=True))
         first, second = transport.perform_all(server, [calls.get_balance()] * 2, max_attempts=2)
         assert first == second == Decimal("457.00")
@@ -164,8 +164,7 @@ class TestBroken:
         server = serve(step)
         with pytest.raises(kind, match=r"^get_balance: .* Given up after 2 tries"):
             transport.perform(server, calls.get_balance(), max_attempts=2)
-        # aiohttp by itself repeats a GET once where the connection broke, since it may have been closed long before.
-        assert 2 <= len(server.calls) <= 4
+        assert len(server.calls) == 2
 
     def test_connection_reset_before_anything_was_read_is_ridden_out(self, transport: Transport, serve: Serve) -> None:
         server = serve(answer(BALANCE), refuse_first=2)
@@ -180,22 +179,22 @@ class TestBroken:
 
 
 class TestSlow:
-    """Only the ends are timed, against a server that would take for ever."""
+    """Only the ends are timed, against a server that takes 10 s or more."""
 
-    FOREVER = json.dumps({**BALANCE, "padding": "x" * 1000}).encode()
+    LONG = json.dumps({**BALANCE, "padding": "x" * 100}).encode()
 
     @pytest.mark.parametrize(
         "step",
         [
             pytest.param(hang, id="hangs"),
-            pytest.param(drip(message(FOREVER)), id="drips from the status line on"),
-            pytest.param(drip(message(FOREVER), whole=20), id="drips from the headers on"),
-            pytest.param(drip(message(FOREVER), whole=len(head()) + 40), id="drips from the body on"),
+            pytest.param(drip(message(LONG)), id="drips from the status line on"),
+            pytest.param(drip(message(LONG), whole=20), id="drips from the headers on"),
+            pytest.param(drip(message(LONG), whole=len(head()) + 40), id="drips from the body on"),
             pytest.param(
-                drip(head(headers=[("Transfer-Encoding", "chunked")]) + b"1\r\n \r\n" * 1000, whole=len(head()) + 40),
+                drip(head(headers=[("Transfer-Encoding", "chunked")]) + b"1\r\n \r\n" * 30, whole=len(head()) + 40),
                 id="drips chunks",
             ),
-            pytest.param(drip(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000), id="drips 100 Continue"),
+            pytest.param(drip(b"HTTP/1.1 100 Continue\r\n\r\n" * 6), id="drips 100 Continue"),
         ],
     )
     def test_ends_with_the_timeout(self, transport: Transport, serve: Serve, step: Step) -> None:
