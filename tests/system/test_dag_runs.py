@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_rtisms.operators.rtisms import RtiSmsGetDetailsOperator
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
+from scripts.processes import wait_until
 from tests.system.conftest import FinishedRun, RunDag, run_example
 
 pytestmark = pytest.mark.system
@@ -23,6 +27,21 @@ MODES: dict[str, dict[str, Any]] = {
     "reschedule": {"mode": "reschedule"},
     "deferrable": {"deferrable": True},
 }
+
+
+@contextmanager
+def arriving_once_asked(sandbox: Sandbox) -> Iterator[str]:
+    """Add a submission that arrives once it has been asked for: it is open at the first poke, however late that is."""
+    submission_id = sandbox.add_submission("PENDING")
+
+    def arrive() -> None:
+        wait_until(lambda: sandbox.state().requests_by_id.get(submission_id), what="the first poke", timeout=60)
+        sandbox.add_submission(submission_id=submission_id, pending_for=0, sent_for=0)
+
+    with ThreadPoolExecutor() as executor:
+        arrival = executor.submit(arrive)
+        yield submission_id
+        arrival.result()
 
 
 @pytest.fixture
@@ -49,8 +68,8 @@ def test_details_reach_xcom(run_dag: RunDag, rtisms_sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_wait_returns_the_records_in_order(wait: Any, rtisms_sandbox: Sandbox, mode: str) -> None:
     done = rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0)
-    later = rtisms_sandbox.add_submission("DELIVERED", pending_for=0.3, sent_for=0.5)
-    run = wait(submission_ids=[later, done], **MODES[mode])
+    with arriving_once_asked(rtisms_sandbox) as later:
+        run = wait(submission_ids=[later, done], **MODES[mode])
     assert run.state == "success"
     assert [(record["submission_id"], record["is_final"]) for record in run.xcom("wait")] == [
         (later, True),
@@ -73,9 +92,10 @@ def test_wait_returns_the_records_in_order(wait: Any, rtisms_sandbox: Sandbox, m
 )
 def test_what_is_final_is_not_asked_again(wait: Any, rtisms_sandbox: Sandbox, mode: str) -> None:
     done = rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0)
-    later = rtisms_sandbox.add_submission("DELIVERED", pending_for=0.3, sent_for=0.5)
-    wait(submission_ids=[done, later], **MODES[mode])
-    assert rtisms_sandbox.state().requests_by_id[done] == 1
+    with arriving_once_asked(rtisms_sandbox) as later:
+        wait(submission_ids=[done, later], **MODES[mode])
+    asked = rtisms_sandbox.state().requests_by_id
+    assert (asked[done], asked[later] > 1) == (1, True)
 
 
 @pytest.mark.parametrize("mode", MODES)
