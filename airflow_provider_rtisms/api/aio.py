@@ -17,7 +17,7 @@ import aiohttp
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.call import MAX_ANSWER_BYTES, Call, HttpAnswer, HttpRequest
 from airflow_provider_rtisms.api.effects import Announce, Effect, Send, Sleep, Throttled, WaitFor
-from airflow_provider_rtisms.api.flow import ExchangeFailedError, perform
+from airflow_provider_rtisms.api.flow import Drive, ExchangeFailedError, perform
 from airflow_provider_rtisms.api.pace import Pace
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.stats import Stats
@@ -78,20 +78,12 @@ class AsyncRtiSmsClient:
         :return: its result.
         :raises RtiSmsError: see :func:`~airflow_provider_rtisms.api.flow.perform`.
         """
-        flow = perform(call, self.settings, self.tokens)
-        try:
-            effect = next(flow)
-            while True:
-                try:
-                    result = await self._do(effect)
-                except BaseException as error:  # the flow decides what each failure means
-                    effect = flow.throw(error)
-                else:
-                    effect = flow.send(result)
-        except StopIteration as end:
-            self.pace.succeeded()
-            outcome: T = end.value
-            return outcome
+        drive = Drive(perform(call, self.settings, self.tokens))
+        for step in drive:
+            with step:
+                step.answer = await self._do(step.effect)
+        self.pace.succeeded()
+        return drive.result
 
     async def _do(self, effect: Effect) -> Any:
         match effect:

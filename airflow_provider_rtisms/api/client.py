@@ -28,7 +28,7 @@ from urllib3.exceptions import (
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.call import MAX_ANSWER_BYTES, Call, HttpAnswer, HttpRequest
 from airflow_provider_rtisms.api.effects import Announce, Effect, Send, Sleep, WaitFor
-from airflow_provider_rtisms.api.flow import ExchangeFailedError, perform
+from airflow_provider_rtisms.api.flow import Drive, ExchangeFailedError, perform
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.token import TokenCache
 
@@ -63,19 +63,11 @@ class RtiSmsClient:
         :return: its result.
         :raises RtiSmsError: see :func:`~airflow_provider_rtisms.api.flow.perform`.
         """
-        flow = perform(call, self.settings, self.tokens)
-        try:
-            effect = next(flow)
-            while True:
-                try:
-                    result = self._do(effect)
-                except BaseException as error:  # the flow decides what each failure means
-                    effect = flow.throw(error)
-                else:
-                    effect = flow.send(result)
-        except StopIteration as end:
-            outcome: T = end.value
-            return outcome
+        drive = Drive(perform(call, self.settings, self.tokens))
+        for step in drive:
+            with step:
+                step.answer = self._do(step.effect)
+        return drive.result
 
     def close(self) -> None:
         """Close all sockets."""

@@ -7,10 +7,10 @@ Source: design.md, rules 1 and 2.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from airflow_provider_rtisms.api.call import AUTHENTICATE, Call, HttpAnswer
 from airflow_provider_rtisms.api.calls import TokenGrant, authenticate
@@ -42,6 +42,47 @@ class ExchangeFailedError(Exception):
         super().__init__(kind, what)
         self.kind = kind
         self.what = what
+
+
+class Drive(Generic[T]):
+    """
+    A flow on its way. A transport does ``for step in drive: with step: step.answer = do(step.effect)``.
+
+    Whatever the doing raises goes into the flow, which decides what it means.
+
+    :param flow: what to drive.
+    """
+
+    #: What the flow asks for now.
+    effect: Effect
+    #: What came of it.
+    answer: Any = None
+    #: What the flow returned, once the iteration has ended.
+    result: T
+
+    def __init__(self, flow: Flow[T]) -> None:
+        self._flow = flow
+        self._error: BaseException | None = None
+
+    def __iter__(self) -> Iterator[Drive[T]]:
+        try:
+            self.effect = next(self._flow)
+            while True:
+                yield self
+                if self._error is None:
+                    self.effect = self._flow.send(self.answer)
+                else:
+                    error, self._error = self._error, None
+                    self.effect = self._flow.throw(error)
+        except StopIteration as end:
+            self.result = end.value
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> Literal[True]:
+        self._error = error
+        return True
 
 
 def perform(call: Call[T], settings: ApiSettings, tokens: TokenCache) -> Flow[T]:
