@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_rtisms.api import calls, errors
-from airflow_provider_rtisms.api.calls import HttpAnswer, parse_retry_after
+from airflow_provider_rtisms.api.call import HttpAnswer, parse_retry_after
 from airflow_provider_rtisms.api.ids import check_submission_id, parse_submission_ids
 from airflow_provider_rtisms.api.models import FINAL_STATUSES, SmsDetails, SmsStatus
 from airflow_provider_rtisms.api.settings import ApiSettings
