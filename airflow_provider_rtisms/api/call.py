@@ -124,7 +124,7 @@ class Call(Generic[T]):
         if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise self.error(errors.RtiSmsAnswerError, "the answer is compressed, which was not asked for", status=200)
         try:
-            return self.parse(_decode(answer.body))
+            return self.parse(json.loads(answer.body.decode("utf-8-sig")))
         except (ValueError, RecursionError) as problem:
             # A grant that cannot be read may still hold a token, so it is not repeated.
             came = "" if self.name == AUTHENTICATE else f": {self._excerpt(answer.body, secrets)}"
@@ -205,17 +205,6 @@ def parse_retry_after(value: str | None, now: datetime | None = None) -> float |
         return max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
     except (ValueError, TypeError, OverflowError):
         return None
-
-
-def _decode(body: bytes) -> Any:
-    return _JSON.decode(body.decode("utf-8-sig"))
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
-
-
-_JSON = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _spellings(secret: str) -> dict[str, str]:
