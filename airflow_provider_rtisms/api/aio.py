@@ -71,13 +71,7 @@ class AsyncRtiSmsClient:
             await self._unpooled.close()
 
     async def perform(self, call: Call[T]) -> T:
-        """
-        Do one call, retries and token included.
-
-        :param call: from :mod:`~airflow_provider_rtisms.api.calls`.
-        :return: its result.
-        :raises RtiSmsError: see :func:`~airflow_provider_rtisms.api.flow.perform`.
-        """
+        """Do one call, as :meth:`~airflow_provider_rtisms.api.client.RtiSmsClient.perform` does."""
         drive = Drive(perform(call, self.settings, self.tokens))
         for step in drive:
             with step:
