@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from airflow_provider_rtisms.api import calls, errors, fetch, models, retry, token, wait
+from airflow_provider_rtisms.api import call, calls, errors, fetch, models, retry, token, wait
 from airflow_provider_rtisms.get_provider_info import CONN_FIELDS
 from airflow_provider_rtisms.sandbox.endings import ENDINGS
 from airflow_provider_rtisms.sandbox.faults import KINDS
@@ -16,7 +16,7 @@ from airflow_provider_rtisms.triggers import rtisms as triggers
 
 def substitutions() -> dict[str, Any]:
     """Return what pages may write between double braces: constants by name below their module's, and tables."""
-    modules = (calls, fetch, models, retry, sensors, token, triggers, wait)
+    modules = (call, calls, fetch, models, retry, sensors, token, triggers, wait)
     constants = {name: value for module in modules for name, value in vars(module).items() if name.isupper()}
     return {
         "constants": {name: f"{value:g}" for name, value in constants.items() if isinstance(value, int | float)},
