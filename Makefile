@@ -29,7 +29,7 @@ demo: env-airflow-3.3  ## wait for deliveries in real Airflow, against the sandb
 	@$(LATEST)/python -m scripts.demo --output $(BUILD)/demo
 
 .PHONY: test
-test: lint docs test-bare test-airflow-3.3 test-airflow-2.11 test-wheel  ## everything that CI runs
+test: lint docs test-bare test-airflow-3.3 test-airflow-2.11 test-wheel test-chaos  ## everything that CI runs
 
 .PHONY: test-matrix
 test-matrix: test-bare $(MINORS:%=test-airflow-%)  ## the tests on every supported Airflow minor
