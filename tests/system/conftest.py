@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 
 RunDag = Callable[..., "FinishedRun"]
 
@@ -108,19 +109,17 @@ def run_example(airflow_database: Path, name: str, **params: Any) -> FinishedRun
 
 def _make_known(dag: Any) -> None:
     """Write a DAG that stands in no file to the database, without which ``dag.test()`` fails from Airflow 3.1 on."""
-    try:
-        from airflow.dag_processing.bundles.manager import DagBundlesManager
-        from airflow.models.serialized_dag import SerializedDagModel
-        from airflow.serialization.serialized_objects import LazyDeserializedDAG
-        from airflow.utils.session import create_session
-    except ImportError:  # Airflow 2
+    if not AIRFLOW_V_3_1_PLUS:
         return
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+    from airflow.models.serialized_dag import SerializedDagModel
+    from airflow.serialization.serialized_objects import LazyDeserializedDAG
+    from airflow.utils.session import create_session
+
     try:
         from airflow.serialization.definitions.dag import SerializedDAG
-    except ImportError:  # before Airflow 3.2
+    except ImportError:  # Airflow 3.1
         from airflow.serialization.serialized_objects import SerializedDAG
-    if not hasattr(SerializedDAG, "bulk_write_to_db"):  # Airflow 3.0
-        return
     DagBundlesManager().sync_bundles_to_db()
     lazy = LazyDeserializedDAG.from_dag(dag)
     with create_session() as session:
