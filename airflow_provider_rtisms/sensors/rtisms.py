@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import PokeReturnValue
@@ -106,13 +106,11 @@ class RtiSmsDeliverySensor(DeferrableSensor):
 
     def _started(self, context: Context) -> float:
         """Return when the wait began (seconds since the epoch): in mode="reschedule" that was in another process."""
-        first: Any = None
+        first = None
         if self.reschedule and (ti := context.get("ti")) is not None:
             # Airflow 2 keeps the first start of a rescheduled task in start_date.
             first = ti.get_first_reschedule_date(context) if hasattr(ti, "get_first_reschedule_date") else ti.start_date
-        if isinstance(first, str):  # Airflow 3.0
-            first = datetime.fromisoformat(first)
-        return float(first.timestamp()) if first else time.time()
+        return first.timestamp() if first else time.time()
 
     def _recall(self, context: Context) -> list[Record]:
         if not self.reschedule:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS, AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_rtisms.operators.rtisms import RtiSmsGetDetailsOperator
 from airflow_provider_rtisms.sandbox import Sandbox
@@ -47,6 +47,8 @@ def arriving_once_asked(sandbox: Sandbox) -> Iterator[str]:
 @pytest.fixture
 def wait(run_dag: RunDag, request: pytest.FixtureRequest) -> Any:
     def wait(**arguments: Any) -> FinishedRun:
+        if arguments.get("mode") == "reschedule" and AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS:
+            pytest.skip("dag.test of Airflow 3.0 tells its sensors the first reschedule as text, and they fail over it")
         dag_id = "".join(c if c.isalnum() else "_" for c in request.node.name)
         with DAG(dag_id, schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
             RtiSmsDeliverySensor(**{"task_id": "wait", "poke_interval": 0.2, "timeout": 30, **arguments})
