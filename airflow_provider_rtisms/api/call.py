@@ -209,5 +209,5 @@ def parse_retry_after(value: str | None, now: datetime | None = None) -> float |
 
 def _spellings(secret: str) -> dict[str, str]:
     """Return a secret as text, form, URL, JSON and Python's repr write it, each with what stands in its place."""
-    quoted = {quote_plus(secret), quote(secret, safe=""), json.dumps(secret)[1:-1], repr(secret)[1:-1]}
+    quoted = {quote_plus(secret), quote(secret, safe=""), json.dumps(secret)[1:-1], repr(str(secret))[1:-1]}
     return dict.fromkeys({secret, *quoted}, "***")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from airflow_provider_rtisms.api.call import AUTHENTICATE, Call
 from airflow_provider_rtisms.api.ids import check_submission_id
 from airflow_provider_rtisms.api.models import SmsDetails, Submission
 from airflow_provider_rtisms.api.recipients import masked
+from airflow_provider_rtisms.api.secret import Secret
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.text import SmsText
 
@@ -34,7 +35,7 @@ class TokenGrant:
     :param validity: seconds from the time of the answer, or None where ``validity_period`` could not be read.
     """
 
-    access_token: str = field(repr=False)
+    access_token: Secret
     validity: float | None
 
 
@@ -132,7 +133,7 @@ def _parse_grant(answer: Any) -> TokenGrant:
             call=AUTHENTICATE,
             status=200,
         )
-    return TokenGrant(token, _parse_validity(answer.get("validity_period")))
+    return TokenGrant(Secret(token), _parse_validity(answer.get("validity_period")))
 
 
 def _parse_validity(value: Any) -> float | None:

@@ -23,6 +23,7 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsUncertainError,
 )
 from airflow_provider_rtisms.api.retry import RetryPolicy
+from airflow_provider_rtisms.api.secret import Secret
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.token import Token, TokenCache
 
@@ -142,7 +143,7 @@ def _get_grant(settings: ApiSettings) -> Flow[TokenGrant]:
     return (yield from _persist(call, settings.max_attempts, partial(_exchange, call, settings)))
 
 
-def _exchange(call: Call[T], settings: ApiSettings, access_token: str | None = None) -> Flow[T]:
+def _exchange(call: Call[T], settings: ApiSettings, access_token: Secret | None = None) -> Flow[T]:
     secrets = [settings.client_secret] if access_token is None else [settings.client_secret, access_token]
     try:
         answer: HttpAnswer = yield Send(call.request(access_token))

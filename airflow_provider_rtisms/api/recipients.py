@@ -12,6 +12,7 @@ from typing import Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.api.lists import as_list
+from airflow_provider_rtisms.api.secret import Secret
 
 #: How many bad positions an error message names.
 NAMED_IN_MESSAGE = 10
@@ -20,13 +21,13 @@ _SEPARATORS = re.compile(r"[\s()./\-\u2010-\u2015]+")
 _E164 = re.compile(r"\+[0-9]{8,15}")
 
 
-def parse_recipients(value: Any) -> list[str]:
+def parse_recipients(value: Any) -> list[Secret]:
     """
     Return the phone numbers of an operator's argument, each once, in their order.
 
     :param value: a number, an iterable of numbers, or such a list as JSON or as Python writes it, which is what a
         template gives. Spaces, hyphens, dots, slashes and parentheses are dropped.
-    :return: ``+`` and 8 to 15 digits each.
+    :return: ``+`` and 8 to 15 digits each, which their reprs do not show.
     :raises RtiSmsInputError: one is anything else; names the positions, never the values.
     """
     numbers = [_normalize(item) for item in as_list(value, "recipients", "+56900000000")]
@@ -47,8 +48,8 @@ def masked(number: str) -> str:
     return f"***{number[-3:]}"
 
 
-def _normalize(value: Any) -> str | None:
+def _normalize(value: Any) -> Secret | None:
     if not isinstance(value, str):
         return None
     number = _SEPARATORS.sub("", value)
-    return number if _E164.fullmatch(number) else None
+    return Secret(number) if _E164.fullmatch(number) else None

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, shape
+from airflow_provider_rtisms.api.secret import Secret
 
 DEFAULT_BASE_URL = "https://www.rti-sms.com"
 
@@ -53,7 +54,7 @@ class ApiSettings:
     def __post_init__(self) -> None:
         checked = {
             "client_id": _credential("client_id", "Login", self.client_id),
-            "client_secret": _credential("client_secret", "Password", self.client_secret),
+            "client_secret": Secret(_credential("client_secret", "Password", self.client_secret)),
             "allow_http": _flag("allow_http", self.allow_http),
             "timeout": _number("timeout", self.timeout, 30.0, least=0.01, most=3600),
             "max_concurrency": _whole("max_concurrency", self.max_concurrency, 32, most=1000),

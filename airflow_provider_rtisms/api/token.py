@@ -15,12 +15,13 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_rtisms.api.calls import TokenGrant
 from airflow_provider_rtisms.api.effects import Announce, Effect, WaitFor
 from airflow_provider_rtisms.api.errors import RtiSmsError
+from airflow_provider_rtisms.api.secret import Secret
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +34,13 @@ FALLBACK_VALIDITY = 60.0
 @dataclass(frozen=True, slots=True, eq=False)
 class Token:
     """
-    A bearer token. Its repr does not show it.
+    A bearer token.
 
     :param value: what goes into the Authorization header.
     :param renew_at: time on the monotonic clock from which it is no longer used for a new request.
     """
 
-    value: str = field(repr=False)
+    value: Secret
     renew_at: float
 
     @classmethod
@@ -115,7 +116,7 @@ class TokenCache:
         asked_at = self._clock()
         try:
             grant = yield from authenticate()
-            yield Announce(grant.access_token)
+            yield Announce(str(grant.access_token))
             token = Token.from_grant(grant, asked_at)
         except BaseException as error:
             with self._lock:

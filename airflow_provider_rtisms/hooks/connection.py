@@ -32,13 +32,14 @@ def settings_from_connection(connection: Connection) -> ApiSettings:
     :param connection: of type ``rtisms``.
     :raises RtiSmsConfigError: a field is missing or malformed; names it.
     """
+    from airflow_provider_rtisms.api.secret import Secret
     from airflow_provider_rtisms.api.settings import ApiSettings
 
     extras = dict(connection.extra_dejson or {})
     known = {name: extras.pop(name) for name in CONN_FIELDS if name in extras}
     settings = ApiSettings(
         client_id=connection.login or "",
-        client_secret=connection.password or "",
+        client_secret=Secret(connection.password or ""),
         base_url=_base_url(connection),
         **known,
     )

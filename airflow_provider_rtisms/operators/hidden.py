@@ -35,5 +35,13 @@ class Hidden:
 
     @classmethod
     def reveal(cls, value: Any) -> Any:
-        """Return the value, whether it is hidden or not."""
-        return value.value if isinstance(value, cls) else value
+        """Return the value, whether it is hidden or not; tracebacks with local variables do not show it."""
+        return _secret(value.value if isinstance(value, cls) else value)
+
+
+def _secret(value: Any) -> Any:
+    from airflow_provider_rtisms.api.secret import Secret
+
+    if isinstance(value, list | tuple):
+        return [_secret(one) for one in value]
+    return Secret(value) if isinstance(value, str) else value

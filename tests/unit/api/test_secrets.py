@@ -14,6 +14,7 @@ import pytest
 from airflow_provider_rtisms.api import calls, effects, errors
 from airflow_provider_rtisms.api.call import HttpAnswer
 from airflow_provider_rtisms.api.client import RtiSmsClient
+from airflow_provider_rtisms.api.secret import Secret
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.token import Token
 from tests.hostile import Step, answer, details, grant, head, raw
@@ -111,7 +112,7 @@ def test_a_grant_that_cannot_be_read_is_not_repeated(
 def test_reprs_show_no_secret() -> None:
     settings = ApiSettings(client_id="me", client_secret=SECRET, proxy="http://user:s3cret@proxy.example:3128")
     call = calls.authenticate(settings)
-    granted = calls.TokenGrant(MINTED, 3600.0)
+    granted = calls.TokenGrant(Secret(MINTED), 3600.0)
     values = [
         settings,
         call,
@@ -126,6 +127,34 @@ def test_reprs_show_no_secret() -> None:
     ]
     for value in values:
         assert_hidden(f"{value!r} {value}")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("refused", ["auth", "sms"])
+def test_local_variables_show_no_secret(transport: Transport, serve: Serve, status: int, refused: str) -> None:
+    """Error trackers, and ``airflow dags test`` of Airflow 3.0, print those of each frame of a traceback."""
+    refusal = answer(status=status)
+    server = serve(details() if refused == "auth" else refusal, auth=[refusal if refused == "auth" else grant(MINTED)])
+    with pytest.raises(errors.RtiSmsError) as caught:
+        transport.perform(server, SMS, client_secret=SECRET, max_attempts=1)
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    ours = [frame for frame in shown.stack if "airflow_provider_rtisms" in frame.filename]
+    assert [name for frame in ours for name in frame.locals or () if name in ("secrets", "settings")]
+    assert_hidden("".join(value for frame in ours for value in (frame.locals or {}).values()))
+
+
+def test_a_bad_setting_shows_no_secret() -> None:
+    with pytest.raises(errors.RtiSmsConfigError) as caught:
+        ApiSettings(client_id="me", client_secret=Secret(SECRET), base_url="ftp://example")
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert "ftp" in "".join(shown.format())
+    assert_hidden("".join(value for frame in list(shown.stack)[1:] for value in (frame.locals or {}).values()))
+
+
+def test_a_part_of_a_secret_is_secret() -> None:
+    """Pretty printers cut a long str before they show it."""
+    assert repr(Secret(SECRET)[2:6]) == repr(Secret(SECRET)[0]) == "'***'"
+    assert Secret(SECRET)[2:6] == SECRET[2:6]
 
 
 @pytest.mark.parametrize("again", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))], ids=["copy", "pickle"])  # noqa: S301

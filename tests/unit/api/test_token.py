@@ -13,6 +13,7 @@ from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.calls import TokenGrant
 from airflow_provider_rtisms.api.client import RtiSmsClient
 from airflow_provider_rtisms.api.effects import Announce, WaitFor
+from airflow_provider_rtisms.api.secret import Secret
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.token import TokenCache
 from tests.hostile import Exchange, HostileServer, answer, details, grant, message
@@ -42,7 +43,7 @@ class Issuer:
 
     def __call__(self) -> Generator[Any, Any, TokenGrant]:
         self.issued += 1
-        return TokenGrant(f"token-{self.issued}", self.validity)
+        return TokenGrant(Secret(f"token-{self.issued}"), self.validity)
         yield
 
 
