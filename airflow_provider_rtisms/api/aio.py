@@ -18,7 +18,7 @@ from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.call import MAX_ANSWER_BYTES, Call, HttpAnswer, HttpRequest
 from airflow_provider_rtisms.api.effects import Announce, Effect, Send, Sleep, Throttled, WaitFor
 from airflow_provider_rtisms.api.flow import Drive, ExchangeFailedError, perform
-from airflow_provider_rtisms.api.pace import Pace
+from airflow_provider_rtisms.api.pace import Pace, Place
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.stats import Stats
 from airflow_provider_rtisms.api.token import TokenCache
@@ -72,24 +72,28 @@ class AsyncRtiSmsClient:
 
     async def perform(self, call: Call[T]) -> T:
         """Do one call, as :meth:`~airflow_provider_rtisms.api.client.RtiSmsClient.perform` does."""
-        drive = Drive(perform(call, self.settings, self.tokens))
-        for step in drive:
-            with step:
-                step.answer = await self._do(step.effect)
+        async with Place(self.pace) as place:
+            drive = Drive(perform(call, self.settings, self.tokens))
+            for step in drive:
+                with step:
+                    step.answer = await self._do(step.effect, place)
         self.pace.succeeded()
         return drive.result
 
-    async def _do(self, effect: Effect) -> Any:
+    async def _do(self, effect: Effect, place: Place) -> Any:
         match effect:
             case Send(request):
+                await place.take()
                 return await self._exchange(request)
             case Sleep(seconds):
                 self.stats.retries += 1
+                place.give_up()
                 await asyncio.sleep(seconds)
             case Throttled(sent_at, retry_after):
                 self.stats.refusals += 1
                 return self.pace.slow_down(sent_at, retry_after)
             case WaitFor(future):
+                place.give_up()
                 # Shielded, since a waiter that is cancelled must not cancel the future that all others wait for.
                 return await asyncio.shield(asyncio.wrap_future(future))
             case Announce(secret):
@@ -102,21 +106,21 @@ class AsyncRtiSmsClient:
         session = self._unpooled if request.on_new_connection else self._session
         if session is None:
             raise RuntimeError("AsyncRtiSmsClient is used outside 'async with'")
-        async with self.pace as sent_at:
-            self.stats.requests += 1
-            try:
-                async with session.request(
-                    request.method,
-                    self.settings.base_url + request.path,
-                    data=request.body,
-                    headers=request.headers,
-                    proxy=self._proxy,
-                    timeout=self._timeout,
-                    allow_redirects=False,
-                ) as response:
-                    return HttpAnswer(response.status, response.headers, await _read_capped(response), sent_at)
-            except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                raise _failure(error, self.settings.timeout) from None
+        sent_at = await self.pace.departure()
+        self.stats.requests += 1
+        try:
+            async with session.request(
+                request.method,
+                self.settings.base_url + request.path,
+                data=request.body,
+                headers=request.headers,
+                proxy=self._proxy,
+                timeout=self._timeout,
+                allow_redirects=False,
+            ) as response:
+                return HttpAnswer(response.status, response.headers, await _read_capped(response), sent_at)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _failure(error, self.settings.timeout) from None
 
 
 def _new_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:

@@ -1,5 +1,5 @@
 """
-What lets exchanges through, for all users of one client together: places, a rate, and pauses when the API says 429.
+What lets calls through, for all users of one client together: places, a rate, and pauses when the API says 429.
 
 Source: API page, chapter "Errors" (429: a threshold of the account was passed).
 """
@@ -31,12 +31,12 @@ PATIENCE = 120.0
 
 class Pace:
     """
-    Decides when an exchange may leave. Use it as an asynchronous context manager around each exchange.
+    Decides when an exchange may leave. Each call has a :class:`Place`, and asks before each exchange.
 
     A 429 concerns the account, so it slows down everyone: all pause together, as long as Retry-After says or else for
     a time of our own that grows while nothing gets through; then half of the places are left, and come back with time.
 
-    :param max_concurrency: most exchanges under way at once.
+    :param max_concurrency: most calls under way at once.
     :param requests_per_second: most exchanges that leave in a second; None for no limit.
     :param clock: seconds on a monotonic clock.
     """
@@ -54,7 +54,7 @@ class Pace:
         if requests_per_second:
             at_once = max(1.0, requests_per_second * BURST)
             self._limiter = AsyncLimiter(at_once, at_once / requests_per_second)
-        #: Places that 429s have taken away, and how many of these still wait for an exchange to end.
+        #: Places that 429s have taken away, and how many of these still wait for a call to leave.
         self._withdrawn = self._owed = 0
         self._slowed_at = self._resume_at = self._recovered_at = -math.inf
         self._last_success = -math.inf
@@ -62,31 +62,35 @@ class Pace:
 
     @property
     def places(self) -> int:
-        """How many exchanges may be under way at once for now."""
+        """How many calls may be under way at once for now."""
         return self.max_concurrency - self._withdrawn
 
-    async def __aenter__(self) -> float:
+    async def enter(self) -> None:
+        """Wait for a free place."""
+        await self._free.acquire()
+
+    def leave(self) -> None:
+        """Let the next call have the place."""
+        if self._withdrawn:
+            self._recover()
+        if self._owed:
+            self._owed -= 1
+        else:
+            self._free.release()
+
+    async def departure(self) -> float:
         """
         Wait until an exchange may leave.
 
         :return: when that was, on the monotonic clock; for :meth:`slow_down`.
         """
-        await self._free.acquire()
-        try:
-            if self._limiter is not None:
+        if self._limiter is not None:
+            await self._limiter.acquire()
+        while (pause := self._resume_at - (now := self._clock())) > 0:
+            await asyncio.sleep(pause)
+            if self._limiter is not None:  # or all that have waited would leave at once
                 await self._limiter.acquire()
-            while (pause := self._resume_at - (now := self._clock())) > 0:
-                await asyncio.sleep(pause)
-                if self._limiter is not None:  # or all that have waited would leave at once
-                    await self._limiter.acquire()
-        except BaseException:
-            self._leave()
-            raise
         return now
-
-    async def __aexit__(self, *_: object) -> None:
-        """Let the next exchange leave."""
-        self._leave()
 
     def succeeded(self) -> None:
         """Note that a call has come through."""
@@ -121,14 +125,6 @@ class Pace:
             )
         return True
 
-    def _leave(self) -> None:
-        if self._withdrawn:
-            self._recover()
-        if self._owed:
-            self._owed -= 1
-        else:
-            self._free.release()
-
     def _recover(self) -> None:
         """Give back the places that are due by now."""
         due = int((self._clock() - self._recovered_at) / RECOVERY * self.max_concurrency)
@@ -140,3 +136,39 @@ class Pace:
                 self._free.release()
         if due > 0:
             self._recovered_at = self._clock()
+
+
+class Place:
+    """
+    A call's place among those under way, as an asynchronous context manager. It is given up while the call sleeps or
+    waits for another, so that thousands of calls may begin together without all being at work at once.
+
+    :param pace: whose place.
+    """
+
+    __slots__ = ("_is_taken", "_pace")
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._is_taken = False
+
+    async def __aenter__(self) -> Place:
+        """Wait for a place."""
+        await self.take()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Give it up."""
+        self.give_up()
+
+    async def take(self) -> None:
+        """Wait for a place, unless there is one already."""
+        if not self._is_taken:
+            await self._pace.enter()
+            self._is_taken = True
+
+    def give_up(self) -> None:
+        """Let the next call have it."""
+        if self._is_taken:
+            self._is_taken = False
+            self._pace.leave()

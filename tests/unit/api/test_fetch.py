@@ -16,7 +16,7 @@ from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient, shared_client
 from airflow_provider_rtisms.api.fetch import fetch, run
 from airflow_provider_rtisms.api.models import SmsDetails
 from airflow_provider_rtisms.api.settings import ApiSettings
-from tests.hostile import Exchange, HostileServer, answer, details, hang, until
+from tests.hostile import Exchange, HostileServer, answer, details, grant, hang, reset, until
 from tests.unit.conftest import Serve
 
 SMS = calls.get_sms("4193366853543393")
@@ -146,6 +146,50 @@ class TestFetch:
 
         server = serve(hang)
         assert asyncio.run(main()) == set()
+
+
+class TestPlaces:
+    """``max_concurrency`` calls are under way at once; what only waits is not."""
+
+    def test_a_call_that_sleeps_makes_room(self, serve: Serve) -> None:
+        later = answer(status=503, headers=[("Retry-After", "0.5")])
+        server = serve(later, details())
+        order: list[str] = []
+
+        async def main() -> None:
+            async with AsyncRtiSmsClient(settings_for(server, max_concurrency=1)) as client:
+
+                async def get(submission_id: str) -> None:
+                    await client.perform(calls.get_sms(submission_id))
+                    order.append(submission_id)
+
+                await asyncio.gather(get("1"), get("2"), get("3"))
+
+        run(main())
+        assert order == ["2", "3", "1"]
+        assert server.connections_peak == 1
+
+    def test_waiting_for_a_token_keeps_no_place_from_who_gets_it(self, serve: Serve) -> None:
+        server = serve(details(), auth=[answer(status=503), reset, grant()])
+
+        async def main() -> list[Any]:
+            async with AsyncRtiSmsClient(settings_for(server, max_concurrency=1)) as client:
+                return await asyncio.gather(*(client.perform(SMS) for _ in range(20)))
+
+        assert len(run(main())) == 20
+        assert len(server.grants) == 3
+
+    def test_a_cancelled_call_leaves_its_place(self, serve: Serve) -> None:
+        server = serve(hang, details())
+
+        async def main() -> None:
+            async with AsyncRtiSmsClient(settings_for(server, max_concurrency=1)) as client:
+                stuck, waiting = (asyncio.ensure_future(client.perform(SMS)) for _ in range(2))
+                await until(lambda: len(server.calls) == 1)
+                stuck.cancel()
+                await waiting
+
+        run(main())
 
 
 class TestRun:
