@@ -24,15 +24,23 @@ SHORTEST_INTERVAL = 0.1
 SPREAD = 0.1
 
 
-async def poll(rtisms_conn_id: str, poke_interval: float, ask: Callable[[AsyncRtiSmsClient], Awaitable[bool]]) -> None:
+async def poll(
+    rtisms_conn_id: str,
+    poke_interval: float,
+    ask: Callable[[AsyncRtiSmsClient], Awaitable[bool]],
+    poll_from: float = 0.0,
+) -> None:
     """
     Ask until there is no more to ask.
 
     :param rtisms_conn_id: the Connection; read anew when its credentials are refused.
     :param poke_interval: seconds between two polls.
     :param ask: one poll; returns whether it was the last.
+    :param poll_from: wall-clock time (seconds since the epoch) of the first poll; it is at most ``poke_interval`` away,
+        whatever the clocks of worker and triggerer say.
     :raises RtiSmsCredentialsError: the credentials are refused, and the Connection holds no others.
     """
+    await asyncio.sleep(min(poll_from - time.time(), poke_interval))
     hook = RtiSmsHook(rtisms_conn_id)
     refused: tuple[ApiSettings, RtiSmsCredentialsError] | None = None
     while True:

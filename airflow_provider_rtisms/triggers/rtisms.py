@@ -34,6 +34,8 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
     :param missing_until: wall-clock time until which an unknown id may still turn up.
     :param fail_on: final states that fail the wait.
     :param finished: records of submissions that are final already.
+    :param poll_from: wall-clock time of the first poll. A sensor has just asked when it defers, and an event that comes
+        before the scheduler has noted the deferral makes Airflow fail the task.
     :param with_records: whether the event brings the records; large waits keep them out of Airflow's database.
     """
 
@@ -47,6 +49,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         missing_until: float,
         fail_on: Iterable[str],
         finished: Sequence[Record] = (),
+        poll_from: float = 0.0,
         with_records: bool = True,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -57,6 +60,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         self.missing_until = missing_until
         self.fail_on = sorted(fail_on)
         self.finished = list(finished)
+        self.poll_from = poll_from
         self.with_records = with_records
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -70,6 +74,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
             "missing_until",
             "fail_on",
             "finished",
+            "poll_from",
             "with_records",
         )
 
@@ -79,7 +84,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         yield await conclude(self._wait(wait), self.deadline, wait.timeout_message)
 
     async def _wait(self, wait: DeliveryWait) -> dict[str, Any]:
-        await poll(self.rtisms_conn_id, self.poke_interval, partial(self._ask, wait))
+        await poll(self.rtisms_conn_id, self.poke_interval, partial(self._ask, wait), self.poll_from)
         if self.with_records:
             return {"records": wait.records}
         return {"records": [], "submission_ids": self.submission_ids}
