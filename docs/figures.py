@@ -11,12 +11,12 @@ from airflow_provider_rtisms.get_provider_info import CONN_FIELDS
 from airflow_provider_rtisms.sandbox.endings import ENDINGS
 from airflow_provider_rtisms.sandbox.faults import KINDS
 from airflow_provider_rtisms.sensors import rtisms as sensors
-from airflow_provider_rtisms.triggers import rtisms as triggers
+from airflow_provider_rtisms.triggers import polling
 
 
 def substitutions() -> dict[str, Any]:
     """Return what pages may write between double braces: constants by name below their module's, and tables."""
-    modules = (call, fetch, models, retry, sensors, token, triggers, wait)
+    modules = (call, fetch, models, retry, polling, sensors, token, wait)
     constants = {name: value for module in modules for name, value in vars(module).items() if name.isupper()}
     return {
         "constants": {name: f"{value:g}" for name, value in constants.items() if isinstance(value, int | float)},

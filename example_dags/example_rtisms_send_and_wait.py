@@ -34,7 +34,7 @@ def example_rtisms_send_and_wait() -> None:
         wait_for_delivery=True,
         deferrable=True,
         fail_on=(),  # the branch below decides
-        poke_interval=5,
+        poke_interval=2,
         timeout=600,
         retries=2,
         on_failure_callback=alert("{{ ti.task_id }} failed"),

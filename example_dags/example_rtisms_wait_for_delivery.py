@@ -24,7 +24,7 @@ def example_rtisms_wait_for_delivery() -> None:
     delivered = RtiSmsDeliverySensor(
         task_id="wait_for_delivery",
         submission_ids=submission_ids,
-        poke_interval=5,
+        poke_interval=2,
         timeout=timedelta(minutes=10).total_seconds(),
         deferrable=True,
     )

@@ -90,7 +90,7 @@ def fetch_details(airflow: AirflowDeployment, sandbox: SandboxProcess) -> list[d
         say(f"  {task['task_id']}{index}: {task['state']}")
         if task["state"] == "deferred" and not deferred:
             deferred = True
-            say("The worker is free again, the triggerer asks every 5 s. Now the SMS go out, and arrive one by one")
+            say("The worker is free again, the triggerer asks every 2 s. Now the SMS go out, and arrive one by one")
             for seconds, submission_id in enumerate(submission_ids, start=1):
                 sandbox.add_submission(submission_id=submission_id, pending_for=1, sent_for=seconds)
 

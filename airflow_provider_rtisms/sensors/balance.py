@@ -73,7 +73,7 @@ class RtiSmsBalanceSensor(DeferrableSensor):
             minimum=str(self.minimum),
             poke_interval=self.poke_interval,
             deadline=trigger_deadline(time.time(), self.timeout),
-            poll_from=time.time() + self.poke_interval,
+            deferred_at=time.time(),
         )
         return {"trigger": trigger, "method_name": "execute_complete", "timeout": timedelta(seconds=self.timeout)}
 

@@ -117,7 +117,7 @@ class DeliveryPolling:
             missing_until=self._missing_until,
             fail_on=wait.fail_on,
             finished=wait.records if is_small else [],
-            poll_from=time.time() + poke_interval,
+            deferred_at=time.time(),
             with_records=is_small,
         )
         return {"trigger": trigger, "method_name": "execute_complete", "timeout": timedelta(seconds=timeout)}

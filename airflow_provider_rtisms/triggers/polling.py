@@ -7,7 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from airflow.triggers.base import TriggerEvent
 
@@ -20,6 +20,10 @@ log = logging.getLogger(__name__)
 
 #: Seconds: no poll follows another sooner, whatever poke_interval says.
 SHORTEST_INTERVAL = 0.1
+#: Seconds from a deferral in which no event ends it. Airflow takes up to 5 s ([workers] min_heartbeat_interval) to see
+#: that the worker's process has ended, and a loop of the scheduler more; a task that resumes before that, it fails with
+#: "the executor reported that the task instance finished with state success, but its state attribute is queued".
+SETTLING = 10.0
 #: Polls are spread by this part of the interval, so that waits that began together do not stay together.
 SPREAD = 0.1
 
@@ -28,7 +32,7 @@ async def poll(
     rtisms_conn_id: str,
     poke_interval: float,
     ask: Callable[[AsyncRtiSmsClient], Awaitable[bool]],
-    poll_from: float = 0.0,
+    deferred_at: float = 0.0,
 ) -> None:
     """
     Ask until there is no more to ask.
@@ -36,11 +40,11 @@ async def poll(
     :param rtisms_conn_id: the Connection; read anew when its credentials are refused.
     :param poke_interval: seconds between two polls.
     :param ask: one poll; returns whether it was the last.
-    :param poll_from: wall-clock time (seconds since the epoch) of the first poll; it is at most ``poke_interval`` away,
-        whatever the clocks of worker and triggerer say.
+    :param deferred_at: wall-clock time (seconds since the epoch) at which the task has asked and then deferred. The
+        first poll comes ``poke_interval`` later, and never later than that from now, whatever the clocks say.
     :raises RtiSmsCredentialsError: the credentials are refused, and the Connection holds no others.
     """
-    await asyncio.sleep(min(poll_from - time.time(), poke_interval))
+    await asyncio.sleep(min(deferred_at + poke_interval - time.time(), poke_interval))
     hook = RtiSmsHook(rtisms_conn_id)
     refused: tuple[ApiSettings, RtiSmsCredentialsError] | None = None
     while True:
@@ -62,18 +66,31 @@ async def pause(poke_interval: float) -> None:
     await asyncio.sleep(max(SHORTEST_INTERVAL, poke_interval * spread))
 
 
+class DeferredWait(Protocol):
+    """
+    A trigger that waits for a deferred task.
+
+    :param deferred_at: wall-clock time (seconds since the epoch) at which the task deferred.
+    :param deadline: wall-clock time at which to give up.
+    """
+
+    deferred_at: float
+    deadline: float
+    trigger_id: Any
+
+
 async def conclude(
-    work: Awaitable[dict[str, Any]], deadline: float, timeout_message: Callable[[], str]
+    trigger: DeferredWait, work: Awaitable[dict[str, Any]], timeout_message: Callable[[], str]
 ) -> TriggerEvent:
     """
     Return the event that ends a trigger: ``outcome`` is ``finished``, ``failed`` or ``timeout``.
 
+    :param trigger: which.
     :param work: what the trigger waits for; its result is part of the event ``finished``.
-    :param deadline: wall-clock time (seconds since the epoch) at which to give up.
-    :param timeout_message: what to say then.
+    :param timeout_message: what to say when its time is up.
     """
     try:
-        async with asyncio.timeout(deadline - time.time()) as limit:
+        async with asyncio.timeout(trigger.deadline - time.time()) as limit:
             payload = {"outcome": "finished", **await work}
     except RtiSmsPermanentError as error:
         payload = {"outcome": "failed", "message": str(error)}
@@ -81,6 +98,9 @@ async def conclude(
         if not limit.expired():
             raise
         payload = {"outcome": "timeout", "message": timeout_message()}
+    if trigger.trigger_id is not None:  # in a triggerer, not in dag.test
+        now = time.time()
+        await asyncio.sleep(min(trigger.deferred_at + SETTLING - now, SETTLING, trigger.deadline - now))
     return TriggerEvent(payload)  # type: ignore[no-untyped-call]
 
 

@@ -34,8 +34,8 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
     :param missing_until: wall-clock time until which an unknown id may still turn up.
     :param fail_on: final states that fail the wait.
     :param finished: records of submissions that are final already.
-    :param poll_from: wall-clock time of the first poll. A sensor has just asked when it defers, and an event that comes
-        before the scheduler has noted the deferral makes Airflow fail the task.
+    :param deferred_at: wall-clock time at which the task has asked and then deferred: the first poll comes
+        ``poke_interval`` later. Default: at once.
     :param with_records: whether the event brings the records; large waits keep them out of Airflow's database.
     """
 
@@ -49,7 +49,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         missing_until: float,
         fail_on: Iterable[str],
         finished: Sequence[Record] = (),
-        poll_from: float = 0.0,
+        deferred_at: float = 0.0,
         with_records: bool = True,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -60,7 +60,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         self.missing_until = missing_until
         self.fail_on = sorted(fail_on)
         self.finished = list(finished)
-        self.poll_from = poll_from
+        self.deferred_at = deferred_at
         self.with_records = with_records
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -74,17 +74,17 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
             "missing_until",
             "fail_on",
             "finished",
-            "poll_from",
+            "deferred_at",
             "with_records",
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the wait is over, and say how it ended."""
         wait = DeliveryWait(self.submission_ids, self.fail_on, self.finished)
-        yield await conclude(self._wait(wait), self.deadline, wait.timeout_message)
+        yield await conclude(self, self._wait(wait), wait.timeout_message)
 
     async def _wait(self, wait: DeliveryWait) -> dict[str, Any]:
-        await poll(self.rtisms_conn_id, self.poke_interval, partial(self._ask, wait), self.poll_from)
+        await poll(self.rtisms_conn_id, self.poke_interval, partial(self._ask, wait), self.deferred_at)
         if self.with_records:
             return {"records": wait.records}
         return {"records": [], "submission_ids": self.submission_ids}

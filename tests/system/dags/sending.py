@@ -31,7 +31,7 @@ with DAG("send_and_wait", schedule=None):
         recipients="{{ var.value.sms_recipients }}",
         wait_for_delivery=True,
         deferrable=True,
-        poke_interval=3,
+        poke_interval=0.5,
         timeout=120,
         retries=3,
         **MESSAGE,

@@ -73,11 +73,31 @@ class TestEvents:
     def test_first_polls_when_it_is_due(self, rtisms_sandbox: Sandbox) -> None:
         """Its sensor has asked just now; no clock of another machine can make it sleep beyond one interval."""
         done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
-        for poll_from, expected in ((time.time() - 100, 0.0), (time.time() + 0.3, 0.3), (time.time() + 100, 0.5)):
+        for seconds_ago, expected in ((100, 0.0), (0.2, 0.3), (-100, 0.5)):
             began = time.time()
-            payload = asyncio.run(fire(new_trigger(done, poke_interval=0.5, poll_from=poll_from)))
+            payload = asyncio.run(fire(new_trigger(done, poke_interval=0.5, deferred_at=began - seconds_ago)))
             assert payload["outcome"] == "finished"
             assert expected - 0.05 < time.time() - began < expected + 5
+
+    def test_keeps_its_event_until_airflow_has_noted_the_deferral(
+        self, rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("airflow_provider_rtisms.triggers.polling.SETTLING", 2)
+        done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
+        now = time.time()
+        for trigger_id, arguments, earliest, latest in (
+            (7, {"deferred_at": now}, 1.9, 10),
+            (7, {"deferred_at": now + 100}, 1.9, 10),  # a clock that is ahead
+            (7, {"deferred_at": now, "deadline": now + 0.5}, 0.4, 1.9),
+            (7, {}, 0, 1.9),  # started by Airflow itself, without a worker
+            (None, {"deferred_at": now}, 0, 1.9),  # dag.test
+        ):
+            shift = time.time() - now
+            trigger = new_trigger(done, **{name: value + shift for name, value in arguments.items()})
+            trigger.trigger_id = trigger_id
+            began = time.time()
+            assert asyncio.run(fire(trigger))["outcome"] == "finished"
+            assert earliest < time.time() - began < latest
 
     def test_large_waits_keep_records_out_of_the_event(self, rtisms_sandbox: Sandbox) -> None:
         done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
