@@ -56,9 +56,15 @@ class RtiSmsNotifier(BaseNotifier):
             super(RtiSmsNotifier, copy.copy(self)).__call__(*args)
 
     def __await__(self) -> Generator[Any, None, None]:
-        """Render the templates and send, in the triggerer (Airflow 3.1 and later)."""
-        with self._breaking_nothing():
-            yield from super(RtiSmsNotifier, copy.copy(self)).__await__()
+        """
+        Render the templates and send, in the triggerer (Airflow 3.1 and later): in a thread, since that is where
+        Connections and Variables can be read. Airflow gives a deadline alert no ``var``; without it every number would
+        have to stand in the alert's arguments, which Airflow stores.
+        """
+        from asgiref.sync import sync_to_async
+
+        context = {"var": {"value": _Variables(), "json": _Variables(deserialize_json=True)}, **self.context}
+        return sync_to_async(self)(context).__await__()
 
     def notify(self, context: Context) -> None:
         """
@@ -100,3 +106,25 @@ class RtiSmsNotifier(BaseNotifier):
             outbox.send()
             outbox.check_submitted()
         self.log.info("Alert sent. %s", outbox.summary())
+
+
+class _Variables:
+    """
+    ``var.value`` and ``var.json`` of templates.
+
+    :param deserialize_json: whether values are read as JSON.
+    """
+
+    def __init__(self, *, deserialize_json: bool = False) -> None:
+        self._deserialize_json = deserialize_json
+
+    def __getattr__(self, key: str) -> Any:
+        from airflow.providers.common.compat.sdk import Variable
+
+        return Variable.get(key, deserialize_json=self._deserialize_json)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a Variable, or the default where there is none."""
+        from airflow.providers.common.compat.sdk import Variable
+
+        return Variable.get(key, default, deserialize_json=self._deserialize_json)
