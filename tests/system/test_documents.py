@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import Connection
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.hooks.connection import settings_from_connection
@@ -41,7 +41,7 @@ BLOCK = re.compile(
 )
 TESTS = {
     *("install", "connection", "extras", "dag", "hook", "script", "sandbox-script", "output", "sandbox"),
-    *("sandbox-connection", "pytest", "make"),
+    *("sandbox-connection", "pytest", "make", "cli", "dag-3.0", "dag-3.3", "deadline"),
 }
 SANDBOX_URL = "http://127.0.0.1:8099"
 RunBlock = Callable[[str], FinishedRun]
@@ -181,6 +181,18 @@ def test_dag_blocks(block: Block, run_block: RunBlock) -> None:
     assert run_block(block.code).state == "success"
 
 
+@pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="assets and their watchers are from Airflow 3.0 on")
+@each_block("dag-3.0")
+def test_dag_blocks_of_airflow_3(block: Block, run_block: RunBlock) -> None:
+    assert run_block(block.code).state == "success"
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="what they show is from Airflow 3.3 on")
+@each_block("dag-3.3")
+def test_dag_blocks_of_airflow_3_3(block: Block, run_block: RunBlock) -> None:
+    assert run_block(block.code).state == "success"
+
+
 def test_the_first_dag_of_the_readme(run_block: RunBlock) -> None:
     block = blocks("dag", document="README.md")[0]
     assert len([line for line in block.code.splitlines() if line]) < 15
@@ -236,6 +248,14 @@ def running(code: str) -> Iterator[Any]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate()
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="commands of providers are from Airflow 3.2 on")
+@each_block("cli")
+def test_cli_blocks(block: Block, rtisms_sandbox: Sandbox, airflow_database: Path) -> None:
+    told = bash(block.code)
+    assert "457.00" in told
+    assert '"status": "DELIVERED"' in told
 
 
 @each_block("pytest")

@@ -9,6 +9,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
 from scripts.airflow_deployment import AirflowDeployment, DagRun
 from scripts.processes import wait_until
+from tests.system.test_documents import blocks
 
 pytestmark = [
     pytest.mark.system,
@@ -40,15 +42,30 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 
 @pytest.fixture(scope="module")
-def airflow(sandbox: SandboxProcess) -> Iterator[AirflowDeployment]:
+def late_dag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The DAG that the documentation shows for deadline alerts, with a deadline that has passed when a run begins."""
+    (block,) = blocks("deadline")
+    code = block.code.replace("timedelta(minutes=30)", "timedelta(0)")
+    assert code != block.code
+    file = tmp_path_factory.mktemp("late") / "hourly_load.py"
+    file.write_text(code)
+    return file
+
+
+@pytest.fixture(scope="module")
+def airflow(sandbox: SandboxProcess, late_dag: Path) -> Iterator[AirflowDeployment]:
+    connection = json.loads(sandbox.connection_json())
     env = {
-        "AIRFLOW_CONN_RTISMS_DEFAULT": sandbox.connection_json(),
+        "AIRFLOW_CONN_RTISMS_DEFAULT": json.dumps(connection),
+        "AIRFLOW_CONN_RTISMS_WRONG": json.dumps({**connection, "password": "wrong"}),
+        "AIRFLOW_CONN_RTISMS_ONCE": json.dumps({**connection, "extra": {"max_attempts": 1}}),
+        "AIRFLOW_VAR_ON_DUTY": ON_DUTY,
         "AIRFLOW_VAR_SMS_RECIPIENTS": json.dumps(NUMBERS),
         "AIRFLOW_VAR_SMS_ON_DUTY": ON_DUTY,
         "AIRFLOW_VAR_SMS_TEXT": TEXT,
     }
     settings = {"LOGGING__LOGGING_LEVEL": "DEBUG"}
-    with AirflowDeployment([DAGS, EXAMPLE], env=env, settings=settings) as airflow:
+    with AirflowDeployment([DAGS, EXAMPLE, late_dag], env=env, settings=settings) as airflow:
         yield airflow
 
 
@@ -122,6 +139,31 @@ def test_a_failing_dag_alerts(airflow: AirflowDeployment, sandbox: SandboxProces
     wait_until(lambda: received(sandbox), what="the alert", timeout=60, watching=airflow.processes.values())
     (message,) = sandbox.state().messages
     assert (message.recipient, message.text) == (ON_DUTY, "failing failed")
+
+
+def test_a_missed_deadline_alerts(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+    """The callback of a deadline runs in the triggerer; the documentation's DAG gives it a template for the number."""
+    airflow.trigger("hourly_load")
+    wait_until(lambda: received(sandbox), what="the alert", timeout=60, watching=airflow.processes.values())
+    (message,) = sandbox.state().messages
+    assert (message.recipient, message.text) == (ON_DUTY, "hourly_load takes more than 30 minutes")
+
+
+def test_the_retry_policy_wastes_no_try(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+    run = airflow.trigger("polite", params={"conn_id": "rtisms_wrong"})
+    assert finish(run) == "failed"
+    assert task_of(run)["try_number"] == 1
+    assert run.failure_log().count("HTTP 400") + run.failure_log().count("HTTP 401") > 0
+
+
+def test_the_retry_policy_waits_as_long_as_the_server_asks(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+    sandbox.set_faults(Fault("error", statuses=(429,), times=1, path="sms", retry_after=10))
+    run = airflow.trigger("polite", params={"conn_id": "rtisms_once"})
+    assert finish(run) == "success"
+    tries = airflow.call("GET", f"dags/polite/dagRuns/{run.run_id}/taskInstances/ask/tries")["task_instances"]
+    ended, began = (datetime.fromisoformat(tries[0]["end_date"]), datetime.fromisoformat(tries[1]["start_date"]))
+    assert [one["state"] for one in tries] == ["failed", "success"]
+    assert timedelta(seconds=9) < began - ended < timedelta(seconds=60)
 
 
 def test_it_waits_in_the_triggerer_and_sends_once(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:

@@ -6,8 +6,10 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, Asset, AssetWatcher, task
 
+from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.notifications.rtisms import RtiSmsNotifier
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
+from airflow_provider_rtisms.retry_policy import RtiSmsRetryPolicy
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsBalanceFallTrigger
 
 MESSAGE = {"text": "{{ var.value.sms_text }}", "sender": "96000"}
@@ -51,6 +53,15 @@ with DAG(
         raise ValueError("this task fails")
 
     fail()
+
+with DAG("polite", schedule=None):
+
+    @task(retries=3, retry_delay=timedelta(seconds=0), retry_policy=RtiSmsRetryPolicy())
+    def ask(params=None) -> str | None:
+        """Ask with the hook, as a task of a user's own."""
+        return RtiSmsHook(params["conn_id"]).get_sms("4193366853543393").status
+
+    ask()
 
 low_balance = Asset(
     "rtisms_low_balance",
