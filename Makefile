@@ -7,7 +7,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-MINORS := 2.11 3.0 3.1 3.2 3.3
+MINORS := 3.3 2.11 3.2 3.1 3.0
 BUILD := .build
 LATEST := $(BUILD)/airflow-3.3/bin
 UV_VERSION := 0.13.9
@@ -29,7 +29,7 @@ demo: env-airflow-3.3  ## wait for deliveries in real Airflow, against the sandb
 	@$(LATEST)/python -m scripts.demo --output $(BUILD)/demo
 
 .PHONY: test
-test: lint docs test-bare test-airflow-3.3 test-airflow-2.11 test-wheel  ## everything that CI runs
+test: lint docs test-matrix test-wheel  ## everything that CI runs
 
 .PHONY: test-matrix
 test-matrix: test-bare $(MINORS:%=test-airflow-%)  ## the tests on every supported Airflow minor
