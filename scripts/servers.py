@@ -106,7 +106,8 @@ class Redis(Server):
 
     def start(self) -> None:
         """Start it."""
-        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        program = _installed("redis-server", "redis-server")
+        command = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         self._session = Session("redis-server", command, log=self.home / "redis.log", env=dict(os.environ))
         wait_until(self._serves, what="redis-server to serve", timeout=30, watching=[self._session])
 
@@ -129,4 +130,15 @@ def free_port() -> int:
 def _postgresql(program: str) -> str:
     """Return the path of a program of the newest PostgreSQL; Debian keeps them off PATH."""
     installed = sorted(DEBIAN_POSTGRESQL.glob(f"*/bin/{program}"), key=lambda path: int(path.parts[-3]))
-    return str(installed[-1]) if installed else program
+    return str(installed[-1]) if installed else _installed(program, "postgresql")
+
+
+def _installed(program: str, package: str) -> str:
+    """
+    Return the path of a program.
+
+    :raises FileNotFoundError: if it is not on PATH; names Debian's package.
+    """
+    if path := shutil.which(program):
+        return path
+    raise FileNotFoundError(f"{program} is not on PATH: install it, on Debian with apt-get install {package}")
