@@ -201,15 +201,23 @@ class AirflowDeployment:
             raise requests.HTTPError(f"{method} {path}: {answer.status_code} {answer.text[:500]}", response=answer)
         return dict(answer.json()) if answer.content else {}
 
-    def trigger(self, dag_id: str, *, params: Mapping[str, Any] | None = None, timeout: float = 60) -> DagRun:
+    def trigger(
+        self,
+        dag_id: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        logical_date: str | None = None,
+        timeout: float = 60,
+    ) -> DagRun:
         """
         Start a run, once the DAG is known.
 
         :param params: the run's params.
+        :param logical_date: ISO 8601; None for a run without one, which has no ``ds`` either.
         :param timeout: seconds to wait for the DAG to be parsed.
         """
         self.wait_until(lambda: self._knows(dag_id), what=f"DAG {dag_id} parsed", timeout=timeout)
-        run = self.call("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": params or {}})
+        run = self.call("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": logical_date, "conf": params or {}})
         return DagRun(self, dag_id, run["dag_run_id"])
 
     def wait_until(self, condition: Callable[[], bool], *, what: str, timeout: float) -> None:

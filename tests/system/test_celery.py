@@ -1,7 +1,8 @@
-"""The waits of a DAG on CeleryExecutor: PostgreSQL, Redis and two workers."""
+"""The example DAGs on CeleryExecutor: PostgreSQL, Redis and two workers."""
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,14 +19,14 @@ pytestmark = [
     pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="a whole Airflow is started of 3.3 only"),
 ]
 
-EXAMPLE = Path(__file__).parents[2] / "example_dags" / "example_rtisms_wait_for_delivery.py"
+EXAMPLES = sorted((Path(__file__).parents[2] / "example_dags").glob("*.py"))
 WORKERS = ("celery-worker-1", "celery-worker-2")
 SUBMISSIONS = 8
 
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[SandboxProcess]:
-    with SandboxProcess() as sandbox:
+    with SandboxProcess(seed=1000, pending_for=0.2, sent_for=1) as sandbox:
         yield sandbox
 
 
@@ -39,15 +40,15 @@ def airflow(sandbox: SandboxProcess) -> Iterator[AirflowDeployment]:
             "CELERY__RESULT_BACKEND": postgres.url.replace("postgresql+psycopg2", "db+postgresql"),
         }
         env = {"AIRFLOW_CONN_RTISMS_DEFAULT": sandbox.connection_json()}
-        with AirflowDeployment([EXAMPLE], env=env, settings=settings) as airflow:
+        with AirflowDeployment(EXAMPLES, env=env, settings=settings) as airflow:
             for worker in WORKERS:
                 airflow.start("celery-worker", name=worker)
             yield airflow
 
 
-def test_the_example_runs_on_two_workers(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+def test_waits_run_on_two_workers(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
     ids = [sandbox.add_submission("PENDING") for _ in range(SUBMISSIONS)]
-    run = airflow.trigger(EXAMPLE.stem, params={"submission_ids": ids})
+    run = airflow.trigger("example_rtisms_wait_for_delivery", params={"submission_ids": ids})
     for task in run.changes(timeout=180):
         if task["state"] == "deferred":
             for submission_id in ids:
@@ -58,3 +59,24 @@ def test_the_example_runs_on_two_workers(airflow: AirflowDeployment, sandbox: Sa
     assert [(record["submission_id"], record["status"]) for record in details] == [(one, "DELIVERED") for one in ids]
     for worker in WORKERS:
         assert "succeeded in" in airflow.processes[worker].log.read_text(), f"{worker} was given no task"
+
+
+def test_a_day_is_reconciled(airflow: AirflowDeployment, sandbox: SandboxProcess, tmp_path: Path) -> None:
+    params = {"folder": f"file://{tmp_path}", "count": 1000}
+    run = airflow.trigger("example_rtisms_bulk_reconcile", params=params, logical_date="2026-01-02T00:00:00Z")
+    for _ in run.changes(timeout=180):
+        pass
+    assert run.state() == "success", run.failure_log()
+    assert run.xcom("fetch_details")["fetched"] == 1000
+    with gzip.open(tmp_path / "ds=2026-01-02" / "details.csv.gz", "rt") as details:
+        assert len(details.readlines()) == 1001
+
+
+def test_a_message_is_sent_once(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+    before = len(sandbox.state().messages)
+    run = airflow.trigger("example_rtisms_send_and_wait")
+    states = [task["state"] for task in run.changes(timeout=180)]
+    assert run.state() == "success", run.failure_log()
+    assert "deferred" in states
+    sent = [message.recipient for message in sandbox.state().messages[before:]]
+    assert sent == ["+56900000000", "+56900000002", "+56900000100"]  # two, and the alert that the second did not arrive
