@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, A
 from airflow_provider_rtisms.operators.rtisms import RtiSmsGetDetailsOperator
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
-from scripts.processes import wait_until
+from tests.arrivals import ending_once_asked
 from tests.system.conftest import FinishedRun, RunDag, run_example
 
 pytestmark = pytest.mark.system
@@ -27,21 +24,6 @@ MODES: dict[str, dict[str, Any]] = {
     "reschedule": {"mode": "reschedule"},
     "deferrable": {"deferrable": True},
 }
-
-
-@contextmanager
-def arriving_once_asked(sandbox: Sandbox) -> Iterator[str]:
-    """Add a submission that arrives once it has been asked for: it is open at the first poke, however late that is."""
-    submission_id = sandbox.add_submission("PENDING")
-
-    def arrive() -> None:
-        wait_until(lambda: sandbox.state().requests_by_id.get(submission_id), what="the first poke", timeout=60)
-        sandbox.add_submission(submission_id=submission_id, pending_for=0, sent_for=0)
-
-    with ThreadPoolExecutor() as executor:
-        arrival = executor.submit(arrive)
-        yield submission_id
-        arrival.result()
 
 
 @pytest.fixture
@@ -70,7 +52,7 @@ def test_details_reach_xcom(run_dag: RunDag, rtisms_sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_wait_returns_the_records_in_order(wait: Any, rtisms_sandbox: Sandbox, mode: str) -> None:
     done = rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0)
-    with arriving_once_asked(rtisms_sandbox) as later:
+    with ending_once_asked(rtisms_sandbox) as later:
         run = wait(submission_ids=[later, done], **MODES[mode])
     assert run.state == "success"
     assert [(record["submission_id"], record["is_final"]) for record in run.xcom("wait")] == [
@@ -94,7 +76,7 @@ def test_wait_returns_the_records_in_order(wait: Any, rtisms_sandbox: Sandbox, m
 )
 def test_what_is_final_is_not_asked_again(wait: Any, rtisms_sandbox: Sandbox, mode: str) -> None:
     done = rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0)
-    with arriving_once_asked(rtisms_sandbox) as later:
+    with ending_once_asked(rtisms_sandbox) as later:
         wait(submission_ids=[done, later], **MODES[mode])
     asked = rtisms_sandbox.state().requests_by_id
     assert (asked[done], asked[later] > 1) == (1, True)
@@ -105,8 +87,8 @@ def test_a_rejected_submission_fails_the_wait(
     wait: Any, rtisms_sandbox: Sandbox, mode: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     fine = rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0)
-    bad = rtisms_sandbox.add_submission("REJECTED", pending_for=0.2, sent_for=0.2)
-    run = wait(submission_ids=[fine, bad], **MODES[mode])
+    with ending_once_asked(rtisms_sandbox, "REJECTED") as bad:
+        run = wait(submission_ids=[fine, bad], **MODES[mode])
     assert run.state == "failed"
     assert run.xcom("wait") is None
     assert f"{bad} REJECTED" in "".join(capfd.readouterr())
@@ -114,8 +96,8 @@ def test_a_rejected_submission_fails_the_wait(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_soft_fail_skips(wait: Any, rtisms_sandbox: Sandbox, mode: str) -> None:
-    bad = rtisms_sandbox.add_submission("EXPIRED", pending_for=0.2, sent_for=0.2)
-    assert wait(submission_ids=[bad], soft_fail=True, **MODES[mode]).task_state("wait") == "skipped"
+    with ending_once_asked(rtisms_sandbox, "EXPIRED") as bad:
+        assert wait(submission_ids=[bad], soft_fail=True, **MODES[mode]).task_state("wait") == "skipped"
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -138,18 +120,16 @@ def test_a_connection_in_the_database_serves_the_trigger(
     fields = json.loads(rtisms_sandbox.connection_json())
     with create_session() as session:
         session.add(Connection(conn_id="rtisms_stored", **fields))
-    later = rtisms_sandbox.add_submission("DELIVERED", pending_for=0.2, sent_for=0.2)
-    run = wait(submission_ids=[later], rtisms_conn_id="rtisms_stored", deferrable=True)
+    with ending_once_asked(rtisms_sandbox) as later:
+        run = wait(submission_ids=[later], rtisms_conn_id="rtisms_stored", deferrable=True)
     assert run.state == "success"
 
 
 def test_the_example_of_a_wait_runs(airflow_database: Path, rtisms_sandbox: Sandbox) -> None:
-    rtisms_sandbox.reset(pending_for=0.5, sent_for=0.5)
-    ids = [
-        rtisms_sandbox.add_submission("DELIVERED"),
-        rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0),
-    ]
-    run = run_example(airflow_database, "example_rtisms_wait_for_delivery", submission_ids=ids)
+    done = rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0)
+    with ending_once_asked(rtisms_sandbox) as later:
+        ids = [later, done]
+        run = run_example(airflow_database, "example_rtisms_wait_for_delivery", submission_ids=ids)
     assert [record["submission_id"] for record in run.xcom("wait_for_delivery")] == ids
     assert {record["status"] for record in run.xcom("wait_for_delivery")} == {"DELIVERED"}
     assert rtisms_sandbox.state().tokens_issued >= 1

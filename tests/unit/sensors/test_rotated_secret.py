@@ -11,7 +11,7 @@ from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
 
 @pytest.fixture
 def sensor(rtisms_sandbox: Sandbox) -> RtiSmsDeliverySensor:
-    submission_id = rtisms_sandbox.add_submission("DELIVERED", pending_for=0.2, sent_for=0.2)
+    submission_id = rtisms_sandbox.add_submission("SENT")
     sensor = RtiSmsDeliverySensor(task_id="wait", submission_ids=submission_id, poke_interval=0.1, timeout=30)
     assert not sensor.poke({})
     rtisms_sandbox.rotate_secret("a new secret")
@@ -24,6 +24,7 @@ def test_the_new_secret_is_read_from_the_connection(
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", rtisms_sandbox.connection_json())
     assert not sensor.poke({}), "the poke that meets the old secret only reads the Connection again"
+    rtisms_sandbox.add_submission(submission_id=sensor.submission_ids, pending_for=0, sent_for=0)
     assert sensor.execute({})[0]["status"] == "DELIVERED"
 
 

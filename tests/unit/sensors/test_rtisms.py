@@ -20,6 +20,7 @@ from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sensors.base import DEFERRAL_TIMEOUT
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
+from tests.arrivals import ending_once_asked
 from tests.hostile import answer, details, hang
 from tests.unit.conftest import Serve
 
@@ -54,8 +55,8 @@ class TestPoke:
 
     def test_what_is_final_is_not_asked_again(self, rtisms_sandbox: Sandbox) -> None:
         done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
-        later = rtisms_sandbox.add_submission(pending_for=0.2, sent_for=0.2)
-        records = new_sensor([done, later]).execute({})
+        with ending_once_asked(rtisms_sandbox) as later:
+            records = new_sensor([done, later]).execute({})
         assert [record["submission_id"] for record in records] == [done, later]
         assert rtisms_sandbox.state().requests_by_id[done] == 1
 

@@ -14,6 +14,7 @@ from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
+from tests.arrivals import ending_once_asked
 from tests.hostile import answer, details, hang, until
 from tests.unit.conftest import Serve
 
@@ -57,9 +58,9 @@ async def fire(trigger: BaseTrigger) -> Payload:
 
 class TestEvents:
     def test_brings_the_records_in_order(self, rtisms_sandbox: Sandbox) -> None:
-        later = rtisms_sandbox.add_submission("DELIVERED", pending_for=0.2, sent_for=0.2)
         done = rtisms_sandbox.add_submission("UNDELIVERED", pending_for=0, sent_for=0)
-        payload = asyncio.run(fire(new_trigger(later, done)))
+        with ending_once_asked(rtisms_sandbox) as later:
+            payload = asyncio.run(fire(new_trigger(later, done)))
         assert payload["outcome"] == "finished"
         assert [(record["submission_id"], record["status"]) for record in payload["records"]] == [
             (later, "DELIVERED"),
@@ -113,9 +114,9 @@ class TestEvents:
         assert not rtisms_sandbox.state().requests_by_id
 
     def test_a_failed_submission_is_named(self, rtisms_sandbox: Sandbox) -> None:
-        bad = rtisms_sandbox.add_submission("REJECTED", pending_for=0.1, sent_for=0)
         waiting = rtisms_sandbox.add_submission("SENT")
-        payload = asyncio.run(fire(new_trigger(waiting, bad)))
+        with ending_once_asked(rtisms_sandbox, "REJECTED") as bad:
+            payload = asyncio.run(fire(new_trigger(waiting, bad)))
         assert payload["outcome"] == "failed"
         assert f"{bad} REJECTED" in payload["message"]
 
@@ -187,12 +188,13 @@ class TestTrouble:
         assert len(server.calls) == 1
 
     def test_a_revoked_token_is_replaced(self, rtisms_sandbox: Sandbox) -> None:
-        waiting = rtisms_sandbox.add_submission(pending_for=0.3, sent_for=0.3)
+        waiting = rtisms_sandbox.add_submission("SENT")
 
         async def main() -> Payload:
             firing = asyncio.ensure_future(fire(new_trigger(waiting)))
             await until(lambda: bool(rtisms_sandbox.state().requests_by_id))
             rtisms_sandbox.revoke_tokens()
+            rtisms_sandbox.add_submission(submission_id=waiting, pending_for=0, sent_for=0)
             return await firing
 
         assert asyncio.run(main())["outcome"] == "finished"
@@ -201,7 +203,7 @@ class TestTrouble:
     def test_a_rotated_secret_is_read_from_the_connection(
         self, rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        waiting = rtisms_sandbox.add_submission(pending_for=0.5, sent_for=0.3)
+        waiting = rtisms_sandbox.add_submission("SENT")
 
         async def main() -> Payload:
             firing = asyncio.ensure_future(fire(new_trigger(waiting)))
@@ -209,6 +211,7 @@ class TestTrouble:
             rtisms_sandbox.rotate_secret("another-secret")
             monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", rtisms_sandbox.connection_json())
             rtisms_sandbox.revoke_tokens()
+            rtisms_sandbox.add_submission(submission_id=waiting, pending_for=0, sent_for=0)
             return await firing
 
         assert asyncio.run(main())["outcome"] == "finished"
