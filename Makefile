@@ -86,10 +86,11 @@ dist: env-airflow-3.3  ## build and check wheel and sdist, in dist/
 	@$(LATEST)/twine check --strict dist/*
 
 .PHONY: lint
-lint: env-airflow-3.3  ## ruff and mypy
+lint: env-airflow-3.3  ## ruff (bandit's rules included), mypy, and whether the pinned packages fit together
 	$(LATEST)/ruff check .
 	$(LATEST)/ruff format --check .
 	$(LATEST)/mypy
+	$(UV) pip check --python $(BUILD)/airflow-3.3
 
 .PHONY: format
 format: env-airflow-3.3  ## let ruff mend what it can

@@ -64,7 +64,7 @@ def airflow(sandbox: SandboxProcess, late_dag: Path) -> Iterator[AirflowDeployme
         "AIRFLOW_VAR_SMS_ON_DUTY": ON_DUTY,
         "AIRFLOW_VAR_SMS_TEXT": TEXT,
     }
-    settings = {"LOGGING__LOGGING_LEVEL": "DEBUG"}
+    settings = {"LOGGING__LOGGING_LEVEL": "DEBUG", "CORE__DEFAULT_TASK_RETRY_DELAY": "1"}
     with AirflowDeployment([DAGS, EXAMPLE, late_dag], env=env, settings=settings) as airflow:
         yield airflow
 
