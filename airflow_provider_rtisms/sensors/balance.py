@@ -73,6 +73,7 @@ class RtiSmsBalanceSensor(DeferrableSensor):
             minimum=str(self.minimum),
             poke_interval=self.poke_interval,
             deadline=trigger_deadline(time.time(), self.timeout),
+            longest_interval=self.longest_interval,
             deferred_at=time.time(),
         )
         return {"trigger": trigger, "method_name": "execute_complete", "timeout": timedelta(seconds=self.timeout)}

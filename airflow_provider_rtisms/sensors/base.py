@@ -63,6 +63,13 @@ class DeferrableSensor(BaseSensorOperator):
     def deferral(self, context: Context) -> dict[str, Any]:
         """Return the arguments of ``defer``, once a poke has found that there is more to wait for."""
 
+    @property
+    def longest_interval(self) -> float | None:
+        """Seconds up to which the pauses of a deferred wait grow (``exponential_backoff``, ``max_wait``), or None."""
+        if not self.exponential_backoff:
+            return None
+        return self.max_wait.total_seconds() if self.max_wait else self.timeout
+
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after the deferral; never_fail and AirflowSensorTimeout on Airflow 2 too."""
         try:

@@ -98,12 +98,13 @@ class DeliveryPolling:
             time.sleep(poke_interval)
         return self.wait.records
 
-    def deferral(self, poke_interval: float, timeout: float) -> dict[str, Any]:
+    def deferral(self, poke_interval: float, timeout: float, longest_interval: float | None = None) -> dict[str, Any]:
         """
         Return the arguments of ``defer`` that hand the wait over to the trigger; it resumes at ``execute_complete``.
 
         :param poke_interval: seconds between two polls.
         :param timeout: seconds from the start of the wait.
+        :param longest_interval: seconds up to which the pauses between polls grow; None if they do not.
         """
         from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 
@@ -117,6 +118,7 @@ class DeliveryPolling:
             missing_until=self._missing_until,
             fail_on=wait.fail_on,
             finished=wait.records if is_small else [],
+            longest_interval=longest_interval,
             deferred_at=time.time(),
             with_records=is_small,
         )

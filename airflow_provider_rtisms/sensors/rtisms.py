@@ -89,7 +89,7 @@ class RtiSmsDeliverySensor(DeferrableSensor):
 
     def deferral(self, context: Context) -> dict[str, Any]:
         """Hand what is open to the trigger."""
-        return self._begin(context).deferral(self.poke_interval, self.timeout)
+        return self._begin(context).deferral(self.poke_interval, self.timeout, self.longest_interval)
 
     def _begin(self, context: Context) -> DeliveryPolling:
         """Return what the pokes of this process share, made on the first one."""

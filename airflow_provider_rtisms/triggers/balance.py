@@ -31,23 +31,34 @@ class RtiSmsBalanceTrigger(BaseTrigger):
     :param minimum: the amount, a decimal string.
     :param poke_interval: seconds between two polls.
     :param deadline: wall-clock time (seconds since the epoch) at which to give up.
+    :param longest_interval: seconds up to which the pauses between polls grow; None if they do not.
     :param deferred_at: wall-clock time at which the task deferred, see
         :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
     """
 
     def __init__(
-        self, *, rtisms_conn_id: str, minimum: str, poke_interval: float, deadline: float, deferred_at: float = 0.0
+        self,
+        *,
+        rtisms_conn_id: str,
+        minimum: str,
+        poke_interval: float,
+        deadline: float,
+        longest_interval: float | None = None,
+        deferred_at: float = 0.0,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.rtisms_conn_id = rtisms_conn_id
         self.minimum = minimum
         self.poke_interval = poke_interval
         self.deadline = deadline
+        self.longest_interval = longest_interval
         self.deferred_at = deferred_at
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments to make the trigger again."""
-        return describe(self, "rtisms_conn_id", "minimum", "poke_interval", "deadline", "deferred_at")
+        return describe(
+            self, "rtisms_conn_id", "minimum", "poke_interval", "deadline", "longest_interval", "deferred_at"
+        )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the wait is over, and say how it ended."""
@@ -55,7 +66,7 @@ class RtiSmsBalanceTrigger(BaseTrigger):
         yield await conclude(self, self._wait(), self._timeout_message)
 
     async def _wait(self) -> dict[str, Any]:
-        await poll(self.rtisms_conn_id, self.poke_interval, self._ask, self.deferred_at)
+        await poll(self, self._ask)
         return {"balance": str(self._seen)}
 
     async def _ask(self, client: AsyncRtiSmsClient) -> bool:

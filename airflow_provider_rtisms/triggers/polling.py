@@ -28,24 +28,40 @@ SETTLING = 10.0
 SPREAD = 0.1
 
 
-async def poll(
-    rtisms_conn_id: str,
-    poke_interval: float,
-    ask: Callable[[AsyncRtiSmsClient], Awaitable[bool]],
-    deferred_at: float = 0.0,
-) -> None:
+class DeferredWait(Protocol):
     """
-    Ask until there is no more to ask.
+    A trigger that waits for a deferred task.
 
     :param rtisms_conn_id: the Connection; read anew when its credentials are refused.
     :param poke_interval: seconds between two polls.
+    :param longest_interval: seconds up to which they grow; None if they do not.
+    :param deferred_at: wall-clock time (seconds since the epoch) at which the task has asked and then deferred.
+    :param deadline: wall-clock time at which to give up.
+    :param trigger_id: None where no triggerer runs it, but ``dag.test()``.
+    """
+
+    rtisms_conn_id: str
+    poke_interval: float
+    longest_interval: float | None
+    deferred_at: float
+    deadline: float
+    trigger_id: Any
+
+
+async def poll(trigger: DeferredWait, ask: Callable[[AsyncRtiSmsClient], Awaitable[bool]]) -> None:
+    """
+    Ask until there is no more to ask.
+
+    The first poll comes ``poke_interval`` after the deferral, and never later than that from now, whatever the clocks
+    of worker and triggerer say.
+
+    :param trigger: how often, and with which Connection.
     :param ask: one poll; returns whether it was the last.
-    :param deferred_at: wall-clock time (seconds since the epoch) at which the task has asked and then deferred. The
-        first poll comes ``poke_interval`` later, and never later than that from now, whatever the clocks say.
     :raises RtiSmsCredentialsError: the credentials are refused, and the Connection holds no others.
     """
-    await asyncio.sleep(min(deferred_at + poke_interval - time.time(), poke_interval))
-    hook = RtiSmsHook(rtisms_conn_id)
+    poke_interval = trigger.poke_interval
+    await asyncio.sleep(min(trigger.deferred_at + poke_interval - time.time(), poke_interval))
+    hook = RtiSmsHook(trigger.rtisms_conn_id)
     refused: tuple[ApiSettings, RtiSmsCredentialsError] | None = None
     while True:
         async with hook.get_async_conn() as client:
@@ -53,30 +69,29 @@ async def poll(
                 raise refused[1]
             try:
                 while not await ask(client):
-                    await pause(poke_interval)
+                    await pause(next_interval(trigger))
                 return
             except RtiSmsCredentialsError as error:
                 refused = client.settings, error
-                log.warning("%s Reading Connection %s again", error, rtisms_conn_id)
+                log.warning("%s Reading Connection %s again", error, trigger.rtisms_conn_id)
 
 
-async def pause(poke_interval: float) -> None:
-    """Let about ``poke_interval`` seconds pass."""
+def next_interval(trigger: DeferredWait) -> float:
+    """
+    Return the seconds until the next poll.
+
+    Where they grow, it is as long as the wait has lasted, within the limits: so each is twice the one before, and a
+    triggerer that is restarted need not remember.
+    """
+    if trigger.longest_interval is None:
+        return trigger.poke_interval
+    return max(trigger.poke_interval, min(trigger.longest_interval, time.time() - trigger.deferred_at))
+
+
+async def pause(seconds: float) -> None:
+    """Let about so many seconds pass."""
     spread = random.uniform(1 - SPREAD, 1 + SPREAD)  # noqa: S311
-    await asyncio.sleep(max(SHORTEST_INTERVAL, poke_interval * spread))
-
-
-class DeferredWait(Protocol):
-    """
-    A trigger that waits for a deferred task.
-
-    :param deferred_at: wall-clock time (seconds since the epoch) at which the task deferred.
-    :param deadline: wall-clock time at which to give up.
-    """
-
-    deferred_at: float
-    deadline: float
-    trigger_id: Any
+    await asyncio.sleep(max(SHORTEST_INTERVAL, seconds * spread))
 
 
 async def conclude(

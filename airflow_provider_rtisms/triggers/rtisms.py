@@ -34,6 +34,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
     :param missing_until: wall-clock time until which an unknown id may still turn up.
     :param fail_on: final states that fail the wait.
     :param finished: records of submissions that are final already.
+    :param longest_interval: seconds up to which the pauses between polls grow; None if they do not.
     :param deferred_at: wall-clock time at which the task has asked and then deferred: the first poll comes
         ``poke_interval`` later. Default: at once.
     :param with_records: whether the event brings the records; large waits keep them out of Airflow's database.
@@ -49,6 +50,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         missing_until: float,
         fail_on: Iterable[str],
         finished: Sequence[Record] = (),
+        longest_interval: float | None = None,
         deferred_at: float = 0.0,
         with_records: bool = True,
     ) -> None:
@@ -60,6 +62,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         self.missing_until = missing_until
         self.fail_on = sorted(fail_on)
         self.finished = list(finished)
+        self.longest_interval = longest_interval
         self.deferred_at = deferred_at
         self.with_records = with_records
 
@@ -74,6 +77,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
             "missing_until",
             "fail_on",
             "finished",
+            "longest_interval",
             "deferred_at",
             "with_records",
         )
@@ -84,7 +88,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         yield await conclude(self, self._wait(wait), wait.timeout_message)
 
     async def _wait(self, wait: DeliveryWait) -> dict[str, Any]:
-        await poll(self.rtisms_conn_id, self.poke_interval, partial(self._ask, wait), self.deferred_at)
+        await poll(self, partial(self._ask, wait))
         if self.with_records:
             return {"records": wait.records}
         return {"records": [], "submission_ids": self.submission_ids}

@@ -180,6 +180,16 @@ class TestDeferral:
         assert -1 < trigger.deferred_at - time.time() <= 0
         assert deferred.method_name == "execute_complete"
 
+    @pytest.mark.parametrize(
+        ("arguments", "longest"),
+        [({}, None), ({"exponential_backoff": True}, 30), ({"exponential_backoff": True, "max_wait": 12}, 12)],
+    )
+    def test_hands_over_how_its_pauses_grow(
+        self, serve_default: Serve, arguments: dict[str, Any], longest: float | None
+    ) -> None:
+        serve_default(details("SENT"))
+        assert defer(new_sensor(deferrable=True, timeout=30, **arguments)).trigger.longest_interval == longest
+
     def test_trouble_before_the_deferral_is_ridden_out(self, serve_default: Serve) -> None:
         serve_default(answer(status=503), extra={"max_attempts": 1})
         defer(new_sensor(deferrable=True))

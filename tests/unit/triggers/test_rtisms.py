@@ -13,6 +13,7 @@ import pytest
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
+from airflow_provider_rtisms.triggers.polling import next_interval
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 from tests.arrivals import ending_once_asked
 from tests.hostile import answer, details, hang, until
@@ -79,6 +80,14 @@ class TestEvents:
             payload = asyncio.run(fire(new_trigger(done, poke_interval=0.5, deferred_at=began - seconds_ago)))
             assert payload["outcome"] == "finished"
             assert expected - 0.05 < time.time() - began < expected + 5
+
+    @pytest.mark.parametrize(
+        ("longest", "lasted", "expected"), [(None, 700, 10), (60, 3, 10), (60, 40, 40), (60, 700, 60), (5, 700, 10)]
+    )
+    def test_its_pauses_grow_with_the_wait(self, longest: float | None, lasted: float, expected: float) -> None:
+        """``exponential_backoff``: each pause is as long as the wait so far, within the limits."""
+        trigger = new_trigger("1", poke_interval=10, longest_interval=longest, deferred_at=time.time() - lasted)
+        assert next_interval(trigger) == pytest.approx(expected, abs=5)
 
     def test_keeps_its_event_until_airflow_has_noted_the_deferral(
         self, rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
