@@ -52,15 +52,14 @@ async def poll(trigger: DeferredWait, ask: Callable[[AsyncRtiSmsClient], Awaitab
     """
     Ask until there is no more to ask.
 
-    The first poll comes ``poke_interval`` after the deferral, and never later than that from now, whatever the clocks
-    of worker and triggerer say.
+    The first poll comes when its outcome may end the wait, for the task has just asked; sooner where ``poke_interval``
+    is shorter.
 
     :param trigger: how often, and with which Connection.
     :param ask: one poll; returns whether it was the last.
     :raises RtiSmsCredentialsError: the credentials are refused, and the Connection holds no others.
     """
-    poke_interval = trigger.poke_interval
-    await asyncio.sleep(min(trigger.deferred_at + poke_interval - time.time(), poke_interval))
+    await pass_since_deferral(trigger, min(trigger.poke_interval, SETTLING))
     hook = RtiSmsHook(trigger.rtisms_conn_id)
     refused: tuple[ApiSettings, RtiSmsCredentialsError] | None = None
     while True:
@@ -88,6 +87,17 @@ def next_interval(trigger: DeferredWait) -> float:
     return max(trigger.poke_interval, min(trigger.longest_interval, time.time() - trigger.deferred_at))
 
 
+async def pass_since_deferral(trigger: DeferredWait, seconds: float) -> None:
+    """
+    Let so many seconds pass since the deferral, whatever the clocks of worker and triggerer say.
+
+    None pass in ``dag.test()``, which has no scheduler to wait for, and none beyond the deadline.
+    """
+    if trigger.trigger_id is not None:
+        now = time.time()
+        await asyncio.sleep(min(trigger.deferred_at + seconds - now, seconds, trigger.deadline - now))
+
+
 async def pause(seconds: float) -> None:
     """Let about so many seconds pass."""
     spread = random.uniform(1 - SPREAD, 1 + SPREAD)  # noqa: S311
@@ -113,9 +123,7 @@ async def conclude(
         if not limit.expired():
             raise
         payload = {"outcome": "timeout", "message": timeout_message()}
-    if trigger.trigger_id is not None:  # in a triggerer, not in dag.test
-        now = time.time()
-        await asyncio.sleep(min(trigger.deferred_at + SETTLING - now, SETTLING, trigger.deadline - now))
+    await pass_since_deferral(trigger, SETTLING)
     return TriggerEvent(payload)  # type: ignore[no-untyped-call]
 
 

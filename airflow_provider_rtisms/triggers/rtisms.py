@@ -35,8 +35,8 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
     :param fail_on: final states that fail the wait.
     :param finished: records of submissions that are final already.
     :param longest_interval: seconds up to which the pauses between polls grow; None if they do not.
-    :param deferred_at: wall-clock time at which the task has asked and then deferred: the first poll comes
-        ``poke_interval`` later. Default: at once.
+    :param deferred_at: wall-clock time at which the task has asked and then deferred; within some seconds of it a
+        triggerer ends no wait, see :mod:`~airflow_provider_rtisms.triggers.polling`.
     :param with_records: whether the event brings the records; large waits keep them out of Airflow's database.
     """
 

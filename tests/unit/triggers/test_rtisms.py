@@ -72,14 +72,25 @@ class TestEvents:
         assert asked[done] == 1
         assert asked[later] > 1
 
-    def test_first_polls_when_it_is_due(self, rtisms_sandbox: Sandbox) -> None:
-        """Its sensor has asked just now; no clock of another machine can make it sleep beyond one interval."""
-        done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
-        for seconds_ago, expected in ((100, 0.0), (0.2, 0.3), (-100, 0.5)):
-            began = time.time()
-            payload = asyncio.run(fire(new_trigger(done, poke_interval=0.5, deferred_at=began - seconds_ago)))
-            assert payload["outcome"] == "finished"
-            assert expected - 0.05 < time.time() - began < expected + 5
+    @pytest.mark.parametrize(("poke_interval", "polled_after"), [(60, 1.0), (0.5, 0.5)])
+    def test_first_polls_when_it_is_due(
+        self, serve_default: Serve, poke_interval: float, polled_after: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its sensor has asked just now."""
+        monkeypatch.setattr("airflow_provider_rtisms.triggers.polling.SETTLING", 1)
+        server = serve_default(details())
+        trigger = new_trigger("1", poke_interval=poke_interval, deferred_at=time.time())
+        trigger.trigger_id = 7
+
+        async def main() -> float:
+            began = time.monotonic()
+            firing = asyncio.ensure_future(fire(trigger))
+            await until(lambda: bool(server.calls))
+            polled = time.monotonic() - began
+            await firing
+            return polled
+
+        assert polled_after - 0.1 < asyncio.run(main()) < polled_after + 20
 
     @pytest.mark.parametrize(
         ("longest", "lasted", "expected"), [(None, 700, 10), (60, 3, 10), (60, 40, 40), (60, 700, 60), (5, 700, 10)]
