@@ -282,6 +282,17 @@ class DagRun:
             self.airflow.check()
             time.sleep(0.2)
 
+    def finish(self, *, timeout: float) -> str:
+        """
+        Follow the run to its end, and return its state.
+
+        :param timeout: seconds until it has to be there.
+        :raises TimeoutError: if the run is not final in time.
+        """
+        for _ in self.changes(timeout=timeout):
+            pass
+        return self.state()
+
     def failure_log(self, lines: int = 15) -> str:
         """Return the last lines that the tasks which are at fault, or still at work, have logged."""
         run_folder = self.airflow.home / "logs" / f"dag_id={self.dag_id}" / f"run_id={self.run_id}"

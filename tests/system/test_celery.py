@@ -64,9 +64,7 @@ def test_waits_run_on_two_workers(airflow: AirflowDeployment, sandbox: SandboxPr
 def test_a_day_is_reconciled(airflow: AirflowDeployment, sandbox: SandboxProcess, tmp_path: Path) -> None:
     params = {"folder": f"file://{tmp_path}", "count": 1000}
     run = airflow.trigger("example_rtisms_bulk_reconcile", params=params, logical_date="2026-01-02T00:00:00Z")
-    for _ in run.changes(timeout=180):
-        pass
-    assert run.state() == "success", run.failure_log()
+    assert run.finish(timeout=180) == "success", run.failure_log()
     assert run.xcom("fetch_details")["fetched"] == 1000
     with gzip.open(tmp_path / "ds=2026-01-02" / "details.csv.gz", "rt") as details:
         assert len(details.readlines()) == 1001

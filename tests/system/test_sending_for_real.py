@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 from collections import Counter
@@ -75,9 +76,7 @@ def _fresh_sandbox(sandbox: SandboxProcess) -> None:
 
 
 def finish(run: DagRun) -> str:
-    for _ in run.changes(timeout=RUN_TIMEOUT):
-        pass
-    return run.state()
+    return run.finish(timeout=RUN_TIMEOUT)
 
 
 def received(sandbox: Sandbox) -> Counter[str]:
@@ -153,7 +152,7 @@ def test_the_retry_policy_wastes_no_try(airflow: AirflowDeployment, sandbox: San
     run = airflow.trigger("polite", params={"conn_id": "rtisms_wrong"})
     assert finish(run) == "failed"
     assert task_of(run)["try_number"] == 1
-    assert run.failure_log().count("HTTP 400") + run.failure_log().count("HTTP 401") > 0
+    assert re.search("HTTP 40[01]", run.failure_log())
 
 
 def test_the_retry_policy_waits_as_long_as_the_server_asks(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:

@@ -69,9 +69,7 @@ class DeferredWaits:
 
     def check_success(self, timeout: float = 120) -> None:
         """Fail unless the run succeeds, each wait at its first try, with the record of every one of its ids."""
-        for _ in self.run.changes(timeout=timeout):
-            pass
-        assert self.run.state() == "success", self.run.failure_log()
+        assert self.run.finish(timeout=timeout) == "success", self.run.failure_log()
         tries = [task["try_number"] for task in self.run.task_instances() if task["task_id"] == "wait"]
         assert tries == [1] * len(self.waits)
         for index, submission_ids in enumerate(self.waits):

@@ -27,9 +27,7 @@ def test_the_retry_of_a_killed_bulk_fetch_asks_only_for_the_rest(
     assert len(sandbox.state().requests_by_id) < IDS, "it was killed too late"
     assert not output.exists()
 
-    for _ in run.changes(timeout=120):
-        pass
-    assert run.state() == "success", run.failure_log()
+    assert run.finish(timeout=120) == "success", run.failure_log()
     assert run.task_instances()[0]["try_number"] == 2
     fetched = [json.loads(line)["submission_id"] for line in output.read_text().splitlines()]
     assert sorted(fetched) == sorted(ids)
