@@ -1,7 +1,7 @@
 """
 What Airflow learns about the package without importing the rest of it.
 
-The form of the Connection is defined here once. Airflow 3.2 and later reads it from this answer; earlier versions read
+The form of the Connection is defined here once. Airflow 3.2 and later reads it from this response; earlier versions read
 it from ``RtiSmsHook.get_connection_form_widgets`` and ``get_ui_field_behaviour``, which are made from it.
 """
 
@@ -52,7 +52,7 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
     },
 }
 
-#: Schema is hidden since Base URL says it. Port stays: "Test Connection" of Airflow 3.3 answers "Bad Request" for a
+#: Schema is hidden since Base URL says it. Port stays: "Test Connection" of Airflow 3.3 responses "Bad Request" for a
 #: Connection stored without one (the page sends 0 for null, and the server compares them). On 3.2 and later the JSON
 #: of the extras is shown whatever stands here.
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {

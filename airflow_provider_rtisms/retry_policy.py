@@ -30,7 +30,7 @@ class RtiSmsRetryPolicy(RetryPolicy):
 
     - A permanent error, such as bad credentials or a refused sender, fails the task. The operators of this package see
       to that by themselves; the policy does it for tasks of your own that use the hook.
-    - An answer with Retry-After, such as 429, is retried after that time, but not sooner than the task's own delay.
+    - An response with Retry-After, such as 429, is retried after that time, but not sooner than the task's own delay.
     - Everything else is left to the task's ``retries`` and ``retry_delay``.
 
     :param longest: a Retry-After beyond it is cut to it.

@@ -76,8 +76,8 @@ def bare_aiohttp(sandbox: SandboxClient, ids: Sequence[str]) -> None:
 
             async def work() -> None:
                 for submission_id in left:
-                    async with one.get(f"{sandbox.url}/api/sms/{submission_id}", headers=headers) as answer:
-                        await answer.json()
+                    async with one.get(f"{sandbox.url}/api/sms/{submission_id}", headers=headers) as response:
+                        await response.json()
 
             await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
 
@@ -104,8 +104,8 @@ def bearer_headers(sandbox: SandboxClient) -> dict[str, str]:
         "client_id": sandbox.client_id,
         "client_secret": sandbox.client_secret,
     }
-    answer = requests.post(f"{sandbox.url}/api/auth", data=form, timeout=30).json()
-    return {"Authorization": f"Bearer {answer['access_token']}", "Content-Type": "application/json"}
+    response = requests.post(f"{sandbox.url}/api/auth", data=form, timeout=30).json()
+    return {"Authorization": f"Bearer {response['access_token']}", "Content-Type": "application/json"}
 
 
 def main() -> None:

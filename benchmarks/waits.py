@@ -1,6 +1,6 @@
 """1,000 waits at once in one event loop. Run as ``python -m benchmarks.waits TRIGGER URL COUNT``; prints JSON.
 
-HttpSensorTrigger fires when the answer is no 404 any more, so that is what both wait for here: submissions that the API
+HttpSensorTrigger fires when the response is no 404 any more, so that is what both wait for here: submissions that the API
 does not know yet, which this program adds after a while.
 """
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from airflow_provider_rtisms.api import call, errors, fetch, models, retry, token, wait
 from airflow_provider_rtisms.get_provider_info import CONN_FIELDS
-from airflow_provider_rtisms.sandbox.endings import ENDINGS
 from airflow_provider_rtisms.sandbox.faults import KINDS
+from airflow_provider_rtisms.sandbox.magic_numbers import MAGIC_NUMBERS
 from airflow_provider_rtisms.sensors import rtisms as sensors
 from airflow_provider_rtisms.triggers import polling
 
@@ -27,7 +27,8 @@ def substitutions() -> dict[str, Any]:
             ((f"`{name}`", field["label"], field["description"]) for name, field in CONN_FIELDS.items()),
         ),
         "endings": _table(
-            ("last three digits", "ending"), ((f"`{digits}`", ending.meaning) for digits, ending in ENDINGS.items())
+            ("last three digits", "ending"),
+            ((f"`{digits}`", ending.meaning) for digits, ending in MAGIC_NUMBERS.items()),
         ),
         "faults": _table(("kind", "what happens"), ((f"`{kind}`", meaning) for kind, meaning in KINDS.items())),
     }

@@ -179,12 +179,12 @@ class AirflowDeployment:
             process.check()
 
     def is_healthy(self) -> bool:
-        """Return whether the API answers and calls every component healthy."""
+        """Return whether the API responses and calls every component healthy."""
         try:
-            answer = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=10)
+            response = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=10)
         except requests.RequestException:
             return False
-        return answer.ok and all(part["status"] == "healthy" for part in answer.json().values())
+        return response.ok and all(part["status"] == "healthy" for part in response.json().values())
 
     # --- REST API ---------------------------------------------------------------------------------
 
@@ -194,12 +194,14 @@ class AirflowDeployment:
 
         :param path: below `/api/v2/`.
         :param options: as requests takes them.
-        :raises requests.HTTPError: if the answer is not a success.
+        :raises requests.HTTPError: if the response is not a success.
         """
-        answer = self._session.request(method, f"{self.url}/api/v2/{path}", timeout=30, **options)
-        if not answer.ok:
-            raise requests.HTTPError(f"{method} {path}: {answer.status_code} {answer.text[:500]}", response=answer)
-        return dict(answer.json()) if answer.content else {}
+        response = self._session.request(method, f"{self.url}/api/v2/{path}", timeout=30, **options)
+        if not response.ok:
+            raise requests.HTTPError(
+                f"{method} {path}: {response.status_code} {response.text[:500]}", response=response
+            )
+        return dict(response.json()) if response.content else {}
 
     def trigger(
         self,
@@ -228,9 +230,9 @@ class AirflowDeployment:
         return self._session.get(f"{self.url}/api/v2/dags/{dag_id}", timeout=30).ok
 
     def _token(self) -> str:
-        answer = self._session.get(f"{self.url}/auth/token", timeout=30)
-        answer.raise_for_status()
-        return str(answer.json()["access_token"])
+        response = self._session.get(f"{self.url}/auth/token", timeout=30)
+        response.raise_for_status()
+        return str(response.json()["access_token"])
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def run_example() -> list[dict[str, Any]]:
     with SandboxProcess() as sandbox:
         env = {"AIRFLOW_CONN_RTISMS_DEFAULT": sandbox.connection_json()}
         with AirflowDeployment([ROOT / "example_dags" / f"{DAG_ID}.py"], env=env) as airflow:
-            say(f"The sandbox answers at {sandbox.url}, Airflow at {airflow.url}")
+            say(f"The sandbox responses at {sandbox.url}, Airflow at {airflow.url}")
             return fetch_details(airflow, sandbox)
 
 

@@ -58,7 +58,7 @@ class Request:
 
 @dataclass
 class Exchange:
-    """One request, and the line on which a step answers it."""
+    """One request, and the line on which a step responses it."""
 
     request: Request
     writer: asyncio.StreamWriter
@@ -93,7 +93,7 @@ def head(status: int = 200, headers: Headers = ()) -> bytes:
 
 def message(content: Any = b"", status: int = 200, headers: Headers = ()) -> bytes:
     """
-    Return a whole answer.
+    Return a whole response.
 
     :param content: bytes as they are, anything else as JSON.
     """
@@ -118,18 +118,18 @@ def raw(data: bytes, *, then: Literal["keep", "close", "hang"] = "keep") -> Step
     return step
 
 
-def answer(content: Any = b"", status: int = 200, headers: Headers = (), *, close: bool = False) -> Step:
-    """Send a well-formed answer; ``close`` the connection after it without having said so."""
+def response(content: Any = b"", status: int = 200, headers: Headers = (), *, close: bool = False) -> Step:
+    """Send a well-formed response; ``close`` the connection after it without having said so."""
     return raw(message(content, status, headers), then="close" if close else "keep")
 
 
 def grant(token: Any = TOKEN, validity_period: Any = "3600", **fields: Any) -> Step:
-    """Send the answer of POST /auth."""
-    return answer({"access_token": token, "validity_period": validity_period, **fields})
+    """Send the response of POST /auth."""
+    return response({"access_token": token, "validity_period": validity_period, **fields})
 
 
 def details(status: str = "DELIVERED", *, done: int | None = None, **fields: Any) -> Step:
-    """Send the answer of GET /sms/ID, about the submission that was asked for."""
+    """Send the response of GET /sms/ID, about the submission that was asked for."""
     is_done = status not in ("PENDING", "SENT", "UNKNOWN") if done is None else done
 
     async def step(exchange: Exchange) -> None:
@@ -148,12 +148,12 @@ def details(status: str = "DELIVERED", *, done: int | None = None, **fields: Any
 
 
 async def reset(exchange: Exchange) -> None:
-    """Read the request, and answer with RST."""
+    """Read the request, and response with RST."""
     exchange.reset()
 
 
 async def hang(exchange: Exchange) -> None:
-    """Read the request, and do not answer for as long as anyone should wait; then close the connection."""
+    """Read the request, and do not response for as long as anyone should wait; then close the connection."""
     await asyncio.sleep(FOREVER)
     exchange.close()
 
@@ -177,7 +177,7 @@ def drip(data: bytes, *, whole: int = 0, pause: float = 0.1) -> Step:
 
 def flood(size: int, framing: Literal["length", "chunked", "close"], status: int = 200, headers: Headers = ()) -> Step:
     """
-    Send an answer of ``size`` bytes, a little at a time, for as long as someone reads it.
+    Send an response of ``size`` bytes, a little at a time, for as long as someone reads it.
 
     :param framing: how its end is told.
     """

@@ -24,7 +24,7 @@ class RtiSmsError(Exception):
     :param message: what was asked, what came, and what to do about it.
     :param call: name of the API call, such as ``get_sms``; ``authenticate`` for POST /auth.
     :param subject: what the call was about, such as the submission id.
-    :param status: HTTP status of the answer, or None where there was no answer.
+    :param status: HTTP status of the response, or None where there was no response.
     :param retry_after: seconds that the server asked to wait for, or None.
     :param submissions: all that was told of submissions before a send failed.
     """
@@ -77,7 +77,7 @@ class RtiSmsBadRequestError(RtiSmsPermanentError):
     may_have_acted = False
 
 
-class RtiSmsCredentialsError(RtiSmsPermanentError):
+class RtiSmsAuthenticationError(RtiSmsPermanentError):
     """400 or 401 at POST /auth: the client id or the client secret is malformed or wrong."""
 
     may_have_acted = False
@@ -121,8 +121,8 @@ class RtiSmsUnexpectedStatusError(RtiSmsPermanentError):
     """A status that the API does not document."""
 
 
-class RtiSmsAnswerTooLargeError(RtiSmsPermanentError):
-    """The answer is larger than any answer of this API can be; reading it was given up."""
+class RtiSmsResponseTooLargeError(RtiSmsPermanentError):
+    """The response is larger than any response of this API can be; reading it was given up."""
 
 
 class RtiSmsUnsafeTokenError(RtiSmsPermanentError):
@@ -143,11 +143,11 @@ class RtiSmsTokenExpiredError(RtiSmsTransientError):
     may_have_acted = False
 
 
-class RtiSmsThresholdError(RtiSmsTransientError):
+class RtiSmsRateLimitError(RtiSmsTransientError):
     """429: a threshold of the account was passed."""
 
     may_have_acted = False
-    #: Whether all callers were slowed down for it (:mod:`~airflow_provider_rtisms.api.pace`); then it is no try.
+    #: Whether all callers were slowed down for it (:mod:`~airflow_provider_rtisms.api.transport.limiter`); then it is no try.
     is_shared = False
 
 
@@ -169,8 +169,8 @@ class RtiSmsTimeoutError(RtiSmsTransientError):
     """The exchange was not over within ``timeout`` seconds."""
 
 
-class RtiSmsAnswerError(RtiSmsTransientError):
-    """Status 200, but the answer is cut off, not JSON, or not what the call promises."""
+class RtiSmsInvalidResponseError(RtiSmsTransientError):
+    """Status 200, but the response is cut off, not JSON, or not what the call promises."""
 
 
 class RtiSmsDeliveryError(RtiSmsPermanentError):
@@ -179,7 +179,7 @@ class RtiSmsDeliveryError(RtiSmsPermanentError):
 
 class RtiSmsUncertainError(RtiSmsPermanentError):
     """
-    A request that must not be repeated got no usable answer: it may or may not have been acted on.
+    A request that must not be repeated got no usable response: it may or may not have been acted on.
 
     Permanent, so that no task retry repeats it by itself.
     """
@@ -201,7 +201,7 @@ STATUS_ERRORS: dict[int, type[RtiSmsError]] = {
     404: RtiSmsNotFoundError,
     405: RtiSmsMethodNotAllowedError,
     406: RtiSmsSenderRefusedError,
-    429: RtiSmsThresholdError,
+    429: RtiSmsRateLimitError,
     500: RtiSmsServerError,
     502: RtiSmsServerError,
     503: RtiSmsServerError,
@@ -211,7 +211,7 @@ STATUS_ERRORS: dict[int, type[RtiSmsError]] = {
 #: What to do about it, for the end of a message.
 REMEDIES: dict[type[RtiSmsError], str] = {
     RtiSmsBadRequestError: "The request is malformed; check the values given to the operator.",
-    RtiSmsCredentialsError: "Check Login (client id) and Password (client secret) of the Connection.",
+    RtiSmsAuthenticationError: "Check Login (client id) and Password (client secret) of the Connection.",
     RtiSmsTokenRefusedError: "A new token was refused as well; ask RealTime whether the account is active.",
     RtiSmsForbiddenError: "The account may not do this; ask RealTime to allow it.",
     RtiSmsNotFoundError: "Check the submission id, and that Host of the Connection points at the API.",
@@ -219,10 +219,10 @@ REMEDIES: dict[type[RtiSmsError], str] = {
     RtiSmsSenderRefusedError: "Use a sender that RealTime has allowed for this account.",
     RtiSmsRedirectError: "Redirects are not followed; put the API's own address into Host of the Connection.",
     RtiSmsUnexpectedStatusError: "Check that Host of the Connection points at the API.",
-    RtiSmsAnswerTooLargeError: "Check that Host of the Connection points at the API.",
+    RtiSmsResponseTooLargeError: "Check that Host of the Connection points at the API.",
     RtiSmsUnsafeTokenError: "Check that Host of the Connection points at the API.",
     RtiSmsCertificateError: "Set extra 'ca_bundle' where the server uses a certificate authority of your own.",
-    RtiSmsThresholdError: "Lower 'requests_per_second' or 'max_concurrency' of the Connection.",
+    RtiSmsRateLimitError: "Lower 'requests_per_second' or 'max_concurrency' of the Connection.",
     RtiSmsTimeoutError: "Raise 'timeout' of the Connection if the network is slow.",
 }
 

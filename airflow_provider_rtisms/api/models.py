@@ -1,5 +1,5 @@
 """
-What the API's answers hold, as immutable values.
+What the API's responses hold, as immutable values.
 
 Parsing is strict about the type of what is there and lenient about what is missing: unknown fields are ignored, absent
 ones become None. Source: API page, chapters "Get SMS info" and "Send SMS".
@@ -109,23 +109,23 @@ class SmsDetails:
         }
 
     @classmethod
-    def from_answer(cls, submission_id: str, answer: Any) -> SmsDetails:
+    def from_response(cls, submission_id: str, response: Any) -> SmsDetails:
         """
-        Read the answer of GET /sms/{submissionId}.
+        Read the response of GET /sms/{submissionId}.
 
         :param submission_id: the id that was asked for.
-        :param answer: the decoded JSON.
+        :param response: the decoded JSON.
         :return: the submission.
-        :raises ValueError: the answer is not about that submission, or a field has an impossible value.
+        :raises ValueError: the response is not about that submission, or a field has an impossible value.
         """
-        answer = _object(answer, "the answer")
-        if not answer.keys() & {"id", "timestamps", "info"}:
+        response = _object(response, "the response")
+        if not response.keys() & {"id", "timestamps", "info"}:
             raise ValueError("none of 'id', 'timestamps' and 'info' is there")
-        told = _text(answer.get("id"), "id")
+        told = _text(response.get("id"), "id")
         if told is not None and told.lstrip("0") != submission_id.lstrip("0"):
             raise ValueError("it is about another submission")
-        times = _object(answer.get("timestamps") or {}, "timestamps")
-        info = _object(answer.get("info") or {}, "info")
+        times = _object(response.get("timestamps") or {}, "timestamps")
+        info = _object(response.get("info") or {}, "info")
         status = _object(info.get("status") or {}, "info.status")
         network = _object(info.get("operator") or {}, "info.operator")
         return cls(
@@ -151,7 +151,7 @@ class Submission:
     What the vendor said of one recipient of a send.
 
     :param status: ``submitted``, ``account_no_balance``, ``unknown_error``, or another word as it came; of our own,
-        ``not_sent`` where no request went out, ``uncertain`` where its answer was lost.
+        ``not_sent`` where no request went out, ``uncertain`` where its response was lost.
     :param submission_id: decimal string, only where the status is ``submitted``.
     """
 
@@ -173,15 +173,15 @@ class Submission:
         return {"status": self.status, "submission_id": self.submission_id}
 
     @classmethod
-    def from_answer(cls, answer: Any) -> Submission:
+    def from_response(cls, response: Any) -> Submission:
         """
-        Read one element of ``submissions`` in the answer of POST /sms.
+        Read one element of ``submissions`` in the response of POST /sms.
 
         :raises ValueError: a field is missing or has an impossible value.
         """
-        answer = _object(answer, "submission")
-        status = _text(answer.get("status"), "status")
-        submission_id = _text(answer.get("submissionId"), "submissionId")
+        response = _object(response, "submission")
+        status = _text(response.get("status"), "status")
+        submission_id = _text(response.get("submissionId"), "submissionId")
         if status is None:
             raise ValueError("a submission has no 'status'")
         if status == "submitted" and submission_id is None:

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, shape
-from airflow_provider_rtisms.api.secret import Secret
+from airflow_provider_rtisms.api.values.secret import Secret
 
 DEFAULT_BASE_URL = "https://www.rti-sms.com"
 
@@ -35,7 +35,7 @@ class ApiSettings:
     :param requests_per_second: most requests a second in bulk fetches and triggers. Default None: no limit.
     :param proxy: URL of an HTTP proxy. Default None: the proxy environment variables decide.
     :param ca_bundle: file of PEM certificates to trust. Default None: REQUESTS_CA_BUNDLE, SSL_CERT_FILE, certifi.
-    :param max_attempts: tries of one call, the first one included. Default 5.
+    :param max_attempts: attempts of one call, the first one included. Default 5.
     :param allow_http: allow plain http to a host that is not loopback. Default False.
     :raises RtiSmsConfigError: a value is missing or malformed; names the field and the remedy.
     """

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
-from airflow_provider_rtisms.api.ids import check_submission_id
+from airflow_provider_rtisms.api.values.ids import check_submission_id
 from airflow_provider_rtisms.bulk.storage import storage_path
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, shape
-from airflow_provider_rtisms.api.fetch import fetch_batches
+from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
+from airflow_provider_rtisms.api.transport.fetch import fetch_batches
 from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
+from airflow_provider_rtisms.bulk.fetch_stats import FetchStats
 from airflow_provider_rtisms.bulk.formats import converter
 from airflow_provider_rtisms.bulk.part import PartFile, Record
-from airflow_provider_rtisms.bulk.tally import Tally
 from airflow_provider_rtisms.bulk.target import Target, open_target
 
 if TYPE_CHECKING:
@@ -40,13 +40,13 @@ async def fetch_to_memory(client: AsyncRtiSmsClient, ids: DistinctIds, on_missin
     :raises RtiSmsError: as :func:`fetch_to_file`; nothing is kept.
     """
     records: list[Record] = []
-    tally = Tally(len(ids), ids.duplicates)
+    stats = FetchStats(len(ids), ids.duplicates)
 
     async def keep(batch: Sequence[Record]) -> None:
         records.extend(batch)
 
-    await _fetch(client, ids, tally, keep, on_missing)
-    log.info("Bulk fetch done: %s", tally.summary(client.stats, None))
+    await _fetch(client, ids, stats, keep, on_missing)
+    log.info("Bulk fetch done: %s", stats.summary(client.stats, None))
     return records
 
 
@@ -63,32 +63,32 @@ async def fetch_to_file(
     :param ids: what to fetch; those that an earlier try has fetched are taken out.
     :param path: its ending says the format, see :func:`~airflow_provider_rtisms.bulk.formats.converter`.
     :param on_missing: what to do about ids that the API does not know, after having fetched the rest.
-    :return: the summary, see :meth:`~airflow_provider_rtisms.bulk.tally.Tally.summary`.
+    :return: the summary, see :meth:`~airflow_provider_rtisms.bulk.fetch_stats.FetchStats.summary`.
     :raises RtiSmsPermanentError: missing ids, at the end; anything else, such as 403, at once.
-    :raises RtiSmsTransientError: the tries of some ids were used up: at the end, or at once if the API seems down.
+    :raises RtiSmsTransientError: the attempts of some ids were used up: at the end, or at once if the API seems down.
     :raises OSError: the file cannot be written.
     """
     check_on_missing(on_missing)
     convert = converter(path.name)
-    tally = Tally(len(ids), ids.duplicates)
+    stats = FetchStats(len(ids), ids.duplicates)
     settings = client.settings
     with closing(open_target(path, ids.digest(settings.base_url, settings.client_id))) as target:
         target.restore()
         with PartFile(target.part_path) as part:
-            part.resume(lambda record: _take_over(record, ids, tally))
-            if tally.resumed:
-                log.info("An earlier try has fetched %d of %d submissions", tally.resumed, tally.requested)
+            part.resume(lambda record: _take_over(record, ids, stats))
+            if stats.resumed:
+                log.info("An earlier try has fetched %d of %d submissions", stats.resumed, stats.requested)
             log.info("What is fetched is kept in %s until %s is complete", target.kept_at, path)
             try:
-                await _fetch(client, ids, tally, _keep_in(part, target), on_missing)
+                await _fetch(client, ids, stats, _keep_in(part, target), on_missing)
             except BaseException as error:
                 target.save(part)
                 if isinstance(error, RtiSmsError):
-                    kept = f"{tally.fetched} of {tally.requested} submissions are kept in {target.kept_at}"
+                    kept = f"{stats.fetched} of {stats.requested} submissions are kept in {target.kept_at}"
                     error.args = (f"{error} {kept}; the same fetch goes on from there.",)
                 raise
             target.publish(part, convert)
-    summary = tally.summary(client.stats, str(path))
+    summary = stats.summary(client.stats, str(path))
     log.info("Bulk fetch done: %s", summary)
     return summary
 
@@ -103,10 +103,10 @@ def check_on_missing(value: Any) -> None:
         raise RtiSmsInputError(f'on_missing is {shape(value)}: use "fail" or "skip".')
 
 
-def _take_over(record: Record, ids: DistinctIds, tally: Tally) -> bool:
+def _take_over(record: Record, ids: DistinctIds, stats: FetchStats) -> bool:
     is_ours = ids.discard(record.get("submission_id"))
     if is_ours:
-        tally.add(record, is_resumed=True)
+        stats.add(record, is_resumed=True)
     return is_ours
 
 
@@ -119,21 +119,23 @@ def _keep_in(part: PartFile, target: Target) -> Keep:
     return keep
 
 
-async def _fetch(client: AsyncRtiSmsClient, ids: DistinctIds, tally: Tally, keep: Keep, on_missing: OnMissing) -> None:
-    reporter = asyncio.create_task(_report(client, tally))
+async def _fetch(
+    client: AsyncRtiSmsClient, ids: DistinctIds, stats: FetchStats, keep: Keep, on_missing: OnMissing
+) -> None:
+    reporter = asyncio.create_task(_report(client, stats))
     try:
         async with aclosing(fetch_batches(client, ids)) as batches:
             async for batch in batches:
-                records = [tally.note(submission_id, outcome) for submission_id, outcome in batch]
+                records = [stats.note(submission_id, outcome) for submission_id, outcome in batch]
                 await keep([record for record in records if record is not None])
-                if tally.fatal is not None:
-                    raise tally.fatal
+                if stats.fatal is not None:
+                    raise stats.fatal
     finally:
         reporter.cancel()
-    tally.raise_for_gaps(missing_ok=on_missing == "skip")
+    stats.raise_for_failures(missing_ok=on_missing == "skip")
 
 
-async def _report(client: AsyncRtiSmsClient, tally: Tally) -> None:
+async def _report(client: AsyncRtiSmsClient, stats: FetchStats) -> None:
     while True:
         await asyncio.sleep(PROGRESS_EVERY)
-        log.info("%s", tally.progress(client.stats))
+        log.info("%s", stats.progress(client.stats))

@@ -32,8 +32,8 @@ def settings_from_connection(connection: Connection) -> ApiSettings:
     :param connection: of type ``rtisms``.
     :raises RtiSmsConfigError: a field is missing or malformed; names it.
     """
-    from airflow_provider_rtisms.api.secret import Secret
     from airflow_provider_rtisms.api.settings import ApiSettings
+    from airflow_provider_rtisms.api.values.secret import Secret
 
     extras = dict(connection.extra_dejson or {})
     known = {name: extras.pop(name) for name in CONN_FIELDS if name in extras}
@@ -70,7 +70,7 @@ class _Reading:
 _readings: dict[tuple[asyncio.AbstractEventLoop, str], _Reading] = {}
 
 
-async def share_read(conn_id: str, read: Callable[[], ApiSettings]) -> ApiSettings:
+async def single_flight_read(conn_id: str, read: Callable[[], ApiSettings]) -> ApiSettings:
     """
     Read a Connection in a thread, the one way that serves dag.test and the real triggerer on every version.
 

@@ -11,7 +11,7 @@ from airflow_provider_rtisms.api.errors import RtiSmsPermanentError
 
 
 @contextmanager
-def permanent_is_final() -> Iterator[None]:
+def fail_without_retry() -> Iterator[None]:
     """
     Turn what can never succeed into AirflowFailException, which stops the retries of a task.
 

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
 from airflow_provider_rtisms.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR
-from airflow_provider_rtisms.hooks.connection import settings_from_connection, share_read
+from airflow_provider_rtisms.hooks.connection import settings_from_connection, single_flight_read
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
-    from airflow_provider_rtisms.api.client import RtiSmsClient
-    from airflow_provider_rtisms.api.fetch import Outcome
     from airflow_provider_rtisms.api.models import SmsDetails, Submission
-    from airflow_provider_rtisms.api.outbox import Outbox
-    from airflow_provider_rtisms.api.record import Store
     from airflow_provider_rtisms.api.settings import ApiSettings
+    from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
+    from airflow_provider_rtisms.api.transport.blocking import RtiSmsClient
+    from airflow_provider_rtisms.api.transport.fetch import Outcome
     from airflow_provider_rtisms.bulk.job import OnMissing
     from airflow_provider_rtisms.bulk.storage import StoragePath
+    from airflow_provider_rtisms.sending.journal import Store
+    from airflow_provider_rtisms.sending.outbox import Outbox
 
     BulkResult: TypeAlias = dict[str, Any] | list[dict[str, Any]]
 
@@ -55,7 +55,7 @@ class RtiSmsHook(BaseHook):
 
         :raises RtiSmsConfigError: a field of the Connection is missing or malformed.
         """
-        from airflow_provider_rtisms.api.client import RtiSmsClient
+        from airflow_provider_rtisms.api.transport.blocking import RtiSmsClient
 
         with self._lock:
             if self._client is None:
@@ -94,9 +94,9 @@ class RtiSmsHook(BaseHook):
         :raises RtiSmsNotFoundError: there is no such submission.
         :raises RtiSmsError: any other failure, see :mod:`~airflow_provider_rtisms.api.errors`.
         """
-        from airflow_provider_rtisms.api import calls
+        from airflow_provider_rtisms.api.protocol import endpoints
 
-        return self.get_conn().perform(calls.get_sms(submission_id))
+        return self.get_conn().perform(endpoints.get_sms(submission_id))
 
     def get_balance(self) -> Decimal:
         """
@@ -104,9 +104,9 @@ class RtiSmsHook(BaseHook):
 
         :raises RtiSmsError: see :mod:`~airflow_provider_rtisms.api.errors`.
         """
-        from airflow_provider_rtisms.api import calls
+        from airflow_provider_rtisms.api.protocol import endpoints
 
-        return self.get_conn().perform(calls.get_balance())
+        return self.get_conn().perform(endpoints.get_balance())
 
     def send_sms(
         self,
@@ -126,11 +126,11 @@ class RtiSmsHook(BaseHook):
         :param sender: as allowed for the account.
         :param charset: 0, 1, 6 or 8; None picks by the text.
         :param max_parts: most parts that one SMS may take.
-        :param options: ``on_uncertain`` and ``chunk_size`` of :class:`~airflow_provider_rtisms.api.outbox.Outbox`.
+        :param options: ``on_uncertain`` and ``chunk_size`` of :class:`~airflow_provider_rtisms.sending.outbox.Outbox`.
         :return: what the vendor said of each distinct recipient, by position: ``submitted``, ``account_no_balance``, or
-            ``unknown_error`` where it said so to every one of a few tries.
+            ``unknown_error`` where it said so to every one of a few attempts.
         :raises RtiSmsInputError: a value cannot be sent; nothing was.
-        :raises RtiSmsUncertainError: an answer was lost; it is not repeated, for it may have been acted on.
+        :raises RtiSmsUncertainError: an response was lost; it is not repeated, for it may have been acted on.
         :raises RtiSmsError: see :mod:`~airflow_provider_rtisms.api.errors`; ``submissions`` holds what was told before.
         """
         return self.get_outbox(
@@ -155,26 +155,26 @@ class RtiSmsHook(BaseHook):
         :param store: where to write down what is sent, so that a later try knows; default nowhere beyond this process.
         :raises RtiSmsInputError: a value cannot be sent.
         """
-        from airflow_provider_rtisms.api.outbox import Outbox
-        from airflow_provider_rtisms.api.recipients import parse_recipients
-        from airflow_provider_rtisms.api.record import MemoryStore, SendRecord
-        from airflow_provider_rtisms.api.text import SmsText
+        from airflow_provider_rtisms.api.values.recipients import parse_recipients
+        from airflow_provider_rtisms.api.values.text import SmsText
+        from airflow_provider_rtisms.sending.journal import MemoryStore, SendJournal
+        from airflow_provider_rtisms.sending.outbox import Outbox
 
         numbers = parse_recipients(recipients)
         sms_text = SmsText.of(text, charset, max_parts)
         client = self.get_conn()
-        record = SendRecord(MemoryStore() if store is None else store, client.settings.client_secret)
+        record = SendJournal(MemoryStore() if store is None else store, client.settings.client_secret)
         return Outbox(client.perform, numbers, sms_text, sender, record, **options)
 
     def fetch_many(self, submission_ids: Sequence[str]) -> list[Outcome]:
         """
         Fetch the details of some submissions, ``max_concurrency`` at a time.
 
-        :param submission_ids: checked ids, see :func:`~airflow_provider_rtisms.api.ids.check_submission_id`.
+        :param submission_ids: checked ids, see :func:`~airflow_provider_rtisms.api.values.ids.check_submission_id`.
         :return: pairs of an id and its details, or the error that came in their place, in the order of arrival.
         """
-        from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
-        from airflow_provider_rtisms.api.fetch import fetch, run
+        from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
+        from airflow_provider_rtisms.api.transport.fetch import fetch, run
 
         if not submission_ids:
             return []
@@ -199,7 +199,7 @@ class RtiSmsHook(BaseHook):
         Fetch the details of thousands of submissions, each once, near the limit of the wire.
 
         :param submission_ids: :class:`~airflow_provider_rtisms.bulk.distinct_ids.DistinctIds`, or what
-            :func:`~airflow_provider_rtisms.api.ids.iter_submission_ids` reads.
+            :func:`~airflow_provider_rtisms.api.values.ids.iter_submission_ids` reads.
         :param output_path: a file to stream the records to, see
             :func:`~airflow_provider_rtisms.bulk.job.fetch_to_file`. None returns them, so all are in memory.
         :param max_concurrency: most requests under way at once. Default: what the Connection says.
@@ -211,9 +211,9 @@ class RtiSmsHook(BaseHook):
         """
         from dataclasses import replace
 
-        from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
-        from airflow_provider_rtisms.api.fetch import run
-        from airflow_provider_rtisms.api.ids import iter_submission_ids
+        from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
+        from airflow_provider_rtisms.api.transport.fetch import run
+        from airflow_provider_rtisms.api.values.ids import iter_submission_ids
         from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
         from airflow_provider_rtisms.bulk.job import check_on_missing, fetch_to_file, fetch_to_memory
         from airflow_provider_rtisms.bulk.storage import storage_path
@@ -246,9 +246,9 @@ class RtiSmsHook(BaseHook):
 
         :raises RtiSmsConfigError: a field of the Connection is missing or malformed.
         """
-        from airflow_provider_rtisms.api.aio import shared_client
+        from airflow_provider_rtisms.api.transport.aio import shared_client
 
-        settings = await share_read(self.rtisms_conn_id, self.get_settings)
+        settings = await single_flight_read(self.rtisms_conn_id, self.get_settings)
         async with shared_client(settings, on_secret=_amask_secret) as client:
             yield client
 

@@ -93,7 +93,7 @@ class RtiSmsNotifier(BaseNotifier):
             self.log.error("The alert failed: %s", error)
 
     def _send(self) -> None:
-        from airflow_provider_rtisms.api.text import SmsText
+        from airflow_provider_rtisms.api.values.text import SmsText
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 
         whole = SmsText.of(self.text, self.charset)

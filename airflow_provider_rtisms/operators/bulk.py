@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_rtisms.hooks.failures import permanent_is_final
+from airflow_provider_rtisms.hooks.failures import fail_without_retry
 from airflow_provider_rtisms.links.rtisms import RtiSmsPanelLink
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
     :param requests_per_second: most requests a second. Default: what the Connection says, else no limit.
     :param on_missing: for ids that the API does not know (404): ``fail``, after having fetched the rest, or ``skip``.
     :param rtisms_conn_id: (templated) the Connection.
-    :return: with ``output_path`` the summary, see :meth:`~airflow_provider_rtisms.bulk.tally.Tally.summary`; else the
+    :return: with ``output_path`` the summary, see :meth:`~airflow_provider_rtisms.bulk.fetch_stats.FetchStats.summary`; else the
         records, see :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`. Order is that of arrival.
     :raises AirflowFailException: an argument or an id is malformed, ids are missing, or the API refused.
-    :raises RtiSmsTransientError: the API could not be reached within the tries; a task retry goes on from there.
+    :raises RtiSmsTransientError: the API could not be reached within the attempts; a task retry goes on from there.
     """
 
     template_fields: Sequence[str] = (
@@ -84,7 +84,7 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
         from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 
-        with permanent_is_final(), DistinctIds(self._read_ids()) as ids:
+        with fail_without_retry(), DistinctIds(self._read_ids()) as ids:
             if self.output_path is None and len(ids) > MAX_RECORDS_IN_XCOM:
                 raise RtiSmsInputError(
                     f"{len(ids)} records are too many for XCom, which takes {MAX_RECORDS_IN_XCOM}: set output_path."
@@ -99,7 +99,7 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
 
     def _read_ids(self) -> Iterator[str]:
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
-        from airflow_provider_rtisms.api.ids import iter_submission_ids
+        from airflow_provider_rtisms.api.values.ids import iter_submission_ids
         from airflow_provider_rtisms.bulk.id_files import read_id_file
 
         if (self.submission_ids is None) == (self.submission_ids_path is None):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_rtisms.hooks.failures import permanent_is_final
+from airflow_provider_rtisms.hooks.failures import fail_without_retry
 from airflow_provider_rtisms.links.rtisms import RtiSmsPanelLink
 from airflow_provider_rtisms.operators.bulk import RtiSmsBulkGetDetailsOperator
 from airflow_provider_rtisms.operators.send import RtiSmsSendOperator
@@ -31,7 +31,7 @@ class RtiSmsGetDetailsOperator(BaseOperator):
     :param rtisms_conn_id: (templated) the Connection.
     :return: the record (dict), see :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`.
     :raises AirflowFailException: the id is malformed or unknown, or the API refused; task retries would not help.
-    :raises RtiSmsTransientError: the API could not be reached within the tries; task retries may help.
+    :raises RtiSmsTransientError: the API could not be reached within the attempts; task retries may help.
     """
 
     template_fields: Sequence[str] = ("submission_id", "rtisms_conn_id")
@@ -47,7 +47,7 @@ class RtiSmsGetDetailsOperator(BaseOperator):
         """Fetch it and return its record."""
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 
-        with permanent_is_final():
+        with fail_without_retry():
             details = RtiSmsHook(self.rtisms_conn_id).get_sms(self.submission_id)
         self.log.info("Submission %s is %s", details.submission_id, details.status)
         return details.to_record()
@@ -60,7 +60,7 @@ class RtiSmsGetBalanceOperator(BaseOperator):
     :param rtisms_conn_id: (templated) the Connection.
     :return: the decimal string, exactly as the vendor tells it; its currency is not documented.
     :raises AirflowFailException: the API refused; task retries would not help.
-    :raises RtiSmsTransientError: the API could not be reached within the tries; task retries may help.
+    :raises RtiSmsTransientError: the API could not be reached within the attempts; task retries may help.
     """
 
     template_fields: Sequence[str] = ("rtisms_conn_id",)
@@ -75,7 +75,7 @@ class RtiSmsGetBalanceOperator(BaseOperator):
         """Fetch it and return it."""
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 
-        with permanent_is_final():
+        with fail_without_retry():
             balance = RtiSmsHook(self.rtisms_conn_id).get_balance()
         self.log.info("The balance is %s", balance)
         return str(balance)

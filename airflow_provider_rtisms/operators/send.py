@@ -15,17 +15,17 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_rtisms.hooks.failures import permanent_is_final
+from airflow_provider_rtisms.hooks.failures import fail_without_retry
 from airflow_provider_rtisms.links.rtisms import RtiSmsPanelLink
-from airflow_provider_rtisms.operators.hidden import Hidden
-from airflow_provider_rtisms.sensors.base import read_event
+from airflow_provider_rtisms.operators.redacted import Redacted
+from airflow_provider_rtisms.sensors.base import parse_trigger_event
 from airflow_provider_rtisms.sensors.polling import DeliveryPolling
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_rtisms.api.outbox import Outbox
-    from airflow_provider_rtisms.api.wait import Record
+    from airflow_provider_rtisms.sending.outbox import Outbox
+    from airflow_provider_rtisms.waiting.delivery_wait import Record
 
 #: The XCom that holds what is known of each recipient, also where the task fails.
 SUBMISSIONS_KEY = "submissions"
@@ -35,7 +35,7 @@ class RtiSmsSendOperator(BaseOperator):
     """
     Send a text to one or many recipients, each once, whatever goes wrong on the way.
 
-    An answer that is lost is never repeated by itself; see ``on_uncertain``. On Airflow 3.3 and later each request is
+    An response that is lost is never repeated by itself; see ``on_uncertain``. On Airflow 3.3 and later each request is
     written down in the task state store before it goes out, so that no later try of the task, after a retry, a killed
     worker or a clear, sends again to those already sent to. Below 3.3 there is no such store: nothing that fails after
     a request has gone out is retried by Airflow, but a killed worker or a cleared task sends to all again. A new text
@@ -52,7 +52,7 @@ class RtiSmsSendOperator(BaseOperator):
     :param rtisms_conn_id: (templated) the Connection.
     :param charset: 0, 1, 6 or 8 of the API; None picks GSM 7-bit where every character fits, else UCS-2.
     :param max_parts: refuse a text of more parts, before anything is sent.
-    :param chunk_size: most recipients of one request, 1 to 500; a lost answer leaves so many uncertain.
+    :param chunk_size: most recipients of one request, 1 to 500; a lost response leaves so many uncertain.
     :param on_uncertain: what becomes of recipients of whom it is not known whether they were sent to: ``fail`` sends to
         the others, then fails naming them; ``resend`` sends to them, maybe a second time; ``skip`` leaves them.
     :param wait_for_delivery: then wait until every submission is final, as ``RtiSmsDeliverySensor`` does.
@@ -112,7 +112,7 @@ class RtiSmsSendOperator(BaseOperator):
     def __setattr__(self, name: str, value: Any) -> None:
         """Hide what Airflow assigns to ``recipients`` and ``text`` when it renders them, mapped tasks included."""
         if name in ("recipients", "text") and self.__dict__.get("_is_made"):
-            value = Hidden.hide(value)
+            value = Redacted.hide(value)
         super().__setattr__(name, value)
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
@@ -120,7 +120,7 @@ class RtiSmsSendOperator(BaseOperator):
         outbox = self._open(context)
         with self._no_retry_after(outbox, context):
             try:
-                with permanent_is_final():
+                with fail_without_retry():
                     outbox.send()
                     outbox.check_submitted()
             finally:
@@ -140,7 +140,7 @@ class RtiSmsSendOperator(BaseOperator):
 
         :param event: of :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
         """
-        finished = read_event(event, "records")
+        finished = parse_trigger_event(event, "records")
         records = finished["records"]
         submission_ids = finished.get("submission_ids") or [record["submission_id"] for record in records]
         return self._polling(submission_ids).complete(records)
@@ -159,10 +159,10 @@ class RtiSmsSendOperator(BaseOperator):
                 "There is no task state store (Airflow below 3.3): if this worker dies, or the task is cleared, the "
                 "next try sends again to those already sent to. retries=0 keeps a dead worker from causing that"
             )
-        with permanent_is_final():
+        with fail_without_retry():
             outbox = RtiSmsHook(self.rtisms_conn_id).get_outbox(
-                recipients=Hidden.reveal(self.recipients),
-                text=Hidden.reveal(self.text),
+                recipients=Redacted.reveal(self.recipients),
+                text=Redacted.reveal(self.text),
                 sender=self.sender,
                 charset=self.charset,
                 max_parts=self.max_parts,

@@ -7,8 +7,8 @@ import asyncio
 import signal
 from dataclasses import fields
 
-from airflow_provider_rtisms.sandbox.endings import ENDINGS
 from airflow_provider_rtisms.sandbox.faults import KINDS, Fault
+from airflow_provider_rtisms.sandbox.magic_numbers import MAGIC_NUMBERS
 from airflow_provider_rtisms.sandbox.server import serve
 from airflow_provider_rtisms.sandbox.settings import Settings
 from airflow_provider_rtisms.sandbox.submissions import ENDINGS_PREFIX, EXAMPLE_ID, FIRST_SEEDED_ID
@@ -22,7 +22,7 @@ def _table(rows: dict[str, str]) -> str:
 
 _EPILOG = f"""\
 recipients decide how their messages end, by their last three digits:
-{_table({f"...{digits}": ending.meaning for digits, ending in ENDINGS.items()})}
+{_table({f"...{digits}": ending.meaning for digits, ending in MAGIC_NUMBERS.items()})}
   any other    DELIVERED
 
 submissions that exist from the start:
@@ -33,7 +33,7 @@ submissions that exist from the start:
 faults are written KIND or KIND:NAME=VALUE,...
 {_table(KINDS)}
   each takes probability=0..1, times=N (then no more), path=auth|sms|balance and method=;
-  latency and late_answer take seconds=, error statuses=500/503, rate_limit per_second=, the last two retry_after=
+  latency and late_response take seconds=, error statuses=500/503, rate_limit per_second=, the last two retry_after=
 
 examples:
   python -m airflow_provider_rtisms.sandbox --port 8099

@@ -118,7 +118,7 @@ class SandboxClient:
         :returns: its id.
         :raises ValueError: if the id is not made of digits.
         """
-        answer = self._control(
+        response = self._control(
             "POST",
             "submissions",
             status=status,
@@ -127,14 +127,14 @@ class SandboxClient:
             sent_for=sent_for,
             cost=cost,
         )
-        return str(answer["submission_id"])
+        return str(response["submission_id"])
 
     def _control(self, method: str, name: str, **fields: Any) -> dict[str, Any]:
         body = json.dumps(fields, default=vars).encode() if method == "POST" else None
         request = Request(f"{self.url}/sandbox/{name}", body, method=method)  # noqa: S310  # http only
         try:
-            with self._opener.open(request, timeout=_TIMEOUT) as answer:
-                return dict(json.load(answer))
+            with self._opener.open(request, timeout=_TIMEOUT) as response:
+                return dict(json.load(response))
         except HTTPError as error:
             with error:
                 raise ValueError(error.read().decode()) from None

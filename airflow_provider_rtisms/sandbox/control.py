@@ -8,7 +8,7 @@
 ``POST balance``             ``{"balance": "12.50"}``
 ``POST timing``              ``{"token_lifetime": ..., "pending_for": ..., "sent_for": ...}``, any of them
 ``POST submissions``         ``{"submission_id": ..., "status": ..., "pending_for": ..., "sent_for": ...,
-                             "cost": ...}``, any of them; answers ``{"submission_id": ...}``
+                             "cost": ...}``, any of them; responses ``{"submission_id": ...}``
 ``POST tokens/revoke``       every token becomes invalid
 ``POST reset``               back to the start, with any settings of the body changed
 ===========================  ===================================================================
@@ -22,7 +22,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from airflow_provider_rtisms.sandbox.service import Answer, Request, json_answer, text_answer
+from airflow_provider_rtisms.sandbox.service import Request, Response, json_response, text_response
 from airflow_provider_rtisms.sandbox.settings import Settings
 from airflow_provider_rtisms.sandbox.sockets import Sockets
 from airflow_provider_rtisms.sandbox.state import State
@@ -36,7 +36,7 @@ _CHANGEABLE = {
 
 
 class Control:
-    """Answers control calls.
+    """Responses control calls.
 
     :param settings: how the sandbox starts, and what a reset goes back to.
     :param sockets: the connections of its users.
@@ -52,25 +52,25 @@ class Control:
             "reset": self._reset,
         }
 
-    def answer(self, request: Request) -> Answer:
-        """Answer a control call.
+    def respond(self, request: Request) -> Response:
+        """Response a control call.
 
         :param request: the request.
-        :returns: the answer: 400 with the reason where a value makes no sense, 404 for an unknown call.
+        :returns: the response: 400 with the reason where a value makes no sense, 404 for an unknown call.
         """
         name = request.path.removeprefix("/sandbox/")
         try:
             if request.method == "GET" and name == "state":
-                return json_answer(self.state.snapshot(self._sockets.open, self._sockets.peak))
+                return json_response(self.state.snapshot(self._sockets.open, self._sockets.peak))
             if request.method == "GET" and name == "settings":
-                return json_answer(self.state.settings)
+                return json_response(self.state.settings)
             if request.method == "POST" and name in _CHANGEABLE:
-                return json_answer(self._change(_CHANGEABLE[name], _fields(request.body)))
+                return json_response(self._change(_CHANGEABLE[name], _fields(request.body)))
             if request.method == "POST" and name in self._posts:
-                return json_answer(self._posts[name](**_fields(request.body)))
+                return json_response(self._posts[name](**_fields(request.body)))
         except (TypeError, ValueError) as error:
-            return text_answer(400, str(error))
-        return text_answer(404, "no such control call")
+            return text_response(400, str(error))
+        return text_response(404, "no such control call")
 
     def _change(self, changeable: set[str], changes: dict[str, Any]) -> dict[str, str]:
         if not changes.keys() <= changeable:

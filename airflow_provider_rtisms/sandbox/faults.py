@@ -1,7 +1,7 @@
 """Faults on demand: what goes wrong, how often, and for which requests.
 
 Written as ``KIND`` or ``KIND:NAME=VALUE,...``, for instance ``latency:seconds=0.08``,
-``error:probability=0.05,path=sms,statuses=500/503`` or ``lost_answer:times=1,path=sms,method=POST``.
+``error:probability=0.05,path=sms,statuses=500/503`` or ``lost_response:times=1,path=sms,method=POST``.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any, Self
 
 #: Each kind of fault, with a line for people.
 KINDS = {
-    "latency": "the answer comes `seconds` later",
-    "error": "one of `statuses` instead of an answer, in turn",
+    "latency": "the response comes `seconds` later",
+    "error": "one of `statuses` instead of an response, in turn",
     "rate_limit": "429 beyond `per_second` requests a second",
     "reset": "the connection is reset, the request was not acted on",
-    "lost_answer": "the request is acted on, then the connection is reset",
-    "late_answer": "the request is acted on, its answer comes `seconds` later",
+    "lost_response": "the request is acted on, then the connection is reset",
+    "late_response": "the request is acted on, its response comes `seconds` later",
     "cut_off": "half of the body, then the connection ends",
     "outage": "every connection is reset, idle ones too",
 }
@@ -45,7 +45,7 @@ class Fault:
         these are the next ones.
     :param path: only requests of this family, ``auth``, ``sms`` or ``balance``.
     :param method: only requests of this method.
-    :param seconds: for ``latency`` and ``late_answer``.
+    :param seconds: for ``latency`` and ``late_response``.
     :param statuses: for ``error``.
     :param per_second: for ``rate_limit``; bursts of up to one second's worth are let through.
     :param retry_after: for ``error`` and ``rate_limit``, the header ``Retry-After`` as it stands: seconds or
@@ -114,16 +114,16 @@ class Verdict:
 
     :param delay: seconds to wait first.
     :param kind: the fault that strikes after that, if any.
-    :param status: the status to answer, for an ``error`` or a ``rate_limit``.
+    :param status: the status to response, for an ``error`` or a ``rate_limit``.
     :param retry_after: the header to go with it.
-    :param answer_delay: seconds between acting on the request and answering, for a ``late_answer``.
+    :param response_delay: seconds between acting on the request and responding, for a ``late_response``.
     """
 
     delay: float = 0.0
     kind: str | None = None
     status: int | None = None
     retry_after: str | None = None
-    answer_delay: float = 0.0
+    response_delay: float = 0.0
 
 
 _UNHARMED = Verdict()
@@ -160,8 +160,8 @@ class FaultPlan:
             return Verdict(delay)
         fault = striking.fault
         retry_after = None if fault.retry_after is None else str(fault.retry_after)
-        answer_delay = fault.seconds if fault.kind == "late_answer" else 0.0
-        return Verdict(delay, fault.kind, striking.next_status(), retry_after, answer_delay)
+        response_delay = fault.seconds if fault.kind == "late_response" else 0.0
+        return Verdict(delay, fault.kind, striking.next_status(), retry_after, response_delay)
 
 
 class _ArmedFault:

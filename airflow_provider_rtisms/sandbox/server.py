@@ -11,7 +11,7 @@ from aiohttp import web
 from airflow_provider_rtisms.sandbox import service
 from airflow_provider_rtisms.sandbox.control import Control
 from airflow_provider_rtisms.sandbox.faults import Verdict
-from airflow_provider_rtisms.sandbox.service import Answer, Request
+from airflow_provider_rtisms.sandbox.service import Request, Response
 from airflow_provider_rtisms.sandbox.settings import Settings
 from airflow_provider_rtisms.sandbox.sockets import Sockets, reset
 
@@ -52,12 +52,12 @@ class _Handler:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.raw_path.partition("?")[0]
         if path.startswith("/sandbox/"):
-            return _response(self._control.answer(await _read(request, path)))
+            return _to_aiohttp(self._control.respond(await _read(request, path)))
         if path == "/":
-            return _response(service.text_answer(200, _ABOUT))
-        return await self._answer_api(request, path)
+            return _to_aiohttp(service.text_response(200, _ABOUT))
+        return await self._respond_to_api(request, path)
 
-    async def _answer_api(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+    async def _respond_to_api(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         state = self._control.state
         family, submission_id = service.locate(path)
         call = f"{request.method} {family}"
@@ -68,34 +68,34 @@ class _Handler:
         if verdict.delay:
             await asyncio.sleep(verdict.delay)
         if verdict.kind in ("reset", "outage"):
-            state.count_answer(call, verdict.kind)
+            state.count_response(call, verdict.kind)
             return _reset(request)
-        answer = _refusal(verdict) or service.answer(state, incoming)
-        if verdict.answer_delay:
-            await asyncio.sleep(verdict.answer_delay)
-        if verdict.kind == "lost_answer":
-            state.count_answer(call, verdict.kind)
+        response = _refusal(verdict) or service.respond(state, incoming)
+        if verdict.response_delay:
+            await asyncio.sleep(verdict.response_delay)
+        if verdict.kind == "lost_response":
+            state.count_response(call, verdict.kind)
             return _reset(request)
         if verdict.kind == "cut_off":
-            state.count_answer(call, verdict.kind)
-            return await _cut_off(request, answer)
-        state.count_answer(call, answer.status)
-        return _response(answer)
+            state.count_response(call, verdict.kind)
+            return await _cut_off(request, response)
+        state.count_response(call, response.status)
+        return _to_aiohttp(response)
 
 
 async def _read(request: web.BaseRequest, path: str) -> Request:
     return Request(request.method, path, request.headers, await request.read() if request.can_read_body else b"")
 
 
-def _refusal(verdict: Verdict) -> Answer | None:
+def _refusal(verdict: Verdict) -> Response | None:
     if verdict.status is None:
         return None
     headers = {} if verdict.retry_after is None else {"Retry-After": verdict.retry_after}
-    return service.text_answer(verdict.status, "a fault that the sandbox was asked for", headers)
+    return service.text_response(verdict.status, "a fault that the sandbox was asked for", headers)
 
 
-def _response(answer: Answer) -> web.Response:
-    return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
+def _to_aiohttp(response: Response) -> web.Response:
+    return web.Response(status=response.status, body=response.body, headers=response.headers)
 
 
 def _reset(request: web.BaseRequest) -> web.StreamResponse:
@@ -103,11 +103,12 @@ def _reset(request: web.BaseRequest) -> web.StreamResponse:
     return web.Response()  # aiohttp wants one; there is nobody left to read it
 
 
-async def _cut_off(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
-    body = answer.body or b"  "
-    response = web.StreamResponse(status=answer.status, headers={**answer.headers, "Content-Length": str(len(body))})
-    await response.prepare(request)
-    await response.write(body[: len(body) // 2])
+async def _cut_off(request: web.BaseRequest, response: Response) -> web.StreamResponse:
+    body = response.body or b"  "
+    headers = {**response.headers, "Content-Length": str(len(body))}
+    stream = web.StreamResponse(status=response.status, headers=headers)
+    await stream.prepare(request)
+    await stream.write(body[: len(body) // 2])
     if request.transport is not None:
         request.transport.close()
-    return response
+    return stream

@@ -1,4 +1,4 @@
-"""What the API answers to a request: its chapters, one function each. No sockets here, and no faults."""
+"""What the API responses to a request: its chapters, one function each. No sockets here, and no faults."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """An answer.
+class Response:
+    """An response.
 
     :param status: its status.
     :param body: its body.
@@ -48,7 +48,7 @@ class RefusedError(Exception):
 
     :param status: the status.
     :param reason: the body, a line for people; the vendor says only that it is empty for a bad token.
-    :param headers: headers of the answer.
+    :param headers: headers of the response.
     """
 
     def __init__(self, status: int, reason: str = "", headers: Mapping[str, str] | None = None) -> None:
@@ -58,23 +58,23 @@ class RefusedError(Exception):
         self.headers = headers or {}
 
 
-def json_answer(payload: object) -> Answer:
-    """An answer of JSON, with status 200.
+def json_response(payload: object) -> Response:
+    """An response of JSON, with status 200.
 
     :param payload: what to say; dataclasses are written as objects of their fields.
     """
     body = json.dumps(payload, ensure_ascii=False, default=vars).encode()
-    return Answer(200, body, {"Content-Type": "application/json; charset=utf-8"})
+    return Response(200, body, {"Content-Type": "application/json; charset=utf-8"})
 
 
-def text_answer(status: int, text: str, headers: Mapping[str, str] | None = None) -> Answer:
-    """An answer of plain text.
+def text_response(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An response of plain text.
 
     :param status: its status.
     :param text: the text; an empty one makes an empty body.
     :param headers: more headers.
     """
-    return Answer(status, text.encode(), {"Content-Type": "text/plain; charset=utf-8", **(headers or {})})
+    return Response(status, text.encode(), {"Content-Type": "text/plain; charset=utf-8", **(headers or {})})
 
 
 def locate(path: str) -> tuple[str, str | None]:
@@ -89,20 +89,20 @@ def locate(path: str) -> tuple[str, str | None]:
     return (family if path.startswith("/api/") and family in ("auth", "sms", "balance") else "other"), None
 
 
-def answer(state: State, request: Request) -> Answer:
-    """Answer a request to the API.
+def respond(state: State, request: Request) -> Response:
+    """Response a request to the API.
 
     :param state: the sandbox's state; a request may change it.
     :param request: the request.
-    :returns: the answer.
+    :returns: the response.
     """
     try:
-        return _answer(state, request)
+        return _respond(state, request)
     except RefusedError as refused:
-        return text_answer(refused.status, refused.reason, refused.headers)
+        return text_response(refused.status, refused.reason, refused.headers)
 
 
-def _answer(state: State, request: Request) -> Answer:
+def _respond(state: State, request: Request) -> Response:
     family, submission_id = locate(request.path)
     if family == "other":
         raise RefusedError(404, "no such path")
@@ -110,13 +110,13 @@ def _answer(state: State, request: Request) -> Answer:
     if request.method != allowed:
         raise RefusedError(405, f"{request.method} is not allowed here", {"Allow": allowed})  # RFC 9110, 15.5.6
     if family == "auth":
-        return json_answer(_authenticate(state, request))
+        return json_response(_authenticate(state, request))
     _check_headers(state, request.headers)
     if family == "balance":
-        return json_answer({"balance": f"{state.balance:f}"})
+        return json_response({"balance": f"{state.balance:f}"})
     if submission_id is None:
-        return json_answer(_send_sms(state, request.body))
-    return json_answer(_get_sms(state, submission_id))
+        return json_response(_send_sms(state, request.body))
+    return json_response(_get_sms(state, submission_id))
 
 
 def _authenticate(state: State, request: Request) -> dict[str, str]:

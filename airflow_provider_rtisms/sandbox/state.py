@@ -12,8 +12,8 @@ from random import Random
 from typing import Any
 
 from airflow_provider_rtisms.sandbox.charsets import Text
-from airflow_provider_rtisms.sandbox.endings import ending_of
 from airflow_provider_rtisms.sandbox.faults import FaultPlan
+from airflow_provider_rtisms.sandbox.magic_numbers import outcome_of
 from airflow_provider_rtisms.sandbox.settings import Settings
 from airflow_provider_rtisms.sandbox.submissions import Submissions
 
@@ -29,7 +29,7 @@ class Message:
     :param sender: the sender.
     :param text: the text as a person reads it, whatever its charset.
     :param charset: the number that came with it.
-    :param status: the answer: ``submitted``, ``account_no_balance`` or ``unknown_error``.
+    :param status: the response: ``submitted``, ``account_no_balance`` or ``unknown_error``.
     :param submission_id: its id, where it was submitted.
     """
 
@@ -46,8 +46,8 @@ class Snapshot:
     """What a sandbox remembers at one moment. A call is named by method and family, such as ``GET sms``.
 
     :param requests: how many requests came, by call; counted when they come.
-    :param answers: how many were answered, by call and by status (``"200"``) or by the fault that took the
-        answer's place (``"reset"``, ``"lost_answer"``, ``"cut_off"``, ``"outage"``).
+    :param responses: how many were responded, by call and by status (``"200"``) or by the fault that took the
+        response's place (``"reset"``, ``"lost_response"``, ``"cut_off"``, ``"outage"``).
     :param requests_by_id: how many requests came for each submission id, for the first 100,000 ids.
     :param tokens_issued: how many tokens were handed out.
     :param sockets: open connections of those who use the API; control calls do not count.
@@ -58,7 +58,7 @@ class Snapshot:
     """
 
     requests: Mapping[str, int]
-    answers: Mapping[str, Mapping[str, int]]
+    responses: Mapping[str, Mapping[str, int]]
     requests_by_id: Mapping[str, int]
     tokens_issued: int
     sockets: int
@@ -67,14 +67,14 @@ class Snapshot:
     messages: list[Message] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
 
-    def answered(self, outcome: int | str, call: str | None = None) -> int:
+    def responded(self, outcome: int | str, call: str | None = None) -> int:
         """How many requests ended in one way.
 
         :param outcome: a status, or the name of a fault.
         :param call: only of this call, such as ``GET sms``; None for all.
         :returns: their number.
         """
-        counts = self.answers.values() if call is None else [self.answers.get(call, {})]
+        counts = self.responses.values() if call is None else [self.responses.get(call, {})]
         return sum(count.get(str(outcome), 0) for count in counts)
 
 
@@ -96,7 +96,7 @@ class State:
         self._expiry_by_token: dict[str, float] = {}
         self._refusals: Counter[str] = Counter()
         self._requests: Counter[str] = Counter()
-        self._answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._responses: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._requests_by_id: Counter[str] = Counter()
         self._messages: deque[Message] = deque(maxlen=KEPT)
         self._tokens: deque[str] = deque(maxlen=KEPT)
@@ -156,7 +156,7 @@ class State:
         return messages
 
     def _send_one(self, recipient: str, sender: str, text: Text) -> Message:
-        ending = ending_of(recipient)
+        ending = outcome_of(recipient)
         status, submission_id = "submitted", None
         if ending.refusal is not None and self._refusals[recipient] < ending.refusals:
             self._refusals[recipient] += 1
@@ -180,13 +180,13 @@ class State:
         if submission_id and (submission_id in self._requests_by_id or len(self._requests_by_id) < KEPT):
             self._requests_by_id[submission_id] += 1
 
-    def count_answer(self, call: str, outcome: int | str) -> None:
+    def count_response(self, call: str, outcome: int | str) -> None:
         """Count how a request ended.
 
         :param call: its method and family.
-        :param outcome: the status, or the fault that took the answer's place.
+        :param outcome: the status, or the fault that took the response's place.
         """
-        self._answers[call][str(outcome)] += 1
+        self._responses[call][str(outcome)] += 1
 
     def snapshot(self, sockets: int, sockets_peak: int) -> Snapshot:
         """All of it at this moment.
@@ -196,7 +196,7 @@ class State:
         """
         return Snapshot(
             requests=self._requests,
-            answers=self._answers,
+            responses=self._responses,
             requests_by_id=self._requests_by_id,
             tokens_issued=self.tokens_issued,
             sockets=sockets,

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_rtisms.sandbox.endings import DELIVERED, ENDINGS
+from airflow_provider_rtisms.sandbox.magic_numbers import DELIVERED, MAGIC_NUMBERS
 
-#: The submission of the vendor's reference: answered as printed there.
+#: The submission of the vendor's reference: responded as printed there.
 EXAMPLE_ID = "4193366853543393"
 #: One submission for each ending: this number and the ending's three digits; "000" ended DELIVERED.
 ENDINGS_PREFIX = "4193366853543"
@@ -52,10 +52,10 @@ class Submission:
     cost: int = 1
 
     def details(self, now: float) -> dict[str, Any]:
-        """What "Get SMS info" answers.
+        """What "Get SMS info" responses.
 
         :param now: the time, in epoch seconds.
-        :returns: the answer's JSON object.
+        :returns: the response's JSON object.
         """
         sent = math.inf if self.status == "PENDING" else self.registered + self.pending_for
         done = math.inf if self.status in ("PENDING", "SENT") else sent + self.sent_for
@@ -87,7 +87,7 @@ class Submissions:
         self._clock = clock
         self._next_id = FIRST_SENT_ID
         self._known = {EXAMPLE_ID: _ended_long_ago(EXAMPLE_ID, "DELIVERED")}
-        for digits, ending in {"000": DELIVERED, **ENDINGS}.items():
+        for digits, ending in {"000": DELIVERED, **MAGIC_NUMBERS}.items():
             if ending.refusal is None:
                 submission_id = ENDINGS_PREFIX + digits
                 self._known[submission_id] = _ended_long_ago(submission_id, ending.status)

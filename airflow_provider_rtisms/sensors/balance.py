@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import PokeReturnValue
 
-from airflow_provider_rtisms.hooks.failures import permanent_is_final
-from airflow_provider_rtisms.sensors.base import DeferrableSensor, read_event, trigger_deadline
+from airflow_provider_rtisms.hooks.failures import fail_without_retry
+from airflow_provider_rtisms.sensors.base import DeferrableSensor, parse_trigger_event, trigger_deadline
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -46,18 +46,18 @@ class RtiSmsBalanceSensor(DeferrableSensor):
 
         :return: done, with the balance, once it is enough.
         """
-        from airflow_provider_rtisms.api.amounts import check_amount
-        from airflow_provider_rtisms.api.errors import RtiSmsCredentialsError, RtiSmsTransientError
+        from airflow_provider_rtisms.api.errors import RtiSmsAuthenticationError, RtiSmsTransientError
+        from airflow_provider_rtisms.api.values.amounts import check_amount
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 
         self._hook = self._hook or RtiSmsHook(self.rtisms_conn_id)  # one token for all pokes
-        with permanent_is_final():
+        with fail_without_retry():
             minimum = check_amount("minimum", self.minimum)
             try:
                 balance = self._hook.get_balance()
-            except (RtiSmsTransientError, RtiSmsCredentialsError) as error:
+            except (RtiSmsTransientError, RtiSmsAuthenticationError) as error:
                 # Where the secret was rotated, the next poke uses the new one.
-                if isinstance(error, RtiSmsCredentialsError) and not self._hook.reconnect():
+                if isinstance(error, RtiSmsAuthenticationError) and not self._hook.reconnect():
                     raise
                 self.log.warning("Asking again later: %s", error)
                 return PokeReturnValue(is_done=False)
@@ -73,7 +73,7 @@ class RtiSmsBalanceSensor(DeferrableSensor):
             minimum=str(self.minimum),
             poke_interval=self.poke_interval,
             deadline=trigger_deadline(time.time(), self.timeout),
-            longest_interval=self.longest_interval,
+            max_poke_interval=self.max_poke_interval,
             deferred_at=time.time(),
         )
         return {"trigger": trigger, "method_name": "execute_complete", "timeout": timedelta(seconds=self.timeout)}
@@ -84,4 +84,4 @@ class RtiSmsBalanceSensor(DeferrableSensor):
 
         :param event: of :class:`~airflow_provider_rtisms.triggers.balance.RtiSmsBalanceTrigger`.
         """
-        return str(read_event(event, "balance")["balance"])
+        return str(parse_trigger_event(event, "balance")["balance"])

@@ -64,7 +64,7 @@ class DeferrableSensor(BaseSensorOperator):
         """Return the arguments of ``defer``, once a poke has found that there is more to wait for."""
 
     @property
-    def longest_interval(self) -> float | None:
+    def max_poke_interval(self) -> float | None:
         """Seconds up to which the pauses of a deferred wait grow (``exponential_backoff``, ``max_wait``), or None."""
         if not self.exponential_backoff:
             return None
@@ -89,7 +89,7 @@ def trigger_deadline(started: float, timeout: float) -> float:
     return started + timeout - min(5.0, timeout / 10)
 
 
-def read_event(event: Any, brings: str) -> dict[str, Any]:
+def parse_trigger_event(event: Any, brings: str) -> dict[str, Any]:
     """
     Return the event of a trigger that found what it waited for.
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowSensorTimeout
 
-from airflow_provider_rtisms.api.errors import RtiSmsCredentialsError
-from airflow_provider_rtisms.hooks.failures import permanent_is_final
+from airflow_provider_rtisms.api.errors import RtiSmsAuthenticationError
+from airflow_provider_rtisms.hooks.failures import fail_without_retry
 from airflow_provider_rtisms.sensors.base import trigger_deadline
 
 if TYPE_CHECKING:
-    from airflow_provider_rtisms.api.wait import Record
+    from airflow_provider_rtisms.waiting.delivery_wait import Record
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +46,11 @@ class DeliveryPolling:
         started: float | None = None,
         finished: Iterable[Record] = (),
     ) -> None:
-        from airflow_provider_rtisms.api.ids import parse_submission_ids
-        from airflow_provider_rtisms.api.wait import DeliveryWait, check_fail_on, check_seconds
+        from airflow_provider_rtisms.api.values.ids import parse_submission_ids
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+        from airflow_provider_rtisms.waiting.delivery_wait import DeliveryWait, check_fail_on, check_seconds
 
-        with permanent_is_final():
+        with fail_without_retry():
             ids = parse_submission_ids(submission_ids)
             self.wait = DeliveryWait(ids, check_fail_on(fail_on), finished)
             grace = check_seconds("missing_ok_for", missing_ok_for)
@@ -69,11 +69,11 @@ class DeliveryPolling:
         """
         wait = self.wait
         earlier = wait.trouble
-        with permanent_is_final():
+        with fail_without_retry():
             try:
                 for submission_id, outcome in self._hook.fetch_many(wait.open_ids):
                     wait.note(submission_id, outcome)
-            except RtiSmsCredentialsError as error:
+            except RtiSmsAuthenticationError as error:
                 if not self._hook.reconnect():
                     raise
                 wait.trouble = error  # the secret was rotated: the next poll uses the new one
@@ -98,13 +98,13 @@ class DeliveryPolling:
             time.sleep(poke_interval)
         return self.wait.records
 
-    def deferral(self, poke_interval: float, timeout: float, longest_interval: float | None = None) -> dict[str, Any]:
+    def deferral(self, poke_interval: float, timeout: float, max_poke_interval: float | None = None) -> dict[str, Any]:
         """
         Return the arguments of ``defer`` that hand the wait over to the trigger; it resumes at ``execute_complete``.
 
         :param poke_interval: seconds between two polls.
         :param timeout: seconds from the start of the wait.
-        :param longest_interval: seconds up to which the pauses between polls grow; None if they do not.
+        :param max_poke_interval: seconds up to which the pauses between polls grow; None if they do not.
         """
         from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 
@@ -118,7 +118,7 @@ class DeliveryPolling:
             missing_until=self._missing_until,
             fail_on=wait.fail_on,
             finished=wait.records if is_small else [],
-            longest_interval=longest_interval,
+            max_poke_interval=max_poke_interval,
             deferred_at=time.time(),
             with_records=is_small,
         )

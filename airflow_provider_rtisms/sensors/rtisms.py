@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow.providers.common.compat.sdk import PokeReturnValue
 
 from airflow_provider_rtisms.sensors.balance import RtiSmsBalanceSensor
-from airflow_provider_rtisms.sensors.base import DeferrableSensor, read_event
+from airflow_provider_rtisms.sensors.base import DeferrableSensor, parse_trigger_event
 from airflow_provider_rtisms.sensors.polling import MAX_RECORDS_IN_DATABASE, DeliveryPolling
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from pydantic import JsonValue
 
-    from airflow_provider_rtisms.api.wait import DeliveryWait, Record
+    from airflow_provider_rtisms.waiting.delivery_wait import DeliveryWait, Record
 
 #: The key of the task state store (Airflow 3.3) under which mode="reschedule" remembers what is final.
 FINISHED_KEY = "rtisms_finished"
@@ -85,11 +85,11 @@ class RtiSmsDeliverySensor(DeferrableSensor):
 
         :param event: of :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
         """
-        return self._begin(context).complete(read_event(event, "records")["records"])
+        return self._begin(context).complete(parse_trigger_event(event, "records")["records"])
 
     def deferral(self, context: Context) -> dict[str, Any]:
         """Hand what is open to the trigger."""
-        return self._begin(context).deferral(self.poke_interval, self.timeout, self.longest_interval)
+        return self._begin(context).deferral(self.poke_interval, self.timeout, self.max_poke_interval)
 
     def _begin(self, context: Context) -> DeliveryPolling:
         """Return what the pokes of this process share, made on the first one."""

@@ -8,11 +8,11 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_rtisms.api import calls
-from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.errors import RtiSmsTransientError
+from airflow_provider_rtisms.api.protocol import endpoints
+from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-from airflow_provider_rtisms.triggers.polling import conclude, describe, pause, poll
+from airflow_provider_rtisms.triggers.polling import pause, poll, run_until_deadline, serialize_args
 
 try:
     from airflow.triggers.base import BaseEventTrigger
@@ -31,7 +31,7 @@ class RtiSmsBalanceTrigger(BaseTrigger):
     :param minimum: the amount, a decimal string.
     :param poke_interval: seconds between two polls.
     :param deadline: wall-clock time (seconds since the epoch) at which to give up.
-    :param longest_interval: seconds up to which the pauses between polls grow; None if they do not.
+    :param max_poke_interval: seconds up to which the pauses between polls grow; None if they do not.
     :param deferred_at: wall-clock time at which the task deferred, see
         :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
     """
@@ -43,7 +43,7 @@ class RtiSmsBalanceTrigger(BaseTrigger):
         minimum: str,
         poke_interval: float,
         deadline: float,
-        longest_interval: float | None = None,
+        max_poke_interval: float | None = None,
         deferred_at: float = 0.0,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -51,19 +51,19 @@ class RtiSmsBalanceTrigger(BaseTrigger):
         self.minimum = minimum
         self.poke_interval = poke_interval
         self.deadline = deadline
-        self.longest_interval = longest_interval
+        self.max_poke_interval = max_poke_interval
         self.deferred_at = deferred_at
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments to make the trigger again."""
-        return describe(
-            self, "rtisms_conn_id", "minimum", "poke_interval", "deadline", "longest_interval", "deferred_at"
+        return serialize_args(
+            self, "rtisms_conn_id", "minimum", "poke_interval", "deadline", "max_poke_interval", "deferred_at"
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the wait is over, and say how it ended."""
         self._seen: Decimal | None = None
-        yield await conclude(self, self._wait(), self._timeout_message)
+        yield await run_until_deadline(self, self._wait(), self._timeout_message)
 
     async def _wait(self) -> dict[str, Any]:
         await poll(self, self._ask)
@@ -71,7 +71,7 @@ class RtiSmsBalanceTrigger(BaseTrigger):
 
     async def _ask(self, client: AsyncRtiSmsClient) -> bool:
         try:
-            self._seen = await client.perform(calls.get_balance())
+            self._seen = await client.perform(endpoints.get_balance())
         except RtiSmsTransientError as error:
             self.log.warning("Asking again later: %s", error)
             return False
@@ -106,7 +106,7 @@ class RtiSmsBalanceFallTrigger(BaseEventTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments to make the trigger again."""
-        return describe(self, "threshold", "rtisms_conn_id", "poke_interval")
+        return serialize_args(self, "threshold", "rtisms_conn_id", "poke_interval")
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll for ever, and tell of each fall."""
@@ -126,7 +126,7 @@ class RtiSmsBalanceFallTrigger(BaseEventTrigger):
     async def _ask(self) -> Decimal | None:
         try:
             async with RtiSmsHook(self.rtisms_conn_id).get_async_conn() as client:
-                return await client.perform(calls.get_balance())
+                return await client.perform(endpoints.get_balance())
         except Exception as error:
             self.log.warning("Asking again later: %s", error)
             return None

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 from airflow.triggers.base import TriggerEvent
 
-from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
-from airflow_provider_rtisms.api.errors import RtiSmsCredentialsError, RtiSmsPermanentError
+from airflow_provider_rtisms.api.errors import RtiSmsAuthenticationError, RtiSmsPermanentError
 from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 
 log = logging.getLogger(__name__)
@@ -23,9 +23,9 @@ SHORTEST_INTERVAL = 0.1
 #: Seconds from a deferral in which no event ends it. Airflow takes up to 5 s ([workers] min_heartbeat_interval) to see
 #: that the worker's process has ended, and a loop of the scheduler more; a task that resumes before that, it fails with
 #: "the executor reported that the task instance finished with state success, but its state attribute is queued".
-SETTLING = 10.0
+DEFERRAL_GRACE = 10.0
 #: Polls are spread by this part of the interval, so that waits that began together do not stay together.
-SPREAD = 0.1
+JITTER = 0.1
 
 
 class DeferredWait(Protocol):
@@ -34,7 +34,7 @@ class DeferredWait(Protocol):
 
     :param rtisms_conn_id: the Connection; read anew when its credentials are refused.
     :param poke_interval: seconds between two polls.
-    :param longest_interval: seconds up to which they grow; None if they do not.
+    :param max_poke_interval: seconds up to which they grow; None if they do not.
     :param deferred_at: wall-clock time (seconds since the epoch) at which the task has asked and then deferred.
     :param deadline: wall-clock time at which to give up.
     :param trigger_id: None where no triggerer runs it, but ``dag.test()``.
@@ -42,7 +42,7 @@ class DeferredWait(Protocol):
 
     rtisms_conn_id: str
     poke_interval: float
-    longest_interval: float | None
+    max_poke_interval: float | None
     deferred_at: float
     deadline: float
     trigger_id: Any
@@ -57,11 +57,11 @@ async def poll(trigger: DeferredWait, ask: Callable[[AsyncRtiSmsClient], Awaitab
 
     :param trigger: how often, and with which Connection.
     :param ask: one poll; returns whether it was the last.
-    :raises RtiSmsCredentialsError: the credentials are refused, and the Connection holds no others.
+    :raises RtiSmsAuthenticationError: the credentials are refused, and the Connection holds no others.
     """
-    await pass_since_deferral(trigger, min(trigger.poke_interval, SETTLING))
+    await pass_since_deferral(trigger, min(trigger.poke_interval, DEFERRAL_GRACE))
     hook = RtiSmsHook(trigger.rtisms_conn_id)
-    refused: tuple[ApiSettings, RtiSmsCredentialsError] | None = None
+    refused: tuple[ApiSettings, RtiSmsAuthenticationError] | None = None
     while True:
         async with hook.get_async_conn() as client:
             if refused is not None and refused[0] == client.settings:
@@ -70,7 +70,7 @@ async def poll(trigger: DeferredWait, ask: Callable[[AsyncRtiSmsClient], Awaitab
                 while not await ask(client):
                     await pause(next_interval(trigger))
                 return
-            except RtiSmsCredentialsError as error:
+            except RtiSmsAuthenticationError as error:
                 refused = client.settings, error
                 log.warning("%s Reading Connection %s again", error, trigger.rtisms_conn_id)
 
@@ -82,9 +82,9 @@ def next_interval(trigger: DeferredWait) -> float:
     Where they grow, it is as long as the wait has lasted, within the limits: so each is twice the one before, and a
     triggerer that is restarted need not remember.
     """
-    if trigger.longest_interval is None:
+    if trigger.max_poke_interval is None:
         return trigger.poke_interval
-    return max(trigger.poke_interval, min(trigger.longest_interval, time.time() - trigger.deferred_at))
+    return max(trigger.poke_interval, min(trigger.max_poke_interval, time.time() - trigger.deferred_at))
 
 
 async def pass_since_deferral(trigger: DeferredWait, seconds: float) -> None:
@@ -100,11 +100,11 @@ async def pass_since_deferral(trigger: DeferredWait, seconds: float) -> None:
 
 async def pause(seconds: float) -> None:
     """Let about so many seconds pass."""
-    spread = random.uniform(1 - SPREAD, 1 + SPREAD)  # noqa: S311
+    spread = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
     await asyncio.sleep(max(SHORTEST_INTERVAL, seconds * spread))
 
 
-async def conclude(
+async def run_until_deadline(
     trigger: DeferredWait, work: Awaitable[dict[str, Any]], timeout_message: Callable[[], str]
 ) -> TriggerEvent:
     """
@@ -123,11 +123,11 @@ async def conclude(
         if not limit.expired():
             raise
         payload = {"outcome": "timeout", "message": timeout_message()}
-    await pass_since_deferral(trigger, SETTLING)
+    await pass_since_deferral(trigger, DEFERRAL_GRACE)
     return TriggerEvent(payload)  # type: ignore[no-untyped-call]
 
 
-def describe(trigger: Any, *names: str) -> tuple[str, dict[str, Any]]:
+def serialize_args(trigger: Any, *names: str) -> tuple[str, dict[str, Any]]:
     """Return what ``serialize`` has to: the class path, and the arguments to make the trigger again."""
     kind = type(trigger)
     return f"{kind.__module__}.{kind.__qualname__}", {name: getattr(trigger, name) for name in names}

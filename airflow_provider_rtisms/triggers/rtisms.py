@@ -10,11 +10,11 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
-from airflow_provider_rtisms.api.fetch import fetch
-from airflow_provider_rtisms.api.wait import DeliveryWait, Record
+from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
+from airflow_provider_rtisms.api.transport.fetch import fetch
 from airflow_provider_rtisms.triggers.balance import RtiSmsBalanceFallTrigger, RtiSmsBalanceTrigger
-from airflow_provider_rtisms.triggers.polling import conclude, describe, poll
+from airflow_provider_rtisms.triggers.polling import poll, run_until_deadline, serialize_args
+from airflow_provider_rtisms.waiting.delivery_wait import DeliveryWait, Record
 
 __all__ = ["RtiSmsBalanceFallTrigger", "RtiSmsBalanceTrigger", "RtiSmsDeliveryTrigger"]
 
@@ -34,7 +34,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
     :param missing_until: wall-clock time until which an unknown id may still turn up.
     :param fail_on: final states that fail the wait.
     :param finished: records of submissions that are final already.
-    :param longest_interval: seconds up to which the pauses between polls grow; None if they do not.
+    :param max_poke_interval: seconds up to which the pauses between polls grow; None if they do not.
     :param deferred_at: wall-clock time at which the task has asked and then deferred; within some seconds of it a
         triggerer ends no wait, see :mod:`~airflow_provider_rtisms.triggers.polling`.
     :param with_records: whether the event brings the records; large waits keep them out of Airflow's database.
@@ -50,7 +50,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         missing_until: float,
         fail_on: Iterable[str],
         finished: Sequence[Record] = (),
-        longest_interval: float | None = None,
+        max_poke_interval: float | None = None,
         deferred_at: float = 0.0,
         with_records: bool = True,
     ) -> None:
@@ -62,13 +62,13 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         self.missing_until = missing_until
         self.fail_on = sorted(fail_on)
         self.finished = list(finished)
-        self.longest_interval = longest_interval
+        self.max_poke_interval = max_poke_interval
         self.deferred_at = deferred_at
         self.with_records = with_records
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments to make the trigger again."""
-        return describe(
+        return serialize_args(
             self,
             "rtisms_conn_id",
             "submission_ids",
@@ -77,7 +77,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
             "missing_until",
             "fail_on",
             "finished",
-            "longest_interval",
+            "max_poke_interval",
             "deferred_at",
             "with_records",
         )
@@ -85,7 +85,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the wait is over, and say how it ended."""
         wait = DeliveryWait(self.submission_ids, self.fail_on, self.finished)
-        yield await conclude(self, self._wait(wait), wait.timeout_message)
+        yield await run_until_deadline(self, self._wait(wait), wait.timeout_message)
 
     async def _wait(self, wait: DeliveryWait) -> dict[str, Any]:
         await poll(self, partial(self._ask, wait))

@@ -14,7 +14,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, A
 from airflow_provider_rtisms.operators.rtisms import RtiSmsGetDetailsOperator
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
-from tests.arrivals import ending_once_asked
+from tests.open_submissions import ending_once_asked
 from tests.system.conftest import FinishedRun, RunDag, run_example
 
 pytestmark = pytest.mark.system

@@ -169,7 +169,7 @@ def assert_evidence_is_whole(places: Mapping[str, str], sandbox: Sandbox) -> Non
     assert "debug" in everything.lower()
     assert "Entel Pcs" in places["table xcom"]
     assert "4193366853543393" in places["table rendered_task_instance_fields"]
-    assert sandbox.state().answered(503) == 1
+    assert sandbox.state().responded(503) == 1
     assert "hidden: " in places["table rendered_task_instance_fields"]
     assert [message.text for message in sandbox.state().messages] == [TEXT] * 3  # two tasks, and one's notifier
 

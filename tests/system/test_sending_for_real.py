@@ -103,7 +103,7 @@ def log_of(run: DagRun, try_number: int) -> str:
 
 
 def test_a_killed_worker_sends_to_nobody_twice(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
-    sandbox.set_faults(Fault("late_answer", path="sms", method="POST", seconds=3))
+    sandbox.set_faults(Fault("late_response", path="sms", method="POST", seconds=3))
     run = airflow.trigger("send_to_many")
     wait_until(lambda: len(received(sandbox)) >= 30, what="three requests", timeout=60)
     os.kill(task_of(run)["pid"], signal.SIGKILL)
@@ -159,9 +159,9 @@ def test_the_retry_policy_waits_as_long_as_the_server_asks(airflow: AirflowDeplo
     sandbox.set_faults(Fault("error", statuses=(429,), times=1, path="sms", retry_after=10))
     run = airflow.trigger("polite", params={"conn_id": "rtisms_once"})
     assert finish(run) == "success"
-    tries = airflow.call("GET", f"dags/polite/dagRuns/{run.run_id}/taskInstances/ask/tries")["task_instances"]
-    ended, began = (datetime.fromisoformat(tries[0]["end_date"]), datetime.fromisoformat(tries[1]["start_date"]))
-    assert [one["state"] for one in tries] == ["failed", "success"]
+    attempts = airflow.call("GET", f"dags/polite/dagRuns/{run.run_id}/taskInstances/ask/attempts")["task_instances"]
+    ended, began = (datetime.fromisoformat(attempts[0]["end_date"]), datetime.fromisoformat(attempts[1]["start_date"]))
+    assert [one["state"] for one in attempts] == ["failed", "success"]
     assert timedelta(seconds=9) < began - ended < timedelta(seconds=60)
 
 

@@ -29,13 +29,13 @@ def decide(error: BaseException, own_delay: float = 5) -> tuple[str, float | Non
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (errors.RtiSmsCredentialsError("wrong"), ("fail", None)),
+        (errors.RtiSmsAuthenticationError("wrong"), ("fail", None)),
         (errors.RtiSmsSenderRefusedError("wrong", status=406), ("fail", None)),
         (errors.RtiSmsUncertainError("lost"), ("fail", None)),
-        (errors.RtiSmsThresholdError("slow down", status=429, retry_after=90), ("retry", 90)),
-        (errors.RtiSmsThresholdError("slow down", status=429, retry_after=1), ("retry", 5)),
-        (errors.RtiSmsThresholdError("slow down", status=429, retry_after=86400), ("retry", 600)),
-        (errors.RtiSmsThresholdError("slow down", status=429), ("default", None)),
+        (errors.RtiSmsRateLimitError("slow down", status=429, retry_after=90), ("retry", 90)),
+        (errors.RtiSmsRateLimitError("slow down", status=429, retry_after=1), ("retry", 5)),
+        (errors.RtiSmsRateLimitError("slow down", status=429, retry_after=86400), ("retry", 600)),
+        (errors.RtiSmsRateLimitError("slow down", status=429), ("default", None)),
         (errors.RtiSmsServerError("down"), ("default", None)),
         (ValueError("not ours"), ("default", None)),
     ],
@@ -47,7 +47,7 @@ def test_each_failure_has_its_consequence(error: BaseException, expected: Any) -
 @needs_policies
 def test_an_error_of_the_api_is_found_behind_another() -> None:
     wrapped = AirflowFailException("failed")
-    wrapped.__cause__ = errors.RtiSmsThresholdError("slow down", retry_after=90)
+    wrapped.__cause__ = errors.RtiSmsRateLimitError("slow down", retry_after=90)
     assert decide(wrapped) == ("retry", 90)
 
 

@@ -70,8 +70,8 @@ class DeferredWaits:
     def check_success(self, timeout: float = 120) -> None:
         """Fail unless the run succeeds, each wait at its first try, with the record of every one of its ids."""
         assert self.run.finish(timeout=timeout) == "success", self.run.failure_log()
-        tries = [task["try_number"] for task in self.run.task_instances() if task["task_id"] == "wait"]
-        assert tries == [1] * len(self.waits)
+        attempts = [task["try_number"] for task in self.run.task_instances() if task["task_id"] == "wait"]
+        assert attempts == [1] * len(self.waits)
         for index, submission_ids in enumerate(self.waits):
             records = self.run.xcom("wait", map_index=index)
             assert [(record["submission_id"], record["status"]) for record in records] == [

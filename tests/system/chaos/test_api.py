@@ -20,8 +20,8 @@ def test_a_wait_rides_out_an_outage(airflow: AirflowDeployment, start_waits: Cal
     end = time.monotonic() + OUTAGE
     airflow.wait_until(lambda: time.monotonic() > end, what="the end of the outage", timeout=OUTAGE + 10)
     during = waits.sandbox.state()
-    assert during.answered("outage") >= len(waits.submission_ids)
-    assert during.answered(200) == before.answered(200)
+    assert during.responded("outage") >= len(waits.submission_ids)
+    assert during.responded(200) == before.responded(200)
     assert waits.run.count("deferred") == 1
     waits.sandbox.set_faults()
     waits.await_polls()
@@ -51,6 +51,6 @@ def test_a_wait_follows_a_rotated_client_secret(
     waits.await_polls()
     after = waits.sandbox.state()
     assert after.tokens_issued == before.tokens_issued + 1
-    assert after.answered(401, "POST auth") >= 1  # the trigger did try the old secret first
+    assert after.responded(401, "POST auth") >= 1  # the trigger did try the old secret first
     waits.deliver()
     waits.check_success()

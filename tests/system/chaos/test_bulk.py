@@ -33,5 +33,5 @@ def test_the_retry_of_a_killed_bulk_fetch_asks_only_for_the_rest(
     assert sorted(fetched) == sorted(ids)
     asked = sandbox.state().requests_by_id
     assert set(asked) == set(ids)
-    # Asked again: what was under way at the kill, and the answers that had come but were not written yet.
+    # Asked again: what was under way at the kill, and the responses that had come but were not written yet.
     assert sum(asked.values()) - IDS <= 2 * IN_FLIGHT

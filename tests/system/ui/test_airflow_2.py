@@ -50,7 +50,9 @@ def webserver(page: Page, airflow_database: Path, tmp_path: Path) -> Iterator[st
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_until(lambda: answers(f"{url}/health"), what="a webserver that answers", timeout=120, watching=[server])
+        wait_until(
+            lambda: responses(f"{url}/health"), what="a webserver that responses", timeout=120, watching=[server]
+        )
         page.goto(f"{url}/login/")
         page.locator("#username").fill(USER)
         page.locator("#password").fill(USER)
@@ -61,7 +63,7 @@ def webserver(page: Page, airflow_database: Path, tmp_path: Path) -> Iterator[st
         server.kill()
 
 
-def answers(url: str) -> bool:
+def responses(url: str) -> bool:
     try:
         return requests.get(url, timeout=10, proxies={"http": ""}).ok
     except requests.ConnectionError:

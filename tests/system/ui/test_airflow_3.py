@@ -67,8 +67,8 @@ def store_connection(airflow: AirflowDeployment, sandbox: SandboxProcess, *, pas
 
 
 def change_connections(airflow: AirflowDeployment, *, action: str, **change: Any) -> None:
-    answer = airflow.call("PATCH", "connections", json={"actions": [{"action": action, **change}]})
-    assert not answer[action]["errors"], answer
+    response = airflow.call("PATCH", "connections", json={"actions": [{"action": action, **change}]})
+    assert not response[action]["errors"], response
 
 
 def fold_out(form: Locator, heading: str) -> None:
@@ -117,8 +117,8 @@ def test_a_connection_is_added_tested_and_edited(
 
     row = default_row(page, airflow)
     row.get_by_role("button", name="Test Connection").click()
-    answer = page.get_by_role("status").filter(has_text="Test Connection Successful")
-    expect(answer).to_contain_text("the balance is 457.00")
+    response = page.get_by_role("status").filter(has_text="Test Connection Successful")
+    expect(response).to_contain_text("the balance is 457.00")
     page.set_viewport_size({"width": 1280, "height": 420})
     take_picture(page, "connection-test")
 
@@ -150,8 +150,8 @@ def test_editing_keeps_what_the_form_hides(page: Page, airflow: AirflowDeploymen
 def test_wrong_credentials_are_told_apart(page: Page, airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
     store_connection(airflow, sandbox, password="not-the-secret")
     default_row(page, airflow).get_by_role("button", name="Test Connection").click()
-    answer = page.get_by_role("status").filter(has_text="Test Connection Failed")
-    expect(answer).to_contain_text("401")
+    response = page.get_by_role("status").filter(has_text="Test Connection Failed")
+    expect(response).to_contain_text("401")
     assert "not-the-secret" not in page.content()
 
 

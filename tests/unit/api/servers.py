@@ -1,4 +1,4 @@
-"""Servers that show what the sandbox does not: how many connections are made, and answers that make no sense."""
+"""Servers that show what the sandbox does not: how many connections are made, and responses that make no sense."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _relay(source: socket.socket, sink: socket.socket) -> None:
 @contextmanager
 def scripted_server(body: bytes, status: int = 200) -> Iterator[str]:
     """
-    Hand out a token, and answer everything else in one way.
+    Hand out a token, and response everything else in one way.
 
     :return: the server's URL.
     """
@@ -55,11 +55,11 @@ def scripted_server(body: bytes, status: int = 200) -> Iterator[str]:
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             is_auth = self.path == "/api/auth"
-            answer = b'{"access_token": "t", "validity_period": "60"}' if is_auth else body
+            response = b'{"access_token": "t", "validity_period": "60"}' if is_auth else body
             self.send_response(200 if is_auth else status)
-            self.send_header("Content-Length", str(len(answer)))
+            self.send_header("Content-Length", str(len(response)))
             self.end_headers()
-            self.wfile.write(answer)
+            self.wfile.write(response)
 
         def log_message(self, *_: Any) -> None:
             """Keep the output of the tests clean."""

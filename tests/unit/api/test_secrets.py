@@ -11,20 +11,22 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from airflow_provider_rtisms.api import calls, effects, errors
-from airflow_provider_rtisms.api.call import HttpAnswer
-from airflow_provider_rtisms.api.client import RtiSmsClient
-from airflow_provider_rtisms.api.secret import Secret
+from airflow_provider_rtisms.api import errors
+from airflow_provider_rtisms.api.policy import effects
+from airflow_provider_rtisms.api.policy.token_cache import Token
+from airflow_provider_rtisms.api.protocol import endpoints
+from airflow_provider_rtisms.api.protocol.request import HttpResponse
 from airflow_provider_rtisms.api.settings import ApiSettings
-from airflow_provider_rtisms.api.token import Token
-from tests.hostile import Step, answer, details, grant, head, raw
+from airflow_provider_rtisms.api.transport.blocking import RtiSmsClient
+from airflow_provider_rtisms.api.values.secret import Secret
+from tests.hostile import Step, details, grant, head, raw, response
 from tests.unit.api.conftest import Transport
 from tests.unit.conftest import Serve
 
 SECRET = "s3cret/+&= ñ\"\\'"
 MINTED = "minted.by-the$hostile/server" * 3
 TOLD = (SECRET, quote_plus(SECRET), quote(SECRET, safe=""), json.dumps(SECRET)[1:-1], repr(SECRET)[1:-1])
-SMS = calls.get_sms("4193366853543393")
+SMS = endpoints.get_sms("4193366853543393")
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
 
@@ -43,7 +45,7 @@ def everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 def test_nothing_is_told_when_all_goes_well(
     transport: Transport, serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = serve(answer(status=401), answer(status=503), details(), auth=[grant(MINTED)])
+    server = serve(response(status=401), response(status=503), details(), auth=[grant(MINTED)])
     transport.perform(server, SMS, client_secret=SECRET)
     assert "HTTP 401" in caplog.text
     assert "HTTP 503" in caplog.text
@@ -57,16 +59,16 @@ ECHO = MINTED.encode()
     "step",
     [
         *(
-            pytest.param(answer(b"who is " + ECHO + b"?", status), id=f"in a {status}")
+            pytest.param(response(b"who is " + ECHO + b"?", status), id=f"in a {status}")
             for status in (302, 400, 401, 403, 404, 405, 406, 418, 429, 500, 503)
         ),
-        pytest.param(answer(quote(MINTED, safe="").encode(), 403), id="URL-encoded"),
-        pytest.param(answer(b" " * 190 + ECHO, 403), id="where the excerpt ends"),
-        pytest.param(answer(b"<html>" + ECHO), id="in HTML"),
-        pytest.param(answer({"id": MINTED}), id="as id"),
-        pytest.param(answer({"info": {"cost": MINTED}}), id="as number"),
-        pytest.param(answer({"info": {"status": {MINTED: 1, "status": []}}}), id="as name"),
-        pytest.param(answer({"timestamps": {"done": MINTED}}), id="as time"),
+        pytest.param(response(quote(MINTED, safe="").encode(), 403), id="URL-encoded"),
+        pytest.param(response(b" " * 190 + ECHO, 403), id="where the excerpt ends"),
+        pytest.param(response(b"<html>" + ECHO), id="in HTML"),
+        pytest.param(response({"id": MINTED}), id="as id"),
+        pytest.param(response({"info": {"cost": MINTED}}), id="as number"),
+        pytest.param(response({"info": {"status": {MINTED: 1, "status": []}}}), id="as name"),
+        pytest.param(response({"timestamps": {"done": MINTED}}), id="as time"),
         pytest.param(raw(b"HTTP/1.1 " + ECHO + b"\r\n\r\n", then="close"), id="as status"),
         pytest.param(raw(ECHO + b"\r\n\r\n", then="close"), id="instead of HTTP"),
         pytest.param(raw(head(headers=[("Echo", MINTED)])[:-4], then="close"), id="in cut-off headers"),
@@ -74,8 +76,8 @@ ECHO = MINTED.encode()
         pytest.param(
             raw(head(headers=[("Transfer-Encoding", "chunked")]) + ECHO + b"\r\n", then="close"), id="as chunk length"
         ),
-        pytest.param(answer(status=302, headers=[("Location", f"http://[{MINTED}")]), id="as location"),
-        pytest.param(answer(status=429, headers=[("Retry-After", MINTED)]), id="as Retry-After"),
+        pytest.param(response(status=302, headers=[("Location", f"http://[{MINTED}")]), id="as location"),
+        pytest.param(response(status=429, headers=[("Retry-After", MINTED)]), id="as Retry-After"),
     ],
 )
 def test_a_token_that_is_echoed_is_not_repeated(
@@ -93,7 +95,7 @@ def test_a_token_that_is_echoed_is_not_repeated(
 def test_a_secret_that_is_echoed_is_not_repeated(
     transport: Transport, serve: Serve, status: int, told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = serve(auth=[answer(f"client_secret={told} is wrong".encode(), status)])
+    server = serve(auth=[response(f"client_secret={told} is wrong".encode(), status)])
     with pytest.raises(errors.RtiSmsError) as caught:
         transport.perform(server, SMS, client_secret=SECRET, max_attempts=2)
     assert_hidden("".join(traceback.format_exception(caught.value)))
@@ -103,26 +105,26 @@ def test_a_secret_that_is_echoed_is_not_repeated(
 def test_a_grant_that_cannot_be_read_is_not_repeated(
     transport: Transport, serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = serve(auth=[answer(json.dumps({"access_token": MINTED}).encode()[:-1])])
-    with pytest.raises(errors.RtiSmsAnswerError) as caught:
+    server = serve(auth=[response(json.dumps({"access_token": MINTED}).encode()[:-1])])
+    with pytest.raises(errors.RtiSmsInvalidResponseError) as caught:
         transport.perform(server, SMS, max_attempts=2)
     assert_hidden(str(caught.value) + caplog.text)
 
 
 def test_reprs_show_no_secret() -> None:
     settings = ApiSettings(client_id="me", client_secret=SECRET, proxy="http://user:s3cret@proxy.example:3128")
-    call = calls.authenticate(settings)
-    granted = calls.TokenGrant(Secret(MINTED), 3600.0)
+    call = endpoints.authenticate(settings)
+    granted = endpoints.TokenGrant(Secret(MINTED), 3600.0)
     values = [
         settings,
         call,
         call.request(),
         SMS.request(MINTED),
-        HttpAnswer(200, {"Echo": MINTED}, MINTED.encode()),
+        HttpResponse(200, {"Echo": MINTED}, MINTED.encode()),
         granted,
         Token.from_grant(granted, 0.0),
         effects.Send(SMS.request(MINTED)),
-        effects.Announce(MINTED),
+        effects.MaskSecret(MINTED),
         RtiSmsClient(settings),
     ]
     for value in values:
@@ -133,7 +135,7 @@ def test_reprs_show_no_secret() -> None:
 @pytest.mark.parametrize("refused", ["auth", "sms"])
 def test_local_variables_show_no_secret(transport: Transport, serve: Serve, status: int, refused: str) -> None:
     """Error trackers, and ``airflow dags test`` of Airflow 3.0, print those of each frame of a traceback."""
-    refusal = answer(status=status)
+    refusal = response(status=status)
     server = serve(details() if refused == "auth" else refusal, auth=[refusal if refused == "auth" else grant(MINTED)])
     with pytest.raises(errors.RtiSmsError) as caught:
         transport.perform(server, SMS, client_secret=SECRET, max_attempts=1)
@@ -160,7 +162,7 @@ def test_a_part_of_a_secret_is_secret() -> None:
 @pytest.mark.parametrize("again", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))], ids=["copy", "pickle"])  # noqa: S301
 def test_errors_can_be_handed_on(again: object) -> None:
     """Threads that wait for one token copy the leader's error; Airflow's processes pickle it."""
-    error = errors.RtiSmsThresholdError("slow down", call="get_sms", subject="1", status=429, retry_after=2.5)
+    error = errors.RtiSmsRateLimitError("slow down", call="get_sms", subject="1", status=429, retry_after=2.5)
     twin = again(error)  # type: ignore[operator]
     assert type(twin) is type(error)
     assert str(twin) == "slow down"

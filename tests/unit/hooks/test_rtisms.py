@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import Connection
 
-from airflow_provider_rtisms.api import calls
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError
+from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.get_provider_info import CONN_FIELDS
 from airflow_provider_rtisms.hooks.connection import settings_from_connection
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Sandbox
-from tests.hostile import answer, details
+from tests.hostile import details, response
 from tests.unit.conftest import Serve
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
@@ -90,7 +90,7 @@ class TestCalls:
         assert str(RtiSmsHook().get_balance()) == "12345678901234567890.10"
 
     def test_one_hook_gets_one_token_for_all_threads(self, serve_default: Serve) -> None:
-        server = serve_default(answer({"balance": "1"}))
+        server = serve_default(response({"balance": "1"}))
         hook = RtiSmsHook()
         with ThreadPoolExecutor(64) as threads:
             balances = list(threads.map(lambda _: hook.get_balance(), range(64)))
@@ -109,7 +109,7 @@ class TestCalls:
 
         async def use() -> None:
             async with RtiSmsHook().get_async_conn() as client:
-                await client.perform(calls.get_sms("1"))
+                await client.perform(endpoints.get_sms("1"))
 
         async def main() -> None:
             await asyncio.gather(*(use() for _ in range(20)))
@@ -137,7 +137,7 @@ class TestTestConnection:
         assert not ok
         assert "Login" in told
 
-    @pytest.mark.parametrize("step", [answer(b"<html>"), answer(status=500), answer([1])])
+    @pytest.mark.parametrize("step", [response(b"<html>"), response(status=500), response([1])])
     def test_tells_a_broken_server(self, serve_default: Serve, step: Any) -> None:
         serve_default(step, extra={"max_attempts": 1})
         ok, told = RtiSmsHook().test_connection()

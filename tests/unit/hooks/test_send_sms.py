@@ -9,15 +9,15 @@ from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 
 
-def test_each_distinct_recipient_has_its_answer(rtisms_sandbox: Sandbox) -> None:
+def test_each_distinct_recipient_has_its_response(rtisms_sandbox: Sandbox) -> None:
     recipients = ["+56900000100", "+56900000005", "+56 900 000 100", "+56900000101"]
     submissions = RtiSmsHook().send_sms(recipients=recipients, text="hola", sender="96000", chunk_size=2)
     assert [one.status for one in submissions] == ["submitted", "account_no_balance", "submitted"]
     assert rtisms_sandbox.state().requests["POST sms"] == 2
 
 
-def test_a_lost_answer_raises_and_is_not_repeated(rtisms_sandbox: Sandbox) -> None:
-    rtisms_sandbox.set_faults(Fault("lost_answer", path="sms"))
+def test_a_lost_response_raises_and_is_not_repeated(rtisms_sandbox: Sandbox) -> None:
+    rtisms_sandbox.set_faults(Fault("lost_response", path="sms"))
     with pytest.raises(RtiSmsUncertainError, match=r"recipients\[0\] \*\*\*100"):
         RtiSmsHook().send_sms(recipients="+56900000100", text="hola", sender="96000")
     assert rtisms_sandbox.state().requests["POST sms"] == 1

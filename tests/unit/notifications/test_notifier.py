@@ -79,7 +79,7 @@ def test_what_cannot_be_sent_breaks_nothing(
 def test_a_server_that_fails_breaks_nothing_and_gets_the_alert_once(
     rtisms_sandbox: Sandbox, logged: Callable[[], str]
 ) -> None:
-    rtisms_sandbox.set_faults(Fault("lost_answer", path="sms"))
+    rtisms_sandbox.set_faults(Fault("lost_response", path="sms"))
     notifier()(context())
     notifier().notify({})
     asyncio.run(notifier().async_notify({}))

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_rtisms.api.errors import RtiSmsServerError
 from airflow_provider_rtisms.operators.rtisms import RtiSmsGetDetailsOperator
 from airflow_provider_rtisms.sandbox import Sandbox
-from tests.hostile import answer, details
+from tests.hostile import details, response
 from tests.unit.conftest import Serve
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
@@ -31,14 +31,14 @@ def test_returns_the_record(rtisms_sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 406])
 def test_what_can_never_succeed_stops_the_retries(serve_default: Serve, status: int) -> None:
-    server = serve_default(answer(status=status))
+    server = serve_default(response(status=status))
     with pytest.raises(AirflowFailException, match=f"get_sms 1: .*HTTP {status}"):
         get("1")
     assert len(server.calls) == 1
 
 
 def test_what_may_succeed_later_stays_retryable(serve_default: Serve) -> None:
-    serve_default(answer(status=503))
+    serve_default(response(status=503))
     with pytest.raises(RtiSmsServerError, match="HTTP 503"):
         get("1")
 

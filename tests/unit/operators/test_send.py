@@ -1,4 +1,4 @@
-"""The send operator by itself: tries of one task, with and without a store that outlives them."""
+"""The send operator by itself: attempts of one task, with and without a store that outlives them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airflow_provider_rtisms.api.errors import RtiSmsNotAcceptedError, RtiSmsThresholdError
-from airflow_provider_rtisms.api.record import MemoryStore
+from airflow_provider_rtisms.api.errors import RtiSmsNotAcceptedError, RtiSmsRateLimitError
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
+from airflow_provider_rtisms.sending.journal import MemoryStore
 
 NUMBERS = [f"+569000001{position:02}" for position in range(4)]
 
@@ -116,7 +116,7 @@ def pass_the_threshold(sandbox: Sandbox) -> None:
 
 @pytest.fixture
 def impatient(rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
-    """A sandbox whose Connection tries each call once."""
+    """A sandbox whose Connection attempts each call once."""
     connection = json.loads(rtisms_sandbox.connection_json())
     connection["extra"] = {"max_attempts": 1}
     monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps(connection))
@@ -126,7 +126,7 @@ def impatient(rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandb
 class TestWithARecord:
     def test_a_transient_failure_is_left_to_a_task_retry(self, impatient: Sandbox, context: dict[str, Any]) -> None:
         pass_the_threshold(impatient)
-        with pytest.raises(RtiSmsThresholdError, match="2 submitted"):
+        with pytest.raises(RtiSmsRateLimitError, match="2 submitted"):
             send().execute(context)
         impatient.set_faults()
         send().execute(context)
@@ -135,7 +135,7 @@ class TestWithARecord:
     def test_unknown_errors_that_last_are_left_to_a_task_retry(
         self, rtisms_sandbox: Sandbox, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("airflow_provider_rtisms.api.outbox.TRIES", 1)
+        monkeypatch.setattr("airflow_provider_rtisms.sending.outbox.ATTEMPTS", 1)
         with pytest.raises(RtiSmsNotAcceptedError):
             send(recipients=["+56900000007", *NUMBERS]).execute(context)
         with pytest.raises(RtiSmsNotAcceptedError):
@@ -143,8 +143,8 @@ class TestWithARecord:
         send(recipients=["+56900000007", *NUMBERS]).execute(context)
         assert sorted(received(rtisms_sandbox)) == sorted(["+56900000007", *NUMBERS])
 
-    def test_a_lost_answer_fails_for_good(self, rtisms_sandbox: Sandbox, context: dict[str, Any]) -> None:
-        rtisms_sandbox.set_faults(Fault("lost_answer", path="sms", times=1))
+    def test_a_lost_response_fails_for_good(self, rtisms_sandbox: Sandbox, context: dict[str, Any]) -> None:
+        rtisms_sandbox.set_faults(Fault("lost_response", path="sms", times=1))
         for _ in range(2):
             with pytest.raises(AirflowFailException, match=r"2 uncertain \(recipients\[0\] \*\*\*100"):
                 send().execute(context)
@@ -165,7 +165,7 @@ class TestWithoutARecord:
 
     def test_a_transient_failure_before_any_send_may_be(self, impatient: Sandbox) -> None:
         impatient.set_faults(Fault("error", path="sms", statuses=(429,)))
-        with pytest.raises(RtiSmsThresholdError):
+        with pytest.raises(RtiSmsRateLimitError):
             send().execute({})
 
     def test_a_task_timeout_within_a_send_is_never_retried(
@@ -174,7 +174,7 @@ class TestWithoutARecord:
         def run_out_of_time(*_: Any) -> None:
             raise AirflowTaskTimeout
 
-        monkeypatch.setattr("airflow_provider_rtisms.api.record.SendRecord.close", run_out_of_time)
+        monkeypatch.setattr("airflow_provider_rtisms.sending.journal.SendJournal.close", run_out_of_time)
         with pytest.raises(AirflowFailException, match="Not retried"):
             send().execute({})
 

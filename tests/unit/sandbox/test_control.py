@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from tests.unit.sandbox.conftest import Api
 
 
-def test_requests_and_answers_are_counted_by_call(api: Api) -> None:
+def test_requests_and_responses_are_counted_by_call(api: Api) -> None:
     for submission_id in ("4193366853543393", "4193366853543393", "1"):
         api.get(f"sms/{submission_id}")
     api.request("DELETE", "nowhere")
     state = api.sandbox.state()
     assert state.requests == {"POST auth": 1, "GET sms": 3, "DELETE other": 1}
-    assert state.answers == {"POST auth": {"200": 1}, "GET sms": {"200": 2, "404": 1}, "DELETE other": {"404": 1}}
+    assert state.responses == {"POST auth": {"200": 1}, "GET sms": {"200": 2, "404": 1}, "DELETE other": {"404": 1}}
     assert state.requests_by_id == {"4193366853543393": 2, "1": 1}
     assert state.tokens_issued == 1
-    assert (state.answered(404), state.answered(404, "GET sms"), state.answered(500)) == (2, 1, 0)
+    assert (state.responded(404), state.responded(404, "GET sms"), state.responded(500)) == (2, 1, 0)
 
 
 def test_open_connections_are_counted_without_those_of_control_calls() -> None:
@@ -52,7 +52,7 @@ def test_a_reset_goes_back_to_the_start(api: Api) -> None:
     api.sandbox.set_balance("1")
     api.sandbox.reset()
     state = api.sandbox.state()
-    assert (state.requests, state.answers, state.messages, state.tokens_issued) == ({}, {}, [], 0)
+    assert (state.requests, state.responses, state.messages, state.tokens_issued) == ({}, {}, [], 0)
     assert (state.balance, api.sandbox.client_secret) == ("457.00", "sandbox-secret")
     assert api.get("balance").status_code == 401
     api._token = None
@@ -132,9 +132,9 @@ def test_it_can_be_driven_by_many_threads(api: Api) -> None:
 def test_a_control_call_that_makes_no_sense_is_refused(
     api: Api, method: str, name: str, body: Any, status: int
 ) -> None:
-    answer = requests.request(method, f"{api.sandbox.url}/sandbox/{name}", json=body, timeout=10)
-    assert answer.status_code == status
-    assert answer.text
+    response = requests.request(method, f"{api.sandbox.url}/sandbox/{name}", json=body, timeout=10)
+    assert response.status_code == status
+    assert response.text
 
 
 def test_the_client_says_why_something_was_refused(api: Api) -> None:

@@ -102,9 +102,9 @@ def test_a_rate_limit_lets_one_second_worth_through_and_then_its_rate() -> None:
 class TestOnTheWire:
     def test_errors_come_in_turn_with_retry_after(self, api: Api) -> None:
         api.sandbox.set_faults(Fault("error", times=4, path="balance", retry_after=7))
-        answers = [api.get("balance") for _ in range(5)]
-        assert [answer.status_code for answer in answers] == [500, 502, 503, 500, 200]
-        assert [answer.headers.get("Retry-After") for answer in answers] == ["7", "7", "7", "7", None]
+        responses = [api.get("balance") for _ in range(5)]
+        assert [response.status_code for response in responses] == [500, 502, 503, 500, 200]
+        assert [response.headers.get("Retry-After") for response in responses] == ["7", "7", "7", "7", None]
 
     @pytest.mark.parametrize("retry_after", [None, "2", "Wed, 21 Oct 2037 07:28:00 GMT"])
     def test_a_rate_limit_is_429(self, api: Api, retry_after: str | None) -> None:
@@ -113,13 +113,13 @@ class TestOnTheWire:
         assert (first.status_code, second.status_code) == (200, 429)
         assert second.headers.get("Retry-After") == retry_after
 
-    def test_latency_delays_the_answer(self, api: Api) -> None:
+    def test_latency_delays_the_response(self, api: Api) -> None:
         api.sandbox.set_faults(Fault("latency", seconds=0.3, path="balance"))
         start = time.monotonic()
         assert api.get("balance").status_code == 200
         assert time.monotonic() - start >= 0.3
 
-    @pytest.mark.parametrize(("kind", "received"), [("reset", 0), ("lost_answer", 1)])
+    @pytest.mark.parametrize(("kind", "received"), [("reset", 0), ("lost_response", 1)])
     def test_a_connection_is_reset_before_or_after_the_request_was_acted_on(
         self, api: Api, kind: str, received: int
     ) -> None:
@@ -129,7 +129,7 @@ class TestOnTheWire:
             api.send("+56900000000")
         state = api.sandbox.state()
         assert len(state.messages) == received
-        assert state.answers["POST sms"] == {kind: 1}
+        assert state.responses["POST sms"] == {kind: 1}
 
     def test_a_body_is_cut_off_below_its_content_length(self, api: Api) -> None:
         _ = api.headers
@@ -166,6 +166,6 @@ class TestOnTheWire:
     "wrong", [{"kind": "quake"}, {"kind": "error", "colour": "red"}, {"kind": "error", "times": "x"}]
 )
 def test_the_control_call_refuses_nonsense(api: Api, wrong: dict[str, Any]) -> None:
-    answer = requests.post(f"{api.sandbox.url}/sandbox/faults", json={"faults": [wrong]}, timeout=10)
-    assert answer.status_code == 400
-    assert answer.text
+    response = requests.post(f"{api.sandbox.url}/sandbox/faults", json={"faults": [wrong]}, timeout=10)
+    assert response.status_code == 400
+    assert response.text

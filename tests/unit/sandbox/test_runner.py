@@ -52,7 +52,7 @@ def test_the_command_refuses_nonsense(arguments: list[str], reason: str) -> None
 
 def test_help_explains_endings_submissions_and_faults() -> None:
     text = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, timeout=10, check=True).stdout
-    for words in ("--token-lifetime", "...003       EXPIRED", "4193366853543393", "lost_answer"):
+    for words in ("--token-lifetime", "...003       EXPIRED", "4193366853543393", "lost_response"):
         assert words in text
 
 

@@ -1,4 +1,4 @@
-"""What the sandbox answers, chapter by chapter of the API's reference."""
+"""What the sandbox responses, chapter by chapter of the API's reference."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ FORM = "application/x-www-form-urlencoded; charset=utf-8"
 
 class TestAuthenticate:
     def test_hands_out_an_opaque_token_and_its_validity_as_a_string(self, api: Api) -> None:
-        answer = api.authenticate()
-        assert answer.status_code == 200
-        assert answer.json().keys() == {"access_token", "validity_period"}
-        assert answer.json()["validity_period"] == "3600"
-        assert "." in answer.json()["access_token"]
-        assert "$" in answer.json()["access_token"]
+        response = api.authenticate()
+        assert response.status_code == 200
+        assert response.json().keys() == {"access_token", "validity_period"}
+        assert response.json()["validity_period"] == "3600"
+        assert "." in response.json()["access_token"]
+        assert "$" in response.json()["access_token"]
 
     @pytest.mark.parametrize("secret", ["a+b/c==", "50%", "%41", "a&b=c", "ñandú 漢字", "$(x).'\""])
     def test_reads_the_form_encoding_of_any_secret(self, api: Api, secret: str) -> None:
@@ -30,8 +30,8 @@ class TestAuthenticate:
     def test_a_secret_that_was_not_encoded_is_another_secret(self, api: Api) -> None:
         api.sandbox.rotate_secret("a+b")
         body = "grant_type=client_credentials&client_id=sandbox-client&client_secret=a+b"
-        answer = api.request("POST", "auth", data=body, headers={"Content-Type": FORM})
-        assert answer.status_code == 401
+        response = api.request("POST", "auth", data=body, headers={"Content-Type": FORM})
+        assert response.status_code == 401
 
     @pytest.mark.parametrize("wrong", [{"client_id": "nobody"}, {"client_secret": "guess"}])
     def test_wrong_credentials_are_401(self, api: Api, wrong: dict[str, str]) -> None:
@@ -81,13 +81,13 @@ class TestEveryOtherCall:
         token = headers.pop("Authorization").removeprefix("Bearer ")
         if authorization is not None:
             headers["Authorization"] = authorization.format(token=token)
-        answer = api.request("GET", path, headers=headers)
-        assert (answer.status_code, answer.content) == (401, b"")
+        response = api.request("GET", path, headers=headers)
+        assert (response.status_code, response.content) == (401, b"")
 
     @pytest.mark.parametrize("content_type", [None, "text/plain", FORM])
     def test_the_content_type_is_mandatory_on_get_too(self, api: Api, content_type: str | None) -> None:
-        answer = api.request("GET", "balance", headers={**api.headers, "Content-Type": content_type})
-        assert answer.status_code == 400
+        response = api.request("GET", "balance", headers={**api.headers, "Content-Type": content_type})
+        assert response.status_code == 400
 
     def test_a_token_ends_with_its_lifetime(self, api: Api) -> None:
         api.sandbox.set_timing(token_lifetime=0.0)
@@ -115,8 +115,8 @@ class TestEveryOtherCall:
         ],
     )
     def test_a_wrong_method_is_405(self, api: Api, method: str, path: str, allowed: str) -> None:
-        answer = api.request(method, path, headers=api.headers)
-        assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
+        response = api.request(method, path, headers=api.headers)
+        assert (response.status_code, response.headers["Allow"]) == (405, allowed)
 
     @pytest.mark.parametrize("path", ["", "accounts", "balance/", "auth/x", "../balance/x"])
     def test_an_unknown_path_is_404(self, api: Api, path: str) -> None:
@@ -124,7 +124,7 @@ class TestEveryOtherCall:
 
 
 class TestGetSms:
-    def test_the_example_is_answered_as_the_reference_prints_it(self, api: Api) -> None:
+    def test_the_example_is_responseed_as_the_reference_prints_it(self, api: Api) -> None:
         assert api.get("sms/4193366853543393").json() == {
             "id": "4193366853543393",
             "timestamps": {"registered": 1600351683, "sent": 1600351694, "done": 1600355610},
@@ -159,8 +159,8 @@ class TestGetSms:
 class TestSendSms:
     def test_one_submission_per_recipient_in_their_order(self, api: Api) -> None:
         api.sandbox.set_timing(pending_for=0, sent_for=0)
-        answer = api.send("+56900000000", "+56900000005", "+56900000001", "+56900000006", "+56900000008")
-        submissions = answer.json()["submissions"]
+        response = api.send("+56900000000", "+56900000005", "+56900000001", "+56900000006", "+56900000008")
+        submissions = response.json()["submissions"]
         assert [submission["status"] for submission in submissions] == [
             "submitted", "account_no_balance", "submitted", "unknown_error", "submitted",
         ]  # fmt: skip

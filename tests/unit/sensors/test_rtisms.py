@@ -20,8 +20,8 @@ from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sensors.base import DEFERRAL_TIMEOUT
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
-from tests.arrivals import ending_once_asked
-from tests.hostile import answer, details, hang
+from tests.hostile import details, hang, response
+from tests.open_submissions import ending_once_asked
 from tests.unit.conftest import Serve
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
@@ -61,16 +61,16 @@ class TestPoke:
         assert rtisms_sandbox.state().requests_by_id[done] == 1
 
     def test_a_spell_of_503_is_ridden_out(self, serve_default: Serve) -> None:
-        server = serve_default(*[answer(status=503)] * 12, details())
+        server = serve_default(*[response(status=503)] * 12, details())
         assert len(new_sensor().execute({})) == 1
         assert len(server.calls) == 13
 
     def test_an_unknown_id_may_turn_up_within_the_grace(self, serve_default: Serve) -> None:
-        serve_default(*[answer(status=404)] * 3, details())
+        serve_default(*[response(status=404)] * 3, details())
         assert len(new_sensor(missing_ok_for=timedelta(seconds=20)).execute({})) == 1
 
     def test_an_unknown_id_fails_it_after_the_grace(self, serve_default: Serve) -> None:
-        server = serve_default(answer(status=404))
+        server = serve_default(response(status=404))
         with pytest.raises(AirflowFailException, match=r"404.*77"):
             new_sensor("77").execute({})
         assert len(server.calls) == 1
@@ -82,7 +82,7 @@ class TestPoke:
 
     @pytest.mark.parametrize("status", [400, 403, 405])
     def test_a_refusal_fails_it_at_once(self, serve_default: Serve, status: int) -> None:
-        server = serve_default(answer(status=status))
+        server = serve_default(response(status=status))
         with pytest.raises(AirflowFailException, match=f"HTTP {status}"):
             new_sensor().execute({})
         assert len(server.calls) == 1
@@ -188,10 +188,10 @@ class TestDeferral:
         self, serve_default: Serve, arguments: dict[str, Any], longest: float | None
     ) -> None:
         serve_default(details("SENT"))
-        assert defer(new_sensor(deferrable=True, timeout=30, **arguments)).trigger.longest_interval == longest
+        assert defer(new_sensor(deferrable=True, timeout=30, **arguments)).trigger.max_poke_interval == longest
 
     def test_trouble_before_the_deferral_is_ridden_out(self, serve_default: Serve) -> None:
-        serve_default(answer(status=503), extra={"max_attempts": 1})
+        serve_default(response(status=503), extra={"max_attempts": 1})
         defer(new_sensor(deferrable=True))
 
     def test_a_large_wait_fetches_its_records_at_the_end(

@@ -15,8 +15,8 @@ from airflow.triggers.base import BaseTrigger
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.triggers.polling import next_interval
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
-from tests.arrivals import ending_once_asked
-from tests.hostile import answer, details, hang, until
+from tests.hostile import details, hang, response, until
+from tests.open_submissions import ending_once_asked
 from tests.unit.conftest import Serve
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
@@ -77,7 +77,7 @@ class TestEvents:
         self, serve_default: Serve, poke_interval: float, polled_after: float, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Its sensor has asked just now."""
-        monkeypatch.setattr("airflow_provider_rtisms.triggers.polling.SETTLING", 1)
+        monkeypatch.setattr("airflow_provider_rtisms.triggers.polling.DEFERRAL_GRACE", 1)
         server = serve_default(details())
         trigger = new_trigger("1", poke_interval=poke_interval, deferred_at=time.time())
         trigger.trigger_id = 7
@@ -97,13 +97,13 @@ class TestEvents:
     )
     def test_its_pauses_grow_with_the_wait(self, longest: float | None, lasted: float, expected: float) -> None:
         """``exponential_backoff``: each pause is as long as the wait so far, within the limits."""
-        trigger = new_trigger("1", poke_interval=10, longest_interval=longest, deferred_at=time.time() - lasted)
+        trigger = new_trigger("1", poke_interval=10, max_poke_interval=longest, deferred_at=time.time() - lasted)
         assert next_interval(trigger) == pytest.approx(expected, abs=5)
 
     def test_keeps_its_event_until_airflow_has_noted_the_deferral(
         self, rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("airflow_provider_rtisms.triggers.polling.SETTLING", 2)
+        monkeypatch.setattr("airflow_provider_rtisms.triggers.polling.DEFERRAL_GRACE", 2)
         done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
         now = time.time()
         for trigger_id, arguments, earliest, latest in (
@@ -166,12 +166,12 @@ class TestEvents:
 
 class TestTrouble:
     def test_a_spell_of_503_is_ridden_out(self, serve_default: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-        server = serve_default(*[answer(status=503)] * 12, details())
+        server = serve_default(*[response(status=503)] * 12, details())
         assert asyncio.run(fire(new_trigger("1")))["outcome"] == "finished"
         assert len(server.calls) == 13
 
     def test_an_outage_of_auth_is_ridden_out(self, serve_default: Serve) -> None:
-        server = serve_default(details(), auth=[*[answer(status=503)] * 12, answer({"access_token": "t"})])
+        server = serve_default(details(), auth=[*[response(status=503)] * 12, response({"access_token": "t"})])
         assert asyncio.run(fire(new_trigger("1")))["outcome"] == "finished"
         assert len(server.grants) == 13
 
@@ -181,18 +181,18 @@ class TestTrouble:
         assert asyncio.run(fire(new_trigger(done)))["outcome"] == "finished"
 
     def test_the_last_trouble_is_told_when_time_is_up(self, serve_default: Serve) -> None:
-        serve_default(answer(status=503))
+        serve_default(response(status=503))
         payload = asyncio.run(fire(new_trigger("1", deadline=time.time() + 0.7)))
         assert payload["outcome"] == "timeout"
         assert "HTTP 503" in payload["message"]
 
     def test_an_unknown_id_may_turn_up_within_the_grace(self, serve_default: Serve) -> None:
-        serve_default(*[answer(status=404)] * 3, details())
+        serve_default(*[response(status=404)] * 3, details())
         payload = asyncio.run(fire(new_trigger("1", missing_until=time.time() + 20)))
         assert payload["outcome"] == "finished"
 
     def test_an_unknown_id_fails_it_after_the_grace(self, serve_default: Serve) -> None:
-        server = serve_default(answer(status=404))
+        server = serve_default(response(status=404))
         payload = asyncio.run(fire(new_trigger("77", missing_until=time.time() + 0.3)))
         assert payload["outcome"] == "failed"
         assert "77" in payload["message"]
@@ -201,7 +201,7 @@ class TestTrouble:
 
     @pytest.mark.parametrize("status", [400, 403, 405])
     def test_a_refusal_fails_it_at_once(self, serve_default: Serve, status: int) -> None:
-        server = serve_default(answer(status=status))
+        server = serve_default(response(status=status))
         payload = asyncio.run(fire(new_trigger("1")))
         assert payload["outcome"] == "failed"
         assert f"HTTP {status}" in payload["message"]

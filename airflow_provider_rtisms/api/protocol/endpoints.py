@@ -1,0 +1,167 @@
+"""
+The API's calls, each described once: what it sends, and what its response means. Pure, no I/O.
+
+Source: API page, chapters "Authenticate", "Get SMS info", "Send SMS", "Get balance".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
+from typing import Any
+from urllib.parse import urlencode
+
+from airflow_provider_rtisms.api import errors
+from airflow_provider_rtisms.api.models import SmsDetails, Submission
+from airflow_provider_rtisms.api.protocol.request import AUTHENTICATE, Call
+from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.api.values.amounts import read_amount
+from airflow_provider_rtisms.api.values.ids import check_submission_id
+from airflow_provider_rtisms.api.values.recipients import masked
+from airflow_provider_rtisms.api.values.secret import Secret
+from airflow_provider_rtisms.api.values.text import SmsText
+
+
+@dataclass(frozen=True, slots=True)
+class TokenGrant:
+    """
+    The response of POST /auth.
+
+    :param access_token: opaque.
+    :param validity: seconds from the time of the response, or None where ``validity_period`` could not be read.
+    """
+
+    access_token: Secret
+    validity: float | None
+
+
+#: Name of the call that sends.
+SEND_SMS = "send_sms"
+
+
+def authenticate(settings: ApiSettings) -> Call[TokenGrant]:
+    """
+    POST /auth: the OAuth2 client-credentials grant (RFC 6749, section 4.4), with the API's own response.
+
+    :param settings: whose credentials to send.
+    :return: the call; its result is a :class:`TokenGrant`.
+    """
+    form = {
+        "grant_type": "client_credentials",
+        "client_id": settings.client_id,
+        "client_secret": settings.client_secret,
+    }
+    return Call(
+        name=AUTHENTICATE,
+        method="POST",
+        path="/api/auth",
+        parse=_parse_grant,
+        body=urlencode(form).encode("ascii"),
+        content_type="application/x-www-form-urlencoded; charset=utf-8",
+    )
+
+
+def get_sms(submission_id: str | int) -> Call[SmsDetails]:
+    """
+    GET /sms/{submissionId}.
+
+    :param submission_id: ASCII decimal string or non-negative int.
+    :return: the call; its result is a :class:`SmsDetails`.
+    :raises RtiSmsInputError: the id is neither; nothing is sent.
+    """
+    checked = check_submission_id(submission_id)
+    return Call(
+        name="get_sms",
+        method="GET",
+        path=f"/api/sms/{checked}",
+        parse=lambda response: SmsDetails.from_response(checked, response),
+        subject=checked,
+    )
+
+
+def send_sms(*, recipients: Sequence[str], text: SmsText, sender: str) -> Call[list[Submission]]:
+    """
+    POST /sms. Not idempotent: the API has no idempotency key.
+
+    :param recipients: checked numbers, see :func:`~airflow_provider_rtisms.api.values.recipients.parse_recipients`.
+    :param text: the message.
+    :param sender: as allowed for the account.
+    :return: the call; its result is one :class:`Submission` per recipient, by position.
+    :raises RtiSmsInputError: the sender is not a str, or empty; nothing is sent.
+    """
+    if not isinstance(sender, str) or not sender:
+        raise errors.RtiSmsInputError(f"sender is {errors.shape(sender)}: use a str that is not empty.")
+    message = {"charset": text.charset, "text": text.encoded}
+    order = {"recipients": list(recipients), "sender": sender, "message": message}
+    private = {one: masked(one) for number in recipients for one in (number, number.removeprefix("+"))}
+    for written in (text.characters, text.encoded):
+        private[written] = private[json.dumps(written)[1:-1]] = "***"
+    return Call(
+        name=SEND_SMS,
+        method="POST",
+        path="/api/sms",
+        parse=partial(_parse_submissions, len(recipients)),
+        subject=f"to {len(recipients)} recipients",
+        body=json.dumps(order).encode("ascii"),
+        idempotent=False,
+        private=private,
+    )
+
+
+def get_balance() -> Call[Decimal]:
+    """
+    GET /balance.
+
+    :return: the call; its result is the exact :class:`~decimal.Decimal`.
+    """
+    return Call(name="get_balance", method="GET", path="/api/balance", parse=_parse_balance)
+
+
+def _parse_grant(response: Any) -> TokenGrant:
+    token = response.get("access_token") if isinstance(response, dict) else None
+    if not isinstance(token, str) or not token:
+        raise ValueError("there is no 'access_token'")
+    # VSCHAR without the space (RFC 6749, appendix A.12; RFC 6750, section 2.1): nothing that could end a header line.
+    if not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise errors.RtiSmsUnsafeTokenError(
+            f"{AUTHENTICATE}: the access token holds characters that may not stand in a header. "
+            + errors.REMEDIES[errors.RtiSmsUnsafeTokenError],
+            call=AUTHENTICATE,
+            status=200,
+        )
+    return TokenGrant(Secret(token), _parse_validity(response.get("validity_period")))
+
+
+def _parse_validity(value: Any) -> float | None:
+    if isinstance(value, bool) or not re.fullmatch(r"\s*[0-9]{1,12}(\.[0-9]{1,12})?\s*", str(value)[:40]):
+        return None
+    return float(value)
+
+
+def _parse_submissions(expected: int, response: Any) -> list[Submission]:
+    items = response.get("submissions") if isinstance(response, dict) else None
+    if not isinstance(items, list):
+        raise ValueError("there is no list of 'submissions'")
+    submissions = [Submission.from_response(item) for item in items]
+    if len(submissions) != expected:
+        told = ", ".join(submission.submission_id or submission.status for submission in submissions)
+        raise errors.RtiSmsInvalidResponseError(
+            f"{SEND_SMS}: {expected} recipients were sent to, but the response tells of {len(submissions)} submissions "
+            f"({told}), so that none can be matched with its recipient.",
+            call=SEND_SMS,
+            status=200,
+            submissions=submissions,
+        )
+    return submissions
+
+
+def _parse_balance(response: Any) -> Decimal:
+    balance = response.get("balance") if isinstance(response, dict) else None
+    try:
+        return read_amount(balance)
+    except ValueError:
+        raise ValueError("'balance' is no decimal string") from None

@@ -1,0 +1,129 @@
+"""
+Many submissions at once: one GET each, over the asyncio transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
+from contextlib import aclosing
+from itertools import chain, islice
+from typing import Any, TypeAlias, TypeVar
+
+from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsNotFoundError, RtiSmsPermanentError
+from airflow_provider_rtisms.api.models import SmsDetails
+from airflow_provider_rtisms.api.protocol import endpoints
+from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
+
+T = TypeVar("T")
+#: A submission id with its details, or with the error that came in their place.
+Outcome: TypeAlias = tuple[str, SmsDetails | RtiSmsError]
+
+#: Outcomes that may lie between the workers and their consumer; beyond it the workers wait.
+BACKLOG = 1000
+
+
+async def fetch_batches(
+    client: AsyncRtiSmsClient, submission_ids: Iterable[str]
+) -> AsyncGenerator[Sequence[Outcome], None]:
+    """
+    Fetch many submissions, ``max_concurrency`` at a time, and give what has come in whenever something has.
+
+    :param client: an opened client.
+    :param submission_ids: checked ids; read as they are needed.
+    :return: outcomes, in the order of arrival; nothing more is asked for after a permanent error other than a 404.
+        Close the generator to stop early.
+    """
+    ids = iter(submission_ids)
+    outcomes: asyncio.Queue[Outcome | BaseException | None] = asyncio.Queue(BACKLOG)
+    workers = asyncio.ensure_future(_work_all(client, ids, outcomes))
+    try:
+        while True:
+            came = [await outcomes.get()]
+            while not outcomes.empty():
+                came.append(outcomes.get_nowait())
+            if batch := [one for one in came if isinstance(one, tuple)]:
+                yield batch
+            end = came[-1]
+            if end is None:
+                return
+            if isinstance(end, BaseException):
+                raise end
+    finally:
+        workers.cancel()
+        await asyncio.gather(workers, return_exceptions=True)
+
+
+async def fetch(client: AsyncRtiSmsClient, submission_ids: Iterable[str]) -> AsyncGenerator[Outcome, None]:
+    """Do what :func:`fetch_batches` does, and give one outcome at a time."""
+    async with aclosing(fetch_batches(client, submission_ids)) as batches:
+        async for batch in batches:
+            for outcome in batch:
+                yield outcome
+
+
+async def _work_all(
+    client: AsyncRtiSmsClient, ids: Iterator[str], outcomes: asyncio.Queue[Outcome | BaseException | None]
+) -> None:
+    """
+    Run one worker per place in the pool, and no more than there are ids.
+
+    What ends them comes last: None, or an exception that is no outcome.
+    """
+    workers: list[asyncio.Task[None]] = []
+    end: BaseException | None = None
+    try:
+        for first in islice(ids, client.settings.max_concurrency):
+            workers.append(asyncio.ensure_future(_work(client, chain([first], ids), outcomes)))
+        await asyncio.gather(*workers)
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # AirflowTaskTimeout too, which a signal handler raises wherever it finds us
+        end = error
+    finally:
+        for worker in workers:
+            worker.cancel()
+    await outcomes.put(end)
+
+
+async def _work(
+    client: AsyncRtiSmsClient, ids: Iterator[str], outcomes: asyncio.Queue[Outcome | BaseException | None]
+) -> None:
+    for submission_id in ids:
+        outcome: SmsDetails | RtiSmsError
+        try:
+            outcome = await client.perform(endpoints.get_sms(submission_id))
+        except RtiSmsError as error:
+            outcome = error
+        await outcomes.put((submission_id, outcome))
+        if isinstance(outcome, RtiSmsPermanentError) and not isinstance(outcome, RtiSmsNotFoundError):
+            return  # it would be the same for every other id
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """
+    Run a coroutine to its end from blocking code, also where a loop runs in this thread already, as in a notebook.
+
+    :param main: the coroutine.
+    :return: its result.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(main)
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def in_thread() -> None:
+        try:
+            results.append(asyncio.run(main))
+        except BaseException as error:  # handed to the caller
+            failures.append(error)
+
+    thread = threading.Thread(target=in_thread, name="rtisms-fetch", daemon=True)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+    return results[0]

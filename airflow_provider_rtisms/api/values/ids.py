@@ -1,0 +1,57 @@
+"""
+Submission ids as people and templates give them. Source: API page, "Get SMS info"; design.md, rule 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
+from airflow_provider_rtisms.api.values.lists import as_iterable
+
+#: The vendor's ids have 13 to 16 digits; the length is not promised, but a URL has to hold it.
+MAX_ID_DIGITS = 100
+
+
+def check_submission_id(value: Any, field_name: str = "submission_id") -> str:
+    """
+    Return a submission id as the string that goes into the URL.
+
+    :param value: ASCII decimal string or non-negative int; no bool, no float.
+    :param field_name: how the error names it, such as ``submission_ids[3]``.
+    :raises RtiSmsInputError: it is anything else.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**MAX_ID_DIGITS:
+        return str(value)
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= MAX_ID_DIGITS:
+        return str(value)
+    raise RtiSmsInputError(
+        f"{field_name} is {shape(value)}: use a decimal string such as '4193366853543393' or a non-negative int."
+    )
+
+
+def parse_submission_ids(value: Any) -> list[str]:
+    """
+    Return the submission ids of an operator's argument, each once, in their order.
+
+    :param value: see :func:`iter_submission_ids`.
+    :raises RtiSmsInputError: it is anything else; names the position.
+    """
+    return list(dict.fromkeys(iter_submission_ids(value)))
+
+
+def iter_submission_ids(value: Any) -> Iterator[str]:
+    """
+    Give the submission ids of an operator's argument one by one, as they stand there.
+
+    :param value: an id; an iterable of ids; such a list as JSON or as Python writes it, which is what a template gives;
+        or records with a ``submission_id``, which is what the operators return.
+    :raises RtiSmsInputError: it is anything else; names the position.
+    """
+    for position, item in enumerate(as_iterable(value, "submission_ids", "4193366853543393")):
+        yield check_submission_id(_id_of(item), f"submission_ids[{position}]")
+
+
+def _id_of(item: Any) -> Any:
+    return item.get("submission_id") if isinstance(item, Mapping) else item

@@ -1,0 +1,159 @@
+"""What a bulk fetch has done so far: for the progress lines, the summary and the errors."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from airflow_provider_rtisms.api.errors import (
+    RtiSmsError,
+    RtiSmsNotFoundError,
+    RtiSmsRateLimitError,
+    RtiSmsTransientError,
+)
+from airflow_provider_rtisms.api.models import SmsDetails
+from airflow_provider_rtisms.api.transport.stats import Stats
+
+#: How many ids an error message names.
+NAMED_IN_MESSAGE = 10
+#: So many submissions whose attempts were used up, one after the other, end the fetch: the API is down.
+GIVE_UP_AFTER = 50
+
+
+class FetchStats:
+    """
+    Counts of one bulk fetch.
+
+    :param requested: how many distinct ids were asked for.
+    :param duplicates: how often an id was given once more.
+    """
+
+    def __init__(self, requested: int, duplicates: int) -> None:
+        self.requested = requested
+        self.duplicates = duplicates
+        self.fetched = self.resumed = self.missing = self.failed = 0
+        #: What ends the fetch before all is done.
+        self.fatal: RtiSmsError | None = None
+        self._failed_in_a_row = 0
+        self._first_failure: RtiSmsError | None = None
+        self._first_missing: RtiSmsError | None = None
+        self._named_missing: list[str] = []
+        self._by_status: Counter[str] = Counter()
+        self._by_operator: Counter[str] = Counter()
+        self._cost = Decimal(0)
+        self._started = time.monotonic()
+
+    def note(self, submission_id: str, outcome: SmsDetails | RtiSmsError) -> dict[str, Any] | None:
+        """
+        Count what came for an id.
+
+        :param submission_id: which.
+        :param outcome: its details, or the error that came in their place.
+        :return: the record to keep, if there is one.
+        """
+        if isinstance(outcome, SmsDetails):
+            self._failed_in_a_row = 0
+            record = outcome.to_record()
+            self.add(record)
+            return record
+        if isinstance(outcome, RtiSmsNotFoundError):
+            self._failed_in_a_row = 0
+            self.missing += 1
+            self._first_missing = self._first_missing or outcome
+            if self.missing <= NAMED_IN_MESSAGE:
+                self._named_missing.append(submission_id)
+            return None
+        self.failed += 1
+        self._failed_in_a_row += 1
+        self._first_failure = self._first_failure or outcome
+        # A threshold that stays passed, like everything permanent, holds for the other ids as well.
+        concerns_all = isinstance(outcome, RtiSmsRateLimitError) or not isinstance(outcome, RtiSmsTransientError)
+        if concerns_all or self._failed_in_a_row >= GIVE_UP_AFTER:
+            self.fatal = self.fatal or outcome
+        return None
+
+    def add(self, record: Mapping[str, Any], *, is_resumed: bool = False) -> None:
+        """
+        Count a record.
+
+        :param record: see :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`.
+        :param is_resumed: whether an earlier try had fetched it.
+        """
+        self.fetched += 1
+        self.resumed += is_resumed
+        self._by_status[record["status"] or "no status"] += 1
+        self._by_operator[record["operator_name"] or "no operator"] += 1
+        self._cost += Decimal(str(record["cost"] or 0))
+
+    def raise_for_failures(self, *, missing_ok: bool) -> None:
+        """
+        Raise if not all that was asked for has come.
+
+        :param missing_ok: whether ids that the API does not know are no gaps.
+        :raises RtiSmsTransientError: the attempts of some ids were used up; the class is that of the first.
+        :raises RtiSmsNotFoundError: some ids are missing; names the first few.
+        """
+        if self._first_failure is not None:
+            what = (
+                f"{self.failed} of {self.requested} submissions could not be fetched. The first: {self._first_failure}"
+            )
+            raise _like(self._first_failure, what)
+        if self._first_missing is not None and not missing_ok:
+            more = self.missing - len(self._named_missing)
+            names = ", ".join(self._named_missing) + (f" and {more} more" if more else "")
+            what = f"{self.missing} of {self.requested} submissions are unknown to the API (HTTP 404): {names}."
+            raise _like(self._first_missing, f'{what} Check the ids, or set on_missing="skip".')
+
+    def progress(self, stats: Stats) -> str:
+        """
+        Return a line for people: done, total, per second, retries, time left.
+
+        :param stats: of the client that fetches.
+        """
+        done = self.fetched + self.missing + self.failed
+        per_second = (done - self.resumed) / max(self._seconds, 0.001)
+        left = f"about {(self.requested - done) / per_second:,.0f} s left" if per_second else "time left unknown"
+        return (
+            f"{done:,} of {self.requested:,} submissions done ({done / max(1, self.requested):.0%}), "
+            f"{per_second:,.0f} a second, {stats.retries:,} retries, {left}"
+        )
+
+    def summary(self, stats: Stats, path: str | None) -> dict[str, Any]:
+        """
+        Return the counts, JSON-safe.
+
+        :param stats: of the client that has fetched.
+        :param path: where the records are, or None.
+        :return: ``path``, ``requested`` (distinct ids), ``fetched`` (records, those of earlier attempts included),
+            ``missing``, ``by_status``, ``by_operator``, ``cost`` (total), ``duplicates``; and of this try alone
+            ``resumed`` (records taken over), ``requests``, ``tokens``, ``retries``, ``refusals`` (429), ``seconds``.
+        """
+        return {
+            "path": path,
+            "requested": self.requested,
+            "fetched": self.fetched,
+            "missing": self.missing,
+            "by_status": dict(self._by_status.most_common()),
+            "by_operator": dict(self._by_operator.most_common()),
+            "cost": int(self._cost) if self._cost == int(self._cost) else float(self._cost),
+            "duplicates": self.duplicates,
+            "resumed": self.resumed,
+            "requests": stats.requests,
+            "tokens": stats.tokens,
+            "retries": stats.retries,
+            "refusals": stats.refusals,
+            "seconds": round(self._seconds, 3),
+        }
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self._started
+
+
+def _like(error: RtiSmsError, message: str) -> RtiSmsError:
+    return type(error)(
+        message, call=error.call, subject=error.subject, status=error.status, retry_after=error.retry_after
+    )

@@ -1,0 +1,3 @@
+"""Private. Wait until submissions are final."""
+
+from __future__ import annotations

@@ -1,0 +1,122 @@
+"""Charsets, parts and cutting of texts. Expected numbers follow 3GPP TS 23.038 and 23.040."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_rtisms.api.errors import RtiSmsInputError
+from airflow_provider_rtisms.api.values.text import Charset, SmsText
+from airflow_provider_rtisms.sandbox import charsets
+
+GSM = "@£ Δ_é\n ÄabcÑ§à" + "^{}\\[~]|€"
+any_text = st.text(min_size=1, max_size=700)  # hypothesis leaves out lone surrogates
+gsm_text = st.text(st.sampled_from(GSM), min_size=1, max_size=700)
+
+
+@pytest.mark.parametrize(
+    ("text", "charset", "encoded"),
+    [
+        ("hola {€}", 1, "hola {€}"),
+        ("āĉġ", 6, "010101090121"),
+        ("hi 😀", 6, "006800690020D83DDE00"),
+        ("tab\t", 6, "0074006100620009"),
+        ("\x1b", 6, "001B"),  # the escape is no character of the alphabet
+    ],
+)
+def test_the_text_picks_its_charset(text: str, charset: int, encoded: str) -> None:
+    picked = SmsText.of(text)
+    assert (picked.charset, picked.encoded) == (charset, encoded)
+
+
+@pytest.mark.parametrize(
+    ("text", "charset", "encoded"),
+    [
+        ("hola", 0, "hola"),
+        ("hola", 6, "0068006F006C0061"),
+        ("àü", 8, "%7F%7E"),
+        ("a_~@ €", 8, "a%11%1B%3D%00%20%1Be"),
+        ("hola", "8", "hola"),
+    ],
+)
+def test_a_forced_charset_is_used(text: str, charset: Any, encoded: str) -> None:
+    assert SmsText.of(text, charset).encoded == encoded
+
+
+@pytest.mark.parametrize(
+    ("text", "charset", "named"),
+    [("no ā", 1, r"text\[3\] .*U\+0101"), ("😀", 8, "U[+]1F600"), ("ok\ud83d", None, "D83D"), ("\x1b", 0, "U[+]001B")],
+)
+def test_a_character_that_does_not_fit_is_named(text: str, charset: Any, named: str) -> None:
+    with pytest.raises(RtiSmsInputError, match=named):
+        SmsText.of(text, charset)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("",), (None,), (7,), (b"hi",), ("hi", 2), ("hi", "GSM"), ("hi", 1, 0), ("hi", 1, True)]
+)
+def test_what_is_no_text_charset_or_limit_is_refused(arguments: Any) -> None:
+    with pytest.raises(RtiSmsInputError):
+        SmsText.of(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("a" * 160, 1),
+        ("a" * 161, 2),
+        ("a" * 306, 2),
+        ("a" * 307, 3),
+        ("€" * 80, 1),
+        ("€" * 81, 2),
+        ("a" * 152 + "€" + "a" * 152, 3),  # the euro sign does not fit the last septet of the first part
+        ("ā" * 70, 1),
+        ("ā" * 71, 2),
+        ("ā" * 135, 3),
+        ("😀" * 35, 1),
+        ("😀" * 66, 2),
+        ("😀" * 67, 3),  # 33 pairs to a part, the 67th unit stays empty
+    ],
+)
+def test_parts(text: str, parts: int) -> None:
+    assert SmsText.of(text).parts == parts
+    SmsText.of(text, max_parts=parts)
+    if parts > 1:
+        with pytest.raises(RtiSmsInputError, match=f"takes {parts} parts"):
+            SmsText.of(text, max_parts=parts - 1)
+
+
+@given(any_text)
+def test_the_other_side_reads_what_was_written(text: str) -> None:
+    sent = SmsText.of(text)
+    assert charsets.read_text(sent.charset, sent.encoded).characters == text
+
+
+@given(gsm_text, st.sampled_from([0, 1, 6, 8]))
+def test_the_other_side_reads_every_charset(text: str, charset: int) -> None:
+    assert charsets.read_text(charset, SmsText.of(text, charset).encoded).characters == text
+
+
+@given(any_text | gsm_text, st.integers(1, 5))
+def test_a_cut_text_is_the_longest_beginning_that_fits(text: str, max_parts: int) -> None:
+    whole = SmsText.of(text)
+    cut = whole.cut(max_parts)
+    assert cut.parts <= max_parts
+    assert cut.charset == whole.charset
+    if whole.parts <= max_parts:
+        assert cut == whole
+        return
+    ellipsis = "…" if cut.charset is Charset.UCS_2 else "..."
+    beginning = cut.characters.removesuffix(ellipsis)
+    assert cut.characters.endswith(ellipsis)
+    assert text.startswith(beginning)
+    dropped = text[len(beginning) :]
+    longer = dropped[: len(dropped) - len(dropped.lstrip()) + 1]  # with the spaces that were stripped, and one more
+    assert SmsText(beginning + longer + ellipsis, cut.charset).parts > max_parts
+
+
+def test_a_repr_does_not_show_the_text() -> None:
+    assert "hola" not in repr(SmsText.of("hola"))
