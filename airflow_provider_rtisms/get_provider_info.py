@@ -1,8 +1,8 @@
 """
 What Airflow learns about the package without importing the rest of it.
 
-The form of the Connection is defined here once. Airflow 3.2 and later reads it from this response; earlier versions read
-it from ``RtiSmsHook.get_connection_form_widgets`` and ``get_ui_field_behaviour``, which are made from it.
+The form of the Connection is defined here once. Airflow 3.2 and later reads it from here; earlier versions read it
+from ``RtiSmsHook.get_connection_form_widgets`` and ``get_ui_field_behaviour``, which are made from it.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ class FetchStats:
             "requests": stats.requests,
             "tokens": stats.tokens,
             "retries": stats.retries,
-            "refusals": stats.refusals,
+            "refusals": stats.throttled,
             "seconds": round(self._seconds, 3),
         }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseNotifier
@@ -98,12 +98,11 @@ class RtiSmsNotifier(BaseNotifier):
 
         whole = SmsText.of(self.text, self.charset)
         text = whole.cut(self.max_parts)
-        hook = RtiSmsHook(self.rtisms_conn_id)
-        with closing(hook.get_conn()):  # the DAG processor and the triggerer live long
+        with RtiSmsHook(self.rtisms_conn_id) as hook:  # the DAG processor and the triggerer live long
             outbox = hook.get_outbox(
                 recipients=self.recipients, text=text.characters, sender=self.sender, charset=text.charset
             )
-            outbox.send()
+            hook.send(outbox)
             outbox.check_submitted()
         self.log.info("Alert sent. %s", outbox.summary())
 

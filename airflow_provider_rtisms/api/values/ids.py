@@ -1,5 +1,5 @@
 """
-Submission ids as people and templates give them. Source: API page, "Get SMS info"; design.md, rule 5.
+Submission ids as people and templates give them. Source: docs/vendor-api.md, "Get SMS info".
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
 from airflow_provider_rtisms.api.values.lists import as_iterable
 
-#: The vendor's ids have 13 to 16 digits; the length is not promised, but a URL has to hold it.
+#: The vendor's ids have 13 to 16 digits. The length is not promised, but a URL has to hold the id.
 MAX_ID_DIGITS = 100
 
 

@@ -1,18 +1,16 @@
-"""Lists as people and templates give them to an operator's argument."""
+"""Lists as people and templates give them to an argument, and lists as errors and logs name them."""
 
 from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
 
-
-def as_list(value: Any, field_name: str, example: str) -> list[Any]:
-    """Return the items of an argument as a list, see :func:`as_iterable`."""
-    return list(as_iterable(value, field_name, example))
+#: How many items an error message or a log line names.
+NAMED_IN_MESSAGE = 10
 
 
 def as_iterable(value: Any, field_name: str, example: str) -> Iterable[Any]:
@@ -34,10 +32,25 @@ def as_iterable(value: Any, field_name: str, example: str) -> Iterable[Any]:
     return value
 
 
+def name_some(names: Sequence[str], total: int | None = None, *, limit: int = NAMED_IN_MESSAGE) -> str:
+    """
+    Return names for a message: the first few, then how many more there are.
+
+    :param names: the first names, or all of them.
+    :param total: how many there are in all; default the length of ``names``.
+    :param limit: how many to name.
+    """
+    shown = names[:limit]
+    more = (len(names) if total is None else total) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
 def _read_list(text: str, field_name: str, example: str) -> Any:
     for read in (json.loads, ast.literal_eval):
         try:
             return read(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
-    raise RtiSmsInputError(f"{field_name} is {shape(text)} that is no list: use JSON such as {json.dumps([example])}.")
+    raise RtiSmsInputError(
+        f"{field_name} is {shape(text)} that cannot be read as a list: use JSON such as {json.dumps([example])}."
+    )

@@ -7,6 +7,8 @@ import json
 import logging
 import pickle
 import traceback
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -119,12 +121,12 @@ def test_reprs_show_no_secret() -> None:
         settings,
         call,
         call.request(),
-        SMS.request(MINTED),
+        SMS.request(Secret(MINTED)),
         HttpResponse(200, {"Echo": MINTED}, MINTED.encode()),
         granted,
         Token.from_grant(granted, 0.0),
-        effects.Send(SMS.request(MINTED)),
-        effects.MaskSecret(MINTED),
+        effects.Send(SMS.request(Secret(MINTED))),
+        effects.MaskSecret(Secret(MINTED)),
         RtiSmsClient(settings),
     ]
     for value in values:
@@ -153,10 +155,38 @@ def test_a_bad_setting_shows_no_secret() -> None:
     assert_hidden("".join(value for frame in list(shown.stack)[1:] for value in (frame.locals or {}).values()))
 
 
-def test_a_part_of_a_secret_is_secret() -> None:
-    """Pretty printers cut a long str before they show it."""
-    assert repr(Secret(SECRET)[2:6]) == repr(Secret(SECRET)[0]) == "'***'"
-    assert Secret(SECRET)[2:6] == SECRET[2:6]
+class TestSecret:
+    """A value that fails closed."""
+
+    def test_no_text_of_it_shows_the_value(self) -> None:
+        secret = Secret(SECRET)
+        for shown in (str(secret), repr(secret), f"{secret}", f"{secret:>40}", "%s" % secret, f"{[secret]}"):  # noqa: UP031
+            assert "s3cret" not in shown
+            assert "***" in shown
+
+    @pytest.mark.parametrize(
+        "use",
+        [
+            lambda secret: secret + "x",
+            lambda secret: "x" + secret,
+            lambda secret: secret.strip(),
+            lambda secret: secret[0],
+            lambda secret: len(secret),
+            lambda secret: "".join([secret]),
+            lambda secret: list(secret),
+            json.dumps,
+        ],
+    )
+    def test_using_it_as_a_str_is_an_error(self, use: Callable[[Any], Any]) -> None:
+        with pytest.raises((TypeError, AttributeError)) as caught:
+            use(Secret(SECRET))
+        assert "s3cret" not in str(caught.value)
+
+    def test_it_compares_by_value_with_secrets_only(self) -> None:
+        assert Secret("a") == Secret("a") == Secret(Secret("a"))
+        assert hash(Secret("a")) == hash(Secret("a"))
+        assert Secret("a") != Secret("b")
+        assert Secret("a") != "a"
 
 
 @pytest.mark.parametrize("again", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))], ids=["copy", "pickle"])  # noqa: S301

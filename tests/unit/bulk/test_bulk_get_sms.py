@@ -109,7 +109,7 @@ def test_a_threshold_that_stays_passed_ends_the_fetch(
     monkeypatch.setattr(retry, "BACKOFF_BASE", 0.001)
     monkeypatch.setattr("airflow_provider_rtisms.api.transport.limiter.SHORTEST_PAUSE", 0.001)
     sandbox.set_faults(Fault("error", path="sms", statuses=(429,)))
-    with pytest.raises(RtiSmsRateLimitError, match="Given up after 5 attempts"):
+    with pytest.raises(RtiSmsRateLimitError, match="Gave up after 5 attempts"):
         hook.bulk_get_sms(seeded(1000))
     assert len(sandbox.state().requests_by_id) < 100  # the rest was not tried
 

@@ -168,7 +168,7 @@ class TestBroken:
     ) -> None:
         assert transport.perform(serve(step, response(BALANCE)), endpoints.get_balance()) == Decimal("457.00")
         server = serve(step)
-        with pytest.raises(kind, match=r"^get_balance: .* Given up after 2 attempts"):
+        with pytest.raises(kind, match=r"^get_balance: .* Gave up after 2 attempts"):
             transport.perform(server, endpoints.get_balance(), max_attempts=2)
         assert len(server.calls) == 2
 

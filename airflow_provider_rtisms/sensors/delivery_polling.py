@@ -1,4 +1,4 @@
-"""The worker's side of a wait for delivery: polls, hands the wait over to the trigger, takes its event back."""
+"""The worker's side of a wait for delivery: poll, hand the wait over to the trigger, take its event back."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowSensorTimeout
 
-from airflow_provider_rtisms.api.errors import RtiSmsAuthenticationError
 from airflow_provider_rtisms.hooks.failures import fail_without_retry
-from airflow_provider_rtisms.sensors.base import trigger_deadline
+from airflow_provider_rtisms.sensors.base import finish_wait, trigger_deadline
 
 if TYPE_CHECKING:
     from airflow_provider_rtisms.waiting.delivery_wait import Record
 
 log = logging.getLogger(__name__)
 
-#: Waits over more submissions keep their records out of Airflow's database; they are fetched once more at the end.
+#: Waits over more submissions keep their records out of Airflow's database, and fetch them once more at the end.
 MAX_RECORDS_IN_DATABASE = 1000
 
 
@@ -30,7 +29,7 @@ class DeliveryPolling:
     :param rtisms_conn_id: the Connection.
     :param submission_ids: as people and templates give them.
     :param fail_on: final states that fail the wait.
-    :param missing_ok_for: seconds or timedelta from the start of the wait in which an unknown id may still turn up.
+    :param missing_ok_for: seconds or timedelta from the start of the wait in which an unknown id is accepted.
     :param started: when the wait began, in seconds since the epoch; default now.
     :param finished: records of submissions that are known to be final already.
     :raises AirflowFailException: an argument is malformed.
@@ -46,42 +45,34 @@ class DeliveryPolling:
         started: float | None = None,
         finished: Iterable[Record] = (),
     ) -> None:
+        from airflow_provider_rtisms.api.values.durations import check_seconds
         from airflow_provider_rtisms.api.values.ids import parse_submission_ids
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-        from airflow_provider_rtisms.waiting.delivery_wait import DeliveryWait, check_fail_on, check_seconds
+        from airflow_provider_rtisms.waiting.delivery_wait import DeliveryWait, check_fail_on
 
         with fail_without_retry():
             ids = parse_submission_ids(submission_ids)
             self.wait = DeliveryWait(ids, check_fail_on(fail_on), finished)
-            grace = check_seconds("missing_ok_for", missing_ok_for)
+            missing_seconds = check_seconds("missing_ok_for", missing_ok_for)
         if not ids:
-            log.warning("submission_ids is empty: there is nothing to wait for")
+            log.warning("submission_ids is empty, so there is nothing to wait for")
         self._hook = RtiSmsHook(rtisms_conn_id)
         self._started = time.time() if started is None else started
-        self._missing_until = self._started + grace
+        self._missing_until = self._started + missing_seconds
 
     def poll(self) -> bool:
         """
-        Ask once for every submission that is still open.
+        Poll every submission that is still open, once.
 
         :return: whether all are final.
-        :raises AirflowFailException: a submission ended in a state of ``fail_on``, stayed unknown, or the API refused.
+        :raises AirflowFailException: a submission reached a state of ``fail_on``, stayed unknown, or the API refused.
         """
-        wait = self.wait
-        earlier = wait.trouble
+        from airflow_provider_rtisms.waiting.polling import poll_deliveries
+
         with fail_without_retry():
-            try:
-                for submission_id, outcome in self._hook.fetch_many(wait.open_ids):
-                    wait.note(submission_id, outcome)
-            except RtiSmsAuthenticationError as error:
-                if not self._hook.reconnect():
-                    raise
-                wait.trouble = error  # the secret was rotated: the next poll uses the new one
-            is_done = wait.settle(missing_ok=time.time() < self._missing_until)
-        log.info("%s", wait.progress())
-        if wait.trouble is not earlier:
-            log.warning("Asking again later: %s", wait.trouble)
-        return is_done
+            if not self.wait.open_ids:
+                return self.wait.settle(missing_ok=True)
+            return self._hook.run_async(lambda client: poll_deliveries(client, self.wait, self._missing_until))
 
     def poll_until_final(self, poke_interval: float, timeout: float) -> list[Record]:
         """
@@ -100,7 +91,7 @@ class DeliveryPolling:
 
     def deferral(self, poke_interval: float, timeout: float, max_poke_interval: float | None = None) -> dict[str, Any]:
         """
-        Return the arguments of ``defer`` that hand the wait over to the trigger; it resumes at ``execute_complete``.
+        Return the arguments of ``defer`` that hand the wait over to the trigger. It resumes at ``execute_complete``.
 
         :param poke_interval: seconds between two polls.
         :param timeout: seconds from the start of the wait.
@@ -124,13 +115,15 @@ class DeliveryPolling:
         )
         return {"trigger": trigger, "method_name": "execute_complete", "timeout": timedelta(seconds=timeout)}
 
-    def complete(self, records: Iterable[Record]) -> list[Record]:
+    def complete(self, event: Any) -> list[Record]:
         """
-        Return the records of all submissions, fetching those of a wait too large for its trigger to bring them.
+        Return the records of all submissions. Fetch those that a large wait has kept out of its event.
 
-        :param records: what the trigger brought.
+        :param event: the payload of the trigger.
         """
-        self.wait.restore(records)
+        self.wait.restore(finish_wait(event, "records")["records"])
         if not self.poll():
-            raise self.wait.trouble or AirflowException(f"Submissions changed after their end: {self.wait.progress()}")
+            raise self.wait.last_error or AirflowException(
+                f"A submission that was final is open again: {self.wait.progress()}"
+            )
         return self.wait.records
