@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_rtisms.api import retry
 from airflow_provider_rtisms.api.errors import (
     RtiSmsConfigError,
     RtiSmsForbiddenError,
@@ -24,6 +23,7 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsRateLimitError,
     RtiSmsServerError,
 )
+from airflow_provider_rtisms.api.policy import retry
 from airflow_provider_rtisms.bulk import job
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
@@ -107,7 +107,7 @@ def test_a_threshold_that_stays_passed_ends_the_fetch(
     hook: RtiSmsHook, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retry, "BACKOFF_BASE", 0.001)
-    monkeypatch.setattr("airflow_provider_rtisms.api.transport.limiter.SHORTEST_PAUSE", 0.001)
+    monkeypatch.setattr("airflow_provider_rtisms.api.transport.limiter.MIN_PAUSE", 0.001)
     sandbox.set_faults(Fault("error", path="sms", statuses=(429,)))
     with pytest.raises(RtiSmsRateLimitError, match="Gave up after 5 attempts"):
         hook.bulk_get_sms(seeded(1000))

@@ -101,7 +101,8 @@ class TestCalls:
         server = serve_default(details())
         hook = RtiSmsHook()
         hook.get_sms("1")
-        assert len(hook.fetch_many(["1", "2", "3"])) == 3
+        assert len(hook.bulk_get_sms(["1", "2", "3"])) == 3
+        assert hook.run_async(lambda client: client.get_sms("4")).status == "DELIVERED"
         assert len(server.grants) == 1
 
     def test_triggers_share_a_client(self, serve_default: Serve) -> None:
