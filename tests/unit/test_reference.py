@@ -1,4 +1,4 @@
-"""The reference in docs/ documents every public name and no private one, and the code cites pages that exist."""
+"""The pages in docs/ agree with the code: the reference, the cited pages, and the summary of bulk fetches."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 from airflow_provider_rtisms import sandbox
+from airflow_provider_rtisms.api.transport.stats import Stats
+from airflow_provider_rtisms.bulk.fetch_stats import FetchStats
 from airflow_provider_rtisms.get_provider_info import get_provider_info
 
 ROOT = Path(__file__).parents[2]
@@ -60,3 +62,10 @@ def test_the_code_cites_pages_and_sections_that_exist() -> None:
             assert page in pages, f"{path} cites {page}"
             assert not unknown, f"{path} cites {unknown} of {page}"
     assert cited
+
+
+def test_the_page_of_the_bulk_operator_lists_the_summary() -> None:
+    page = (ROOT / "docs" / "bulk-get-details.md").read_text()
+    first_cells = re.findall(r"^\| (`[^|]+) \|", page.partition("## The summary")[2], re.MULTILINE)
+    listed = re.findall(r"`(\w+)`", " ".join(first_cells))
+    assert sorted(listed) == sorted(FetchStats(0, 0).summary(Stats(), None))
