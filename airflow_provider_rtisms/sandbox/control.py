@@ -1,19 +1,20 @@
-"""The control calls under ``/sandbox/``: read the state of a running sandbox, and change it.
+"""
+The control calls under ``/sandbox/``: read and change the state of a running sandbox.
 
-===========================  ===================================================================
+===========================  ==================================================================================
 ``GET state``                a :class:`~airflow_provider_rtisms.sandbox.state.Snapshot`
-``GET settings``             the settings in force
-``POST faults``              ``{"faults": [{"kind": "error", "times": 3}, ...]}``; replaces those in force
-``POST credentials``         ``{"client_id": ..., "client_secret": ...}``, either or both
+``GET settings``             the current settings
+``POST faults``              ``{"faults": [{"kind": "error", "times": 3}, ...]}``; replaces the active ones
+``POST credentials``         ``{"client_id": ..., "client_secret": ...}``, one or both
 ``POST balance``             ``{"balance": "12.50"}``
 ``POST timing``              ``{"token_lifetime": ..., "pending_for": ..., "sent_for": ...}``, any of them
 ``POST submissions``         ``{"submission_id": ..., "status": ..., "pending_for": ..., "sent_for": ...,
-                             "cost": ...}``, any of them; responses ``{"submission_id": ...}``
-``POST tokens/revoke``       every token becomes invalid
-``POST reset``               back to the start, with any settings of the body changed
-===========================  ===================================================================
+                             "cost": ...}``, any of them; the response is ``{"submission_id": ...}``
+``POST tokens/revoke``       makes every token invalid
+``POST reset``               goes back to the start, with the settings in the body changed, if any
+===========================  ==================================================================================
 
-They need no token, no header and no body beyond this, and are neither counted nor struck by faults.
+Control calls need no token. They are not counted, and faults do not affect them.
 """
 
 from __future__ import annotations
@@ -36,10 +37,11 @@ _CHANGEABLE = {
 
 
 class Control:
-    """Responses control calls.
+    """
+    Responds to control calls.
 
-    :param settings: how the sandbox starts, and what a reset goes back to.
-    :param sockets: the connections of its users.
+    :param settings: the initial settings, also after a reset.
+    :param sockets: the connections of the API's users.
     """
 
     def __init__(self, settings: Settings, sockets: Sockets) -> None:
@@ -53,10 +55,11 @@ class Control:
         }
 
     def respond(self, request: Request) -> Response:
-        """Response a control call.
+        """
+        Respond to a control call.
 
         :param request: the request.
-        :returns: the response: 400 with the reason where a value makes no sense, 404 for an unknown call.
+        :return: the response: 400 with the reason if a value is not valid, 404 if there is no such call.
         """
         name = request.path.removeprefix("/sandbox/")
         try:

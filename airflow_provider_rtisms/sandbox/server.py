@@ -1,4 +1,4 @@
-"""The sandbox over HTTP: aiohttp's low-level server, the faults on the wire, and where it listens."""
+"""Serve a sandbox over HTTP with aiohttp's low-level server, faults included."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from airflow_provider_rtisms.sandbox.sockets import Sockets, reset
 
 _ABOUT = """\
 This is the sandbox of airflow-provider-rtisms: a local stand-in for the RTI SMS API.
-No message leaves this machine. The API is under /api/, what the sandbox saw under /sandbox/state.
+It sends no message. The API is under /api/, and what the sandbox has received is under /sandbox/state.
 """
-# Clients may connect a thousand at a time.
+# A thousand clients may connect at the same time.
 _BACKLOG = 1024
 _SHUTDOWN_SECONDS = 1.0
 
 
 @asynccontextmanager
 async def serve(settings: Settings, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
-    """Serve a sandbox for as long as the context lasts.
+    """
+    Serve a sandbox inside an ``async with`` block.
 
-    :param settings: how it starts.
+    :param settings: the initial settings.
     :param host: the address to bind.
-    :param port: the port; 0 for any that is free.
-    :returns: its base URL, such as ``http://127.0.0.1:43210``.
-    :raises OSError: if it cannot bind there.
+    :param port: the port to bind; 0 for any free port.
+    :return: its base URL, such as ``http://127.0.0.1:43210``.
+    :raises OSError: if it cannot bind to the address.
     """
     http = web.Server(_Handler(settings), access_log=None)
     listener = await asyncio.get_running_loop().create_server(http, host, port, backlog=_BACKLOG)
@@ -91,7 +92,7 @@ def _refusal(verdict: Verdict) -> Response | None:
     if verdict.status is None:
         return None
     headers = {} if verdict.retry_after is None else {"Retry-After": verdict.retry_after}
-    return service.text_response(verdict.status, "a fault that the sandbox was asked for", headers)
+    return service.text_response(verdict.status, "this error is a fault of the sandbox, set on purpose", headers)
 
 
 def _to_aiohttp(response: Response) -> web.Response:
@@ -100,7 +101,7 @@ def _to_aiohttp(response: Response) -> web.Response:
 
 def _reset(request: web.BaseRequest) -> web.StreamResponse:
     reset(request.transport)
-    return web.Response()  # aiohttp wants one; there is nobody left to read it
+    return web.Response()  # aiohttp requires a response, though the connection is closed
 
 
 async def _cut_off(request: web.BaseRequest, response: Response) -> web.StreamResponse:

@@ -1,4 +1,4 @@
-"""What can be set about a sandbox, on the command line, in Python and over the control calls alike."""
+"""The settings of a sandbox: the same on the command line, in Python and in control calls."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ def _setting(default: Any, metavar: str, help_text: str) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a sandbox; each is explained by its ``help``, which the command line shows too.
+    """
+    The settings of a sandbox. ``python -m airflow_provider_rtisms.sandbox --help`` explains each of them.
 
-    :raises ValueError: if a value makes no sense.
+    :raises ValueError: if a value is not valid.
     """
 
     client_id: str = _setting("sandbox-client", "ID", "the client id that can authenticate")
     client_secret: str = _setting("sandbox-secret", "SECRET", "its client secret")
-    token_lifetime: float = _setting(3600.0, "SECONDS", "how long a token is good for")
+    token_lifetime: float = _setting(3600.0, "SECONDS", "how long a token is valid")
     pending_for: float = _setting(1.0, "SECONDS", "how long a sent SMS stays PENDING")
-    sent_for: float = _setting(2.0, "SECONDS", "how long it then stays SENT, until its final status")
-    seed: int = _setting(0, "N", "how many DELIVERED submissions to add at the start")
+    sent_for: float = _setting(2.0, "SECONDS", "how long it then stays SENT")
+    seed: int = _setting(0, "N", "how many DELIVERED submissions exist from the start")
     balance: str = _setting("457.00", "AMOUNT", "the account's balance; each part of an SMS takes 1 from it")
-    faults: tuple[Fault, ...] = _setting((), "FAULT", "what goes wrong, see below; may be repeated")
+    faults: tuple[Fault, ...] = _setting((), "FAULT", "a fault, see below; can be repeated")
 
     def __post_init__(self) -> None:
         for name in ("token_lifetime", "pending_for", "sent_for", "seed"):
@@ -46,11 +47,12 @@ class Settings:
             raise ValueError(f"balance must be a decimal string, not {self.balance!r}")
 
     def changed(self, changes: Mapping[str, Any]) -> Self:
-        """These settings with some of them changed.
+        """
+        Return these settings with some of them changed.
 
-        :param changes: new values by name; a fault may be a mapping of its fields, as JSON has it.
-        :returns: new settings.
-        :raises ValueError: if a name is unknown or a value makes no sense.
+        :param changes: new values by name; a fault can be a mapping of its fields, as in JSON.
+        :return: the new settings.
+        :raises ValueError: if a name is unknown or a value is not valid.
         """
         values = dict(changes)
         try:
@@ -63,7 +65,7 @@ class Settings:
             raise ValueError(str(error)) from None
 
     def arguments(self) -> list[str]:
-        """These settings as arguments of ``python -m airflow_provider_rtisms.sandbox``."""
+        """Return these settings as arguments of ``python -m airflow_provider_rtisms.sandbox``."""
         scalars = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "faults"}
         return [
             *(f"--{name.replace('_', '-')}={value}" for name, value in scalars.items()),
