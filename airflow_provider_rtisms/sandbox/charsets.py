@@ -55,15 +55,15 @@ def read_text(charset: int, encoded: str) -> Text:
         return Text(encoded, charset, _parts(septets, 160, 153))
     if charset == UCS_2_HEX:
         if not re.fullmatch(r"([0-9A-Fa-f]{4})*", encoded):
-            raise ValueError("text in charset 6 takes four hexadecimal digits for each UCS-2 unit")
+            raise ValueError("message.text in charset 6 takes four hexadecimal digits for each UCS-2 unit")
         characters = bytes.fromhex(encoded).decode("utf-16-be")  # UnicodeDecodeError is a ValueError
         return Text(characters, charset, _parts(len(encoded) // 4, 70, 67))
     if charset == GSM_URL_ENCODED:
         if not re.fullmatch(r"([!-$&-~]|%[0-7][0-9A-Fa-f])*", encoded):
-            raise ValueError("text in charset 8 takes URL-encoded GSM 7-bit codes")
+            raise ValueError("message.text in charset 8 takes URL-encoded GSM 7-bit codes")
         codes = unquote_to_bytes(encoded.replace("+", "%20"))
         return Text(_gsm_characters(codes), charset, _parts(len(codes), 160, 153))
-    raise ValueError(f"charset must be 0, 1, 6 or 8, not {charset!r}")
+    raise ValueError(f"message.charset must be 0, 1, 6 or 8, not {charset!r}")
 
 
 def _gsm_characters(codes: bytes) -> str:

@@ -114,7 +114,7 @@ class SandboxClient:
         submission_id: str | None = None,
         pending_for: float | None = None,
         sent_for: float | None = None,
-        cost: int = 1,
+        cost: float = 1,
     ) -> str:
         """
         Add a submission that is registered now, without sending a message.

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from itertools import cycle
 from random import Random
+from reprlib import repr as short_repr
 from typing import Any, Self
+
+from airflow_provider_rtisms.sandbox.checks import check_names, check_number
 
 #: The kinds of faults, and what each of them does.
 KINDS = {
@@ -65,21 +68,51 @@ class Fault:
     retry_after: str | float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "statuses", tuple(self.statuses))  # a list where it comes from JSON
-        if self.kind not in KINDS:
-            raise ValueError(f"fault {self.kind!r} is none of {', '.join(KINDS)}")
+        if not isinstance(self.kind, str) or self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {short_repr(self.kind)}")
         if self.path not in (None, "auth", "sms", "balance"):
-            raise ValueError(f"path must be auth, sms or balance, not {self.path!r}")
+            raise ValueError(f"path must be auth, sms or balance, not {short_repr(self.path)}")
         if self.method not in (None, "GET", "POST"):
-            raise ValueError(f"method must be GET or POST, not {self.method!r}")
-        if not 0 <= self.probability <= 1:
+            raise ValueError(f"method must be GET or POST, not {short_repr(self.method)}")
+        for name in ("probability", "seconds", "per_second"):
+            check_number(name, getattr(self, name))
+        if self.probability > 1:
             raise ValueError(f"probability must be between 0 and 1, not {self.probability!r}")
-        if not all(200 <= status <= 599 for status in self.statuses) or not self.statuses:
-            raise ValueError(f"statuses must be between 200 and 599, not {self.statuses!r}")
-        if self.times is not None and self.times < 0:
-            raise ValueError(f"times must not be negative, not {self.times!r}")
-        if self.seconds < 0 or self.per_second <= 0:
-            raise ValueError("seconds must not be negative, and per_second must be positive")
+        if self.per_second == 0:
+            raise ValueError("per_second must be positive, not 0")
+        if self.times is not None:
+            check_number("times", self.times, whole=True)
+        self._check_statuses()
+        self._check_retry_after()
+
+    def _check_statuses(self) -> None:
+        if not isinstance(self.statuses, list | tuple) or not self.statuses:
+            raise ValueError(f"statuses must be a list that is not empty, not {short_repr(self.statuses)}")
+        for status in self.statuses:
+            if type(status) is not int or not 200 <= status <= 599:
+                raise ValueError(f"statuses must be whole numbers from 200 to 599, not {short_repr(status)}")
+        object.__setattr__(self, "statuses", tuple(self.statuses))  # a list in JSON
+
+    def _check_retry_after(self) -> None:
+        if isinstance(self.retry_after, str):
+            if not (self.retry_after.isascii() and self.retry_after.isprintable()):
+                raise ValueError(f"retry_after must be printable ASCII, not {short_repr(self.retry_after)}")
+        elif self.retry_after is not None:
+            check_number("retry_after", self.retry_after)
+
+    @classmethod
+    def from_fields(cls, values: Mapping[str, Any]) -> Self:
+        """
+        Return the fault with these fields.
+
+        :param values: values by name, as in JSON.
+        :return: the fault.
+        :raises ValueError: if a name is unknown, a value is not valid, or there is no kind.
+        """
+        check_names(values, [field.name for field in fields(cls)])
+        if "kind" not in values:
+            raise ValueError("a fault must have a kind")
+        return cls(**values)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -91,14 +124,14 @@ class Fault:
         :raises ValueError: if the text is not in this form.
         """
         kind, _, rest = text.partition(":")
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = {"kind": kind}
         for item in re.split(r",(?=\w+=)", rest) if rest else []:  # a date has commas too
             name, _, value = item.partition("=")
-            values[name] = _PARSERS.get(name, str)(value)
-        try:
-            return cls(kind, **values)
-        except TypeError:
-            raise ValueError(f"unknown setting in fault {text!r}") from None
+            try:
+                values[name] = _PARSERS.get(name, str)(value)
+            except ValueError:
+                raise ValueError(f"{name} cannot be {value!r}") from None
+        return cls.from_fields(values)
 
     def __str__(self) -> str:
         """Return the fault in the form of the command line; :meth:`parse` reads it back."""

@@ -10,10 +10,12 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from reprlib import repr as short_repr
 from typing import Any
 from urllib.parse import parse_qs
 
-from airflow_provider_rtisms.sandbox.charsets import DEFAULT, read_text
+from airflow_provider_rtisms.sandbox.charsets import DEFAULT, Text, read_text
+from airflow_provider_rtisms.sandbox.checks import check_text, read_object
 from airflow_provider_rtisms.sandbox.state import Message, State
 
 
@@ -173,19 +175,10 @@ def _get_sms(state: State, submission_id: str) -> dict[str, Any]:
 
 def _send_sms(state: State, body: bytes) -> dict[str, Any]:
     try:
-        order = json.loads(body)
-        recipients, sender, message = order["recipients"], order["sender"], order["message"]
-        charset, encoded = message.get("charset"), message["text"]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise RefusedError(400, "recipients, sender and message with its text are needed, as JSON") from None
-    _check(isinstance(recipients, list) and bool(recipients), "recipients must be a list that is not empty")
-    _check(all(map(_is_phone_number, recipients)), "each recipient must be + and 8 to 15 digits")
-    _check(isinstance(sender, str) and isinstance(encoded, str), "sender and text must be strings")
-    if charset in (None, ""):
-        charset = DEFAULT
-    _check(type(charset) is int, "charset must be a number")
-    try:
-        text = read_text(charset, encoded)
+        fields = read_object(body)
+        recipients = _read_recipients(fields.get("recipients"))
+        sender = check_text("sender", fields.get("sender"))
+        text = _read_message(fields.get("message"))
     except ValueError as error:
         raise RefusedError(400, str(error)) from None
     if sender == "blocked" or not re.fullmatch(r"[A-Za-z0-9]{1,11}", sender):
@@ -199,13 +192,25 @@ def _submission(message: Message) -> dict[str, str]:
     return {"status": message.status, "submissionId": message.submission_id}
 
 
-def _is_phone_number(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"\+[0-9]{8,15}", value) is not None
+def _read_recipients(recipients: object) -> list[str]:
+    if not isinstance(recipients, list) or not recipients:
+        raise ValueError(f"recipients must be a list that is not empty, not {short_repr(recipients)}")
+    for position, value in enumerate(recipients):
+        if not isinstance(value, str) or not re.fullmatch(r"\+[0-9]{8,15}", value):
+            raise ValueError(f"recipients[{position}] must be + and 8 to 15 digits, not {short_repr(value)}")
+    return recipients
 
 
-def _check(condition: bool, reason: str) -> None:
-    if not condition:
-        raise RefusedError(400, reason)
+def _read_message(message: object) -> Text:
+    if not isinstance(message, dict):
+        raise ValueError(f"message must be an object, not {short_repr(message)}")
+    encoded = check_text("message.text", message.get("text"))
+    charset = message.get("charset")
+    if charset in (None, ""):
+        charset = DEFAULT
+    if type(charset) is not int:
+        raise ValueError(f"message.charset must be a number, not {short_repr(charset)}")
+    return read_text(charset, encoded)
 
 
 def _plain_number(value: float) -> str:

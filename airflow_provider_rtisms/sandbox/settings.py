@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from decimal import Decimal, InvalidOperation
+from reprlib import repr as short_repr
 from typing import Any, Self
 
+from airflow_provider_rtisms.sandbox.checks import check_names, check_number, check_text
 from airflow_provider_rtisms.sandbox.faults import Fault
+
+# At most 28 digits, which decimal arithmetic keeps exact.
+_BALANCE = r"-?[0-9]{1,20}(\.[0-9]{1,8})?"
 
 
 def _setting(default: Any, metavar: str, help_text: str) -> Any:
@@ -33,18 +37,13 @@ class Settings:
     faults: tuple[Fault, ...] = _setting((), "FAULT", "a fault, see below; can be repeated")
 
     def __post_init__(self) -> None:
-        for name in ("token_lifetime", "pending_for", "sent_for", "seed"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-                raise ValueError(f"{name} must be a number that is not negative, not {value!r}")
-        if not isinstance(self.seed, int):
-            raise ValueError(f"seed must be a whole number, not {self.seed!r}")
-        try:
-            finite = Decimal(self.balance).is_finite()
-        except (InvalidOperation, TypeError, ValueError):
-            finite = False
-        if not finite:
-            raise ValueError(f"balance must be a decimal string, not {self.balance!r}")
+        for name in ("client_id", "client_secret"):
+            check_text(name, getattr(self, name))
+        for name in ("token_lifetime", "pending_for", "sent_for"):
+            check_number(name, getattr(self, name))
+        check_number("seed", self.seed, whole=True)
+        if not isinstance(self.balance, str) or not re.fullmatch(_BALANCE, self.balance):
+            raise ValueError(f"balance must be a decimal string, not {short_repr(self.balance)}")
 
     def changed(self, changes: Mapping[str, Any]) -> Self:
         """
@@ -54,15 +53,11 @@ class Settings:
         :return: the new settings.
         :raises ValueError: if a name is unknown or a value is not valid.
         """
+        check_names(changes, [setting.name for setting in fields(self)])
         values = dict(changes)
-        try:
-            if "faults" in values:
-                values["faults"] = tuple(
-                    fault if isinstance(fault, Fault) else Fault(**fault) for fault in values["faults"]
-                )
-            return replace(self, **values)
-        except TypeError as error:
-            raise ValueError(str(error)) from None
+        if "faults" in values:
+            values["faults"] = _faults(values["faults"])
+        return replace(self, **values)
 
     def arguments(self) -> list[str]:
         """Return these settings as arguments of ``python -m airflow_provider_rtisms.sandbox``."""
@@ -71,3 +66,15 @@ class Settings:
             *(f"--{name.replace('_', '-')}={value}" for name, value in scalars.items()),
             *(f"--fault={fault}" for fault in self.faults),
         ]
+
+
+def _faults(values: object) -> tuple[Fault, ...]:
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"faults must be a list, not {short_repr(values)}")
+    return tuple(value if isinstance(value, Fault) else _fault(value) for value in values)
+
+
+def _fault(value: object) -> Fault:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"each of the faults must be an object, not {short_repr(value)}")
+    return Fault.from_fields(value)

@@ -7,10 +7,13 @@ The status is computed from the clock when it is read; nothing is scheduled.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from reprlib import repr as short_repr
 from typing import Any
 
+from airflow_provider_rtisms.sandbox.checks import check_number, check_text
 from airflow_provider_rtisms.sandbox.magic_numbers import MAGIC_NUMBERS, ORDINARY
 
 #: The example of the vendor's reference. Its details are those printed there.
@@ -21,6 +24,9 @@ MAGIC_ID_PREFIX = "4193366853543"
 FIRST_SEEDED_ID = 5000000000000000
 #: The id of the first submission that is sent to a fresh sandbox; the next ones count up.
 FIRST_SENT_ID = 4200000000000001
+
+# The API promises no length, but Python does not convert numbers of thousands of digits.
+_ID = r"[0-9]{1,100}"
 
 # Only "1" is documented; the other numbers are made up, so clients have to decide by name.
 _CODES = {"PENDING": "0", "DELIVERED": "1", "SENT": "2", "REJECTED": "3", "UNDELIVERED": "4", "EXPIRED": "5"}
@@ -54,7 +60,7 @@ class Submission:
     registered: float
     pending_for: float
     sent_for: float
-    cost: int = 1
+    cost: float = 1
 
     def details(self, now: float) -> dict[str, Any]:
         """
@@ -119,7 +125,7 @@ class Submissions:
         status: str,
         pending_for: float,
         sent_for: float,
-        cost: int = 1,
+        cost: float = 1,
         submission_id: str | None = None,
     ) -> Submission:
         """
@@ -131,13 +137,16 @@ class Submissions:
         :param cost: its cost.
         :param submission_id: its id; the next free id by default. It may replace a submission.
         :return: the submission.
-        :raises ValueError: if the id is not made of digits.
+        :raises ValueError: if a value is not valid.
         """
+        check_text("status", status)
+        for name, value in (("pending_for", pending_for), ("sent_for", sent_for), ("cost", cost)):
+            check_number(name, value)
         if submission_id is None:
             submission_id = str(self._next_id)
             self._next_id += 1
-        elif not (submission_id.isascii() and submission_id.isdigit()):
-            raise ValueError(f"submission_id must be decimal digits, not {submission_id!r}")
+        elif not isinstance(submission_id, str) or not re.fullmatch(_ID, submission_id):
+            raise ValueError(f"submission_id must be 1 to 100 decimal digits, not {short_repr(submission_id)}")
         submission = Submission(submission_id, status, self._clock(), pending_for, sent_for, cost)
         self._known[submission_id] = submission
         return submission
