@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=_HelpFormatter,
     )
-    parser.add_argument("--host", default="127.0.0.1", help="the address to bind")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to bind, which clients may use in URLs")
     parser.add_argument("--port", default=0, type=int, help="the port to bind; 0 for any free port")
     for setting in fields(Settings):
         if setting.name == "faults":

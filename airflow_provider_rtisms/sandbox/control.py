@@ -15,6 +15,9 @@ The control calls under ``/sandbox/``: read and change the state of a running sa
 ===========================  ==================================================================================
 
 Control calls need no token. They are not counted, and faults do not affect them.
+
+No web page can make them. The response is a 403 unless the header ``Host`` is ``localhost``, a loopback address or the
+host that the sandbox is bound to (``--host``). It is also a 403 if there is a header ``Origin`` of another site.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from airflow_provider_rtisms.sandbox import service
+from airflow_provider_rtisms.sandbox import access, service
 from airflow_provider_rtisms.sandbox.control import Control
 from airflow_provider_rtisms.sandbox.faults import Verdict
 from airflow_provider_rtisms.sandbox.service import Request, Response
@@ -35,7 +35,7 @@ async def serve(settings: Settings, host: str = "127.0.0.1", port: int = 0) -> A
     :return: its base URL, such as ``http://127.0.0.1:43210``.
     :raises OSError: if it cannot bind to the address.
     """
-    http = web.Server(_Handler(settings), access_log=None)
+    http = web.Server(_Handler(settings, host), access_log=None)
     listener = await asyncio.get_running_loop().create_server(http, host, port, backlog=_BACKLOG)
     try:
         address, bound_port = listener.sockets[0].getsockname()[:2]
@@ -46,17 +46,25 @@ async def serve(settings: Settings, host: str = "127.0.0.1", port: int = 0) -> A
 
 
 class _Handler:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, host: str) -> None:
+        self._host = host
         self._sockets = Sockets()
         self._control = Control(settings, self._sockets)
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.raw_path.partition("?")[0]
         if path.startswith("/sandbox/"):
-            return _to_aiohttp(self._control.respond(await _read(request, path)))
+            return _to_aiohttp(await self._respond_to_control(request, path))
         if path == "/":
             return _to_aiohttp(service.text_response(200, _ABOUT))
         return await self._respond_to_api(request, path)
+
+    async def _respond_to_control(self, request: web.BaseRequest, path: str) -> Response:
+        # A sandbox that is bound to all addresses is known under the one that the client has connected to.
+        own_hosts = [self._host, str(request.get_extra_info("sockname", [""])[0])]
+        if reason := access.why_refused(request.headers, own_hosts):
+            return service.text_response(403, reason)
+        return self._control.respond(await _read(request, path))
 
     async def _respond_to_api(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         state = self._control.state
