@@ -17,13 +17,13 @@ _DESCRIPTION = "Run a local stand-in for the RTI SMS API. It prints its base URL
 
 
 def _table(rows: dict[str, str]) -> str:
-    return "\n".join(f"  {name:<12} {meaning}" for name, meaning in rows.items())
+    return "\n".join(f"  {name:<13} {meaning}" for name, meaning in rows.items())
 
 
 _EPILOG = f"""\
 magic numbers: the last three digits of the recipient decide what happens to a message
 {_table({f"...{digits}": number.meaning for digits, number in MAGIC_NUMBERS.items()})}
-  any other    DELIVERED
+  any other     DELIVERED
 
 submissions that exist from the start:
   {EXAMPLE_ID}  the example of the vendor's reference, DELIVERED
@@ -33,8 +33,8 @@ submissions that exist from the start:
 faults are written KIND or KIND:NAME=VALUE,...
 {_table(KINDS)}
   every kind takes probability=0..1, times=N (then it stops), path=auth|sms|balance and method=;
-  latency and late_response take seconds=, error takes statuses=500/503, rate_limit takes per_second=,
-  error and rate_limit take retry_after=
+  latency and late_response take seconds=, rate_limit takes per_second=, error and rate_limit take retry_after=,
+  error takes statuses=500/503, interim takes statuses=102/103
 
 examples:
   python -m airflow_provider_rtisms.sandbox --port 8099

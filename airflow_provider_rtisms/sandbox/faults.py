@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import cycle
 from random import Random
@@ -28,7 +28,10 @@ KINDS = {
     "late_response": "the request is processed, and its response comes `seconds` later",
     "cut_off": "half of the body is sent, then the connection is closed",
     "outage": "every connection is reset, idle ones too",
+    "interim": "an interim response, 103 or each of `statuses`, goes out before the response",
 }
+
+_STATUSES = {"error": (500, 502, 503), "interim": (103,)}
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "probability": float,
@@ -50,7 +53,8 @@ class Fault:
     :param path: affect only requests of this family, ``auth``, ``sms`` or ``balance``.
     :param method: affect only requests with this method, ``GET`` or ``POST``.
     :param seconds: for ``latency`` and ``late_response``.
-    :param statuses: for ``error``.
+    :param statuses: for ``error``: 200 to 599; 500, 502 and 503 by default. For ``interim``: 100 to 199, except 101;
+        103 by default (RFC 9110, 15.2).
     :param per_second: for ``rate_limit``, which allows bursts of the requests of one second.
     :param retry_after: for ``error`` and ``rate_limit``: the header ``Retry-After``, in seconds or as an HTTP date.
         None sends no such header.
@@ -63,7 +67,7 @@ class Fault:
     path: str | None = None
     method: str | None = None
     seconds: float = 0.0
-    statuses: tuple[int, ...] = (500, 502, 503)
+    statuses: tuple[int, ...] | None = None
     per_second: float = 1.0
     retry_after: str | float | None = None
 
@@ -82,16 +86,20 @@ class Fault:
             raise ValueError("per_second must be positive, not 0")
         if self.times is not None:
             check_number("times", self.times, whole=True)
-        self._check_statuses()
+        if self.statuses is not None:
+            self._check_statuses(self.statuses)
+            object.__setattr__(self, "statuses", tuple(self.statuses))  # a list in JSON
         self._check_retry_after()
 
-    def _check_statuses(self) -> None:
-        if not isinstance(self.statuses, list | tuple) or not self.statuses:
-            raise ValueError(f"statuses must be a list that is not empty, not {short_repr(self.statuses)}")
-        for status in self.statuses:
-            if type(status) is not int or not 200 <= status <= 599:
-                raise ValueError(f"statuses must be whole numbers from 200 to 599, not {short_repr(status)}")
-        object.__setattr__(self, "statuses", tuple(self.statuses))  # a list in JSON
+    def _check_statuses(self, statuses: object) -> None:
+        if not isinstance(statuses, list | tuple) or not statuses:
+            raise ValueError(f"statuses must be a list that is not empty, not {short_repr(statuses)}")
+        is_interim = self.kind == "interim"
+        valid = (100, *range(102, 200)) if is_interim else range(200, 600)
+        for status in statuses:
+            if type(status) is not int or status not in valid:
+                meaning = "100 to 199, except 101" if is_interim else "200 to 599"
+                raise ValueError(f"statuses must be whole numbers from {meaning}, not {short_repr(status)}")
 
     def _check_retry_after(self) -> None:
         if isinstance(self.retry_after, str):
@@ -153,6 +161,7 @@ class Verdict:
     :param status: the status of the response, for an ``error`` or a ``rate_limit``.
     :param retry_after: the header ``Retry-After`` of that response, if any.
     :param response_delay: seconds between processing the request and responding, for a ``late_response``.
+    :param interim: the statuses of the interim responses to send before anything else.
     """
 
     delay: float = 0.0
@@ -160,6 +169,7 @@ class Verdict:
     status: int | None = None
     retry_after: str | None = None
     response_delay: float = 0.0
+    interim: Sequence[int] = ()
 
 
 _NO_FAULT = Verdict()
@@ -199,7 +209,8 @@ class FaultPlan:
         fault = affecting.fault
         retry_after = None if fault.retry_after is None else str(fault.retry_after)
         response_delay = fault.seconds if fault.kind == "late_response" else 0.0
-        return Verdict(delay, fault.kind, affecting.next_status(), retry_after, response_delay)
+        interim = affecting.statuses if fault.kind == "interim" else ()
+        return Verdict(delay, fault.kind, affecting.next_status(), retry_after, response_delay, interim)
 
 
 class _ActiveFault:
@@ -208,7 +219,8 @@ class _ActiveFault:
         self._random = random
         self._clock = clock
         self._affected = 0
-        self._statuses = cycle(fault.statuses)
+        self.statuses = fault.statuses or _STATUSES.get(fault.kind, ())
+        self._next_statuses = cycle(self.statuses)
         self._tokens = self._capacity = max(1.0, fault.per_second)
         self._filled_at = clock()
 
@@ -228,7 +240,7 @@ class _ActiveFault:
     def next_status(self) -> int | None:
         if self.fault.kind == "rate_limit":
             return 429
-        return next(self._statuses) if self.fault.kind == "error" else None
+        return next(self._next_statuses) if self.fault.kind == "error" else None
 
     def _within_limit(self) -> bool:
         """Take one token from a bucket, which fills with time; return whether there was one."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from http.client import responses
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from airflow_provider_rtisms.sandbox import access, service
 from airflow_provider_rtisms.sandbox.control import Control
@@ -74,6 +75,7 @@ class _Handler:
         state.count_request(call, submission_id)
         verdict = state.faults.judge(request.method, family)
         incoming = await _read(request, path)
+        _send_interim(request, verdict.interim)
         if verdict.delay:
             await asyncio.sleep(verdict.delay)
         if verdict.kind in ("reset", "outage"):
@@ -105,6 +107,15 @@ def _refusal(verdict: Verdict) -> Response | None:
 
 def _to_aiohttp(response: Response) -> web.Response:
     return web.Response(status=response.status, body=response.body, headers=response.headers)
+
+
+def _send_interim(request: web.BaseRequest, statuses: Iterable[int]) -> None:
+    """Send interim responses. aiohttp's server cannot, so write them to the transport before it writes the response."""
+    if request.transport is None or request.version < HttpVersion11:  # HTTP/1.0 has none (RFC 9110, 15.2)
+        return
+    for status in statuses:
+        phrase = responses.get(status, "")
+        request.transport.write(f"HTTP/1.1 {status} {phrase}\r\n\r\n".encode())
 
 
 def _reset(request: web.BaseRequest) -> web.StreamResponse:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 faults = st.builds(
     Fault,
-    kind=st.sampled_from(list(KINDS)),
+    kind=st.sampled_from([kind for kind in KINDS if kind != "interim"]),
     probability=st.floats(0, 1),
     times=st.none() | st.integers(0, 1000),
     path=st.sampled_from([None, "auth", "sms", "balance"]),
@@ -33,7 +33,7 @@ faults = st.builds(
 )
 
 
-@given(faults)
+@given(faults | st.builds(Fault, st.just("interim"), statuses=st.none() | st.just((102, 103))))
 def test_a_fault_parses_back_from_its_text(fault: Fault) -> None:
     assert Fault.parse(str(fault)) == fault
 
@@ -48,6 +48,9 @@ def test_a_fault_parses_back_from_its_text(fault: Fault) -> None:
         "error:probability=2",
         "error:statuses=",
         "error:statuses=99",
+        "error:statuses=103",
+        "interim:statuses=101",
+        "interim:statuses=200",
         "latency:seconds=-1",
         "reset:path=pets",
         "reset:method=PUT",
@@ -99,6 +102,22 @@ def test_a_rate_limit_lets_one_second_worth_through_and_then_its_rate() -> None:
     assert plan.judge("GET", "sms").retry_after == "1"
 
 
+def connect(api: Api) -> socket.socket:
+    address = urlsplit(api.sandbox.url)
+    return socket.create_connection((address.hostname, address.port), timeout=10)
+
+
+def exchange(connection: socket.socket, version: bytes = b"1.1") -> bytes:
+    """Ask for the balance without a token, and return all that comes until the end of the 401, which has no body."""
+    connection.sendall(b"GET /api/balance HTTP/" + version + b"\r\nHost: sandbox\r\n\r\n")
+    received = b""
+    while b" 401 " not in received or not received.endswith(b"\r\n\r\n"):
+        part = connection.recv(65536)
+        assert part, received
+        received += part
+    return received
+
+
 class TestOnTheWire:
     def test_errors_come_in_turn_with_retry_after(self, api: Api) -> None:
         api.sandbox.set_faults(Fault("error", times=4, path="balance", retry_after=7))
@@ -139,16 +158,43 @@ class TestOnTheWire:
         assert api.get("balance").json() == {"balance": "457.00"}
 
     def test_an_outage_resets_every_connection_idle_ones_too(self, api: Api) -> None:
-        address = urlsplit(api.sandbox.url)
-        with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
-            connection.sendall(b"GET /api/balance HTTP/1.1\r\nHost: sandbox\r\n\r\n")
-            assert connection.recv(65536).startswith(b"HTTP/1.1 401")
+        with connect(api) as connection:
+            assert exchange(connection).startswith(b"HTTP/1.1 401")
             api.sandbox.set_faults(Fault("outage"))
             with pytest.raises(ConnectionResetError):
                 connection.recv(1)
         with pytest.raises(requests.ConnectionError, match="ConnectionResetError"):
             api.authenticate()
         assert api.sandbox.state().sockets == 0
+
+    @pytest.mark.parametrize(
+        ("statuses", "interim"),
+        [
+            (None, b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+            ((102,), b"HTTP/1.1 102 Processing\r\n\r\n"),
+            ((100, 199), b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 199 \r\n\r\n"),
+        ],
+    )
+    def test_interim_responses_go_out_before_the_response(
+        self, api: Api, statuses: tuple[int, ...] | None, interim: bytes
+    ) -> None:
+        api.sandbox.set_faults(Fault("interim", times=1, statuses=statuses))
+        with connect(api) as connection:
+            assert exchange(connection).startswith(interim + b"HTTP/1.1 401 ")
+            assert exchange(connection).startswith(b"HTTP/1.1 401 ")
+        assert api.sandbox.state().responses == {"GET balance": {"401": 2}}
+
+    def test_an_interim_response_does_not_wait_for_the_latency_of_the_response(self, api: Api) -> None:
+        api.sandbox.set_faults(Fault("latency", seconds=1), Fault("interim"))
+        with connect(api) as connection:
+            connection.sendall(b"GET /api/balance HTTP/1.1\r\nHost: sandbox\r\n\r\n")
+            assert connection.recv(65536) == b"HTTP/1.1 103 Early Hints\r\n\r\n"
+            assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+
+    def test_a_client_of_http_1_0_gets_no_interim_response(self, api: Api) -> None:
+        api.sandbox.set_faults(Fault("interim"))
+        with connect(api) as connection:
+            assert exchange(connection, version=b"1.0").startswith(b"HTTP/1.0 401 ")
 
     def test_faults_do_not_affect_control_calls_and_can_be_switched_off(self, api: Api) -> None:
         api.sandbox.set_faults(*map(Fault, KINDS))

@@ -52,7 +52,12 @@ def test_the_command_refuses_invalid_arguments(arguments: list[str], reason: str
 
 def test_help_explains_magic_numbers_submissions_and_faults() -> None:
     text = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, timeout=10, check=True).stdout
-    for words in ("--token-lifetime", "...003       EXPIRED", "4193366853543393", "lost_response"):
+    for words in (
+        "--token-lifetime",
+        "\n  ...003        EXPIRED\n",
+        "4193366853543393",
+        "\n  lost_response the request",
+    ):
         assert words in text
 
 

@@ -51,7 +51,7 @@ FAULT_FIELDS: dict[str, set[str]] = {
     "path": {"null"},
     "method": {"null"},
     "seconds": NUMBER,
-    "statuses": set(),
+    "statuses": {"null"},
     "per_second": NUMBER,
     "retry_after": {"null", "string", *NUMBER},
 }
