@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from airflow_provider_rtisms.sending.outbox import Outbox
     from airflow_provider_rtisms.waiting.delivery_wait import Record
 
-try:  # Airflow 2 raises it where a task gets SIGTERM
-    from airflow.exceptions import AirflowTaskTerminated
+try:
+    from airflow.sdk.exceptions import AirflowTaskTerminated  # type: ignore[attr-defined,unused-ignore]
+except ImportError:  # Airflow 2
+    from airflow.exceptions import AirflowTaskTerminated  # type: ignore[attr-defined,no-redef,unused-ignore]
 
-    _STOPS: tuple[type[BaseException], ...] = (Exception, AirflowTaskTimeout, AirflowTaskTerminated)
-except ImportError:
-    _STOPS = (Exception, AirflowTaskTimeout)
+#: What can end a task while it sends: AirflowTaskTerminated is what Airflow 2 raises where the task gets SIGTERM.
+_STOPS = (Exception, AirflowTaskTimeout, AirflowTaskTerminated)
 
 #: The XCom that holds what is known of each recipient, also where the task fails.
 SUBMISSIONS_KEY = "submissions"

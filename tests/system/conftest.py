@@ -1,4 +1,4 @@
-"""A real Airflow in this process: a migrated database, and DAGs built in code, on every supported version."""
+"""A real Airflow in this process: a migrated database, and DAGs that tests define in code, on every version."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ RunDag = Callable[..., "FinishedRun"]
 
 class FinishedRun:
     """
-    A DAG run that is over, read from the database: its tables are the same on every version, its classes are not.
+    A finished DAG run, read from the tables of the database. Airflow's classes for it differ between versions.
 
-    :param database: SQLite file.
-    :param dag_id: which DAG.
-    :param run_id: which run.
+    :param database: the SQLite file.
+    :param dag_id: the id of the DAG.
+    :param run_id: the id of the run.
     """
 
     def __init__(self, database: Path, dag_id: str, run_id: str) -> None:
@@ -40,24 +40,24 @@ class FinishedRun:
 
     @property
     def state(self) -> str:
-        """How the run ended."""
+        """The final state of the run."""
         return self._one("SELECT state FROM dag_run WHERE dag_id = :dag_id AND run_id = :run_id")
 
     def task_state(self, task_id: str) -> str:
-        """Return how a task ended."""
+        """Return the final state of a task."""
         return self._one(
             "SELECT state FROM task_instance WHERE dag_id = :dag_id AND run_id = :run_id AND task_id = :task_id",
             task_id=task_id,
         )
 
     def xcom(self, task_id: str, key: str = "return_value") -> Any:
-        """Return what a task pushed; None if nothing."""
+        """Return an XCom of a task; None if there is none."""
         value = self._one(
             "SELECT value FROM xcom WHERE dag_id = :dag_id AND run_id = :run_id AND task_id = :task_id AND key = :key",
             task_id=task_id,
             key=key,
         )
-        while isinstance(value, str | bytes):  # JSON in a column of bytes (Airflow 2), or in one of JSON (Airflow 3)
+        while isinstance(value, str | bytes):  # JSON in a column of bytes (Airflow 2) or of JSON (Airflow 3)
             try:
                 value = json.loads(value)
             except ValueError:
@@ -84,7 +84,7 @@ def run_dag(airflow_database: Path) -> RunDag:
     """Run a DAG with ``dag.test()``, triggers included, and return the :class:`FinishedRun`."""
 
     def run(dag: Any) -> FinishedRun:
-        _make_known(dag)
+        _write_to_database(dag)
         finished = dag.test()
         return FinishedRun(airflow_database, dag.dag_id, finished.run_id)
 
@@ -92,7 +92,7 @@ def run_dag(airflow_database: Path) -> RunDag:
 
 
 def run_example(airflow_database: Path, name: str, **params: Any) -> FinishedRun:
-    """Run an example DAG with ``airflow dags test``, which exits with 1 where a DAG fails."""
+    """Run an example DAG with ``airflow dags test``, which exits with 1 if the DAG fails."""
     example = Path(__file__).parents[2] / "example_dags" / f"{name}.py"
     shutil.copy(example, airflow_database.parent / "dags")
     done = subprocess.run(
@@ -107,8 +107,8 @@ def run_example(airflow_database: Path, name: str, **params: Any) -> FinishedRun
     return run
 
 
-def _make_known(dag: Any) -> None:
-    """Write a DAG that stands in no file to the database, without which ``dag.test()`` fails from Airflow 3.1 on."""
+def _write_to_database(dag: Any) -> None:
+    """Write a DAG that is in no file to the database. From Airflow 3.1 on, ``dag.test()`` fails without that."""
     if not AIRFLOW_V_3_1_PLUS:
         return
     from airflow.dag_processing.bundles.manager import DagBundlesManager

@@ -1,4 +1,4 @@
-"""The send operator in DAGs that Airflow itself runs, on every version; test_sending_for_real.py has the hard part."""
+"""The send operator in DAGs that Airflow itself runs, on every version. More is in test_sending_for_real.py."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def stored(database: Path, query: str, *values: str) -> str:
         return str(connection.execute(query, values).fetchall())
 
 
-def test_it_sends_waits_in_a_trigger_and_leaves_nothing_in_the_open(
+def test_it_sends_waits_in_a_trigger_and_leaks_nothing(
     request: pytest.FixtureRequest, run_dag: RunDag, rtisms_sandbox: Sandbox, airflow_database: Path
 ) -> None:
     with dag_of(request) as dag:
@@ -61,14 +61,14 @@ def test_it_sends_waits_in_a_trigger_and_leaves_nothing_in_the_open(
         (submission_id, "DELIVERED") for submission_id in ids
     ]
     with closing(sqlite3.connect(airflow_database)) as connection:
-        # The source of the DAG file is stored too, and this is it.
+        # The database has the source of the DAG file too, and the source has the text.
         everything = "\n".join(row for row in connection.iterdump() if not row.startswith('INSERT INTO "dag_code"'))
     assert "hidden: " in everything
     assert TEXT not in everything
     assert not any(number.removeprefix("+") in everything for number in NUMBERS)
 
 
-def test_mapped_tasks_hide_what_they_render_too(
+def test_mapped_tasks_redact_what_they_render_too(
     request: pytest.FixtureRequest, run_dag: RunDag, rtisms_sandbox: Sandbox, airflow_database: Path
 ) -> None:
     with dag_of(request) as dag:
@@ -86,7 +86,7 @@ def test_mapped_tasks_hide_what_they_render_too(
     assert rendered.count(f"hidden: {len(TEXT)} characters") == 2
 
 
-@pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 asks for links when they are shown")
+@pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 computes links when it shows them")
 def test_the_link_leads_to_the_panel(request: pytest.FixtureRequest, run_dag: RunDag, rtisms_sandbox: Sandbox) -> None:
     with dag_of(request) as dag:
         RtiSmsSendOperator(recipients="{{ var.value.sms_recipients }}", **SEND)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -21,7 +21,7 @@ from airflow_provider_rtisms.api.protocol.request import AUTHENTICATE, Call
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.amounts import parse_amount
 from airflow_provider_rtisms.api.values.ids import check_submission_id
-from airflow_provider_rtisms.api.values.recipients import Recipient
+from airflow_provider_rtisms.api.values.recipients import Recipient, parse_recipients
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.api.values.text import SmsText
 
@@ -85,19 +85,25 @@ def get_sms(submission_id: str | int) -> Call[SmsDetails]:
     )
 
 
-def send_sms(*, recipients: Sequence[Recipient], text: SmsText, sender: str) -> Call[list[Submission]]:
+def send_sms(*, recipients: Any, text: Any, sender: str, charset: int | None = None) -> Call[list[Submission]]:
     """
     POST /sms. Not idempotent: the API has no idempotency key.
 
-    :param recipients: checked numbers, see :func:`~airflow_provider_rtisms.api.values.recipients.parse_recipients`.
+    :param recipients: phone numbers in international form, each once.
     :param text: the message.
     :param sender: as allowed for the account.
+    :param charset: 0, 1, 6 or 8; None picks by the text.
     :return: the call; its result is one :class:`Submission` per recipient, by position.
-    :raises RtiSmsInputError: the sender is not a str, or is empty; nothing is sent.
+    :raises RtiSmsInputError: a value cannot be sent; nothing is sent.
     """
-    message = {"charset": text.charset, "text": text.encoded}
-    numbers = [recipient.get_secret_value() for recipient in recipients]
-    payload = {"recipients": numbers, "sender": check_sender(sender), "message": message}
+    is_checked = not isinstance(recipients, str) and all(isinstance(one, Recipient) for one in recipients)
+    recipients = list(recipients) if is_checked else parse_recipients(recipients)
+    text = text if isinstance(text, SmsText) else SmsText.of(text, charset)
+    payload = {
+        "recipients": [recipient.get_secret_value() for recipient in recipients],
+        "sender": check_sender(sender),
+        "message": {"charset": text.charset, "text": text.encoded},
+    }
     return Call(
         name=SEND_SMS,
         method="POST",

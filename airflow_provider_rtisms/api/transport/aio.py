@@ -21,8 +21,6 @@ from airflow_provider_rtisms.api.protocol.request import MAX_RESPONSE_BYTES, Cal
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.transport.limiter import AdaptiveLimiter, Permit
 from airflow_provider_rtisms.api.transport.stats import Stats
-from airflow_provider_rtisms.api.values.recipients import parse_recipients
-from airflow_provider_rtisms.api.values.text import SmsText
 
 T = TypeVar("T")
 OnSecret = Callable[[str], Awaitable[None] | None]
@@ -98,8 +96,7 @@ class AsyncRtiSmsClient:
         self, *, recipients: str | Sequence[str], text: str, sender: str, charset: int | None = None
     ) -> Awaitable[list[Submission]]:
         """Send one text in one request, as :meth:`.RtiSmsClient.send_sms` does."""
-        numbers, sms_text = parse_recipients(recipients), SmsText.of(text, charset)
-        return self.perform(endpoints.send_sms(recipients=numbers, text=sms_text, sender=sender))
+        return self.perform(endpoints.send_sms(recipients=recipients, text=text, sender=sender, charset=charset))
 
     def get_balance(self) -> Awaitable[Decimal]:
         """Fetch the balance of the account, as :meth:`.RtiSmsClient.get_balance` does."""

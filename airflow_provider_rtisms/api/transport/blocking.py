@@ -31,8 +31,6 @@ from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.api.protocol.request import MAX_RESPONSE_BYTES, Call, HttpRequest, HttpResponse
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.transport.deadline import DeadlineAdapter
-from airflow_provider_rtisms.api.values.recipients import parse_recipients
-from airflow_provider_rtisms.api.values.text import SmsText
 
 T = TypeVar("T")
 
@@ -86,8 +84,7 @@ class RtiSmsClient:
         :raises RtiSmsUncertainError: the response was lost.
         :raises RtiSmsError: see :meth:`perform`.
         """
-        numbers, sms_text = parse_recipients(recipients), SmsText.of(text, charset)
-        return self.perform(endpoints.send_sms(recipients=numbers, text=sms_text, sender=sender))
+        return self.perform(endpoints.send_sms(recipients=recipients, text=text, sender=sender, charset=charset))
 
     def get_balance(self) -> Decimal:
         """
