@@ -42,4 +42,4 @@ def test_api_and_sandbox_import_where_airflow_is_absent() -> None:
         f"            importlib.import_module(found.name)"
     )
     loaded = modules_after(f"{absent}\n{walk}")
-    assert {f"{package}.api.aio", f"{package}.api.client", f"{package}.sandbox.server"} <= loaded
+    assert {f"{package}.api.transport.aio", f"{package}.api.transport.blocking", f"{package}.sandbox.server"} <= loaded

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_rtisms.api import retry
 from airflow_provider_rtisms.api.errors import (
     RtiSmsConfigError,
     RtiSmsForbiddenError,
@@ -24,6 +23,7 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsRateLimitError,
     RtiSmsServerError,
 )
+from airflow_provider_rtisms.api.policy import retry
 from airflow_provider_rtisms.bulk import job
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
