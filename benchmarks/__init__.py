@@ -1,3 +1,3 @@
-"""Benchmarks against the sandbox in a process of its own; `make bench` runs them all."""
+"""Benchmarks against a sandbox in a process of its own; `make bench` runs all of them."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Run all benchmarks side by side, and write tables and plot into a folder: ``python -m benchmarks --output docs``."""
+"""Run all benchmarks, and write their tables and plot into a folder: ``python -m benchmarks --output docs``."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ Results = dict[tuple[str, float], dict[str, float]]
 
 
 def measure(module: str, *arguments: object) -> dict[str, float]:
-    """Run one contestant in a process of its own; return what it prints last."""
+    """Run one benchmark in a process of its own, and return the JSON object in its last line."""
     command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def count_for(way: str, latency: float) -> int:
-    """Return how many ids to fetch: few where one request follows another, since each takes as long as the last."""
+    """Return how many ids to fetch: few for the ways that make one request at a time, since they take long."""
     if way not in ONE_AT_A_TIME:
         return 1500 if latency else 4000
     return 60 if latency else 1000
 
 
 def fetches(sandbox: SandboxProcess, rounds: int) -> Results:
-    """Measure all ways at all latencies in turn; return medians per way and latency, in milliseconds per id."""
+    """Measure all ways at all latencies. Return the medians per way and latency, in milliseconds per id."""
     taken: dict[tuple[str, float], list[dict[str, float]]] = defaultdict(list)
     for latency in LATENCIES:
         sandbox.set_faults(*([Fault("latency", seconds=latency, path="sms")] if latency else []))
@@ -61,7 +61,7 @@ def fetches(sandbox: SandboxProcess, rounds: int) -> Results:
 
 
 def fetch_table(results: Results) -> str:
-    """Return a table of all ways, with ratios to the bare loop."""
+    """Return a table of all ways, with their ratios to the bare aiohttp loop."""
     head = ["", *(f"{latency * 1000:g} ms: wall | CPU" for latency in LATENCIES)]
     rows = []
     for way, label in LABELS.items():
@@ -75,7 +75,7 @@ def fetch_table(results: Results) -> str:
 
 
 def memory_table(sandbox: SandboxProcess) -> str:
-    """Return a table of the peak of resident memory by number of ids."""
+    """Return a table of the peak of resident memory, by number of ids."""
     sandbox.set_faults()
     rows = [["ids", "peak of resident memory, MiB"]]
     for count in MEMORY_COUNTS:
@@ -84,7 +84,7 @@ def memory_table(sandbox: SandboxProcess) -> str:
 
 
 def wait_table(sandbox: SandboxProcess) -> str:
-    """Return a table of many waits at once, ours and those of Airflow's HTTP provider."""
+    """Return a table of many waits at the same time, with our trigger and with that of Airflow's HTTP provider."""
     sandbox.set_faults()
     rows = [[f"{WAITS:,} waits", "requests", "tokens", "sockets", "CPU, s", "wall, s", "worst pause of the loop, s"]]
     for name in TRIGGERS:
@@ -96,13 +96,13 @@ def wait_table(sandbox: SandboxProcess) -> str:
 
 
 def markdown(rows: Iterable[Sequence[str]]) -> str:
-    """Return rows as a Markdown table; a cell that holds ``|`` counts for two."""
+    """Return rows as a Markdown table. A cell with ``|`` in it becomes two cells."""
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([lines[0], re.sub(r"[^|]+", "---", lines[0]), *lines[1:]])
 
 
 def plot(results: Results, file: Path) -> None:
-    """Draw wall and CPU time per id of all ways, the former on a logarithmic axis."""
+    """Draw wall and CPU time per id of all ways. The axis of the wall time is logarithmic."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -114,9 +114,9 @@ def plot(results: Results, file: Path) -> None:
         (panels[1], "cpu", "CPU time", "linear"),
     ):
         for number, latency in enumerate(LATENCIES):
-            places = [place + 0.27 * (number - 1) for place in range(len(LABELS))]
+            heights = [row + 0.27 * (number - 1) for row in range(len(LABELS))]
             values = [results[way, latency][name] for way in LABELS]
-            panel.barh(places, values, height=0.25, label=f"{latency * 1000:g} ms away")
+            panel.barh(heights, values, height=0.25, label=f"{latency * 1000:g} ms away")
         panel.set(title=f"{title} per submission, ms", xscale=scale)
         panel.set_yticks(range(len(LABELS)), LABELS.values())
         panel.grid(axis="x", alpha=0.3)
@@ -129,8 +129,10 @@ def plot(results: Results, file: Path) -> None:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True, help="folder for the tables and images/performance.png")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured; medians are shown")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="the folder for the tables and images/performance.png"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="how often to measure each way; the tables show medians")
     options = parser.parse_args()
     (options.output / "images").mkdir(parents=True, exist_ok=True)
     with SandboxProcess(seed=max(MEMORY_COUNTS)) as sandbox:

@@ -1,4 +1,4 @@
-"""What a benchmark measures of itself: wall and CPU seconds, and how long its event loop was held up."""
+"""Measure wall and CPU seconds, and for how long the event loop is blocked."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 TICK = 0.005
-"""Seconds between two looks at the clock."""
+"""Seconds between two readings of the clock."""
 
 
 @contextmanager
 def stopwatch() -> Iterator[dict[str, float]]:
-    """Give a dict that holds ``wall`` and ``cpu`` seconds once the block is over."""
+    """Yield a dict that has ``wall`` and ``cpu`` seconds once the block is finished."""
     seconds: dict[str, float] = {}
     wall, cpu = time.perf_counter(), time.process_time()
     yield seconds
@@ -22,7 +22,7 @@ def stopwatch() -> Iterator[dict[str, float]]:
 
 @asynccontextmanager
 async def worst_pause() -> AsyncIterator[dict[str, float]]:
-    """Give a dict that holds the longest time (seconds) for which the event loop did not turn, as ``pause``."""
+    """Yield a dict whose ``pause`` is the longest time for which the event loop was blocked (seconds)."""
     worst = {"pause": 0.0}
 
     async def tick() -> None:

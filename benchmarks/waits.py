@@ -1,7 +1,8 @@
-"""1,000 waits at once in one event loop. Run as ``python -m benchmarks.waits TRIGGER URL COUNT``; prints JSON.
+"""
+Run many waits in one event loop, and print JSON: ``python -m benchmarks.waits TRIGGER URL COUNT``.
 
-HttpSensorTrigger fires when the response is no 404 any more, so that is what both wait for here: submissions that the API
-does not know yet, which this program adds after a while.
+HttpSensorTrigger fires when the response is no longer a 404. So both triggers wait for that here: the submissions do
+not exist at first, and this program adds them after a while.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from benchmarks.fetches import bearer_headers
 from benchmarks.measure import stopwatch, worst_pause
 
 POKE_INTERVAL = 2.0
-KNOWN_AFTER = 5.0
+ADDED_AFTER = 5.0
 FIRST_ID = 6_000_000_000_000_000
 
 Trigger = Callable[[str], Any]
 
 
 def http_sensor(sandbox: SandboxClient) -> Trigger:
-    """Return what makes a trigger of Airflow's HTTP provider."""
+    """Return a function that makes a trigger of Airflow's HTTP provider for a submission."""
     from airflow.providers.http.triggers.http import HttpSensorTrigger
 
     os.environ["AIRFLOW_CONN_HTTP_DEFAULT"] = json.dumps({"conn_type": "http", "host": sandbox.url})
@@ -38,7 +39,7 @@ def http_sensor(sandbox: SandboxClient) -> Trigger:
 
 
 def ours(sandbox: SandboxClient) -> Trigger:
-    """Return what makes a trigger of this provider."""
+    """Return a function that makes a trigger of this provider for a submission."""
     from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 
     os.environ["AIRFLOW_CONN_RTISMS_DEFAULT"] = sandbox.connection_json()
@@ -57,10 +58,10 @@ TRIGGERS = {"http_sensor": http_sensor, "ours": ours}
 
 
 async def wait_for_all(trigger: Trigger, sandbox: SandboxClient, ids: list[str]) -> float:
-    """Run one trigger for each id until all have fired; return the worst pause of the event loop (seconds)."""
+    """Run one trigger for each id until all have fired. Return the longest pause of the event loop (seconds)."""
 
-    def make_known() -> None:
-        time.sleep(KNOWN_AFTER)
+    def add_submissions() -> None:
+        time.sleep(ADDED_AFTER)
         for submission_id in ids:
             sandbox.add_submission(submission_id=submission_id, pending_for=0, sent_for=0)
 
@@ -69,10 +70,10 @@ async def wait_for_all(trigger: Trigger, sandbox: SandboxClient, ids: list[str])
             return
 
     with ThreadPoolExecutor(1) as helper:
-        known = asyncio.get_running_loop().run_in_executor(helper, make_known)
+        added = asyncio.get_running_loop().run_in_executor(helper, add_submissions)
         async with worst_pause() as worst:
             await asyncio.gather(*map(wait, ids))
-        await known
+        await added
     return worst["pause"]
 
 

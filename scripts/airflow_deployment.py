@@ -1,4 +1,4 @@
-"""A whole Airflow 3 on this machine for as long as a `with` block: real components, ports and files of its own."""
+"""Run a whole Airflow 3 on this machine inside a `with` block: real components, with ports and files of their own."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ COMPONENTS = {
     "dag-processor": ["dag-processor"],
     "triggerer": ["triggerer", "--skip-serve-logs"],
 }
-"""The commands of `airflow`. The log servers stay off: their ports are fixed, and all logs are local."""
+"""Arguments of the command `airflow`. The log servers are off: their ports are fixed, and all logs are local."""
 
 CELERY_WORKER = ["celery", "worker", "--skip-serve-logs", "--without-mingle", "--without-gossip", "--concurrency=2"]
-"""The command of one more component, for CeleryExecutor."""
+"""Arguments of the command `airflow` for a worker of CeleryExecutor."""
 
 FINAL_RUN_STATES = ("success", "failed")
-NO_FAULT_STATES = (None, "success", "skipped", "upstream_failed", "removed")
+HARMLESS_STATES = (None, "success", "skipped", "upstream_failed", "removed")
 
 
 class AirflowDeployment:
     """
-    Airflow's components on loopback, with a database and home in a temporary directory.
+    Airflow's components on loopback, with database and home in a temporary directory.
 
-    On entry the database is migrated and every component is healthy; on exit, however it comes, every
-    process is gone and so is the directory. Several can run side by side.
+    The `with` block begins when the database is migrated and every component is healthy. At its end, after an error
+    too, all processes are killed and the directory is removed. Several deployments can run at the same time.
 
     :param dag_files: the DAG files to serve.
-    :param env: further variables for the components, such as `AIRFLOW_CONN_*`.
-    :param settings: Airflow settings as `{"SECTION__KEY": value}`, over those below.
+    :param env: more environment variables for the components, such as `AIRFLOW_CONN_*`.
+    :param settings: Airflow settings as `{"SECTION__KEY": value}`; they override those below.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class AirflowDeployment:
             "CORE__LOAD_EXAMPLES": "False",
             "CORE__PARALLELISM": "4",
             "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-            # A dead triggerer is noticed within seconds.
+            # Airflow notices a dead triggerer within seconds.
             "TRIGGERER__JOB_HEARTBEAT_SEC": "1",
             "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "5",
             **(settings or {}),
@@ -98,7 +98,7 @@ class AirflowDeployment:
             self.migrate()
             for component in COMPONENTS:
                 self.start(component)
-            self.wait_until(self.is_healthy, what="healthy components", timeout=120)
+            self.wait_until(self.is_healthy, what="all components to be healthy", timeout=120)
             self._session.headers["Authorization"] = f"Bearer {self._token()}"
         except BaseException:
             self.close()
@@ -111,7 +111,7 @@ class AirflowDeployment:
         self.close()
 
     def close(self) -> None:
-        """Kill everything, for nothing of it is needed any more, and remove the directory."""
+        """Kill all processes, and remove the directory."""
         for process in self.processes.values():
             process.kill()
         self._session.close()
@@ -123,7 +123,7 @@ class AirflowDeployment:
         """
         Create the metadata database.
 
-        :raises ProcessDiedError: if that fails, with the end of its output.
+        :raises ProcessDiedError: if the command fails; the message has the end of its output.
         """
         log = self.home / "logs" / "db-migrate.log"
         with log.open("wb") as output:
@@ -134,10 +134,11 @@ class AirflowDeployment:
 
     def start(self, component: str, *, name: str | None = None) -> Session:
         """
-        Start one component, once more after a kill or beside the first.
+        Start one component, again after a kill, or a second one of its kind.
 
         :param component: a key of COMPONENTS, or `celery-worker`.
-        :param name: its key in `processes` and the name of its log; the component's by default.
+        :param name: its key in `processes` and the name of its log; the name of the component by default.
+        :return: the process.
         """
         name = name or component
         command = CELERY_WORKER if component == "celery-worker" else COMPONENTS[component]
@@ -151,35 +152,40 @@ class AirflowDeployment:
         return process
 
     def kill(self, name: str) -> None:
-        """Kill one component and all that it started (SIGKILL)."""
+        """Kill one component and all processes that it started (SIGKILL)."""
         self.processes.pop(name).kill()
 
     def recover(self, *, timeout: float = 120) -> set[str]:
         """
-        Wait until all is healthy, starting what ends by itself again, as a service manager does.
+        Wait until all components are healthy. Restart components that exit meanwhile, as a service manager does.
 
-        :param timeout: seconds until it has to be.
-        :return: the names of the components that had ended.
+        :param timeout: seconds.
+        :return: the names of the components that were restarted.
+        :raises TimeoutError: if they are not healthy in time.
         """
-        ended: set[str] = set()
+        restarted: set[str] = set()
 
         def is_recovered() -> bool:
             for name in [name for name, process in self.processes.items() if not process.is_running()]:
-                ended.add(name)
-                self.kill(name)  # what it started may have outlived it
+                restarted.add(name)
+                self.kill(name)  # processes that it started may still run
                 self.start(name)
             return self.is_healthy()
 
-        wait_until(is_recovered, what="recovered components", timeout=timeout)
-        return ended
+        wait_until(is_recovered, what="all components to recover", timeout=timeout)
+        return restarted
 
     def check(self) -> None:
-        """:raises ProcessDiedError: if a component has ended by itself."""
+        """
+        Check that every component is running.
+
+        :raises ProcessDiedError: if a component has exited.
+        """
         for process in self.processes.values():
             process.check()
 
     def is_healthy(self) -> bool:
-        """Return whether the API responses and calls every component healthy."""
+        """Return whether the API responds, and reports every component as healthy."""
         try:
             response = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=10)
         except requests.RequestException:
@@ -192,9 +198,10 @@ class AirflowDeployment:
         """
         Call Airflow's REST API (v2).
 
-        :param path: below `/api/v2/`.
-        :param options: as requests takes them.
-        :raises requests.HTTPError: if the response is not a success.
+        :param path: the path below `/api/v2/`.
+        :param options: keyword arguments of `requests.request`.
+        :return: the JSON object of the response; empty if the response has no body.
+        :raises requests.HTTPError: if the response is an error.
         """
         response = self._session.request(method, f"{self.url}/api/v2/{path}", timeout=30, **options)
         if not response.ok:
@@ -212,21 +219,22 @@ class AirflowDeployment:
         timeout: float = 60,
     ) -> DagRun:
         """
-        Start a run, once the DAG is known.
+        Start a run, once Airflow has parsed the DAG.
 
-        :param params: the run's params.
-        :param logical_date: ISO 8601; None for a run without one, which has no ``ds`` either.
-        :param timeout: seconds to wait for the DAG to be parsed.
+        :param params: the params of the run.
+        :param logical_date: ISO 8601; None for a run without a logical date, and so without ``ds``.
+        :param timeout: seconds to wait until the DAG is parsed.
+        :return: the run.
         """
-        self.wait_until(lambda: self._knows(dag_id), what=f"DAG {dag_id} parsed", timeout=timeout)
+        self.wait_until(lambda: self._has_parsed(dag_id), what=f"DAG {dag_id} to be parsed", timeout=timeout)
         run = self.call("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": logical_date, "conf": params or {}})
         return DagRun(self, dag_id, run["dag_run_id"])
 
     def wait_until(self, condition: Callable[[], bool], *, what: str, timeout: float) -> None:
-        """Wait as :func:`scripts.processes.wait_until` does, for as long as every component lives."""
+        """Wait as :func:`scripts.processes.wait_until` does, while every component is running."""
         wait_until(condition, what=what, timeout=timeout, watching=self.processes.values())
 
-    def _knows(self, dag_id: str) -> bool:
+    def _has_parsed(self, dag_id: str) -> bool:
         return self._session.get(f"{self.url}/api/v2/dags/{dag_id}", timeout=30).ok
 
     def _token(self) -> str:
@@ -244,15 +252,15 @@ class DagRun:
     run_id: str
 
     def state(self) -> str:
-        """Return the run's state, such as `success`."""
+        """Return the state of the run, such as `success`."""
         return str(self._get()["state"])
 
     def task_instances(self) -> list[dict[str, Any]]:
-        """Return the run's task instances as the API describes them."""
+        """Return the task instances of the run, as the API describes them."""
         return list(self._get("/taskInstances", limit=1000)["task_instances"])
 
     def count(self, state: str) -> int:
-        """Return how many of the run's task instances are in a state."""
+        """Return how many task instances of the run are in a state."""
         return int(self._get("/taskInstances", state=state, limit=1)["total_entries"])
 
     def xcom(self, task_id: str, *, key: str = "return_value", map_index: int = -1) -> Any:
@@ -262,43 +270,44 @@ class DagRun:
 
     def changes(self, *, timeout: float) -> Iterator[dict[str, Any]]:
         """
-        Follow the run to its end.
+        Yield task instances whose state has changed, until the run is finished.
 
-        :param timeout: seconds until it has to be there.
-        :return: a task instance whenever its state has changed.
-        :raises TimeoutError: if the run is not final in time.
+        :param timeout: seconds.
+        :return: the task instances, as the API describes them.
+        :raises TimeoutError: if the run does not finish in time.
         """
         deadline = time.monotonic() + timeout
         states: dict[tuple[str, int], str | None] = {}
         while True:
-            ended = self.state() in FINAL_RUN_STATES  # asked first, so that the last changes are not missed
+            finished = self.state() in FINAL_RUN_STATES  # read before the tasks, so that no last change is missed
             for task in self.task_instances():
                 instance = task["task_id"], task["map_index"]
                 if task["state"] != states.get(instance):
                     states[instance] = task["state"]
                     yield task
-            if ended:
+            if finished:
                 return
             if time.monotonic() > deadline:
-                raise TimeoutError(f"Not within {timeout:.0f} s: the end of run {self.run_id}\n{self.failure_log()}")
+                raise TimeoutError(f"Run {self.run_id} did not finish within {timeout:.0f} s\n{self.failure_log()}")
             self.airflow.check()
             time.sleep(0.2)
 
     def finish(self, *, timeout: float) -> str:
         """
-        Follow the run to its end, and return its state.
+        Wait until the run is finished.
 
-        :param timeout: seconds until it has to be there.
-        :raises TimeoutError: if the run is not final in time.
+        :param timeout: seconds.
+        :return: the state of the run.
+        :raises TimeoutError: if the run does not finish in time.
         """
         for _ in self.changes(timeout=timeout):
             pass
         return self.state()
 
     def failure_log(self, lines: int = 15) -> str:
-        """Return the last lines that the tasks which are at fault, or still at work, have logged."""
+        """Return the last lines in the logs of the tasks that have failed or are still running."""
         run_folder = self.airflow.home / "logs" / f"dag_id={self.dag_id}" / f"run_id={self.run_id}"
-        tasks = {task["task_id"] for task in self.task_instances() if task["state"] not in NO_FAULT_STATES}
+        tasks = {task["task_id"] for task in self.task_instances() if task["state"] not in HARMLESS_STATES}
         logs = [log for task_id in sorted(tasks) for log in (run_folder / f"task_id={task_id}").rglob("*.log*")]
         return "\n".join(
             f"--- {log.relative_to(run_folder)} ---\n"
@@ -312,7 +321,7 @@ class DagRun:
 
 
 def _readable(line: str) -> str:
-    """Return what people want of a line in a task's log, which is a JSON object."""
+    """Return a line of a task's log, which is a JSON object, in a form for people."""
     try:
         entry = json.loads(line)
         errors = [f"{error['exc_type']}: {error['exc_value']}" for error in entry.get("error_detail", ())]

@@ -1,6 +1,7 @@
-"""`make demo`: an example DAG waits for deliveries in a whole Airflow, with the sandbox for the API.
+"""
+`make demo`: an example DAG waits for deliveries in a whole Airflow, with the sandbox in the role of the API.
 
-The sandbox holds some SMS back until the sensor has deferred; then they go out, and the trigger sees them arrive.
+The sandbox keeps some SMS PENDING until the sensor has deferred. Then it delivers them, and the trigger sees that.
 """
 
 from __future__ import annotations
@@ -36,15 +37,15 @@ COLUMNS = {
     "done": "done_at",
     "cost": "cost",
 }
-"""The table's headings, and what they show of a record."""
+"""The headings of the table, and the fields of a record below them."""
 
 _started = time.monotonic()
 
 
 def main() -> None:
-    """Run the demo; exits with 1 and the end of the relevant log where it fails."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=ROOT / ".build" / "demo", help="folder for the records")
+    """Run the demo. If it fails, print the end of the relevant log and exit with 1."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
+    parser.add_argument("--output", type=Path, default=ROOT / ".build" / "demo", help="the folder for the records")
     output = parser.parse_args().output
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _exit)
@@ -56,29 +57,29 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     file = output / f"details-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}.json"
     file.write_text(json.dumps(records, indent=2) + "\n")
-    print(f"\n{table(records)}\n\nTimes are UTC. The whole records, as they stood in XCom: {os.path.relpath(file)}")
+    print(f"\n{table(records)}\n\nTimes are UTC. The whole records, as in XCom, are in {os.path.relpath(file)}")
 
 
 def run_example() -> list[dict[str, Any]]:
     """
-    Start the sandbox and Airflow, and run the example in them.
+    Start the sandbox and Airflow, and run the example.
 
-    :return: the records that the example left in XCom.
+    :return: the records that the example has put into XCom.
     """
     say(f"Starting the sandbox and Airflow {version('apache-airflow')} ({', '.join(COMPONENTS)}) ...")
     with SandboxProcess() as sandbox:
         env = {"AIRFLOW_CONN_RTISMS_DEFAULT": sandbox.connection_json()}
         with AirflowDeployment([ROOT / "example_dags" / f"{DAG_ID}.py"], env=env) as airflow:
-            say(f"The sandbox responses at {sandbox.url}, Airflow at {airflow.url}")
+            say(f"The sandbox serves at {sandbox.url}, Airflow at {airflow.url}")
             return fetch_details(airflow, sandbox)
 
 
 def fetch_details(airflow: AirflowDeployment, sandbox: SandboxProcess) -> list[dict[str, Any]]:
     """
-    Run the DAG over SMS that go out while its sensor is deferred.
+    Run the DAG with SMS that are sent while its sensor is deferred.
 
-    :return: the records that the DAG left in XCom.
-    :raises RuntimeError: if the run fails, or its sensor never defers.
+    :return: the records that the DAG has put into XCom.
+    :raises RuntimeError: if the run fails, or if its sensor does not defer.
     """
     submission_ids = [sandbox.add_submission("PENDING") for _ in range(SMS_COUNT)]
     run = airflow.trigger(DAG_ID, params={"submission_ids": submission_ids})
@@ -90,19 +91,19 @@ def fetch_details(airflow: AirflowDeployment, sandbox: SandboxProcess) -> list[d
         say(f"  {task['task_id']}{index}: {task['state']}")
         if task["state"] == "deferred" and not deferred:
             deferred = True
-            say("The worker is free again, the triggerer asks every 2 s. Now the SMS go out, and arrive one by one")
+            say("The worker is free again; the triggerer polls every 2 s. Now the SMS are delivered, one by one")
             for seconds, submission_id in enumerate(submission_ids, start=1):
                 sandbox.add_submission(submission_id=submission_id, pending_for=1, sent_for=seconds)
 
     if run.state() != "success":
-        raise RuntimeError(f"The run's state is {run.state()}. The end of the logs:\n{run.failure_log()}")
+        raise RuntimeError(f"The state of the run is {run.state()}. The end of the logs:\n{run.failure_log()}")
     if not deferred:
-        raise RuntimeError("The sensor ended without having been deferred")
+        raise RuntimeError("The sensor finished but did not defer")
     return [run.xcom("get_details", map_index=index) for index in range(SMS_COUNT)]
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Return the records as lines of aligned columns."""
+    """Return a table of the records, as lines with aligned columns."""
     rows = [list(COLUMNS), *([cell(record[key]) for key in COLUMNS.values()] for record in records)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows.insert(1, ["-" * width for width in widths])
@@ -110,7 +111,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def cell(value: Any) -> str:
-    """Return a field of a record for people: of a time only the clock, for all of them are today."""
+    """Return a field of a record in a form for people. Times have no date, since all of them are today."""
     try:
         return f"{datetime.fromisoformat(value):%H:%M:%S}"
     except (TypeError, ValueError):
@@ -118,12 +119,12 @@ def cell(value: Any) -> str:
 
 
 def say(line: str) -> None:
-    """Print a line of progress with the seconds since the start."""
+    """Print a line of progress, with the seconds since the start."""
     print(f"[{time.monotonic() - _started:5.1f} s] {line}", flush=True)
 
 
 def _exit(number: int, frame: FrameType | None) -> None:
-    """Leave by way of every `with` block; a second signal must not stop that."""
+    """Exit through every `with` block. A second signal must not interrupt that."""
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
     sys.exit(128 + number)

@@ -1,4 +1,4 @@
-"""Programs started in sessions of their own, watched, and killed with all that they started."""
+"""Start programs in sessions of their own, watch them, and kill them with all processes that they started."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ T = TypeVar("T")
 
 
 class ProcessDiedError(RuntimeError):
-    """A program that should be running has ended."""
+    """A program that should be running has exited."""
 
 
 class Session:
     """
-    One program and whatever it starts, in a process session of its own, with its output in a file.
+    A program and the processes that it starts, in a process session of their own.
 
-    A Ctrl-C in the terminal does not reach it: that is for us to pass on. Its process group would not do to find
-    what it started: Airflow puts every task into a group of its own.
+    A Ctrl-C in the terminal does not reach them, so whoever starts a session has to kill it. The session finds
+    processes that a process group would miss: Airflow puts every task into a group of its own.
 
-    :param name: what people call the program.
+    :param name: the name of the program, for messages.
     :param command: the program and its arguments.
-    :param log: the file that stdout and stderr are appended to.
+    :param log: the file to which stdout and stderr are appended.
     :param env: the whole environment of the program.
     """
 
@@ -48,25 +48,29 @@ class Session:
 
     @property
     def pid(self) -> int:
-        """The leader's process id, which is also the session's."""
+        """The process id of the program, which is also the id of the session."""
         return self._leader.pid
 
     def is_running(self) -> bool:
-        """Return whether the program has not ended."""
+        """Return whether the program is running."""
         return self._leader.poll() is None
 
     def check(self) -> None:
-        """:raises ProcessDiedError: if the program has ended, with the end of its log."""
+        """
+        Check that the program is running.
+
+        :raises ProcessDiedError: if it has exited; the message has the end of its log.
+        """
         if (code := self._leader.poll()) is not None:
-            raise ProcessDiedError(f"{self.name} ended by itself with exit code {code}.\n{tail(self.log)}")
+            raise ProcessDiedError(f"{self.name} exited with code {code}.\n{tail(self.log)}")
 
     def kill(self) -> None:
-        """Kill the whole session at once (SIGKILL); does nothing where none of it is left."""
-        wait_until(lambda: not self._kill_members(), what=f"the end of {self.name}", timeout=10)
+        """Kill all processes of the session (SIGKILL). Do nothing if none is left."""
+        wait_until(lambda: not self._kill_members(), what=f"{self.name} to exit", timeout=10)
         self._leader.wait()
 
     def _kill_members(self) -> int:
-        """Send SIGKILL to all that is alive in the session, and return how many that were."""
+        """Send SIGKILL to all live processes of the session, and return how many there were."""
         killed = 0
         for process in psutil.process_iter(["status"]):
             with contextlib.suppress(ProcessLookupError):
@@ -78,13 +82,15 @@ class Session:
 
 def wait_until(condition: Callable[[], T | None], *, what: str, timeout: float, watching: Iterable[Session] = ()) -> T:
     """
-    Poll until the condition gives something true, and return that.
+    Poll until a condition returns a true value.
 
-    :param what: names the condition in the error.
-    :param timeout: in seconds.
-    :param watching: programs that must stay alive meanwhile.
-    :raises ProcessDiedError: if one of them ends.
-    :raises TimeoutError: if the condition has not come true in time.
+    :param condition: is called until it returns a true value.
+    :param what: names the condition in the error: "waiting for ...".
+    :param timeout: seconds.
+    :param watching: programs that must be running meanwhile.
+    :return: the true value.
+    :raises ProcessDiedError: if one of the programs exits.
+    :raises TimeoutError: if the condition returns no true value in time.
     """
     watched = list(watching)
     deadline = time.monotonic() + timeout
@@ -95,10 +101,10 @@ def wait_until(condition: Callable[[], T | None], *, what: str, timeout: float, 
             return result
         if time.monotonic() > deadline:
             tails = "\n".join(tail(process.log) for process in watched)
-            raise TimeoutError(f"Not within {timeout:.0f} s: {what}\n{tails}")
+            raise TimeoutError(f"Timed out after {timeout:.0f} s, waiting for {what}\n{tails}")
         time.sleep(0.1)
 
 
 def tail(log: Path, lines: int = 30) -> str:
-    """Return the last lines of a log below a heading."""
+    """Return the last lines of a log, below a heading with its name."""
     return "\n".join([f"--- {log.name} ---", *log.read_text(errors="replace").splitlines()[-lines:]])

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis from Debian's packages, each with a port and a directory of its own for a `with` block."""
+"""Run Debian's PostgreSQL and Redis inside a `with` block, each with a port and a directory of its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEBIAN_POSTGRESQL = Path("/usr/lib/postgresql")
 
 
 class Server(ABC):
-    """A server on loopback; its directory is removed with it."""
+    """A server on loopback, with a directory that is removed at the end of the `with` block."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -44,15 +44,15 @@ class Server(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Start it, the first time or after a crash, and return once it serves."""
+        """Start the server, the first time or after a crash, and return once it accepts connections."""
 
     @abstractmethod
     def crash(self) -> None:
-        """End it without a clean shutdown."""
+        """Stop the server without a clean shutdown."""
 
     @contextmanager
     def down(self) -> Iterator[None]:
-        """Crash it, and start it again at the end of the `with` block."""
+        """Crash the server, and start it again at the end of the `with` block."""
         self.crash()
         try:
             yield
@@ -64,15 +64,15 @@ class Server(ABC):
 
 
 class Postgres(Server):
-    """PostgreSQL without passwords, made anew; run by the user postgres where we are root, for it refuses root."""
+    """A new PostgreSQL server without passwords. Root runs it as the user postgres, because PostgreSQL refuses root."""
 
     @property
     def url(self) -> str:
-        """The database's SQLAlchemy URL."""
+        """The SQLAlchemy URL of the database."""
         return f"postgresql+psycopg2://postgres@127.0.0.1:{self.port}/postgres"
 
     def start(self) -> None:
-        """Start it; the first time, make the database."""
+        """Start the server. The first time, create the database."""
         if not (self.home / "data").exists():
             if os.geteuid() == 0:
                 shutil.chown(self.home, "postgres", "postgres")
@@ -88,7 +88,7 @@ class Postgres(Server):
         subprocess.run(
             [_postgresql(program), f"--pgdata={self.home / 'data'}", *arguments],
             check=True,
-            stdout=subprocess.DEVNULL,  # a pipe would stay open for as long as the server runs
+            stdout=subprocess.DEVNULL,  # a pipe would stay open while the server runs
             cwd=self.home,
             user="postgres" if os.geteuid() == 0 else None,
             group="postgres" if os.geteuid() == 0 else None,
@@ -97,38 +97,38 @@ class Postgres(Server):
 
 
 class Redis(Server):
-    """Redis that keeps all in memory."""
+    """A Redis server that keeps its data in memory only."""
 
     @property
     def url(self) -> str:
-        """Its URL for Celery."""
+        """The URL of the server, for Celery."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        """Start it."""
+        """Start the server."""
         program = _installed("redis-server", "redis-server")
         command = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         self._session = Session("redis-server", command, log=self.home / "redis.log", env=dict(os.environ))
-        wait_until(self._serves, what="redis-server to serve", timeout=30, watching=[self._session])
+        wait_until(self._is_listening, what="redis-server to listen", timeout=30, watching=[self._session])
 
     def crash(self) -> None:
-        """Kill it (SIGKILL); all that it held is lost."""
+        """Kill the server (SIGKILL). All its data is lost."""
         self._session.kill()
 
-    def _serves(self) -> bool:
+    def _is_listening(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
 
 def free_port() -> int:
-    """Return a port on loopback that nothing listens on."""
+    """Return a free port on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def _postgresql(program: str) -> str:
-    """Return the path of a program of the newest PostgreSQL; Debian keeps them off PATH."""
+    """Return the path of a program of the newest PostgreSQL. Debian does not put these programs on PATH."""
     installed = sorted(DEBIAN_POSTGRESQL.glob(f"*/bin/{program}"), key=lambda path: int(path.parts[-3]))
     return str(installed[-1]) if installed else _installed(program, "postgresql")
 
@@ -137,8 +137,8 @@ def _installed(program: str, package: str) -> str:
     """
     Return the path of a program.
 
-    :raises FileNotFoundError: if it is not on PATH; names Debian's package.
+    :raises FileNotFoundError: if it is not on PATH; the message names Debian's package.
     """
     if path := shutil.which(program):
         return path
-    raise FileNotFoundError(f"{program} is not on PATH: install it, on Debian with apt-get install {package}")
+    raise FileNotFoundError(f"{program} is not on PATH. Install it; on Debian: apt-get install {package}")

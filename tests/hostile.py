@@ -1,8 +1,8 @@
 """
-A server that misbehaves as a test scripts it, over raw sockets: what no HTTP library would agree to send.
+A server that misbehaves as a test tells it to. It works on raw sockets: no HTTP library would send such responses.
 
-POST /api/auth and all other requests have a script each. A script is a list of steps, one for each request; its last
-step serves all further requests.
+POST /api/auth has a script, and all other requests share a second one. A script is a list of steps, one for each
+request; its last step also serves all later requests.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self
 
-#: Seconds in which every client should have given up; a test of one that does not fails then, and does not hang.
+#: Seconds after which every client should have given up. If one has not, its test fails and does not hang.
 FOREVER = 15.0
-#: The token of a step that is asked for no other.
+#: The token that :func:`grant` sends by default.
 TOKEN = "header.payload$signature"
 
 
 @dataclass(frozen=True)
 class Request:
     """
-    A request as it came over the wire.
+    A request as it was sent.
 
-    :param headers: in their order, names as they were written.
+    :param headers: names and values as they were sent, in their order.
     """
 
     method: str
@@ -39,18 +39,18 @@ class Request:
 
     @classmethod
     def parse(cls, head: bytes) -> Request:
-        """Read the head of a request."""
+        """Parse the head of a request: request line and headers."""
         first, *lines = head.decode("latin-1").rstrip().split("\r\n")
         method, target, _ = first.split(" ", 2)
         return cls(method, target, [(name, value) for name, _, value in (line.partition(": ") for line in lines)], b"")
 
     @property
     def is_grant(self) -> bool:
-        """Whether it asks for a token."""
+        """Whether the request is for a token."""
         return self.target.endswith("/api/auth")
 
     def header(self, name: str) -> str | None:
-        """Return the one value of a header; None where it is missing."""
+        """Return the value of a header; None if there is no such header."""
         values = [value for one, value in self.headers if one.lower() == name.lower()]
         assert len(values) <= 1, f"{name} came {len(values)} times"
         return values[0] if values else None
@@ -58,26 +58,26 @@ class Request:
 
 @dataclass
 class Exchange:
-    """One request, and the line on which a step responses it."""
+    """One request, and the connection on which a step responds to it."""
 
     request: Request
     writer: asyncio.StreamWriter
     server: HostileServer
 
     async def write(self, data: bytes) -> None:
-        """Send some bytes, as soon as the line takes them."""
+        """Send some bytes, as soon as the connection takes them."""
         self.writer.write(data)
         await self.writer.drain()
         self.server.bytes_sent += len(data)
 
     def reset(self) -> None:
-        """End the connection with RST."""
-        line: socket.socket = self.writer.get_extra_info("socket")
-        line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        """Close the connection with RST."""
+        connection: socket.socket = self.writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
     def close(self) -> None:
-        """End the connection with FIN."""
+        """Close the connection with FIN."""
         self.writer.close()
 
 
@@ -86,7 +86,7 @@ Headers = Iterable[tuple[str, str]]
 
 
 def head(status: int = 200, headers: Headers = ()) -> bytes:
-    """Return status line and headers."""
+    """Return the head of a response: status line and headers."""
     lines = [f"HTTP/1.1 {status} Whatever", "Content-Type: application/json"]
     return "\r\n".join([*lines, *(f"{name}: {value}" for name, value in headers), "", ""]).encode("latin-1")
 
@@ -95,7 +95,7 @@ def message(content: Any = b"", status: int = 200, headers: Headers = ()) -> byt
     """
     Return a whole response.
 
-    :param content: bytes as they are, anything else as JSON.
+    :param content: the body. Bytes are sent as they are, anything else as JSON.
     """
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     return head(status, [("Content-Length", str(len(body))), *headers]) + body
@@ -105,7 +105,7 @@ def raw(data: bytes, *, then: Literal["keep", "close", "hang"] = "keep") -> Step
     """
     Send bytes.
 
-    :param then: what becomes of the connection.
+    :param then: what happens to the connection afterwards.
     """
 
     async def step(exchange: Exchange) -> None:
@@ -119,7 +119,7 @@ def raw(data: bytes, *, then: Literal["keep", "close", "hang"] = "keep") -> Step
 
 
 def response(content: Any = b"", status: int = 200, headers: Headers = (), *, close: bool = False) -> Step:
-    """Send a well-formed response; ``close`` the connection after it without having said so."""
+    """Send a well-formed response. With ``close``, close the connection after it without a header that says so."""
     return raw(message(content, status, headers), then="close" if close else "keep")
 
 
@@ -129,7 +129,7 @@ def grant(token: Any = TOKEN, validity_period: Any = "3600", **fields: Any) -> S
 
 
 def details(status: str = "DELIVERED", *, done: int | None = None, **fields: Any) -> Step:
-    """Send the response of GET /sms/ID, about the submission that was asked for."""
+    """Send the response of GET /sms/ID, about the requested submission."""
     is_done = status not in ("PENDING", "SENT", "UNKNOWN") if done is None else done
 
     async def step(exchange: Exchange) -> None:
@@ -148,12 +148,12 @@ def details(status: str = "DELIVERED", *, done: int | None = None, **fields: Any
 
 
 async def reset(exchange: Exchange) -> None:
-    """Read the request, and response with RST."""
+    """Read the request, and close the connection with RST."""
     exchange.reset()
 
 
 async def hang(exchange: Exchange) -> None:
-    """Read the request, and do not response for as long as anyone should wait; then close the connection."""
+    """Read the request, and do not respond. Close the connection after more time than any client should wait."""
     await asyncio.sleep(FOREVER)
     exchange.close()
 
@@ -162,8 +162,8 @@ def drip(data: bytes, *, whole: int = 0, pause: float = 0.1) -> Step:
     """
     Send bytes one by one.
 
-    :param whole: how many go out at once before that.
-    :param pause: seconds between two.
+    :param whole: how many bytes to send at once before that.
+    :param pause: seconds between two bytes.
     """
 
     async def step(exchange: Exchange) -> None:
@@ -177,9 +177,9 @@ def drip(data: bytes, *, whole: int = 0, pause: float = 0.1) -> Step:
 
 def flood(size: int, framing: Literal["length", "chunked", "close"], status: int = 200, headers: Headers = ()) -> Step:
     """
-    Send an response of ``size`` bytes, a little at a time, for as long as someone reads it.
+    Send a response of ``size`` bytes, a little at a time, while the client reads it.
 
-    :param framing: how its end is told.
+    :param framing: how the client can find the end of the response.
     """
     framings = {"length": [("Content-Length", str(size))], "chunked": [("Transfer-Encoding", "chunked")], "close": []}
     block = b" " * 65536
@@ -196,11 +196,11 @@ def flood(size: int, framing: Literal["length", "chunked", "close"], status: int
 @dataclass
 class HostileServer:
     """
-    Runs for as long as its context lasts, in a thread of its own. Everything it saw can be read at any time.
+    Runs inside a ``with`` block, in a thread of its own. A test can read at any time what it has received.
 
-    :param script: steps for all requests but POST /api/auth.
+    :param script: steps for all requests except POST /api/auth.
     :param auth: steps for POST /api/auth.
-    :param refuse_first: how many connections are reset before anything is read from them.
+    :param refuse_first: how many connections to reset before reading from them.
     """
 
     script: Sequence[Step] = ()
@@ -240,19 +240,19 @@ class HostileServer:
     async def _run(self, started: Future[str]) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        self._lines: set[asyncio.Task[None]] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=1024)
         started.set_result(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         await self._stopping.wait()
         server.close()
-        for line in self._lines:
-            line.cancel()
-        await asyncio.gather(*self._lines, return_exceptions=True)
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        line = asyncio.ensure_future(self._serve(reader, writer))
-        self._lines.add(line)
-        line.add_done_callback(self._lines.discard)
+        task = asyncio.ensure_future(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -264,7 +264,7 @@ class HostileServer:
             while not writer.is_closing():
                 await self._serve_one(reader, writer)
         except (asyncio.IncompleteReadError, OSError):
-            pass  # the other side has gone
+            pass  # the client has closed the connection
         finally:
             self.connections_open -= 1
             writer.close()
@@ -277,26 +277,26 @@ class HostileServer:
         self.requests.append(request)
         step = script[min(len(earlier), len(script) - 1)]
         exchange = asyncio.ensure_future(step(Exchange(request, writer, self)))
-        gone = asyncio.ensure_future(_until_gone(reader))
+        closed = asyncio.ensure_future(_until_closed(reader))
         try:
-            await asyncio.wait([exchange, gone], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([exchange, closed], return_when=asyncio.FIRST_COMPLETED)
             if exchange.done():
                 exchange.result()
             else:
                 writer.transport.abort()
         finally:
             exchange.cancel()
-            gone.cancel()
+            closed.cancel()
 
 
-async def _until_gone(reader: asyncio.StreamReader) -> None:
-    """Wait until the other side has closed its end, without taking a byte of the next request."""
+async def _until_closed(reader: asyncio.StreamReader) -> None:
+    """Wait until the client has closed the connection, without reading a byte of the next request."""
     while not reader.at_eof() and reader.exception() is None:  # noqa: ASYNC110  # streams have no event for it
         await asyncio.sleep(0.02)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait at most 10 s for something that another thread brings about, such as this server's."""
+    """Wait at most 10 s until another thread, such as this server's, has made a condition true."""
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110  # events belong to one loop
             await asyncio.sleep(0.005)

@@ -1,4 +1,4 @@
-"""Submissions that end once they have been asked for: open at the first poll, however late that comes."""
+"""Submissions that stay open until the code under test polls them, however late the first poll comes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from scripts.processes import wait_until
 
 
 @contextmanager
-def ending_once_asked(sandbox: Sandbox, status: str = "DELIVERED") -> Iterator[str]:
+def final_after_first_poll(sandbox: Sandbox, status: str = "DELIVERED") -> Iterator[str]:
     """
-    Add a submission that ends once it has been asked for.
+    Add a submission that is PENDING at its first poll and final from then on.
 
-    :param sandbox: where.
-    :param status: its final state.
+    :param sandbox: where to add it.
+    :param status: its final status.
     :return: its id.
     """
     submission_id = sandbox.add_submission("PENDING")
 
-    def end() -> None:
+    def finish_after_first_poll() -> None:
         wait_until(lambda: sandbox.state().requests_by_id.get(submission_id), what="the first poll", timeout=60)
         sandbox.add_submission(status, submission_id=submission_id, pending_for=0, sent_for=0)
 
     with ThreadPoolExecutor() as executor:
-        ending = executor.submit(end)
+        finished = executor.submit(finish_after_first_poll)
         yield submission_id
-        ending.result()
+        finished.result()

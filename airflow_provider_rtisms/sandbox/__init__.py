@@ -1,8 +1,9 @@
-"""A local stand-in for the RTI SMS API, to try DAGs and to test them without an account.
+"""
+A local stand-in for the RTI SMS API: run and test DAGs without an account.
 
-From the command line: ``python -m airflow_provider_rtisms.sandbox --help``. From pytest: the fixture
-``rtisms_sandbox``. From Python: :class:`Sandbox` runs one in a thread, :class:`SandboxProcess` in a process
-of its own, and :class:`SandboxClient` drives one that runs already. It needs aiohttp, and no Airflow.
+From the command line, run ``python -m airflow_provider_rtisms.sandbox --help``. In pytest, use the fixture
+``rtisms_sandbox``. In Python, :class:`Sandbox` runs one in a thread, :class:`SandboxProcess` runs one in a process of
+its own, and :class:`SandboxClient` controls one that is already running. It needs aiohttp, but not Airflow.
 
 Names are imported when they are first used, so that pytest can load the plugin beside this file at no cost.
 """

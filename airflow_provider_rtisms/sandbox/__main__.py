@@ -11,29 +11,30 @@ from airflow_provider_rtisms.sandbox.faults import KINDS, Fault
 from airflow_provider_rtisms.sandbox.magic_numbers import MAGIC_NUMBERS
 from airflow_provider_rtisms.sandbox.server import serve
 from airflow_provider_rtisms.sandbox.settings import Settings
-from airflow_provider_rtisms.sandbox.submissions import ENDINGS_PREFIX, EXAMPLE_ID, FIRST_SEEDED_ID
+from airflow_provider_rtisms.sandbox.submissions import EXAMPLE_ID, FIRST_SEEDED_ID, MAGIC_ID_PREFIX
 
-_DESCRIPTION = "A local stand-in for the RTI SMS API. Prints its base URL, then serves until it is interrupted."
+_DESCRIPTION = "Run a local stand-in for the RTI SMS API. It prints its base URL, and serves until it is interrupted."
 
 
 def _table(rows: dict[str, str]) -> str:
-    return "\n".join(f"  {name:<12} {meaning}" for name, meaning in rows.items())
+    return "\n".join(f"  {name:<13} {meaning}" for name, meaning in rows.items())
 
 
 _EPILOG = f"""\
-recipients decide how their messages end, by their last three digits:
-{_table({f"...{digits}": ending.meaning for digits, ending in MAGIC_NUMBERS.items()})}
-  any other    DELIVERED
+magic numbers: the last three digits of the recipient decide what happens to a message
+{_table({f"...{digits}": number.meaning for digits, number in MAGIC_NUMBERS.items()})}
+  any other     DELIVERED
 
 submissions that exist from the start:
   {EXAMPLE_ID}  the example of the vendor's reference, DELIVERED
-  {ENDINGS_PREFIX}NNN  one for each ending above that is accepted at once; 000 is DELIVERED
+  {MAGIC_ID_PREFIX}NNN  one for each magic number that is accepted at once; 000 is DELIVERED
   {FIRST_SEEDED_ID}  and up: as many as --seed says, DELIVERED
 
 faults are written KIND or KIND:NAME=VALUE,...
 {_table(KINDS)}
-  each takes probability=0..1, times=N (then no more), path=auth|sms|balance and method=;
-  latency and late_response take seconds=, error statuses=500/503, rate_limit per_second=, the last two retry_after=
+  every kind takes probability=0..1, times=N (then it stops), path=auth|sms|balance and method=;
+  latency and late_response take seconds=, rate_limit takes per_second=, error and rate_limit take retry_after=,
+  error takes statuses=500/503, interim takes statuses=102/103
 
 examples:
   python -m airflow_provider_rtisms.sandbox --port 8099
@@ -43,7 +44,7 @@ examples:
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows defaults, and keeps the lines of the tables."""
+    """Show defaults, and keep the lines of the tables."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=_HelpFormatter,
     )
-    parser.add_argument("--host", default="127.0.0.1", help="the address to bind")
-    parser.add_argument("--port", default=0, type=int, help="the port; 0 for any that is free")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to bind, which clients may use in URLs")
+    parser.add_argument("--port", default=0, type=int, help="the port to bind; 0 for any free port")
     for setting in fields(Settings):
         if setting.name == "faults":
             parser.add_argument(
@@ -89,10 +90,11 @@ async def _run(settings: Settings, host: str, port: int) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line.
+    """
+    Run the command line.
 
-    :param arguments: its arguments; those of the process by default.
-    :raises SystemExit: if they make no sense, or it cannot bind there.
+    :param arguments: the arguments; those of the process by default.
+    :raises SystemExit: if an argument is not valid, or if the sandbox cannot bind to the address.
     """
     parser = _parser()
     values = vars(parser.parse_args(arguments))

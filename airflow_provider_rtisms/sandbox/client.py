@@ -1,4 +1,4 @@
-"""Drive a sandbox that runs somewhere, over its control calls."""
+"""Control a running sandbox over HTTP."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ _TIMEOUT = 30.0
 
 
 class SandboxClient:
-    """A sandbox that was started elsewhere. Safe to use from several threads.
+    """
+    Controls a sandbox that is already running. Several threads can share one client.
 
-    :param url: its base URL.
+    :param url: the sandbox's base URL.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
-        self._opener = build_opener(ProxyHandler({}))  # a proxy of the environment does not lead to it
+        self._opener = build_opener(ProxyHandler({}))  # the environment's proxy cannot reach loopback
 
     @property
     def client_id(self) -> str:
@@ -34,9 +35,10 @@ class SandboxClient:
         return str(self._control("GET", "settings")["client_secret"])
 
     def connection_json(self) -> str:
-        """A Connection to this sandbox.
+        """
+        Return an Airflow Connection to this sandbox.
 
-        :returns: what an environment variable such as ``AIRFLOW_CONN_RTISMS_DEFAULT`` holds.
+        :return: the Connection in JSON, for an environment variable such as ``AIRFLOW_CONN_RTISMS_DEFAULT``.
         """
         settings = self._control("GET", "settings")
         return json.dumps(
@@ -49,54 +51,60 @@ class SandboxClient:
         )
 
     def state(self) -> Snapshot:
-        """What was asked of the sandbox since its start or its last reset, and what it holds.
+        """
+        Return what the sandbox has received since its start or its last reset, and what it holds now.
 
-        :returns: a snapshot, which does not change any more.
+        :return: a snapshot; later requests do not change it.
         """
         fields = self._control("GET", "state")
         return Snapshot(**{**fields, "messages": [Message(**message) for message in fields["messages"]]})
 
     def reset(self, **settings: Any) -> None:
-        """Go back to the start: no tokens, no submissions but the seeded ones, counters at zero.
+        """
+        Go back to the start: forget tokens, messages and added submissions, and set all counters to zero.
 
-        :param settings: settings that differ from those it was started with, until the next reset; see
+        :param settings: settings that differ from the initial ones, until the next reset; see
             :class:`~airflow_provider_rtisms.sandbox.settings.Settings`.
-        :raises ValueError: if a name is unknown or a value makes no sense.
+        :raises ValueError: if a name is unknown or a value is not valid.
         """
         self._control("POST", "reset", **settings)
 
     def set_faults(self, *faults: Fault) -> None:
-        """Make things go wrong, instead of whatever went wrong so far.
+        """
+        Replace the faults that are active.
 
-        :param faults: the faults; none of them for none.
+        :param faults: the new faults; give none to switch all faults off.
         """
         self._control("POST", "faults", faults=faults)
 
     def set_timing(self, **seconds: float) -> None:
-        """Change durations, for tokens and submissions to come.
+        """
+        Change durations. Tokens and submissions that exist keep theirs.
 
         :param seconds: any of ``token_lifetime``, ``pending_for`` and ``sent_for``.
-        :raises ValueError: for another name, or a negative duration.
+        :raises ValueError: if a name is unknown or a duration is negative.
         """
         self._control("POST", "timing", **seconds)
 
     def set_balance(self, balance: str) -> None:
-        """Set the account's balance.
+        """
+        Set the account's balance.
 
         :param balance: a decimal string.
-        :raises ValueError: if it is not one.
+        :raises ValueError: if it is not a decimal string.
         """
         self._control("POST", "balance", balance=balance)
 
     def rotate_secret(self, client_secret: str) -> None:
-        """Change the client secret. Tokens that were issued stay good; see :meth:`revoke_tokens`.
+        """
+        Change the client secret. Issued tokens stay valid; see :meth:`revoke_tokens`.
 
-        :param client_secret: the new one.
+        :param client_secret: the new client secret.
         """
         self._control("POST", "credentials", client_secret=client_secret)
 
     def revoke_tokens(self) -> None:
-        """Make every token issued so far invalid."""
+        """Make every issued token invalid."""
         self._control("POST", "tokens/revoke")
 
     def add_submission(
@@ -106,17 +114,18 @@ class SandboxClient:
         submission_id: str | None = None,
         pending_for: float | None = None,
         sent_for: float | None = None,
-        cost: int = 1,
+        cost: float = 1,
     ) -> str:
-        """Register a submission now, without sending anything.
+        """
+        Add a submission that is registered now, without sending a message.
 
-        :param status: the status it ends in; PENDING and SENT are never left, other names are kept.
-        :param submission_id: its id, decimal digits; the next free one by default. A known one is replaced.
+        :param status: its final status, under any name. With PENDING or SENT it never becomes final.
+        :param submission_id: its id, decimal digits; the next free id by default. It may replace a submission.
         :param pending_for: seconds that it stays PENDING; as in the settings by default.
         :param sent_for: seconds that it then stays SENT; as in the settings by default.
-        :param cost: what it cost.
-        :returns: its id.
-        :raises ValueError: if the id is not made of digits.
+        :param cost: its cost.
+        :return: its id.
+        :raises ValueError: if a value is not valid.
         """
         response = self._control(
             "POST",

@@ -1,80 +1,84 @@
-"""The control calls under ``/sandbox/``: read the state of a running sandbox, and change it.
+"""
+The control calls under ``/sandbox/``: read and change the state of a running sandbox.
 
-===========================  ===================================================================
+===========================  ==================================================================================
 ``GET state``                a :class:`~airflow_provider_rtisms.sandbox.state.Snapshot`
-``GET settings``             the settings in force
-``POST faults``              ``{"faults": [{"kind": "error", "times": 3}, ...]}``; replaces those in force
-``POST credentials``         ``{"client_id": ..., "client_secret": ...}``, either or both
+``GET settings``             the current settings
+``POST faults``              ``{"faults": [{"kind": "error", "times": 3}, ...]}``; replaces the active ones
+``POST credentials``         ``{"client_id": ..., "client_secret": ...}``, one or both
 ``POST balance``             ``{"balance": "12.50"}``
 ``POST timing``              ``{"token_lifetime": ..., "pending_for": ..., "sent_for": ...}``, any of them
 ``POST submissions``         ``{"submission_id": ..., "status": ..., "pending_for": ..., "sent_for": ...,
-                             "cost": ...}``, any of them; responses ``{"submission_id": ...}``
-``POST tokens/revoke``       every token becomes invalid
-``POST reset``               back to the start, with any settings of the body changed
-===========================  ===================================================================
+                             "cost": ...}``, any of them; the response is ``{"submission_id": ...}``
+``POST tokens/revoke``       makes every token invalid
+``POST reset``               goes back to the start, with the settings in the body changed, if any
+===========================  ==================================================================================
 
-They need no token, no header and no body beyond this, and are neither counted nor struck by faults.
+Control calls need no token. They are not counted, and faults do not affect them.
+
+No web page can make them. The response is a 403 unless the header ``Host`` is ``localhost``, a loopback address or the
+host that the sandbox is bound to (``--host``). It is also a 403 if there is a header ``Origin`` of another site.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import fields
 from typing import Any
 
+from airflow_provider_rtisms.sandbox.checks import check_names, read_object
 from airflow_provider_rtisms.sandbox.service import Request, Response, json_response, text_response
 from airflow_provider_rtisms.sandbox.settings import Settings
 from airflow_provider_rtisms.sandbox.sockets import Sockets
 from airflow_provider_rtisms.sandbox.state import State
 
-_CHANGEABLE = {
-    "faults": {"faults"},
-    "credentials": {"client_id", "client_secret"},
-    "balance": {"balance"},
-    "timing": {"token_lifetime", "pending_for", "sent_for"},
-}
-
 
 class Control:
-    """Responses control calls.
+    """
+    Responds to control calls.
 
-    :param settings: how the sandbox starts, and what a reset goes back to.
-    :param sockets: the connections of its users.
+    :param settings: the initial settings, also after a reset.
+    :param sockets: the connections of the API's users.
     """
 
     def __init__(self, settings: Settings, sockets: Sockets) -> None:
         self.state = State(settings)
         self._initial_settings = settings
         self._sockets = sockets
-        self._posts: dict[str, Callable[..., Any]] = {
-            "submissions": self._add_submission,
-            "tokens/revoke": self._revoke_tokens,
-            "reset": self._reset,
+        #: The POST calls: the names of their fields, and the method that takes these as keyword arguments.
+        self._posts: dict[str, tuple[Collection[str], Callable[..., dict[str, str]]]] = {
+            "faults": (["faults"], self._change),
+            "credentials": (["client_id", "client_secret"], self._change),
+            "balance": (["balance"], self._change),
+            "timing": (["token_lifetime", "pending_for", "sent_for"], self._change),
+            "submissions": (["submission_id", "status", "pending_for", "sent_for", "cost"], self._add_submission),
+            "tokens/revoke": ([], self._revoke_tokens),
+            "reset": ([setting.name for setting in fields(Settings)], self._reset),
         }
 
     def respond(self, request: Request) -> Response:
-        """Response a control call.
+        """
+        Respond to a control call.
 
         :param request: the request.
-        :returns: the response: 400 with the reason where a value makes no sense, 404 for an unknown call.
+        :return: the response: 400 with the reason if a value is not valid, 404 if there is no such call.
         """
         name = request.path.removeprefix("/sandbox/")
+        if request.method == "GET" and name == "state":
+            return json_response(self.state.snapshot(self._sockets.open, self._sockets.peak))
+        if request.method == "GET" and name == "settings":
+            return json_response(self.state.settings)
+        if request.method != "POST" or name not in self._posts:
+            return text_response(404, "no such control call")
+        known, act = self._posts[name]
         try:
-            if request.method == "GET" and name == "state":
-                return json_response(self.state.snapshot(self._sockets.open, self._sockets.peak))
-            if request.method == "GET" and name == "settings":
-                return json_response(self.state.settings)
-            if request.method == "POST" and name in _CHANGEABLE:
-                return json_response(self._change(_CHANGEABLE[name], _fields(request.body)))
-            if request.method == "POST" and name in self._posts:
-                return json_response(self._posts[name](**_fields(request.body)))
-        except (TypeError, ValueError) as error:
+            given = read_object(request.body or b"{}")
+            check_names(given, known)
+            return json_response(act(**given))
+        except ValueError as error:
             return text_response(400, str(error))
-        return text_response(404, "no such control call")
 
-    def _change(self, changeable: set[str], changes: dict[str, Any]) -> dict[str, str]:
-        if not changes.keys() <= changeable:
-            raise ValueError(f"only {', '.join(sorted(changeable))} can be set here")
+    def _change(self, **changes: Any) -> dict[str, str]:
         self.state.change(changes)
         self._start_outage()
         return {}
@@ -85,7 +89,7 @@ class Control:
         status: str = "DELIVERED",
         pending_for: float | None = None,
         sent_for: float | None = None,
-        cost: int = 1,
+        cost: float = 1,
     ) -> dict[str, str]:
         settings = self.state.settings
         submission = self.state.submissions.add(
@@ -110,10 +114,3 @@ class Control:
     def _start_outage(self) -> None:
         if any(fault.kind == "outage" for fault in self.state.settings.faults):
             self._sockets.reset_all()
-
-
-def _fields(body: bytes) -> dict[str, Any]:
-    fields = json.loads(body or b"{}")
-    if not isinstance(fields, dict):
-        raise ValueError("the body must be a JSON object")
-    return fields

@@ -1,6 +1,7 @@
-"""How each message ends: the last three digits of the recipient decide, as test card numbers do for payments.
+"""
+Magic numbers: the last three digits of the recipient's number decide what happens to a message.
 
-==========  =================================================================
+==========  ===================================================================
 ``...001``  REJECTED
 ``...002``  UNDELIVERED
 ``...003``  EXPIRED
@@ -10,9 +11,9 @@
 ``...007``  ``unknown_error`` the first two times, accepted after that, DELIVERED
 ``...008``  UNKNOWN, as a final status
 any other   DELIVERED
-==========  =================================================================
+==========  ===================================================================
 
-Submissions that exist from the start carry the same digits: 4193366853543001 ended REJECTED, and so on.
+The ids of submissions that exist from the start have the same digits: 4193366853543001 is REJECTED, and so on.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What becomes of a message.
+class MagicNumber:
+    """
+    What happens to a message whose recipient has certain last three digits.
 
     :param meaning: one line for people.
-    :param status: the status it ends in; ``SENT`` is never left.
-    :param refusal: what the response to the send says instead of ``submitted``, if anything.
-    :param refusals: how many times a recipient is refused before it is accepted.
+    :param status: the final status of the submission; with ``SENT`` it never becomes final.
+    :param refusal: the status of a message that is not accepted, such as ``unknown_error``; None if it is accepted.
+    :param refusals: how many messages to the same recipient are not accepted before one is.
     """
 
     meaning: str
@@ -37,24 +39,27 @@ class Outcome:
     refusals: float = math.inf
 
 
-DELIVERED = Outcome("DELIVERED")
+#: What happens to a message to a number that is not magic.
+ORDINARY = MagicNumber("DELIVERED")
 
+#: Magic numbers by their last three digits.
 MAGIC_NUMBERS = {
-    "001": Outcome("REJECTED", status="REJECTED"),
-    "002": Outcome("UNDELIVERED", status="UNDELIVERED"),
-    "003": Outcome("EXPIRED", status="EXPIRED"),
-    "004": Outcome("never final, stays SENT", status="SENT"),
-    "005": Outcome("not accepted: account_no_balance", refusal="account_no_balance"),
-    "006": Outcome("not accepted: unknown_error", refusal="unknown_error"),
-    "007": Outcome("unknown_error the first two times, then DELIVERED", refusal="unknown_error", refusals=2),
-    "008": Outcome("UNKNOWN, as a final status", status="UNKNOWN"),
+    "001": MagicNumber("REJECTED", status="REJECTED"),
+    "002": MagicNumber("UNDELIVERED", status="UNDELIVERED"),
+    "003": MagicNumber("EXPIRED", status="EXPIRED"),
+    "004": MagicNumber("never final, stays SENT", status="SENT"),
+    "005": MagicNumber("not accepted: account_no_balance", refusal="account_no_balance"),
+    "006": MagicNumber("not accepted: unknown_error", refusal="unknown_error"),
+    "007": MagicNumber("unknown_error the first two times, then DELIVERED", refusal="unknown_error", refusals=2),
+    "008": MagicNumber("UNKNOWN, as a final status", status="UNKNOWN"),
 }
 
 
-def outcome_of(recipient: str) -> Outcome:
-    """The ending that a recipient's last three digits ask for.
+def look_up(recipient: str) -> MagicNumber:
+    """
+    Return what happens to a message to a recipient.
 
     :param recipient: a phone number.
-    :returns: its ending; DELIVERED for digits that ask for nothing else.
+    :return: the entry for its last three digits; :data:`ORDINARY` if there is none.
     """
-    return MAGIC_NUMBERS.get(recipient[-3:], DELIVERED)
+    return MAGIC_NUMBERS.get(recipient[-3:], ORDINARY)

@@ -17,12 +17,13 @@ from airflow_provider_rtisms.sandbox.settings import Settings
 
 
 class RunningSandbox(SandboxClient, ABC):
-    """A sandbox that runs for as long as its context lasts.
+    """
+    A sandbox that runs inside a ``with`` block.
 
     :param host: the address to bind.
-    :param port: the port; 0 for any that is free.
+    :param port: the port to bind; 0 for any free port.
     :param settings: see :class:`~airflow_provider_rtisms.sandbox.settings.Settings`.
-    :raises ValueError: if a setting is unknown or makes no sense.
+    :raises ValueError: if a setting is unknown or its value is not valid.
     """
 
     def __init__(self, *, host: str = "127.0.0.1", port: int = 0, **settings: Any) -> None:
@@ -42,15 +43,15 @@ class RunningSandbox(SandboxClient, ABC):
 
     @abstractmethod
     def _start(self) -> str:
-        """Start it, and return its base URL once it can be reached."""
+        """Start the sandbox, and return its base URL once it accepts connections."""
 
     @abstractmethod
     def _stop(self) -> None:
-        """Stop it, and return once it has ended."""
+        """Stop the sandbox, and return once it has stopped."""
 
 
 class Sandbox(RunningSandbox):
-    """A sandbox in a background thread, with an event loop of its own."""
+    """A sandbox that runs in a background thread, with an event loop of its own."""
 
     def _start(self) -> str:
         started: Future[str] = Future()
@@ -79,7 +80,7 @@ class Sandbox(RunningSandbox):
 
 
 class SandboxProcess(RunningSandbox):
-    """A sandbox in a process of its own, :attr:`process`: for load tests, and to kill it."""
+    """A sandbox that runs in a process of its own, :attr:`process`. Use it for load tests, or to kill it."""
 
     process: subprocess.Popen[str]
 

@@ -1,14 +1,15 @@
-"""The sandbox over HTTP: aiohttp's low-level server, the faults on the wire, and where it listens."""
+"""Serve a sandbox over HTTP with aiohttp's low-level server, faults included."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from http.client import responses
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
-from airflow_provider_rtisms.sandbox import service
+from airflow_provider_rtisms.sandbox import access, service
 from airflow_provider_rtisms.sandbox.control import Control
 from airflow_provider_rtisms.sandbox.faults import Verdict
 from airflow_provider_rtisms.sandbox.service import Request, Response
@@ -17,24 +18,25 @@ from airflow_provider_rtisms.sandbox.sockets import Sockets, reset
 
 _ABOUT = """\
 This is the sandbox of airflow-provider-rtisms: a local stand-in for the RTI SMS API.
-No message leaves this machine. The API is under /api/, what the sandbox saw under /sandbox/state.
+It sends no message. The API is under /api/, and what the sandbox has received is under /sandbox/state.
 """
-# Clients may connect a thousand at a time.
+# A thousand clients may connect at the same time.
 _BACKLOG = 1024
 _SHUTDOWN_SECONDS = 1.0
 
 
 @asynccontextmanager
 async def serve(settings: Settings, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
-    """Serve a sandbox for as long as the context lasts.
-
-    :param settings: how it starts.
-    :param host: the address to bind.
-    :param port: the port; 0 for any that is free.
-    :returns: its base URL, such as ``http://127.0.0.1:43210``.
-    :raises OSError: if it cannot bind there.
     """
-    http = web.Server(_Handler(settings), access_log=None)
+    Serve a sandbox inside an ``async with`` block.
+
+    :param settings: the initial settings.
+    :param host: the address to bind.
+    :param port: the port to bind; 0 for any free port.
+    :return: its base URL, such as ``http://127.0.0.1:43210``.
+    :raises OSError: if it cannot bind to the address.
+    """
+    http = web.Server(_Handler(settings, host), access_log=None)
     listener = await asyncio.get_running_loop().create_server(http, host, port, backlog=_BACKLOG)
     try:
         address, bound_port = listener.sockets[0].getsockname()[:2]
@@ -45,17 +47,25 @@ async def serve(settings: Settings, host: str = "127.0.0.1", port: int = 0) -> A
 
 
 class _Handler:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, host: str) -> None:
+        self._host = host
         self._sockets = Sockets()
         self._control = Control(settings, self._sockets)
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.raw_path.partition("?")[0]
         if path.startswith("/sandbox/"):
-            return _to_aiohttp(self._control.respond(await _read(request, path)))
+            return _to_aiohttp(await self._respond_to_control(request, path))
         if path == "/":
             return _to_aiohttp(service.text_response(200, _ABOUT))
         return await self._respond_to_api(request, path)
+
+    async def _respond_to_control(self, request: web.BaseRequest, path: str) -> Response:
+        # A sandbox that is bound to all addresses is known under the one that the client has connected to.
+        own_hosts = [self._host, str(request.get_extra_info("sockname", [""])[0])]
+        if reason := access.why_refused(request.headers, own_hosts):
+            return service.text_response(403, reason)
+        return self._control.respond(await _read(request, path))
 
     async def _respond_to_api(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         state = self._control.state
@@ -65,6 +75,7 @@ class _Handler:
         state.count_request(call, submission_id)
         verdict = state.faults.judge(request.method, family)
         incoming = await _read(request, path)
+        _send_interim(request, verdict.interim)
         if verdict.delay:
             await asyncio.sleep(verdict.delay)
         if verdict.kind in ("reset", "outage"):
@@ -91,16 +102,25 @@ def _refusal(verdict: Verdict) -> Response | None:
     if verdict.status is None:
         return None
     headers = {} if verdict.retry_after is None else {"Retry-After": verdict.retry_after}
-    return service.text_response(verdict.status, "a fault that the sandbox was asked for", headers)
+    return service.text_response(verdict.status, "this error is a fault of the sandbox, set on purpose", headers)
 
 
 def _to_aiohttp(response: Response) -> web.Response:
     return web.Response(status=response.status, body=response.body, headers=response.headers)
 
 
+def _send_interim(request: web.BaseRequest, statuses: Iterable[int]) -> None:
+    """Send interim responses. aiohttp's server cannot, so write them to the transport before it writes the response."""
+    if request.transport is None or request.version < HttpVersion11:  # HTTP/1.0 has none (RFC 9110, 15.2)
+        return
+    for status in statuses:
+        phrase = responses.get(status, "")
+        request.transport.write(f"HTTP/1.1 {status} {phrase}\r\n\r\n".encode())
+
+
 def _reset(request: web.BaseRequest) -> web.StreamResponse:
     reset(request.transport)
-    return web.Response()  # aiohttp wants one; there is nobody left to read it
+    return web.Response()  # aiohttp requires a response, though the connection is closed
 
 
 async def _cut_off(request: web.BaseRequest, response: Response) -> web.StreamResponse:

@@ -1,4 +1,8 @@
-"""What the API responses to a request: its chapters, one function each. No sockets here, and no faults."""
+"""
+How the API responds to a request: one function for each chapter of its reference.
+
+Nothing here knows of sockets or faults.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,23 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from reprlib import repr as short_repr
 from typing import Any
 from urllib.parse import parse_qs
 
-from airflow_provider_rtisms.sandbox.charsets import DEFAULT, read_text
+from airflow_provider_rtisms.sandbox.charsets import DEFAULT, Text, read_text
+from airflow_provider_rtisms.sandbox.checks import check_text, read_object
 from airflow_provider_rtisms.sandbox.state import Message, State
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request.
+    """
+    A request to the sandbox.
 
     :param method: its method.
-    :param path: its path as it came, without the query.
-    :param headers: its headers; looked up whatever their case.
+    :param path: its path as it was sent, without the query.
+    :param headers: its headers; names are not case-sensitive.
     :param body: its body.
     """
 
@@ -31,7 +38,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """An response.
+    """
+    A response of the sandbox.
 
     :param status: its status.
     :param body: its body.
@@ -44,11 +52,12 @@ class Response:
 
 
 class RefusedError(Exception):
-    """Ends a request with another status than 200.
+    """
+    A request is refused with a status other than 200.
 
-    :param status: the status.
-    :param reason: the body, a line for people; the vendor says only that it is empty for a bad token.
-    :param headers: headers of the response.
+    :param status: the status of the response.
+    :param reason: its body, a line for people. The vendor says only that it is empty for a bad token.
+    :param headers: its headers.
     """
 
     def __init__(self, status: int, reason: str = "", headers: Mapping[str, str] | None = None) -> None:
@@ -59,29 +68,32 @@ class RefusedError(Exception):
 
 
 def json_response(payload: object) -> Response:
-    """An response of JSON, with status 200.
+    """
+    Return a response with status 200 and a JSON body.
 
-    :param payload: what to say; dataclasses are written as objects of their fields.
+    :param payload: the body; dataclasses become objects of their fields.
     """
     body = json.dumps(payload, ensure_ascii=False, default=vars).encode()
     return Response(200, body, {"Content-Type": "application/json; charset=utf-8"})
 
 
 def text_response(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
-    """An response of plain text.
+    """
+    Return a response with a body of plain text.
 
-    :param status: its status.
-    :param text: the text; an empty one makes an empty body.
+    :param status: the status.
+    :param text: the body.
     :param headers: more headers.
     """
     return Response(status, text.encode(), {"Content-Type": "text/plain; charset=utf-8", **(headers or {})})
 
 
 def locate(path: str) -> tuple[str, str | None]:
-    """Say which part of the API a path belongs to.
+    """
+    Return which part of the API a path belongs to.
 
     :param path: the path.
-    :returns: its family, ``auth``, ``sms``, ``balance`` or ``other``, and the submission id in it.
+    :return: its family, ``auth``, ``sms``, ``balance`` or ``other``, and the submission id in it, if any.
     """
     if path.startswith("/api/sms/"):
         return "sms", path.removeprefix("/api/sms/")
@@ -90,11 +102,12 @@ def locate(path: str) -> tuple[str, str | None]:
 
 
 def respond(state: State, request: Request) -> Response:
-    """Response a request to the API.
+    """
+    Respond to a request to the API.
 
     :param state: the sandbox's state; a request may change it.
     :param request: the request.
-    :returns: the response.
+    :return: the response.
     """
     try:
         return _respond(state, request)
@@ -141,7 +154,7 @@ def _authenticate(state: State, request: Request) -> dict[str, str]:
 
 
 def _check_headers(state: State, headers: Mapping[str, str]) -> None:
-    # "Bearer", exactly one space, the token; anything else has an empty body.
+    # "Bearer", exactly one space, the token. For anything else the response has an empty body.
     bearer = re.fullmatch(r"Bearer (\S+)", headers.get("Authorization", ""))
     if bearer is None or not state.accepts_token(bearer[1]):
         raise RefusedError(401)
@@ -162,39 +175,42 @@ def _get_sms(state: State, submission_id: str) -> dict[str, Any]:
 
 def _send_sms(state: State, body: bytes) -> dict[str, Any]:
     try:
-        order = json.loads(body)
-        recipients, sender, message = order["recipients"], order["sender"], order["message"]
-        charset, encoded = message.get("charset"), message["text"]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise RefusedError(400, "recipients, sender and message with its text are needed, as JSON") from None
-    _check(isinstance(recipients, list) and bool(recipients), "recipients must be a list that is not empty")
-    _check(all(map(_is_phone_number, recipients)), "each recipient must be + and 8 to 15 digits")
-    _check(isinstance(sender, str) and isinstance(encoded, str), "sender and text must be strings")
-    if charset in (None, ""):
-        charset = DEFAULT
-    _check(type(charset) is int, "charset must be a number")
-    try:
-        text = read_text(charset, encoded)
+        fields = read_object(body)
+        recipients = _read_recipients(fields.get("recipients"))
+        sender = check_text("sender", fields.get("sender"))
+        text = _read_message(fields.get("message"))
     except ValueError as error:
         raise RefusedError(400, str(error)) from None
     if sender == "blocked" or not re.fullmatch(r"[A-Za-z0-9]{1,11}", sender):
         raise RefusedError(406, "the sender is malformed or not allowed")
-    return {"submissions": [_outcome(message) for message in state.send(recipients, sender, text)]}
+    return {"submissions": [_submission(message) for message in state.send(recipients, sender, text)]}
 
 
-def _outcome(message: Message) -> dict[str, str]:
+def _submission(message: Message) -> dict[str, str]:
     if message.submission_id is None:
         return {"status": message.status}
     return {"status": message.status, "submissionId": message.submission_id}
 
 
-def _is_phone_number(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"\+[0-9]{8,15}", value) is not None
+def _read_recipients(recipients: object) -> list[str]:
+    if not isinstance(recipients, list) or not recipients:
+        raise ValueError(f"recipients must be a list that is not empty, not {short_repr(recipients)}")
+    for position, value in enumerate(recipients):
+        if not isinstance(value, str) or not re.fullmatch(r"\+[0-9]{8,15}", value):
+            raise ValueError(f"recipients[{position}] must be + and 8 to 15 digits, not {short_repr(value)}")
+    return recipients
 
 
-def _check(condition: bool, reason: str) -> None:
-    if not condition:
-        raise RefusedError(400, reason)
+def _read_message(message: object) -> Text:
+    if not isinstance(message, dict):
+        raise ValueError(f"message must be an object, not {short_repr(message)}")
+    encoded = check_text("message.text", message.get("text"))
+    charset = message.get("charset")
+    if charset in (None, ""):
+        charset = DEFAULT
+    if type(charset) is not int:
+        raise ValueError(f"message.charset must be a number, not {short_repr(charset)}")
+    return read_text(charset, encoded)
 
 
 def _plain_number(value: float) -> str:

@@ -1,4 +1,4 @@
-"""The connections of those who use the API: how many are open, and how to break one."""
+"""The connections of the API's users: how many are open, and how to reset one."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import Protocol
 
 
 class Connection(Protocol):
-    """What is needed of aiohttp's protocol for one connection."""
+    """The part of aiohttp's protocol for one connection that is used here."""
 
     @property
     def transport(self) -> asyncio.Transport | None:
-        """The transport; None once the connection is gone."""
+        """The transport; None once the connection is closed."""
 
 
 class Sockets:
-    """Counts connections from their first API request on, so that control calls stay out of it."""
+    """Counts connections from their first API request on. Connections with control calls only do not count."""
 
     def __init__(self) -> None:
         self._connections: set[Connection] = set()
         self.peak = 0
 
     def add(self, connection: Connection) -> None:
-        """Count a connection, once.
+        """
+        Count a connection, once.
 
-        :param connection: the connection that a request came by.
+        :param connection: the connection that a request came in on.
         """
         if connection not in self._connections:
             self._connections = {*self._open(), connection}
@@ -34,11 +35,11 @@ class Sockets:
 
     @property
     def open(self) -> int:
-        """How many are open now."""
+        """How many connections are open now."""
         return len(self._open())
 
     def restart_peak(self) -> None:
-        """Count the peak from now on."""
+        """Set the peak to the number of connections that are open now."""
         self.peak = self.open
 
     def reset_all(self) -> None:
@@ -51,12 +52,13 @@ class Sockets:
 
 
 def reset(transport: asyncio.Transport | None) -> None:
-    """Break a connection with RST, without a word.
+    """
+    Close a connection with RST, without a response.
 
-    :param transport: its transport; None where the other side was faster.
+    :param transport: its transport; None if the client has closed the connection already.
     """
     if transport is None or transport.is_closing():
         return
-    # Lingering for no time turns the close into a reset (SO_LINGER in socket(7)).
+    # A linger time of zero turns the close into a reset (SO_LINGER in socket(7)).
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()

@@ -1,4 +1,4 @@
-"""What a sandbox remembers: tokens, submissions, the balance, the faults in force, what was asked of it."""
+"""The state of a sandbox: tokens, submissions, the balance, active faults, and counts of requests and responses."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from typing import Any
 
 from airflow_provider_rtisms.sandbox.charsets import Text
 from airflow_provider_rtisms.sandbox.faults import FaultPlan
-from airflow_provider_rtisms.sandbox.magic_numbers import outcome_of
+from airflow_provider_rtisms.sandbox.magic_numbers import look_up
 from airflow_provider_rtisms.sandbox.settings import Settings
 from airflow_provider_rtisms.sandbox.submissions import Submissions
 
-#: How many messages, how many tokens, and how many ids in the counts per submission, are kept.
+#: How many messages, tokens, and submission ids with counts a sandbox keeps.
 KEPT = 100_000
 
 
 @dataclass(frozen=True)
 class Message:
-    """One message that a send call asked for.
+    """
+    A message to one recipient of a send call.
 
     :param recipient: the phone number.
     :param sender: the sender.
-    :param text: the text as a person reads it, whatever its charset.
-    :param charset: the number that came with it.
-    :param status: the response: ``submitted``, ``account_no_balance`` or ``unknown_error``.
-    :param submission_id: its id, where it was submitted.
+    :param text: the decoded text.
+    :param charset: the charset's number in the request.
+    :param status: its status in the response: ``submitted``, ``account_no_balance`` or ``unknown_error``.
+    :param submission_id: the id of its submission; None if it was not submitted.
     """
 
     recipient: str
@@ -43,18 +44,19 @@ class Message:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a sandbox remembers at one moment. A call is named by method and family, such as ``GET sms``.
+    """
+    The state of a sandbox at one moment. A call is named by method and family, such as ``GET sms``.
 
-    :param requests: how many requests came, by call; counted when they come.
-    :param responses: how many were responded, by call and by status (``"200"``) or by the fault that took the
-        response's place (``"reset"``, ``"lost_response"``, ``"cut_off"``, ``"outage"``).
+    :param requests: how many requests came, by call. A request counts when it comes in.
+    :param responses: how many requests are finished, by call and by result. A result is the status of the response
+        (``"200"``), or the fault that prevented it (``"reset"``, ``"lost_response"``, ``"cut_off"``, ``"outage"``).
     :param requests_by_id: how many requests came for each submission id, for the first 100,000 ids.
-    :param tokens_issued: how many tokens were handed out.
-    :param sockets: open connections of those who use the API; control calls do not count.
-    :param sockets_peak: the most of them at one time.
+    :param tokens_issued: how many tokens were issued.
+    :param sockets: how many connections to the API are open; control calls do not count.
+    :param sockets_peak: how many were open at most at the same time.
     :param balance: the balance, a decimal string.
-    :param messages: every message that send calls asked for, oldest first; the last 100,000.
-    :param tokens: every token that was handed out, oldest first; the last 100,000. For tests that search for leaks.
+    :param messages: the messages of all send calls, oldest first; the last 100,000.
+    :param tokens: all issued tokens, oldest first; the last 100,000. Tests that search for leaks need them.
     """
 
     requests: Mapping[str, int]
@@ -67,22 +69,24 @@ class Snapshot:
     messages: list[Message] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
 
-    def responded(self, outcome: int | str, call: str | None = None) -> int:
-        """How many requests ended in one way.
+    def count_responses(self, result: int | str, call: str | None = None) -> int:
+        """
+        Return how many requests had a result.
 
-        :param outcome: a status, or the name of a fault.
-        :param call: only of this call, such as ``GET sms``; None for all.
-        :returns: their number.
+        :param result: the status of the response, or the name of the fault that prevented it.
+        :param call: count only requests of this call, such as ``GET sms``; None for all calls.
+        :return: the number of requests.
         """
         counts = self.responses.values() if call is None else [self.responses.get(call, {})]
-        return sum(count.get(str(outcome), 0) for count in counts)
+        return sum(count.get(str(result), 0) for count in counts)
 
 
 class State:
-    """The state of one sandbox from its start, or from its last reset.
+    """
+    The state of a sandbox since its start or its last reset.
 
-    :param settings: how it starts.
-    :param clock: the time, in epoch seconds.
+    :param settings: the initial settings.
+    :param clock: returns the time, in epoch seconds.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
@@ -102,14 +106,15 @@ class State:
         self._tokens: deque[str] = deque(maxlen=KEPT)
 
     def now(self) -> float:
-        """The time, in epoch seconds."""
+        """Return the time, in epoch seconds."""
         return self._clock()
 
     def change(self, changes: Mapping[str, Any]) -> None:
-        """Change settings while running. Tokens and submissions that exist stay as they are.
+        """
+        Change settings. Tokens and submissions that exist do not change.
 
-        :param changes: new values by name; a change of ``seed`` takes a reset.
-        :raises ValueError: if a name is unknown or a value makes no sense.
+        :param changes: new values by name; ``seed`` has no effect before the next reset.
+        :raises ValueError: if a name is unknown or a value is not valid.
         """
         self.settings = self.settings.changed(changes)
         if "balance" in changes:
@@ -118,12 +123,13 @@ class State:
             self.faults = FaultPlan(self.settings.faults, self._random)
 
     def issue_token(self) -> str:
-        """Make a token that is good for as long as the settings say.
+        """
+        Issue a token. The settings say how long it is valid.
 
-        :returns: the token: opaque, JWT-like, with ``.`` and ``$`` in it.
+        :return: the token: opaque, and with ``.`` and ``$`` in it as a token of the API may have.
         """
         now = self._clock()
-        # Tokens are issued in the order in which they mostly expire; drop those at the front.
+        # Tokens mostly expire in the order of their issue, so drop the expired ones at the front.
         while self._expiry_by_token and next(iter(self._expiry_by_token.values())) <= now:
             del self._expiry_by_token[next(iter(self._expiry_by_token))]
         token = f"sandbox.{secrets.token_urlsafe(24)}.${secrets.token_urlsafe(8)}"
@@ -133,66 +139,71 @@ class State:
         return token
 
     def accepts_token(self, token: str) -> bool:
-        """Whether a token is good now.
+        """
+        Return whether a token is valid now.
 
-        :param token: the token as it came.
+        :param token: the token as the request has it.
         """
         return self._expiry_by_token.get(token, 0.0) > self._clock()
 
     def revoke_tokens(self) -> None:
-        """Make every token issued so far invalid."""
+        """Make every issued token invalid."""
         self._expiry_by_token.clear()
 
     def send(self, recipients: Iterable[str], sender: str, text: Text) -> list[Message]:
-        """Accept or refuse a message to each recipient, as its number asks for and the balance allows.
+        """
+        Accept or refuse a message to each recipient. The balance and magic numbers decide which.
 
         :param recipients: phone numbers.
         :param sender: the sender.
         :param text: the text.
-        :returns: what became of each, in their order.
+        :return: the messages, in the order of the recipients.
         """
         messages = [self._send_one(recipient, sender, text) for recipient in recipients]
         self._messages.extend(messages)
         return messages
 
     def _send_one(self, recipient: str, sender: str, text: Text) -> Message:
-        ending = outcome_of(recipient)
+        number = look_up(recipient)
         status, submission_id = "submitted", None
-        if ending.refusal is not None and self._refusals[recipient] < ending.refusals:
+        if number.refusal is not None and self._refusals[recipient] < number.refusals:
             self._refusals[recipient] += 1
-            status = ending.refusal
+            status = number.refusal
         elif text.parts > self.balance:
             status = "account_no_balance"
         else:
             self.balance -= text.parts
             submission_id = self.submissions.add(
-                ending.status, self.settings.pending_for, self.settings.sent_for, text.parts
+                number.status, self.settings.pending_for, self.settings.sent_for, text.parts
             ).submission_id
         return Message(recipient, sender, text.characters, text.charset, status, submission_id)
 
     def count_request(self, call: str, submission_id: str | None) -> None:
-        """Count a request that came.
+        """
+        Count a request that has come in.
 
         :param call: its method and family, such as ``GET sms``.
-        :param submission_id: the submission that it asks for, if any.
+        :param submission_id: the id in its path, if any.
         """
         self._requests[call] += 1
         if submission_id and (submission_id in self._requests_by_id or len(self._requests_by_id) < KEPT):
             self._requests_by_id[submission_id] += 1
 
-    def count_response(self, call: str, outcome: int | str) -> None:
-        """Count how a request ended.
-
-        :param call: its method and family.
-        :param outcome: the status, or the fault that took the response's place.
+    def count_response(self, call: str, result: int | str) -> None:
         """
-        self._responses[call][str(outcome)] += 1
+        Count the response to a request.
+
+        :param call: the request's method and family.
+        :param result: the status of the response, or the name of the fault that prevented it.
+        """
+        self._responses[call][str(result)] += 1
 
     def snapshot(self, sockets: int, sockets_peak: int) -> Snapshot:
-        """All of it at this moment.
+        """
+        Return the whole state at this moment.
 
-        :param sockets: open connections, which the server knows.
-        :param sockets_peak: the most of them at one time.
+        :param sockets: how many connections are open.
+        :param sockets_peak: how many were open at most at the same time.
         """
         return Snapshot(
             requests=self._requests,

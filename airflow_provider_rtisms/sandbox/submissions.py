@@ -1,24 +1,34 @@
-"""Submissions and their life: PENDING, SENT, final. All computed from the clock; nothing is scheduled."""
+"""
+Submissions and their statuses: first PENDING, then SENT, then final.
+
+The status is computed from the clock when it is read; nothing is scheduled.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from reprlib import repr as short_repr
 from typing import Any
 
-from airflow_provider_rtisms.sandbox.magic_numbers import DELIVERED, MAGIC_NUMBERS
+from airflow_provider_rtisms.sandbox.checks import check_number, check_text
+from airflow_provider_rtisms.sandbox.magic_numbers import MAGIC_NUMBERS, ORDINARY
 
-#: The submission of the vendor's reference: responded as printed there.
+#: The example of the vendor's reference. Its details are those printed there.
 EXAMPLE_ID = "4193366853543393"
-#: One submission for each ending: this number and the ending's three digits; "000" ended DELIVERED.
-ENDINGS_PREFIX = "4193366853543"
-#: The first of the DELIVERED submissions that ``--seed N`` adds, with consecutive ids.
+#: One submission exists for each magic number: this prefix and its three digits. "000" is DELIVERED.
+MAGIC_ID_PREFIX = "4193366853543"
+#: The id of the first DELIVERED submission that ``--seed N`` adds; the next ones count up.
 FIRST_SEEDED_ID = 5000000000000000
-#: The first submission sent to a fresh sandbox; the next ones count up.
+#: The id of the first submission that is sent to a fresh sandbox; the next ones count up.
 FIRST_SENT_ID = 4200000000000001
 
-# Only "1" is documented; the other numbers are made up, so decide by name.
+# The API promises no length, but Python does not convert numbers of thousands of digits.
+_ID = r"[0-9]{1,100}"
+
+# Only "1" is documented; the other numbers are made up, so clients have to decide by name.
 _CODES = {"PENDING": "0", "DELIVERED": "1", "SENT": "2", "REJECTED": "3", "UNDELIVERED": "4", "EXPIRED": "5"}
 _UNDOCUMENTED_CODE = "9"
 
@@ -28,20 +38,21 @@ _OPERATORS = (
     {"id": "190", "name": "Claro", "mcc": "730", "mnc": "03"},
 )
 
-# The example's timestamps: registered, and how much later it was sent and done.
+# The example's timestamps: when it was registered, and how many seconds later it was sent and done.
 _EXAMPLE_REGISTERED, _EXAMPLE_PENDING_FOR, _EXAMPLE_SENT_FOR = 1600351683, 11, 3916
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """One submission.
+    """
+    One submission.
 
     :param submission_id: its id, decimal digits.
-    :param status: the status it ends in. PENDING and SENT are never left; any other name is kept as it is.
+    :param status: its final status, under any name. With PENDING or SENT it never becomes final.
     :param registered: when it was accepted, in epoch seconds.
     :param pending_for: seconds until it is SENT.
     :param sent_for: seconds from then until it is final.
-    :param cost: what it cost.
+    :param cost: its cost.
     """
 
     submission_id: str
@@ -49,13 +60,14 @@ class Submission:
     registered: float
     pending_for: float
     sent_for: float
-    cost: int = 1
+    cost: float = 1
 
     def details(self, now: float) -> dict[str, Any]:
-        """What "Get SMS info" responses.
+        """
+        Return the response of "Get SMS info".
 
         :param now: the time, in epoch seconds.
-        :returns: the response's JSON object.
+        :return: a JSON object.
         """
         sent = math.inf if self.status == "PENDING" else self.registered + self.pending_for
         done = math.inf if self.status in ("PENDING", "SENT") else sent + self.sent_for
@@ -76,34 +88,36 @@ class Submission:
 
 
 class Submissions:
-    """Every submission the sandbox knows.
+    """
+    All submissions of a sandbox.
 
     :param seed: how many DELIVERED submissions exist from :data:`FIRST_SEEDED_ID` on; they take no memory.
-    :param clock: the time, in epoch seconds.
+    :param clock: returns the time, in epoch seconds.
     """
 
     def __init__(self, seed: int, clock: Callable[[], float]) -> None:
         self._seeded_ids = range(FIRST_SEEDED_ID, FIRST_SEEDED_ID + seed)
         self._clock = clock
         self._next_id = FIRST_SENT_ID
-        self._known = {EXAMPLE_ID: _ended_long_ago(EXAMPLE_ID, "DELIVERED")}
-        for digits, ending in {"000": DELIVERED, **MAGIC_NUMBERS}.items():
-            if ending.refusal is None:
-                submission_id = ENDINGS_PREFIX + digits
-                self._known[submission_id] = _ended_long_ago(submission_id, ending.status)
+        self._known = {EXAMPLE_ID: _done_long_ago(EXAMPLE_ID, "DELIVERED")}
+        for digits, number in {"000": ORDINARY, **MAGIC_NUMBERS}.items():
+            if number.refusal is None:
+                submission_id = MAGIC_ID_PREFIX + digits
+                self._known[submission_id] = _done_long_ago(submission_id, number.status)
 
     def find(self, submission_id: str) -> Submission | None:
-        """Look a submission up.
+        """
+        Return the submission with an id.
 
-        :param submission_id: the id, as it came in the request.
-        :returns: the submission, or None where there is none.
+        :param submission_id: the id as the request has it.
+        :return: the submission; None if it does not exist.
         """
         known = self._known.get(submission_id)
         if known is not None or not (submission_id.isascii() and submission_id.isdigit()):
             return known
-        # Python refuses to convert numbers of thousands of digits; none so long is seeded.
+        # Compare the length first: Python refuses to convert numbers of thousands of digits.
         if len(submission_id) == len(str(FIRST_SEEDED_ID)) and int(submission_id) in self._seeded_ids:
-            return _ended_long_ago(submission_id, "DELIVERED")
+            return _done_long_ago(submission_id, "DELIVERED")
         return None
 
     def add(
@@ -111,28 +125,32 @@ class Submissions:
         status: str,
         pending_for: float,
         sent_for: float,
-        cost: int = 1,
+        cost: float = 1,
         submission_id: str | None = None,
     ) -> Submission:
-        """Register a submission now.
+        """
+        Add a submission that is registered now.
 
-        :param status: the status it ends in.
+        :param status: its final status.
         :param pending_for: seconds until it is SENT.
         :param sent_for: seconds from then until it is final.
-        :param cost: what it cost.
-        :param submission_id: its id; the next free one by default. A known id is replaced.
-        :returns: the submission.
-        :raises ValueError: if the id is not made of digits.
+        :param cost: its cost.
+        :param submission_id: its id; the next free id by default. It may replace a submission.
+        :return: the submission.
+        :raises ValueError: if a value is not valid.
         """
+        check_text("status", status)
+        for name, value in (("pending_for", pending_for), ("sent_for", sent_for), ("cost", cost)):
+            check_number(name, value)
         if submission_id is None:
             submission_id = str(self._next_id)
             self._next_id += 1
-        elif not (submission_id.isascii() and submission_id.isdigit()):
-            raise ValueError(f"submission_id must be decimal digits, not {submission_id!r}")
+        elif not isinstance(submission_id, str) or not re.fullmatch(_ID, submission_id):
+            raise ValueError(f"submission_id must be 1 to 100 decimal digits, not {short_repr(submission_id)}")
         submission = Submission(submission_id, status, self._clock(), pending_for, sent_for, cost)
         self._known[submission_id] = submission
         return submission
 
 
-def _ended_long_ago(submission_id: str, status: str) -> Submission:
+def _done_long_ago(submission_id: str, status: str) -> Submission:
     return Submission(submission_id, status, _EXAMPLE_REGISTERED, _EXAMPLE_PENDING_FOR, _EXAMPLE_SENT_FOR)

@@ -1,4 +1,4 @@
-"""A real Airflow in this process: a migrated database, and DAGs built in code, on every supported version."""
+"""A real Airflow in this process: a migrated database, and DAGs that tests define in code, on every version."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def run_dag(airflow_database: Path) -> RunDag:
     """Run a DAG with ``dag.test()``, triggers included, and return the :class:`FinishedRun`."""
 
     def run(dag: Any, *, conf: dict[str, Any] | None = None, xcoms: tuple[str, ...] = ()) -> FinishedRun:
-        _make_known(dag)
+        _write_to_database(dag)
         finished = FinishedRun()
         for task in dag.tasks:
             finished.watch(task, ("return_value", *xcoms))
@@ -114,8 +114,8 @@ def load_dag(code: str, folder: Path) -> Any:
     return runpy.run_path(str(file))["result"]
 
 
-def _make_known(dag: Any) -> None:
-    """Write a DAG that stands in no file to the database, without which ``dag.test()`` fails from Airflow 3.1 on."""
+def _write_to_database(dag: Any) -> None:
+    """Write a DAG that is in no file to the database. From Airflow 3.1 on, ``dag.test()`` fails without that."""
     if not AIRFLOW_V_3_1_PLUS:
         return
     from airflow.dag_processing.bundles.manager import DagBundlesManager

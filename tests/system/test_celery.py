@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.system,
     pytest.mark.deployment,
     pytest.mark.celery,
-    pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="a whole Airflow is started of 3.3 only"),
+    pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="scripts.airflow_deployment starts Airflow 3.3 only"),
 ]
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "example_dags").glob("*.py"))
@@ -59,7 +59,7 @@ def test_waits_run_on_two_workers(airflow: AirflowDeployment, sandbox: SandboxPr
     details = [run.xcom("get_details", map_index=index) for index in range(SUBMISSIONS)]
     assert [(record["submission_id"], record["status"]) for record in details] == [(one, "DELIVERED") for one in ids]
     for worker in WORKERS:
-        assert "succeeded in" in airflow.processes[worker].log.read_text(), f"{worker} was given no task"
+        assert "succeeded in" in airflow.processes[worker].log.read_text(), f"{worker} got no task"
 
 
 def test_a_day_is_reconciled(airflow: AirflowDeployment, sandbox: SandboxProcess, tmp_path: Path) -> None:
@@ -78,4 +78,8 @@ def test_a_message_is_sent_once(airflow: AirflowDeployment, sandbox: SandboxProc
     assert run.state() == "success", run.failure_log()
     assert "deferred" in states
     sent = [message.recipient for message in sandbox.state().messages[before:]]
-    assert sent == ["+56900000000", "+56900000002", "+56900000100"]  # two, and the alert that the second did not arrive
+    assert sent == [
+        "+56900000000",
+        "+56900000002",
+        "+56900000100",
+    ]  # two messages, and the alert that the second was not delivered

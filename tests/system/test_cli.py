@@ -1,4 +1,4 @@
-"""``airflow rtisms`` in a shell, with a Connection of the environment and one of the database."""
+"""``airflow rtisms`` in a shell, with a Connection in the environment and one in the database."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def airflow(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_balance_and_get(rtisms_sandbox: Sandbox, airflow_database: Path) -> None:
     submission_id = rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0)
-    asked = airflow("rtisms", "get", submission_id, "--output", "json")
-    assert json.loads(asked.stdout)[0]["status"] == "DELIVERED", asked.stderr
+    done = airflow("rtisms", "get", submission_id, "--output", "json")
+    assert json.loads(done.stdout)[0]["status"] == "DELIVERED", done.stderr
     airflow("connections", "add", "stored", "--conn-json", rtisms_sandbox.connection_json())
-    asked = airflow("rtisms", "balance", "--conn-id", "stored", "--output", "json")
-    assert json.loads(asked.stdout) == [{"balance": "457.00"}], asked.stderr
+    done = airflow("rtisms", "balance", "--conn-id", "stored", "--output", "json")
+    assert json.loads(done.stdout) == [{"balance": "457.00"}], done.stderr
 
 
 def test_an_error_is_one_line(rtisms_sandbox: Sandbox, airflow_database: Path) -> None:
-    asked = airflow("rtisms", "get", "1")
-    assert asked.returncode == 1
-    assert asked.stderr.strip().splitlines()[-1].startswith("get_sms 1: the server responded HTTP 404")
+    done = airflow("rtisms", "get", "1")
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("get_sms 1: the server responded HTTP 404")

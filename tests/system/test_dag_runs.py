@@ -15,7 +15,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, A
 from airflow_provider_rtisms.operators.rtisms import RtiSmsGetDetailsOperator
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
-from tests.open_submissions import ending_once_asked
+from tests.open_submissions import final_after_first_poll
 from tests.system.conftest import FinishedRun, RunDag, load_dag
 
 pytestmark = pytest.mark.system
@@ -32,7 +32,7 @@ MODES: dict[str, dict[str, Any]] = {
 def wait(run_dag: RunDag, request: pytest.FixtureRequest) -> Any:
     def wait(**arguments: Any) -> FinishedRun:
         if arguments.get("mode") == "reschedule" and AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS:
-            pytest.skip("dag.test of Airflow 3.0 tells its sensors the first reschedule as text, and they fail over it")
+            pytest.skip("dag.test of Airflow 3.0 passes the first reschedule to sensors as text, and they fail on it")
         dag_id = "".join(c if c.isalnum() else "_" for c in request.node.name)
         with DAG(dag_id, schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
             RtiSmsDeliverySensor(**{"task_id": "wait", "poke_interval": 0.2, "timeout": 30, **arguments})
@@ -54,15 +54,14 @@ def test_details_reach_xcom(run_dag: RunDag, rtisms_sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_wait_returns_the_records_in_order(wait: Any, rtisms_sandbox: Sandbox, mode: str) -> None:
     done = rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0)
-    with ending_once_asked(rtisms_sandbox) as later:
+    with final_after_first_poll(rtisms_sandbox) as later:
         run = wait(submission_ids=[later, done], **MODES[mode])
     assert run.state == "success"
     assert [(record["submission_id"], record["is_final"]) for record in run.xcom("wait")] == [
         (later, True),
         (done, True),
     ]
-    asked = rtisms_sandbox.state().requests_by_id
-    assert asked[later] > 1
+    assert rtisms_sandbox.state().requests_by_id[later] > 1
 
 
 @pytest.mark.parametrize(
@@ -76,12 +75,12 @@ def test_wait_returns_the_records_in_order(wait: Any, rtisms_sandbox: Sandbox, m
         ),
     ],
 )
-def test_what_is_final_is_not_asked_again(wait: Any, rtisms_sandbox: Sandbox, mode: str) -> None:
+def test_a_final_submission_is_not_polled_again(wait: Any, rtisms_sandbox: Sandbox, mode: str) -> None:
     done = rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0)
-    with ending_once_asked(rtisms_sandbox) as later:
+    with final_after_first_poll(rtisms_sandbox) as later:
         wait(submission_ids=[done, later], **MODES[mode])
-    asked = rtisms_sandbox.state().requests_by_id
-    assert (asked[done], asked[later] > 1) == (1, True)
+    polls = rtisms_sandbox.state().requests_by_id
+    assert (polls[done], polls[later] > 1) == (1, True)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -89,7 +88,7 @@ def test_a_rejected_submission_fails_the_wait(
     wait: Any, rtisms_sandbox: Sandbox, mode: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     fine = rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0)
-    with ending_once_asked(rtisms_sandbox, "REJECTED") as bad:
+    with final_after_first_poll(rtisms_sandbox, "REJECTED") as bad:
         run = wait(submission_ids=[fine, bad], **MODES[mode])
     assert run.state == "failed"
     assert run.xcom("wait") is None
@@ -98,7 +97,7 @@ def test_a_rejected_submission_fails_the_wait(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_soft_fail_skips(wait: Any, rtisms_sandbox: Sandbox, mode: str) -> None:
-    with ending_once_asked(rtisms_sandbox, "EXPIRED") as bad:
+    with final_after_first_poll(rtisms_sandbox, "EXPIRED") as bad:
         assert wait(submission_ids=[bad], soft_fail=True, **MODES[mode]).task_states == {"wait": "skipped"}
 
 
@@ -118,7 +117,7 @@ def test_a_connection_in_the_database_serves_the_trigger(
     monkeypatch.delenv("AIRFLOW_CONN_RTISMS_DEFAULT")
     command = [sys.executable, "-m", "airflow", "connections", "add", "rtisms_stored"]
     subprocess.run([*command, "--conn-json", rtisms_sandbox.connection_json()], check=True, capture_output=True)
-    with ending_once_asked(rtisms_sandbox) as later:
+    with final_after_first_poll(rtisms_sandbox) as later:
         run = wait(submission_ids=[later], rtisms_conn_id="rtisms_stored", deferrable=True)
     assert run.state == "success"
 
@@ -126,7 +125,7 @@ def test_a_connection_in_the_database_serves_the_trigger(
 def test_the_example_of_a_wait_runs(run_dag: RunDag, rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
     done = rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0)
     dag = load_dag((EXAMPLES / "example_rtisms_wait_for_delivery.py").read_text(), tmp_path)
-    with ending_once_asked(rtisms_sandbox) as later:
+    with final_after_first_poll(rtisms_sandbox) as later:
         ids = [later, done]
         run = run_dag(dag, conf={"submission_ids": ids})
     assert run.state == "success"

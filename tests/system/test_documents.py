@@ -1,8 +1,8 @@
 """
-Every code block of the README and of the pages in docs/, executed.
+Run every code block of the README and of the pages in docs/.
 
-The HTML comment above a block names its test. A block of plain ``text`` needs none; one that is named ``output`` is
-what the script before it prints.
+The HTML comment above a block names its test. A block of plain ``text`` needs no test. A block with the test ``output``
+is the output of the script before it.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ BLOCK = re.compile(
     r"^(?P<indent> *)(?:<!-- test: (?P<test>\S+) -->\n *)?```(?P<language>[^\n]*)\n(?P<code>.*?)^ *```$",
     re.DOTALL | re.MULTILINE,
 )
-#: Blocks that show what only some versions of Airflow have.
-IS_THERE = {"dag-3.0": AIRFLOW_V_3_0_PLUS, "dag-3.3": AIRFLOW_V_3_3_PLUS}
+#: Blocks that need a version of Airflow, and whether it is installed.
+IS_INSTALLED = {"dag-3.0": AIRFLOW_V_3_0_PLUS, "dag-3.3": AIRFLOW_V_3_3_PLUS}
 TESTS = {
     *("install", "connection", "extras", "dag", "hook", "script", "sandbox-script", "output", "sandbox"),
-    *("sandbox-connection", "pytest", "make", "cli", "deadline", *IS_THERE),
+    *("sandbox-connection", "pytest", "make", "cli", "deadline", *IS_INSTALLED),
 }
 SANDBOX_PORT = "8099"
 """As the pages have it; the tests take a free one."""
@@ -52,21 +52,21 @@ RunBlock = Callable[[str], FinishedRun]
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block: where it stands, the name of its test, its language and its code."""
+    """One fenced block: its location, the name of its test, its language and its code."""
 
-    place: str
+    location: str
     test: str | None
     language: str
     code: str
 
     @property
     def document(self) -> str:
-        """The file it stands in."""
-        return self.place.partition(":")[0]
+        """The name of its file."""
+        return self.location.partition(":")[0]
 
 
 def read_blocks(document: Path) -> Iterator[Block]:
-    """Return the blocks of a document, without the indentation that a list gives them."""
+    """Yield the blocks of a document, without the indentation that a list adds."""
     text = document.read_text()
     for match in BLOCK.finditer(text):
         line = text.count("\n", 0, match.start("code"))
@@ -78,17 +78,17 @@ BLOCKS = [block for document in DOCUMENTS for block in read_blocks(document)]
 
 
 def blocks(*tests: str, document: str | None = None) -> list[Block]:
-    """Return the blocks of some tests, in their order."""
+    """Return the blocks of some tests, in the order of the documents."""
     return [block for block in BLOCKS if block.test in tests and document in (None, block.document)]
 
 
 def each_block(*tests: str) -> pytest.MarkDecorator:
-    """Run a test once for each such block, and name the run after its place."""
-    return pytest.mark.parametrize("block", [pytest.param(block, id=block.place) for block in blocks(*tests)])
+    """Run a test once for each such block, with the location of the block as the id."""
+    return pytest.mark.parametrize("block", [pytest.param(block, id=block.location) for block in blocks(*tests)])
 
 
 def bash(code: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
-    """Run a block as a person would, with this environment's programs first on PATH."""
+    """Run a block as a person would, with the programs of this environment first on PATH."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euc", code],
@@ -103,7 +103,7 @@ def bash(code: str, env: Mapping[str, str] | None = None, cwd: Path | None = Non
 
 
 def test_every_block_names_its_test() -> None:
-    assert [block.place for block in BLOCKS if block.test not in TESTS and block.language != "text"] == []
+    assert [block.location for block in BLOCKS if block.test not in TESTS and block.language != "text"] == []
     assert {block.test for block in BLOCKS if block.test} == TESTS
     opened = sum(len(re.findall(r"^ *```\S", document.read_text(), re.MULTILINE)) for document in DOCUMENTS)
     assert len(BLOCKS) == opened
@@ -133,14 +133,14 @@ def built_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @each_block("connection")
 def test_connection_blocks(block: Block, airflow_database: Path, tmp_path: Path) -> None:
-    """Each way of writing the Connection gives the same one."""
+    """All ways to write the Connection give the same Connection."""
     forget = "airflow connections delete rtisms_default >/dev/null 2>&1 || true"
     show = "airflow connections get rtisms_default --output json"
     if "connections add" in block.code:  # the others must not find it in the database
-        told = bash(f"{forget}\n{block.code}\n{show}\n{forget}", cwd=tmp_path)
+        output = bash(f"{forget}\n{block.code}\n{show}\n{forget}", cwd=tmp_path)
     else:
-        told = bash(f"{block.code}\n{show}", cwd=tmp_path)
-    fields, _ = json.JSONDecoder().raw_decode(told[told.rindex("[{") + 1 :])
+        output = bash(f"{block.code}\n{show}", cwd=tmp_path)
+    fields, _ = json.JSONDecoder().raw_decode(output[output.rindex("[{") + 1 :])
     settings = settings_from_connection(
         Connection(
             conn_id="rtisms_default",
@@ -166,7 +166,7 @@ def test_extras_blocks(block: Block) -> None:
 
 @pytest.fixture
 def run_block(run_dag: RunDag, rtisms_sandbox: Sandbox, tmp_path: Path) -> RunBlock:
-    """Run the DAG of a block, whose last line makes it."""
+    """Run the DAG of a block. The last line of the block creates the DAG."""
 
     def run(code: str) -> FinishedRun:
         if not AIRFLOW_V_3_0_PLUS:
@@ -176,10 +176,10 @@ def run_block(run_dag: RunDag, rtisms_sandbox: Sandbox, tmp_path: Path) -> RunBl
     return run
 
 
-@each_block("dag", *IS_THERE)
+@each_block("dag", *IS_INSTALLED)
 def test_dag_blocks(block: Block, run_block: RunBlock) -> None:
-    if not IS_THERE.get(block.test or "", True):
-        pytest.skip("what it shows is from a later Airflow on")
+    if not IS_INSTALLED.get(block.test or "", True):
+        pytest.skip("the block needs a later version of Airflow")
     assert run_block(block.code).state == "success"
 
 
@@ -193,25 +193,25 @@ def test_the_first_dag_of_the_readme(run_block: RunBlock) -> None:
 
 @each_block("hook")
 def test_hook_blocks(block: Block, rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
-    told = run_script(block, tmp_path)
-    assert "DELIVERED\n" in told
-    assert "'operator_name': 'Entel Pcs'" in told
+    output = run_script(block, tmp_path)
+    assert "DELIVERED\n" in output
+    assert "'operator_name': 'Entel Pcs'" in output
 
 
 @each_block("script", "sandbox-script")
 def test_scripts_print_what_the_page_says(block: Block, rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
     env = {"SANDBOX_URL": rtisms_sandbox.url} if block.test == "sandbox-script" else {}
-    told = run_script(block, tmp_path, env)
+    output = run_script(block, tmp_path, env)
     after = BLOCKS[BLOCKS.index(block) + 1 :][:1]
     if after and after[0].test == "output":
-        assert after[0].code in told
+        assert after[0].code in output
     else:
-        assert told
+        assert output
 
 
 def test_every_output_follows_a_script() -> None:
     for before, block in pairwise(BLOCKS):
-        assert block.test != "output" or before.test in ("script", "sandbox-script"), block.place
+        assert block.test != "output" or before.test in ("script", "sandbox-script"), block.location
 
 
 def run_script(block: Block, folder: Path, env: Mapping[str, str] | None = None) -> str:
@@ -245,9 +245,9 @@ def running(code: str) -> Iterator[Any]:
 @pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="commands of providers are from Airflow 3.2 on")
 @each_block("cli")
 def test_cli_blocks(block: Block, rtisms_sandbox: Sandbox, airflow_database: Path) -> None:
-    told = bash(block.code)
-    assert "457.00" in told
-    assert '"status": "DELIVERED"' in told
+    output = bash(block.code)
+    assert "457.00" in output
+    assert '"status": "DELIVERED"' in output
 
 
 @each_block("pytest")
@@ -259,5 +259,5 @@ def test_pytest_blocks(block: Block, tmp_path: Path, airflow_database: Path) -> 
 
 @each_block("make")
 def test_make_blocks(block: Block) -> None:
-    """The targets exist; CI runs ``make test``, and this suite with it, so they are not run from within."""
+    """The targets exist. This test does not run them: CI runs ``make test``, which runs this suite."""
     assert bash(block.code.replace("make ", "make --dry-run "), cwd=ROOT)

@@ -1,8 +1,8 @@
 """
-No secret, token, phone number or text where it does not belong, at DEBUG (SECURITY.md).
+No secret, token, phone number or text leaks, at log level DEBUG (SECURITY.md).
 
-A DAG that uses everything runs in Airflow; then all logs and the whole metadata database, XCom and rendered templates
-included, are searched for what the sandbox and this test know to be secret.
+Airflow runs a DAG that uses everything. Then a test searches all logs and the whole metadata database, with XCom and
+rendered templates, for the secrets that the sandbox and this test know.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.system
 
 DAG_ID = "rtisms_every_use"
 DAG_FILE = Path(__file__).parent / "dags" / f"{DAG_ID}.py"
-CLIENT_SECRET = "s3cret+of/the=tést&%"  # each of these characters is written in another way in a form
+CLIENT_SECRET = "s3cret+of/the=tést&%"  # a form encodes each of these characters
 WRONG_SECRET = "wr0ng+secret/of=the&tést%"
 RECIPIENT = "+56912345678"
 TEXT = "Your code is 481516, señora"
@@ -41,19 +41,19 @@ FAULTS = [
 ]
 DEBUG = {"AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG", "AIRFLOW__LOGGING__FAB_LOGGING_LEVEL": "DEBUG"}
 VARIABLES = {"AIRFLOW_VAR_RTISMS_RECIPIENT": RECIPIENT, "AIRFLOW_VAR_RTISMS_TEXT": TEXT}
-#: The tasks of the DAG, each of which may wait for a submission of its own.
+#: The tasks of the DAG. Each of them can wait for a submission of its own.
 TASKS = re.findall(r'task_id="(\w+)"', DAG_FILE.read_text())
-#: A submission that was asked for so often, faults included, has been deferred to a trigger where that was to be.
-ASKED_ENOUGH = 6
-#: What ``airflow dags test`` itself writes at DEBUG when anything hands it a secret to mask; a deployment does not.
+#: After so many polls, faults included, a deferrable task has deferred to its trigger.
+ENOUGH_POLLS = 6
+#: ``airflow dags test`` itself writes this at DEBUG for every secret that it has to mask; a deployment does not.
 AIRFLOWS_OWN = re.compile(r"^.*Sending request .* msg=MaskSecret\(.*$", re.MULTILINE)
-#: Where Airflow keeps Connections is where the secret belongs.
-RIGHT_PLACES = {"connection"}
+#: Tables in which the secret belongs.
+TABLES_WITH_SECRETS = {"connection"}
 
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    """A sandbox with a telling secret, short-lived tokens and some trouble."""
+    """A sandbox with a client secret that is easy to find, short-lived tokens and some faults."""
     with Sandbox(client_secret=CLIENT_SECRET, token_lifetime=3, pending_for=0, sent_for=0, faults=FAULTS) as sandbox:
         yield sandbox
 
@@ -65,11 +65,11 @@ def connections(sandbox: Sandbox) -> dict[str, dict[str, str]]:
 
 
 @contextmanager
-def deliveries(sandbox: Sandbox, may_end: Callable[[str], bool] = lambda task: True) -> Iterator[dict[str, str]]:
+def deliveries(sandbox: Sandbox, may_finish: Callable[[str], bool] = lambda task: True) -> Iterator[dict[str, str]]:
     """
-    Give each task an open submission, by task id; it is delivered once it has been asked for often enough.
+    Add an open submission for each task, and deliver it after enough polls. Yield their ids by task id.
 
-    :param may_end: whether the wait of a task may end.
+    :param may_finish: returns whether the wait of a task may finish.
     """
     open_ids = {task: sandbox.add_submission("PENDING") for task in TASKS}
     stop = threading.Event()
@@ -77,9 +77,9 @@ def deliveries(sandbox: Sandbox, may_end: Callable[[str], bool] = lambda task: T
     def deliver() -> None:
         waiting = dict(open_ids)
         while not stop.wait(0.2):
-            asked = sandbox.state().requests_by_id
-            ready = [task for task, one in waiting.items() if asked.get(one, 0) >= ASKED_ENOUGH]
-            for task in filter(may_end, ready):
+            polls = sandbox.state().requests_by_id
+            ready = [task for task, one in waiting.items() if polls.get(one, 0) >= ENOUGH_POLLS]
+            for task in filter(may_finish, ready):
                 sandbox.add_submission(submission_id=waiting.pop(task))
 
     thread = threading.Thread(target=deliver)
@@ -91,22 +91,22 @@ def deliveries(sandbox: Sandbox, may_end: Callable[[str], bool] = lambda task: T
         thread.join()
 
 
-def private(sandbox: Sandbox) -> dict[str, list[str]]:
-    """Return what must not be found: each thing with the forms in which it travels or is written."""
+def secrets(sandbox: Sandbox) -> dict[str, list[str]]:
+    """Return the secrets that no test may find, each with the encodings in which it can occur."""
     tokens = sandbox.state().tokens
     assert tokens
-    things = {
+    values_by_name = {
         "the client secret": [CLIENT_SECRET],
         "the wrong client secret": [WRONG_SECRET],
         "a token": tokens,
         "a phone number": [RECIPIENT.removeprefix("+")],
         "a text": [TEXT],
     }
-    return {name: [form for value in values for form in forms(value)] for name, values in things.items()}
+    return {name: [one for value in values for one in encodings(value)] for name, values in values_by_name.items()}
 
 
-def forms(value: str) -> set[str]:
-    """Return a value as it stands, percent-encoded, form-encoded, in JSON, as Python's repr, in base64 and in UCS-2."""
+def encodings(value: str) -> set[str]:
+    """Return a value as it is, percent-encoded, form-encoded, in JSON, as Python's repr, in base64 and in UCS-2."""
     return {
         value,
         quote(value, safe=""),
@@ -120,12 +120,12 @@ def forms(value: str) -> set[str]:
 
 
 def evidence(home: Path) -> dict[str, str]:
-    """Return all that an Airflow has left behind below its home, by place: log files, and tables of the database."""
+    """Return all log files below the home of an Airflow, and all tables of its database, by name."""
     logs = {str(log.relative_to(home)): log.read_text(errors="replace") for log in home.rglob("*.log*")}
     tables = {}
     with closing(sqlite3.connect(home / "airflow.db")) as database:
         names = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        for name in set(names) - RIGHT_PLACES:
+        for name in set(names) - TABLES_WITH_SECRETS:
             rows = database.execute(f'SELECT * FROM "{name}"').fetchall()  # noqa: S608  # a name from the database
             tables[f"table {name}"] = "\n".join(_readable(value) for row in rows for value in row)
     return {**logs, **tables}
@@ -135,29 +135,29 @@ def _readable(value: object) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def leaks(places: Mapping[str, str], things: Mapping[str, list[str]]) -> list[str]:
-    """Return what was found where; the failing test's output may show it, since all of it is made up."""
+def leaks(texts: Mapping[str, str], secrets_by_name: Mapping[str, list[str]]) -> list[str]:
+    """Return which secrets are in which texts. A failing test may print them, since they are made up."""
     return [
-        f"{thing} in {place}: ...{text[max(0, text.index(form) - 200) : text.index(form) + 200]}..."
-        for place, text in places.items()
-        for thing, all_forms in things.items()
-        for form in all_forms
-        if form in text
+        f"{name} in {where}: ...{text[max(0, text.index(secret) - 200) : text.index(secret) + 200]}..."
+        for where, text in texts.items()
+        for name, all_encodings in secrets_by_name.items()
+        for secret in all_encodings
+        if secret in text
     ]
 
 
-def assert_run_as_meant(states: Mapping[str, str], home: Path) -> None:
-    meant = {task: "failed" if task.startswith("failing_") else "success" for task in TASKS}
-    wrong = {task: state for task, state in states.items() if state != meant[task]}
+def assert_tasks_as_expected(states: Mapping[str, str], home: Path) -> None:
+    expected = {task: "failed" if task.startswith("failing_") else "success" for task in TASKS}
+    wrong = {task: state for task, state in states.items() if state != expected[task]}
     logs = [log for task in wrong for log in sorted(home.rglob(f"*task_id={task}/**/*.log*"))]
     assert not wrong, "\n".join([f"{wrong}", *(log.read_text(errors="replace")[-6000:] for log in logs)])
-    assert states.keys() == meant.keys()
+    assert states.keys() == expected.keys()
 
 
-def assert_evidence_is_whole(places: Mapping[str, str], sandbox: Sandbox) -> None:
-    """A search that finds nothing says something only where there is much to find."""
-    everything = "\n".join(places.values())
-    tables = "\n".join(text for place, text in places.items() if place.startswith("table "))
+def assert_evidence_is_complete(texts: Mapping[str, str], sandbox: Sandbox) -> None:
+    """Check that the evidence has everything in it that a leak could be in."""
+    everything = "\n".join(texts.values())
+    tables = "\n".join(text for place, text in texts.items() if place.startswith("table "))
     assert "Attempt 1 of 5 failed" in everything  # a retry was logged
     assert "HTTP 401" in everything  # so were refused credentials
     assert "4193366853543001 REJECTED" in everything  # and a failed wait
@@ -165,12 +165,12 @@ def assert_evidence_is_whole(places: Mapping[str, str], sandbox: Sandbox) -> Non
     assert "Entel Pcs" in tables  # an XCom
     assert "4193366853543393" in tables  # a rendered template
     assert "hidden: " in tables
-    assert sandbox.state().responded(503) == 1
+    assert sandbox.state().count_responses(503) == 1
     assert [message.text for message in sandbox.state().messages] == [TEXT] * 3  # two tasks, and one's notifier
 
 
 def airflow(home: Path, *arguments: str, env: Mapping[str, str]) -> str:
-    """Run a command of Airflow in a home of its own, and return all that it printed."""
+    """Run a command of Airflow with a home of its own, and return its output."""
     done = subprocess.run(
         [sys.executable, "-m", "airflow", *arguments],
         env={
@@ -195,66 +195,68 @@ def run_in_one_process(home: Path, sandbox: Sandbox) -> tuple[dict[str, str], di
     airflow(home, "db", "migrate", env={})
     with deliveries(sandbox) as open_ids:
         conf = json.dumps({"open_ids": open_ids})
-        told = airflow(home, "dags", "test", DAG_ID, "--conf", conf, env={**DEBUG, **VARIABLES, **stored})
-    (run_id,) = set(re.findall(r"manual__[0-9T:.+-]+", told))
+        output = airflow(home, "dags", "test", DAG_ID, "--conf", conf, env={**DEBUG, **VARIABLES, **stored})
+    (run_id,) = set(re.findall(r"manual__[0-9T:.+-]+", output))
     listed = airflow(home, "tasks", "states-for-dag-run", DAG_ID, run_id, "--output", "json", env={})
     states = {task["task_id"]: task["state"] for task in json.loads(listed[listed.index("[{") :])}
-    return {"output": AIRFLOWS_OWN.sub("", told), **evidence(home)}, states
+    return {"output": AIRFLOWS_OWN.sub("", output), **evidence(home)}, states
 
 
 def test_nothing_leaks_in_one_process(sandbox: Sandbox, tmp_path: Path) -> None:
-    places, states = run_in_one_process(tmp_path, sandbox)
-    assert leaks(places, private(sandbox)) == []
-    assert_run_as_meant(states, tmp_path)
-    assert_evidence_is_whole(places, sandbox)
-    assert "running trigger in line" in places["output"]
+    texts, states = run_in_one_process(tmp_path, sandbox)
+    assert leaks(texts, secrets(sandbox)) == []
+    assert_tasks_as_expected(states, tmp_path)
+    assert_evidence_is_complete(texts, sandbox)
+    assert "running trigger in line" in texts["output"]
 
 
 @pytest.mark.deployment
 @pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="scripts.airflow_deployment starts the components of Airflow 3.3")
 def test_nothing_leaks_in_a_whole_deployment(sandbox: Sandbox) -> None:
-    """Scheduler, workers, triggerer and API server; the Connections stand in the database."""
+    """Scheduler, workers, triggerer and API server run, and the Connections are in the database."""
     from scripts.airflow_deployment import AirflowDeployment
 
     with AirflowDeployment([DAG_FILE], env={**DEBUG, **VARIABLES}) as deployment:
         for name, fields in connections(sandbox).items():
             deployment.call("POST", "connections", json={"connection_id": name, **fields})
 
-        def deferral_is_noted(task: str) -> bool:
-            """Airflow fails a task whose trigger ends before the scheduler has noted that its worker did."""
-            noted = f"TaskInstance Finished: dag_id={DAG_ID}, task_id={task},"
+        def deferral_is_recorded(task: str) -> bool:
+            """Airflow fails a task whose trigger ends before the scheduler has recorded that its worker did."""
+            recorded = f"TaskInstance Finished: dag_id={DAG_ID}, task_id={task},"
             deferred = deployment.call("GET", f"dags/{DAG_ID}/dagRuns/~/taskInstances", params={"state": "deferred"})
             is_deferred = task in {one["task_id"] for one in deferred["task_instances"]}
-            return not is_deferred or noted in (deployment.home / "logs" / "scheduler.log").read_text(errors="replace")
+            return not is_deferred or recorded in (deployment.home / "logs" / "scheduler.log").read_text(
+                errors="replace"
+            )
 
-        with deliveries(sandbox, may_end=deferral_is_noted) as open_ids:
+        with deliveries(sandbox, may_finish=deferral_is_recorded) as open_ids:
             run = deployment.trigger(DAG_ID, params={"open_ids": open_ids})
             seen = {(task["task_id"], task["state"]) for task in run.changes(timeout=180)}
-        places = evidence(deployment.home)
-        assert leaks(places, private(sandbox)) == []
-        assert_run_as_meant({task["task_id"]: task["state"] for task in run.task_instances()}, deployment.home)
-        assert_evidence_is_whole(places, sandbox)
+        texts = evidence(deployment.home)
+        assert leaks(texts, secrets(sandbox)) == []
+        assert_tasks_as_expected({task["task_id"]: task["state"] for task in run.task_instances()}, deployment.home)
+        assert_evidence_is_complete(texts, sandbox)
     assert ("wait_deferred", "deferred") in seen
 
 
 def test_a_leak_is_found(sandbox: Sandbox, tmp_path: Path) -> None:
-    """The search itself: what careless tasks leave behind is found in each kind of place."""
+    """The search itself works: it finds what a careless DAG leaks into output, XCom and rendered templates."""
     (tmp_path / "dags").mkdir()
     (tmp_path / "dags" / "rtisms_careless.py").write_text(CARELESS)
     stored = {"AIRFLOW_CONN_RTISMS_DEFAULT": sandbox.connection_json()}
     airflow(tmp_path, "db", "migrate", env={})
-    told = airflow(tmp_path, "dags", "test", "rtisms_careless", env={**DEBUG, **VARIABLES, **stored})
-    found = leaks({"output": told, **evidence(tmp_path)}, private(sandbox))
+    output = airflow(tmp_path, "dags", "test", "rtisms_careless", env={**DEBUG, **VARIABLES, **stored})
+    found = leaks({"output": output, **evidence(tmp_path)}, secrets(sandbox))
     for expected in (
         "the client secret in output",
         "a token in output",
         "a phone number in table ",  # an XCom
         "a text in table ",  # a rendered template
     ):
-        assert [line for line in found if line.startswith(expected)], (expected, found, told[-3000:])
+        assert [line for line in found if line.startswith(expected)], (expected, found, output[-3000:])
 
 
-#: Writes past Airflow's masker, which would hide a secret and a token in a log line.
+#: A DAG that bypasses Airflow's secret masker, which would redact a secret and a token in a log line.
 CARELESS = """
 import os
 

@@ -1,4 +1,4 @@
-"""The send operator in DAGs that Airflow itself runs, on every version; test_sending_for_real.py has the hard part."""
+"""The send operator in DAGs that Airflow itself runs, on every version. More is in test_sending_for_real.py."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def everything_in(database: Path) -> str:
         return "\n".join(connection.iterdump())
 
 
-def test_it_sends_waits_in_a_trigger_and_leaves_nothing_in_the_open(
+def test_it_sends_waits_in_a_trigger_and_leaks_nothing(
     request: pytest.FixtureRequest, run_dag: RunDag, rtisms_sandbox: Sandbox, airflow_database: Path
 ) -> None:
     with dag_of(request) as dag:
@@ -67,7 +67,7 @@ def test_it_sends_waits_in_a_trigger_and_leaves_nothing_in_the_open(
     assert not any(number.removeprefix("+") in everything for number in NUMBERS)
 
 
-def test_mapped_tasks_hide_what_they_render_too(
+def test_mapped_tasks_redact_what_they_render_too(
     request: pytest.FixtureRequest, run_dag: RunDag, rtisms_sandbox: Sandbox, airflow_database: Path
 ) -> None:
     others = ["+56912345680", "+56912345681"]  # Airflow stores what a task returns
@@ -85,7 +85,7 @@ def test_mapped_tasks_hide_what_they_render_too(
     assert not [row for row in rows if TEXT in row]
 
 
-@pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 asks for links when they are shown")
+@pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 computes links when it shows them")
 def test_the_link_leads_to_the_panel(request: pytest.FixtureRequest, run_dag: RunDag, rtisms_sandbox: Sandbox) -> None:
     with dag_of(request) as dag:
         RtiSmsSendOperator(recipients="{{ var.value.sms_recipients }}", **SEND)

@@ -1,4 +1,4 @@
-"""Sending in a whole Airflow: a killed worker, a wait in the triggerer, alerts, and what is left in the open."""
+"""Sending in a whole Airflow: a killed worker, a wait in the triggerer, alerts, and no leaks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EXAMPLE = Path(__file__).parents[2] / "example_dags" / "example_rtisms_send_and_
 NUMBERS = [f"+569123451{position:02}" for position in range(50)]
 ON_DUTY = "+56912345999"
 TEXT = "Confidential: the load is late"
-#: Seconds; a run takes about 15 where nothing else wants the machine.
+#: Seconds; a run takes about 15 on a machine with nothing else to do.
 RUN_TIMEOUT = 300.0
 
 
@@ -45,7 +45,7 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 @pytest.fixture(scope="module")
 def late_dag(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The DAG that the documentation shows for deadline alerts, with a deadline that has passed when a run begins."""
+    """The DAG for deadline alerts from the documentation, with a deadline that has passed when a run begins."""
     (block,) = blocks("deadline")
     code = block.code.replace("timedelta(minutes=30)", "timedelta(0)")
     assert code != block.code
@@ -126,12 +126,12 @@ def log_of(run: DagRun, try_number: int) -> str:
 def test_a_killed_worker_sends_to_nobody_twice(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
     sandbox.set_faults(Fault("late_response", path="sms", method="POST", seconds=3))
     run = airflow.trigger("send_to_many")
-    wait_until(lambda: len(received(sandbox)) >= 30, what="three requests", timeout=60)
+    wait_until(lambda: len(received(sandbox)) >= 30, what="the messages of three requests", timeout=60)
     os.kill(task_of(run)["pid"], signal.SIGKILL)
     sandbox.set_faults()
 
     assert finish(run) == "failed"
-    assert task_of(run)["try_number"] == 2, "neither left alone nor retried once more"
+    assert task_of(run)["try_number"] == 2, "the task must be retried exactly once"
     to_all = received(sandbox)
     assert to_all.pop(ON_DUTY) == 1
     assert to_all == dict.fromkeys(NUMBERS, 1)
@@ -140,13 +140,13 @@ def test_a_killed_worker_sends_to_nobody_twice(airflow: AirflowDeployment, sandb
     named = "10 uncertain (recipients[20] ***120, recipients[21] ***121"
     assert named in log_of(run, 2)
 
-    # A person clears the task: still nobody gets a second one.
+    # A person clears the task. Still, nobody gets a second message.
     clear(run)
     assert finish(run) == "failed"
     assert named in log_of(run, 3)
     assert received(sandbox) == {**dict.fromkeys(NUMBERS, 1), ON_DUTY: 2}
 
-    # That person deletes what the task remembers, to send to all once more.
+    # The person deletes the stored state of the task, to send to everybody once more.
     airflow.call("DELETE", f"dags/send_to_many/dagRuns/{run.run_id}/taskInstances/send/state-store")
     clear(run)
     assert finish(run) == "success"
@@ -154,7 +154,7 @@ def test_a_killed_worker_sends_to_nobody_twice(airflow: AirflowDeployment, sandb
 
 
 def test_a_failing_dag_alerts(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
-    """The callback of a DAG runs in the DAG processor, that of a task in the task's process as above."""
+    """The callback of a DAG runs in the DAG processor; that of a task runs in the process of the task, as above."""
     assert finish(airflow.trigger("failing")) == "failed"
     wait_until(lambda: received(sandbox), what="the alert", timeout=60, watching=airflow.processes.values())
     (message,) = sandbox.state().messages
@@ -162,14 +162,14 @@ def test_a_failing_dag_alerts(airflow: AirflowDeployment, sandbox: SandboxProces
 
 
 def test_a_missed_deadline_alerts(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
-    """The callback of a deadline runs in the triggerer; the documentation's DAG gives it a template for the number."""
+    """The callback of a deadline runs in the triggerer. The DAG gives it a template for the number."""
     airflow.trigger("hourly_load")
     wait_until(lambda: received(sandbox), what="the alert", timeout=60, watching=airflow.processes.values())
     (message,) = sandbox.state().messages
     assert (message.recipient, message.text) == (ON_DUTY, "hourly_load takes more than 30 minutes")
 
 
-def test_the_retry_policy_wastes_no_try(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+def test_the_retry_policy_does_not_retry_in_vain(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
     run = airflow.trigger("polite", params={"conn_id": "rtisms_wrong"})
     assert finish(run) == "failed"
     assert task_of(run)["try_number"] == 1
@@ -205,8 +205,8 @@ def test_it_waits_in_the_triggerer_and_sends_once(airflow: AirflowDeployment, sa
 def test_the_example_alerts_where_a_message_did_not_arrive(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
     run = airflow.trigger("example_rtisms_send_and_wait")
     assert finish(run) == "success"
-    ended = {task["task_id"]: task["state"] for task in run.task_instances()}
-    assert ended == {"send": "success", "judge": "success", "all_arrived": "skipped", "some_did_not": "success"}
+    states = {task["task_id"]: task["state"] for task in run.task_instances()}
+    assert states == {"send": "success", "judge": "success", "all_arrived": "skipped", "some_did_not": "success"}
     assert received(sandbox) == {"+56900000000": 1, "+56900000002": 1, "+56900000100": 1}
     assert sandbox.state().messages[-1].text == f"Not all SMS of {run.run_id} arrived"
 
@@ -223,6 +223,6 @@ def test_a_fall_of_the_balance_starts_a_run_once(airflow: AirflowDeployment, san
     assert run.xcom("top_up") == ["99.50"]
     airflow.kill("triggerer")
     airflow.start("triggerer")
-    asked = sandbox.state().requests["GET balance"]
-    wait_until(lambda: sandbox.state().requests["GET balance"] > asked + 3, what="polls after a restart", timeout=60)
+    polls = sandbox.state().requests["GET balance"]
+    wait_until(lambda: sandbox.state().requests["GET balance"] > polls + 3, what="polls after a restart", timeout=60)
     assert len(runs()) == 1

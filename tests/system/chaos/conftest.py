@@ -1,4 +1,4 @@
-"""A whole Airflow on PostgreSQL to kill parts of, and waits that are deferred in it."""
+"""A whole Airflow on PostgreSQL, to kill parts of it, with deferred waits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.system)
             item.add_marker(pytest.mark.deployment)
             item.add_marker(pytest.mark.chaos)
-            item.add_marker(pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="a whole Airflow is started of 3.3 only"))
+            item.add_marker(
+                pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="scripts.airflow_deployment starts Airflow 3.3 only")
+            )
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class DeferredWaits:
     """
     A run of the DAG ``deferred_waits``: one task instance for each list of ids, in the order of the lists.
 
-    :param airflow: where it runs.
-    :param sandbox: where the submissions are.
+    :param airflow: the deployment that runs it.
+    :param sandbox: the sandbox that has the submissions.
     :param run: the run.
     :param waits: the ids of each wait.
     """
@@ -53,23 +55,23 @@ class DeferredWaits:
         return [one for wait in self.waits for one in wait]
 
     def await_deferral(self, timeout: float = 120) -> None:
-        """Return once every wait is deferred."""
+        """Wait until every wait is deferred."""
         self.airflow.wait_until(
-            lambda: self.run.count("deferred") == len(self.waits), what="deferred waits", timeout=timeout
+            lambda: self.run.count("deferred") == len(self.waits), what="all waits to be deferred", timeout=timeout
         )
 
     def await_polls(self, count: int = 2, timeout: float = 60) -> None:
-        """Return once the API has been asked so many times more for every submission."""
+        """Wait until every submission has been polled so many times more."""
         before = self.sandbox.state().requests_by_id
         wait_until(lambda: self._fewest_polls_since(before) >= count, what=f"{count} polls of each", timeout=timeout)
 
     def deliver(self) -> None:
-        """Let every submission arrive."""
+        """Make every submission DELIVERED."""
         for submission_id in self.submission_ids:
             self.sandbox.add_submission(submission_id=submission_id, pending_for=0, sent_for=0)
 
     def check_success(self, timeout: float = 120) -> None:
-        """Fail unless the run succeeds, each wait at its first try, with the record of every one of its ids."""
+        """Check that the run succeeds, and that each wait returns all its records at its first attempt."""
         assert self.run.finish(timeout=timeout) == "success", self.run.failure_log()
         attempts = [task["try_number"] for task in self.run.task_instances() if task["task_id"] == "wait"]
         assert attempts == [1] * len(self.waits)
@@ -112,7 +114,7 @@ def airflow(deployment: AirflowDeployment) -> Iterator[AirflowDeployment]:
 
 @pytest.fixture
 def sandbox(airflow: AirflowDeployment) -> Iterator[SandboxProcess]:
-    """A fresh sandbox that the Connection leads to."""
+    """A fresh sandbox, which the Connection leads to."""
     with SandboxProcess() as sandbox:
         store_connection(airflow, sandbox)
         yield sandbox
@@ -120,7 +122,7 @@ def sandbox(airflow: AirflowDeployment) -> Iterator[SandboxProcess]:
 
 @pytest.fixture
 def start_waits(airflow: AirflowDeployment, sandbox: SandboxProcess) -> Callable[..., DeferredWaits]:
-    """Start waits over submissions that stay PENDING, and return once all are deferred and polled by a trigger."""
+    """Start waits for submissions that stay PENDING, and return once triggers poll all of them."""
 
     def start(count: int = 1, *, submissions: int = 5) -> DeferredWaits:
         waits = [[sandbox.add_submission("PENDING") for _ in range(submissions)] for _ in range(count)]
@@ -134,6 +136,6 @@ def start_waits(airflow: AirflowDeployment, sandbox: SandboxProcess) -> Callable
 
 
 def store_connection(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
-    """Change the stored Connection over the REST API, as a person would in the UI."""
+    """Change the stored Connection over the REST API, as the UI does."""
     fields = {"connection_id": CONNECTION_ID, **json.loads(sandbox.connection_json())}
     airflow.call("PATCH", f"connections/{CONNECTION_ID}", json=fields)

@@ -1,4 +1,4 @@
-"""The delivery trigger without the worker that usually stands before and behind it."""
+"""The delivery trigger for tasks that never run in a worker."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 
 
-class EndingDeliveryTrigger(RtiSmsDeliveryTrigger):
-    """Ends its task by itself: a thousand tasks would keep two workers busy for longer than the waits take."""
+class TaskFinishingDeliveryTrigger(RtiSmsDeliveryTrigger):
+    """Finishes its task by itself. A thousand tasks would keep two workers busy for longer than the waits take."""
 
     async def run(self) -> AsyncIterator[TaskSuccessEvent | TaskFailedEvent]:
-        """Wait as the provider's trigger does."""
+        """Wait as the trigger of the provider does."""
         async for event in super().run():
             finished = event.payload["outcome"] == "finished"
             yield TaskSuccessEvent() if finished else TaskFailedEvent()

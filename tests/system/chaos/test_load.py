@@ -19,7 +19,7 @@ WINDOW = 20.0
 
 @dataclass(frozen=True)
 class Usage:
-    """What a program and its children use: CPU seconds so far, and resident memory in MiB."""
+    """The resources that a program and its children use: CPU seconds so far, and resident memory in MiB."""
 
     cpu: float
     memory: float
@@ -48,7 +48,7 @@ def test_a_thousand_deferred_waits_share_a_token_and_a_pool(
     all_polled = time.monotonic()
 
     before, usage_before = sandbox.state(), Usage.of(triggerer)
-    wait_until(lambda: time.monotonic() > all_polled + WINDOW, what="the window", timeout=WINDOW + 10)
+    wait_until(lambda: time.monotonic() > all_polled + WINDOW, what="the end of the window", timeout=WINDOW + 10)
     during, usage = sandbox.state(), Usage.of(triggerer)
     seconds = time.monotonic() - all_polled
     print(

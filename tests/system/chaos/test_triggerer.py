@@ -1,4 +1,4 @@
-"""Triggerers killed with SIGKILL in the middle of waits."""
+"""Triggerers are killed with SIGKILL in the middle of waits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.system.chaos.conftest import DeferredWaits
 
 
 def triggerer_jobs(airflow: AirflowDeployment) -> list[int]:
-    """Return the ids of the triggerers that Airflow takes for alive, in the order of their start."""
+    """Return the ids of the triggerers that Airflow regards as alive, in the order of their start."""
     jobs: list[dict[str, Any]] = airflow.call("GET", "jobs", params={"job_type": "TriggererJob", "is_alive": True})[
         "jobs"
     ]
@@ -34,7 +34,7 @@ def test_a_wait_goes_on_once_a_killed_triggerer_is_restarted(
     waits.await_polls()
     waits.deliver()
     waits.check_success()
-    assert waits.sandbox.state().tokens_issued == at_the_kill.tokens_issued + 1  # the new process's own
+    assert waits.sandbox.state().tokens_issued == at_the_kill.tokens_issued + 1  # the token of the new process
 
 
 def test_another_triggerer_takes_over_from_a_killed_one(

@@ -1,8 +1,8 @@
 """
-Every operator, sensor and trigger of the package, in ways that succeed and in ways that fail (``failing_...``).
+Use every operator, sensor and trigger of the package, in ways that succeed and in ways that fail (``failing_...``).
 
-A new one is one more line here. Phone numbers and texts come from Variables of the environment, so that they stand
-neither in this file nor in the database unless something puts them there.
+Add a line here for every new one. Phone numbers and texts come from Variables in the environment, so that they are
+neither in this file nor in the database, unless something writes them there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""DAGs for test_sending_for_real.py. Numbers and texts come from Variables of the environment."""
+"""DAGs for test_sending_for_real.py. Numbers and texts come from Variables in the environment."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ with DAG("polite", schedule=None):
 
     @task(retries=3, retry_delay=timedelta(seconds=0), retry_policy=RtiSmsRetryPolicy())
     def ask(params=None) -> str | None:
-        """Ask with the hook, as a task of a user's own."""
+        """Use the hook, as a task of a user does."""
         return RtiSmsHook(params["conn_id"]).get_sms("4193366853543393").status
 
     ask()
@@ -72,7 +72,7 @@ with DAG("top_up", schedule=[low_balance]):
 
     @task
     def top_up(triggering_asset_events=None) -> list[str]:
-        """Return the balances that the events told of."""
+        """Return the balances in the events."""
         events = [event for some in triggering_asset_events.values() for event in some]
         return [event.extra["payload"]["balance"] for event in events]
 

@@ -22,16 +22,18 @@ FLAGS = (
     "--no-proxy-server",
 )
 TIMEOUT = 90_000.0
-"""Milliseconds that an element may take to show up: 1 to 5 s, and above 20 s where the machine is busy with more."""
+"""Milliseconds until an element must be visible. It takes 1 to 5 s, and more than 20 s on a busy machine."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--screenshots", metavar="DIR", type=Path, help="renew the documentation's pictures there")
+    parser.addoption(
+        "--screenshots", metavar="DIR", type=Path, help="write the pictures of the documentation to this folder"
+    )
 
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    """A page in headless chromium, for one module: playwright's event loop is in the way of others in this thread."""
+    """A page in headless chromium, for one module. Playwright's event loop blocks other event loops in this thread."""
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("needs chromium: apt-get install chromium")
@@ -44,7 +46,7 @@ def page() -> Iterator[Page]:
 
 @pytest.fixture
 def take_picture(page: Page, request: pytest.FixtureRequest) -> TakePicture:
-    """Write a PNG of a page or of a part of it to the folder of ``--screenshots``, if there is one."""
+    """Write a PNG of a page, or of a part of it, to the folder of ``--screenshots``, if that is set."""
     folder: Path | None = request.config.getoption("--screenshots", default=None)
 
     def take(part: Page | Locator, name: str) -> None:

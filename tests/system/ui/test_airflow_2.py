@@ -1,4 +1,4 @@
-"""What a person sees of the Connection in Airflow 2.11's classic form."""
+"""What a person sees of the Connection in the form of Airflow 2.11."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ USER = "reader"
 
 @pytest.fixture
 def webserver(page: Page, airflow_database: Path, tmp_path: Path) -> Iterator[str]:
-    """Airflow's webserver on loopback, at which the page is logged in; gives its URL."""
+    """Run Airflow's webserver on loopback, log the page in, and yield the URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -50,9 +50,7 @@ def webserver(page: Page, airflow_database: Path, tmp_path: Path) -> Iterator[st
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_until(
-            lambda: responses(f"{url}/health"), what="a webserver that responses", timeout=120, watching=[server]
-        )
+        wait_until(lambda: is_healthy(url), what="the webserver to be healthy", timeout=120, watching=[server])
         page.goto(f"{url}/login/")
         page.locator("#username").fill(USER)
         page.locator("#password").fill(USER)
@@ -63,9 +61,9 @@ def webserver(page: Page, airflow_database: Path, tmp_path: Path) -> Iterator[st
         server.kill()
 
 
-def responses(url: str) -> bool:
+def is_healthy(url: str) -> bool:
     try:
-        return requests.get(url, timeout=10, proxies={"http": ""}).ok
+        return requests.get(f"{url}/health", timeout=10, proxies={"http": ""}).ok
     except requests.ConnectionError:
         return False
 
@@ -76,12 +74,12 @@ def test_a_connection_is_added_tested_and_edited(
     page.set_viewport_size({"width": 1280, "height": 1560})
     page.goto(f"{webserver}/connection/add")
     page.get_by_label("Connection Id").fill("rtisms_default")
-    page.locator("#conn_type").select_option("rtisms", force=True)  # select2 has laid itself over it
+    page.locator("#conn_type").select_option("rtisms", force=True)  # select2 covers it
 
     expect(page.get_by_label("Base URL")).to_have_attribute("placeholder", "https://www.rti-sms.com (if left empty)")
     expect(page.get_by_label("Client secret")).to_have_attribute("type", "password")
-    for hidden in ("schema", "extra"):
-        expect(page.locator(f"#{hidden}")).to_be_hidden()
+    for field in ("schema", "extra"):
+        expect(page.locator(f"#{field}")).to_be_hidden()
     for conn_field in CONN_FIELDS.values():
         expect(page.get_by_label(conn_field["label"])).to_be_visible()
         expect(page.get_by_text(conn_field["description"])).to_be_visible()
@@ -101,7 +99,7 @@ def test_a_connection_is_added_tested_and_edited(
     expect(page.get_by_label("Client ID")).to_have_value(rtisms_sandbox.client_id)
     expect(page.get_by_label(CONN_FIELDS["timeout"]["label"])).to_have_value("12.5")
     assert SECRET not in page.content()
-    page.get_by_label("Description").fill("A look at the form")
+    page.get_by_label("Description").fill("An edited description")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_text("Changed Row")).to_be_visible()
 
@@ -113,5 +111,5 @@ def test_a_connection_is_added_tested_and_edited(
         env={name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_CONN_")},
     ).stdout
     assert f"password: {SECRET}" in stored
-    assert "description: A look at the form" in stored
+    assert "description: An edited description" in stored
     assert "timeout: '12.5'" in stored

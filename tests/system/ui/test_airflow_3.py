@@ -1,4 +1,4 @@
-"""What a person sees of the provider in Airflow 3.3's pages, from the Connection to the fetched details."""
+"""What a person sees of the provider in the pages of Airflow 3.3, from the Connection to the fetched details."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def airflow(sandbox: SandboxProcess) -> Iterator[AirflowDeployment]:
 
 @pytest.fixture
 def connection(airflow: AirflowDeployment, sandbox: SandboxProcess) -> str:
-    """The default Connection, stored without a look at the form."""
+    """The default Connection, stored without the form."""
     store_connection(airflow, sandbox, password=SECRET)
     return CONN_ID
 
@@ -118,8 +118,8 @@ def test_a_connection_is_added_tested_and_edited(
 
     row = default_row(page, airflow)
     row.get_by_role("button", name="Test Connection").click()
-    response = page.get_by_role("status").filter(has_text="Test Connection Successful")
-    expect(response).to_contain_text("the balance is 457.00")
+    result = page.get_by_role("status").filter(has_text="Test Connection Successful")
+    expect(result).to_contain_text("the balance is 457.00")
     page.set_viewport_size({"width": 1280, "height": 420})
     take_picture(page, "connection-test")
 
@@ -133,26 +133,26 @@ def test_a_connection_is_added_tested_and_edited(
 
 
 def test_editing_keeps_what_the_form_hides(page: Page, airflow: AirflowDeployment, connection: str) -> None:
-    """The scheme that came by another way, and the masked secret: the test that follows would fail without it."""
+    """The form has neither the scheme nor the secret. Without them the last step, Test Connection, would fail."""
     row = default_row(page, airflow)
     row.get_by_role("button", name="Edit Connection").click()
     form = page.get_by_role("dialog")
-    form.get_by_label("Description").fill("A look at the form")
+    form.get_by_label("Description").fill("An edited description")
     form.get_by_role("button", name="Save").click()
     expect(form).to_be_hidden()
 
     stored = airflow.call("GET", f"connections/{connection}")
-    assert stored["description"] == "A look at the form"
+    assert stored["description"] == "An edited description"
     assert stored["schema"] == "http"
     default_row(page, airflow).get_by_role("button", name="Test Connection").click()
     expect(page.get_by_role("status").filter(has_text="the balance is 457.00")).to_be_visible()
 
 
-def test_wrong_credentials_are_told_apart(page: Page, airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+def test_wrong_credentials_are_reported(page: Page, airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
     store_connection(airflow, sandbox, password="not-the-secret")
     default_row(page, airflow).get_by_role("button", name="Test Connection").click()
-    response = page.get_by_role("status").filter(has_text="Test Connection Failed")
-    expect(response).to_contain_text("401")
+    result = page.get_by_role("status").filter(has_text="Test Connection Failed")
+    expect(result).to_contain_text("401")
     assert "not-the-secret" not in page.content()
 
 
@@ -188,7 +188,7 @@ def test_a_wait_defers_and_the_details_follow(
 def look_at_the_wait(page: Page, run: DagRun, take_picture: TakePicture) -> None:
     page.goto(f"{url_of(run)}/tasks/wait_for_delivery")
     expect(page.get_by_text("Deferred", exact=True).first).to_be_visible()
-    # Once from the worker before it defers, then from the triggerer.
+    # The worker logs this line before it defers, and the triggerer logs it again.
     expect(page.get_by_text("0 of 3 submissions are final; open: 3 PENDING").nth(1)).to_be_visible()
     take_picture(page, "deferred-wait")
 

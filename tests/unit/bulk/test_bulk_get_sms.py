@@ -94,13 +94,13 @@ def test_a_passed_threshold_slows_the_whole_fetch_down(
 ) -> None:
     sandbox.set_faults(Fault("rate_limit", per_second=100, path="sms", retry_after=retry_after))
     assert len(hook.bulk_get_sms(seeded(500))) == 500
-    assert sandbox.state().responded(429) < 250
+    assert sandbox.state().count_responses(429) < 250
 
 
 def test_requests_per_second_stays_below_the_threshold(hook: RtiSmsHook, sandbox: Sandbox) -> None:
     sandbox.set_faults(Fault("rate_limit", per_second=100, path="sms"))
     assert len(hook.bulk_get_sms(seeded(200), requests_per_second=90)) == 200
-    assert sandbox.state().responded(429) < 10
+    assert sandbox.state().count_responses(429) < 10
 
 
 def test_a_threshold_that_stays_passed_ends_the_fetch(
@@ -120,7 +120,7 @@ def test_short_lived_tokens_are_renewed_without_a_storm(hook: RtiSmsHook, sandbo
     records = hook.bulk_get_sms(seeded(1500))
     assert len(records) == 1500
     state = sandbox.state()
-    assert state.responded(401) < 10
+    assert state.count_responses(401) < 10
     assert state.tokens_issued < 15  # 1.4 s of requests; a token is used for half of its life
 
 
@@ -210,7 +210,7 @@ class TestResume:
         with SandboxProcess(seed=count, faults=[Fault("latency", seconds=0.02)]) as sandbox:
             environment = os.environ | {"AIRFLOW_CONN_RTISMS_DEFAULT": sandbox.connection_json()}
             first = subprocess.Popen([sys.executable, "-c", fetch], env=environment)
-            while sandbox.state().responded(200, "GET sms") < count // 2 and first.poll() is None:
+            while sandbox.state().count_responses(200, "GET sms") < count // 2 and first.poll() is None:
                 pass
             first.send_signal(signal.SIGKILL)
             assert first.wait() == -signal.SIGKILL

@@ -1,4 +1,4 @@
-"""A caller of the sandbox's API, as any HTTP client would be."""
+"""An HTTP client of the sandbox's API."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow_provider_rtisms.sandbox import Sandbox
 
 
 class Api:
-    """Calls the API with the headers that it wants, unless told otherwise."""
+    """Calls the API with the headers that it requires, unless a test gives others."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox

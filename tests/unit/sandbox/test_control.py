@@ -1,4 +1,4 @@
-"""Reading and changing a sandbox while it runs."""
+"""Tests that read and change a sandbox while it runs."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def test_requests_and_responses_are_counted_by_call(api: Api) -> None:
     assert state.responses == {"POST auth": {"200": 1}, "GET sms": {"200": 2, "404": 1}, "DELETE other": {"404": 1}}
     assert state.requests_by_id == {"4193366853543393": 2, "1": 1}
     assert state.tokens_issued == 1
-    assert (state.responded(404), state.responded(404, "GET sms"), state.responded(500)) == (2, 1, 0)
+    assert (state.count_responses(404), state.count_responses(404, "GET sms"), state.count_responses(500)) == (2, 1, 0)
 
 
 def test_open_connections_are_counted_without_those_of_control_calls() -> None:
     sessions = [requests.Session() for _ in range(5)]
-    with Sandbox() as sandbox:  # of its own: other tests may have left connections to the shared one
+    with Sandbox() as sandbox:  # not the shared one: other tests may have left connections open
         for session in sessions:
             session.get(f"{sandbox.url}/api/balance", timeout=10)
         state = sandbox.state()
@@ -81,7 +81,7 @@ def test_a_submission_can_have_a_given_id_and_be_replaced(api: Api) -> None:
     assert api.status_of("77") == "REJECTED"
 
 
-def test_a_rotated_secret_leaves_tokens_good(api: Api) -> None:
+def test_a_rotated_secret_leaves_tokens_valid(api: Api) -> None:
     assert api.get("balance").status_code == 200
     api.sandbox.rotate_secret("new")
     assert api.get("balance").status_code == 200
@@ -129,9 +129,7 @@ def test_it_can_be_driven_by_many_threads(api: Api) -> None:
         ("POST", "nothing", {}, 404),
     ],
 )
-def test_a_control_call_that_makes_no_sense_is_refused(
-    api: Api, method: str, name: str, body: Any, status: int
-) -> None:
+def test_an_invalid_control_call_is_refused(api: Api, method: str, name: str, body: Any, status: int) -> None:
     response = requests.request(method, f"{api.sandbox.url}/sandbox/{name}", json=body, timeout=10)
     assert response.status_code == status
     assert response.text
@@ -142,5 +140,5 @@ def test_the_client_says_why_something_was_refused(api: Api) -> None:
         api.sandbox.set_balance("much")
 
 
-def test_a_browser_is_told_what_this_is(api: Api) -> None:
+def test_the_root_page_says_what_the_sandbox_is(api: Api) -> None:
     assert "local stand-in" in requests.get(api.sandbox.url, timeout=10).text

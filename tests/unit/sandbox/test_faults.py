@@ -1,4 +1,4 @@
-"""Faults: which requests they strike, and what they look like from the other end of the wire."""
+"""Faults: which requests they affect, and what a client sees."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 faults = st.builds(
     Fault,
-    kind=st.sampled_from(list(KINDS)),
+    kind=st.sampled_from([kind for kind in KINDS if kind != "interim"]),
     probability=st.floats(0, 1),
     times=st.none() | st.integers(0, 1000),
     path=st.sampled_from([None, "auth", "sms", "balance"]),
@@ -33,8 +33,8 @@ faults = st.builds(
 )
 
 
-@given(faults)
-def test_what_is_written_reads_back_the_same(fault: Fault) -> None:
+@given(faults | st.builds(Fault, st.just("interim"), statuses=st.none() | st.just((102, 103))))
+def test_a_fault_parses_back_from_its_text(fault: Fault) -> None:
     assert Fault.parse(str(fault)) == fault
 
 
@@ -48,6 +48,9 @@ def test_what_is_written_reads_back_the_same(fault: Fault) -> None:
         "error:probability=2",
         "error:statuses=",
         "error:statuses=99",
+        "error:statuses=103",
+        "interim:statuses=101",
+        "interim:statuses=200",
         "latency:seconds=-1",
         "reset:path=pets",
         "reset:method=PUT",
@@ -55,8 +58,8 @@ def test_what_is_written_reads_back_the_same(fault: Fault) -> None:
         "rate_limit:per_second=0",
     ],
 )
-def test_nonsense_is_refused(text: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011  # each says something else
+def test_an_invalid_fault_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  # each has a message of its own
         Fault.parse(text)
 
 
@@ -64,19 +67,19 @@ def kinds_of(plan: FaultPlan, *requests_made: tuple[str, str]) -> list[str | Non
     return [plan.judge(method, path).kind for method, path in requests_made]
 
 
-def test_it_strikes_only_its_path_and_method_and_only_so_often() -> None:
+def test_it_affects_only_its_path_and_method_and_only_so_often() -> None:
     plan = FaultPlan([Fault("reset", times=2, path="sms", method="POST")], Random(0))
     post, get, other = ("POST", "sms"), ("GET", "sms"), ("POST", "auth")
     assert kinds_of(plan, get, other, post, get, post, post) == [None, None, "reset", None, "reset", None]
 
 
-def test_a_probability_strikes_its_part_of_the_requests() -> None:
+def test_a_probability_affects_its_share_of_the_requests() -> None:
     plan = FaultPlan([Fault("error", probability=0.3)], Random(0))
-    struck = sum(kind == "error" for kind in kinds_of(plan, *[("GET", "sms")] * 2000))
-    assert 500 < struck < 700
+    affected = sum(kind == "error" for kind in kinds_of(plan, *[("GET", "sms")] * 2000))
+    assert 500 < affected < 700
 
 
-def test_latencies_add_up_and_the_first_other_fault_counts() -> None:
+def test_latencies_add_up_and_the_first_other_fault_applies() -> None:
     plan = FaultPlan(
         [Fault("latency", seconds=1), Fault("cut_off", times=1), Fault("reset"), Fault("latency", seconds=2)], Random(0)
     )
@@ -97,6 +100,22 @@ def test_a_rate_limit_lets_one_second_worth_through_and_then_its_rate() -> None:
     now += 60
     assert let_through(50) == 10
     assert plan.judge("GET", "sms").retry_after == "1"
+
+
+def connect(api: Api) -> socket.socket:
+    address = urlsplit(api.sandbox.url)
+    return socket.create_connection((address.hostname, address.port), timeout=10)
+
+
+def exchange(connection: socket.socket, version: bytes = b"1.1") -> bytes:
+    """Ask for the balance without a token, and return all that comes until the end of the 401, which has no body."""
+    connection.sendall(b"GET /api/balance HTTP/" + version + b"\r\nHost: sandbox\r\n\r\n")
+    received = b""
+    while b" 401 " not in received or not received.endswith(b"\r\n\r\n"):
+        part = connection.recv(65536)
+        assert part, received
+        received += part
+    return received
 
 
 class TestOnTheWire:
@@ -120,7 +139,7 @@ class TestOnTheWire:
         assert time.monotonic() - start >= 0.3
 
     @pytest.mark.parametrize(("kind", "received"), [("reset", 0), ("lost_response", 1)])
-    def test_a_connection_is_reset_before_or_after_the_request_was_acted_on(
+    def test_a_connection_is_reset_before_or_after_the_request_is_processed(
         self, api: Api, kind: str, received: int
     ) -> None:
         _ = api.headers
@@ -139,18 +158,45 @@ class TestOnTheWire:
         assert api.get("balance").json() == {"balance": "457.00"}
 
     def test_an_outage_resets_every_connection_idle_ones_too(self, api: Api) -> None:
-        address = urlsplit(api.sandbox.url)
-        with socket.create_connection((address.hostname, address.port), timeout=10) as line:
-            line.sendall(b"GET /api/balance HTTP/1.1\r\nHost: sandbox\r\n\r\n")
-            assert line.recv(65536).startswith(b"HTTP/1.1 401")
+        with connect(api) as connection:
+            assert exchange(connection).startswith(b"HTTP/1.1 401")
             api.sandbox.set_faults(Fault("outage"))
             with pytest.raises(ConnectionResetError):
-                line.recv(1)
+                connection.recv(1)
         with pytest.raises(requests.ConnectionError, match="ConnectionResetError"):
             api.authenticate()
         assert api.sandbox.state().sockets == 0
 
-    def test_faults_leave_control_calls_alone_and_end_when_told(self, api: Api) -> None:
+    @pytest.mark.parametrize(
+        ("statuses", "interim"),
+        [
+            (None, b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+            ((102,), b"HTTP/1.1 102 Processing\r\n\r\n"),
+            ((100, 199), b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 199 \r\n\r\n"),
+        ],
+    )
+    def test_interim_responses_go_out_before_the_response(
+        self, api: Api, statuses: tuple[int, ...] | None, interim: bytes
+    ) -> None:
+        api.sandbox.set_faults(Fault("interim", times=1, statuses=statuses))
+        with connect(api) as connection:
+            assert exchange(connection).startswith(interim + b"HTTP/1.1 401 ")
+            assert exchange(connection).startswith(b"HTTP/1.1 401 ")
+        assert api.sandbox.state().responses == {"GET balance": {"401": 2}}
+
+    def test_an_interim_response_does_not_wait_for_the_latency_of_the_response(self, api: Api) -> None:
+        api.sandbox.set_faults(Fault("latency", seconds=1), Fault("interim"))
+        with connect(api) as connection:
+            connection.sendall(b"GET /api/balance HTTP/1.1\r\nHost: sandbox\r\n\r\n")
+            assert connection.recv(65536) == b"HTTP/1.1 103 Early Hints\r\n\r\n"
+            assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+
+    def test_a_client_of_http_1_0_gets_no_interim_response(self, api: Api) -> None:
+        api.sandbox.set_faults(Fault("interim"))
+        with connect(api) as connection:
+            assert exchange(connection, version=b"1.0").startswith(b"HTTP/1.0 401 ")
+
+    def test_faults_do_not_affect_control_calls_and_can_be_switched_off(self, api: Api) -> None:
         api.sandbox.set_faults(*map(Fault, KINDS))
         assert api.sandbox.state().requests == {}
         api.sandbox.set_faults()
@@ -165,7 +211,7 @@ class TestOnTheWire:
 @pytest.mark.parametrize(
     "wrong", [{"kind": "quake"}, {"kind": "error", "colour": "red"}, {"kind": "error", "times": "x"}]
 )
-def test_the_control_call_refuses_nonsense(api: Api, wrong: dict[str, Any]) -> None:
+def test_the_control_call_refuses_an_invalid_fault(api: Api, wrong: dict[str, Any]) -> None:
     response = requests.post(f"{api.sandbox.url}/sandbox/faults", json={"faults": [wrong]}, timeout=10)
     assert response.status_code == 400
     assert response.text

@@ -1,4 +1,4 @@
-"""Starting and stopping: the command line, the process, the thread, the pytest plugin."""
+"""How a sandbox starts and stops: the command line, the process, the thread, the pytest plugin."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMMAND = [sys.executable, "-m", "airflow_provider_rtisms.sandbox"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_prints_its_url_alone_and_ends_cleanly(number: signal.Signals) -> None:
+def test_the_command_prints_only_its_url_and_exits_cleanly(number: signal.Signals) -> None:
     pipe = subprocess.PIPE
     with subprocess.Popen([*COMMAND, "--port", "0"], stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout is not None
@@ -38,21 +38,26 @@ def test_the_command_prints_its_url_alone_and_ends_cleanly(number: signal.Signal
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--fault", "quake"], "'quake' is none of"),
+        (["--fault", "quake"], "kind must be one of"),
         (["--balance", "much"], "balance must be a decimal string"),
-        (["--pending-for", "-1"], "pending_for must be a number that is not negative"),
-        (["--host", "192.0.2.1"], "192.0.2.1"),  # TEST-NET-1, RFC 5737: no machine's address
+        (["--pending-for", "-1"], "pending_for must be a number from 0 to"),
+        (["--host", "192.0.2.1"], "192.0.2.1"),  # TEST-NET-1 (RFC 5737): no machine has this address
     ],
 )
-def test_the_command_refuses_nonsense(arguments: list[str], reason: str) -> None:
+def test_the_command_refuses_invalid_arguments(arguments: list[str], reason: str) -> None:
     result = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=10, check=False)
     assert result.returncode == 2
     assert reason in result.stderr
 
 
-def test_help_explains_endings_submissions_and_faults() -> None:
+def test_help_explains_magic_numbers_submissions_and_faults() -> None:
     text = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, timeout=10, check=True).stdout
-    for words in ("--token-lifetime", "...003       EXPIRED", "4193366853543393", "lost_response"):
+    for words in (
+        "--token-lifetime",
+        "\n  ...003        EXPIRED\n",
+        "4193366853543393",
+        "\n  lost_response the request",
+    ):
         assert words in text
 
 

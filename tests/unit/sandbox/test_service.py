@@ -1,4 +1,4 @@
-"""What the sandbox responses, chapter by chapter of the API's reference."""
+"""How the sandbox responds, chapter by chapter of the API's reference."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FORM = "application/x-www-form-urlencoded; charset=utf-8"
 
 
 class TestAuthenticate:
-    def test_hands_out_an_opaque_token_and_its_validity_as_a_string(self, api: Api) -> None:
+    def test_issues_an_opaque_token_and_its_validity_as_a_string(self, api: Api) -> None:
         response = api.authenticate()
         assert response.status_code == 200
         assert response.json().keys() == {"access_token", "validity_period"}
@@ -89,7 +89,7 @@ class TestEveryOtherCall:
         response = api.request("GET", "balance", headers={**api.headers, "Content-Type": content_type})
         assert response.status_code == 400
 
-    def test_a_token_ends_with_its_lifetime(self, api: Api) -> None:
+    def test_a_token_expires_after_its_lifetime(self, api: Api) -> None:
         api.sandbox.set_timing(token_lifetime=0.0)
         assert api.get("balance").status_code == 401
 
@@ -124,7 +124,7 @@ class TestEveryOtherCall:
 
 
 class TestGetSms:
-    def test_the_example_is_responseed_as_the_reference_prints_it(self, api: Api) -> None:
+    def test_the_example_is_what_the_reference_prints(self, api: Api) -> None:
         assert api.get("sms/4193366853543393").json() == {
             "id": "4193366853543393",
             "timestamps": {"registered": 1600351683, "sent": 1600351694, "done": 1600355610},
@@ -146,7 +146,9 @@ class TestGetSms:
             ("008", "UNKNOWN", True),
         ],
     )
-    def test_there_is_one_for_each_ending(self, api: Api, digits: str, status: str, is_done: bool) -> None:
+    def test_there_is_a_submission_for_each_magic_number(
+        self, api: Api, digits: str, status: str, is_done: bool
+    ) -> None:
         details = api.get(f"sms/4193366853543{digits}").json()
         assert details["info"]["status"]["status"] == status
         assert bool(details["timestamps"]["done"]) is is_done
@@ -174,7 +176,7 @@ class TestSendSms:
         assert (message.recipient, message.sender, message.text) == ("+56912345678", "Acme", "hola")
         assert (message.charset, message.status, message.submission_id) == (0, "submitted", submission_id)
 
-    def test_an_unknown_error_can_pass(self, api: Api) -> None:
+    def test_an_unknown_error_can_be_temporary(self, api: Api) -> None:
         statuses = [api.send("+56900000007").json()["submissions"][0]["status"] for _ in range(3)]
         assert statuses == ["unknown_error", "unknown_error", "submitted"]
 
@@ -210,7 +212,7 @@ class TestSendSms:
         ("charset", "encoded"),
         [(6, "01"), (6, "010g"), (6, "D83D"), (8, "%80"), (8, "%7"), (8, "ñ"), (2, "x"), ("1", "x"), (True, "x")],
     )
-    def test_a_text_that_its_charset_cannot_be_is_400(self, api: Api, charset: Any, encoded: str) -> None:
+    def test_a_text_that_is_invalid_in_its_charset_is_400(self, api: Api, charset: Any, encoded: str) -> None:
         assert api.send("+56900000000", text=encoded, charset=charset).status_code == 400
         assert api.sandbox.state().messages == []
 

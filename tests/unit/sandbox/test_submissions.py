@@ -1,4 +1,4 @@
-"""The life of a submission, on a clock that the test moves."""
+"""The statuses of a submission, on a clock that the test controls."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_it_is_pending_then_sent_then_final(age: float, status: str, sent: int, 
 
 
 @pytest.mark.parametrize(("status", "sent"), [("PENDING", 0), ("SENT", 1010)])
-def test_pending_and_sent_can_last_for_ever(status: str, sent: int) -> None:
+def test_pending_and_sent_can_last_forever(status: str, sent: int) -> None:
     details = Submission("1", status, registered=1000.0, pending_for=10, sent_for=20).details(1e12)
     assert details["info"]["status"]["status"] == status
     assert details["timestamps"] == {"registered": 1000, "sent": sent, "done": 0}

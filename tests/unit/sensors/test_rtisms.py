@@ -21,7 +21,7 @@ from airflow_provider_rtisms.sensors.base import DEFERRAL_TIMEOUT
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 from tests.hostile import details, hang, response
-from tests.open_submissions import ending_once_asked
+from tests.open_submissions import final_after_first_poll
 from tests.unit.conftest import Serve
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
@@ -55,7 +55,7 @@ class TestPoke:
 
     def test_what_is_final_is_not_asked_again(self, rtisms_sandbox: Sandbox) -> None:
         done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
-        with ending_once_asked(rtisms_sandbox) as later:
+        with final_after_first_poll(rtisms_sandbox) as later:
             records = new_sensor([done, later]).execute({})
         assert [record["submission_id"] for record in records] == [done, later]
         assert rtisms_sandbox.state().requests_by_id[done] == 1

@@ -16,7 +16,7 @@ from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.triggers.polling import next_interval
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 from tests.hostile import details, hang, response, until
-from tests.open_submissions import ending_once_asked
+from tests.open_submissions import final_after_first_poll
 from tests.unit.conftest import Serve
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
@@ -60,7 +60,7 @@ async def fire(trigger: BaseTrigger) -> Payload:
 class TestEvents:
     def test_brings_the_records_in_order(self, rtisms_sandbox: Sandbox) -> None:
         done = rtisms_sandbox.add_submission("UNDELIVERED", pending_for=0, sent_for=0)
-        with ending_once_asked(rtisms_sandbox) as later:
+        with final_after_first_poll(rtisms_sandbox) as later:
             payload = asyncio.run(fire(new_trigger(later, done)))
         assert payload["outcome"] == "finished"
         assert [(record["submission_id"], record["status"]) for record in payload["records"]] == [
@@ -135,7 +135,7 @@ class TestEvents:
 
     def test_a_failed_submission_is_named(self, rtisms_sandbox: Sandbox) -> None:
         waiting = rtisms_sandbox.add_submission("SENT")
-        with ending_once_asked(rtisms_sandbox, "REJECTED") as bad:
+        with final_after_first_poll(rtisms_sandbox, "REJECTED") as bad:
             payload = asyncio.run(fire(new_trigger(waiting, bad)))
         assert payload["outcome"] == "failed"
         assert f"{bad} REJECTED" in payload["message"]

@@ -1,4 +1,4 @@
-"""A bulk fetch that is tried again at once."""
+"""A bulk fetch that is retried immediately."""
 
 from __future__ import annotations
 

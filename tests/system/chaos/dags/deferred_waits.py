@@ -1,4 +1,4 @@
-"""Waits that are killed at: one deferrable sensor for each list of ids in the run's params."""
+"""Waits for the chaos tests: one deferrable sensor for each list of ids in the run's params."""
 
 from __future__ import annotations
 

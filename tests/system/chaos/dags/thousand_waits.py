@@ -1,4 +1,4 @@
-"""A thousand tasks that are deferred at once, by the scheduler itself."""
+"""A thousand tasks that the scheduler itself defers, all at the same time."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ WAITS = 1000
 
 class WaitFromTheStart(BaseOperator):
     """
-    Wait for one submission without ever taking a worker.
+    Wait for one submission without running in a worker.
 
-    :param offset: which one, counted from the run's param ``first_id``.
+    :param offset: added to the run's param ``first_id``, it gives the id of the submission.
     """
 
     template_fields = ("submission_ids",)
     start_from_trigger = True
     start_trigger_args = StartTriggerArgs(
-        trigger_cls="tests.system.chaos.load_trigger.EndingDeliveryTrigger",
+        trigger_cls="tests.system.chaos.load_trigger.TaskFinishingDeliveryTrigger",
         next_method="execute",
         trigger_kwargs={
             "rtisms_conn_id": "rtisms_stored",
