@@ -19,13 +19,14 @@ RunDag = Callable[..., "FinishedRun"]
 
 HERE = Path(__file__).parent
 TIMEOUT = 600
-"""Seconds that a test may take: a start of Airflow takes 2 s on an idle machine, and 20 s on a busy one."""
+"""Seconds that a test here may take. A command of Airflow takes 2 s on an idle machine, and 20 s on a busy one."""
 STATES = ("success", "failure", "skipped")
+"""The final states of a task for which Airflow has callbacks."""
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-    """Give the tests here their time, and tell pytest-xdist which of them share an Airflow and so a worker."""
+    """Give the tests here more time, and give tests that share an Airflow the same worker of pytest-xdist."""
     for item in items:
         if HERE not in item.path.parents:
             continue
@@ -37,17 +38,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
         elif "airflow_database" in fixtures:
             item.add_marker(pytest.mark.xdist_group("run_dag" if "run_dag" in fixtures else "airflow_database"))
     yield
-    items.sort(key=lambda item: item.get_closest_marker("deployment") is None)  # the longest first
+    items.sort(key=lambda item: item.get_closest_marker("deployment") is None)  # they take longest, so they start first
 
 
 @dataclass
 class FinishedRun:
     """
-    A DAG run that is over, as its tasks saw it: their callbacks have read what stands here.
+    A finished DAG run, as the callbacks of its tasks saw it.
 
-    :param state: how the run ended.
-    :param task_states: how each task ended, by task id: success, failure or skipped.
-    :param xcoms: what each task pushed, by task id, map index and key.
+    :param state: the final state of the run.
+    :param task_states: the final state of each task by task id, one of STATES.
+    :param xcoms: the XComs by task id, map index and key.
     """
 
     state: str = ""
@@ -55,11 +56,16 @@ class FinishedRun:
     xcoms: dict[tuple[str, int, str], Any] = field(default_factory=dict)
 
     def xcom(self, task_id: str, key: str = "return_value", *, map_index: int = -1) -> Any:
-        """Return what a task pushed; None if nothing."""
+        """Return an XCom of a task; None if there is none."""
         return self.xcoms.get((task_id, map_index, key))
 
     def watch(self, task: Any, keys: tuple[str, ...]) -> None:
-        """Add callbacks to a task, beside those that it has."""
+        """
+        Add callbacks to a task that record its final state and its XComs.
+
+        :param task: an operator.
+        :param keys: the keys of the XComs.
+        """
         for state in STATES:
             name = f"on_{state}_callback"
             own = getattr(task, name) or []
@@ -102,10 +108,10 @@ def run_dag(airflow_database: Path) -> RunDag:
 
 def load_dag(code: str, folder: Path) -> Any:
     """
-    Return the DAG that the last line of a file makes, such as ``my_dag()``.
+    Return the DAG of a DAG file.
 
-    :param code: what the file holds.
-    :param folder: an empty folder to write it to.
+    :param code: the text of the file, whose last line makes the DAG: ``my_dag()``.
+    :param folder: a folder to write the file to.
     """
     code, made = re.subn(r"^(?=\w+\(\)\n\Z)", "result = ", code, flags=re.MULTILINE)
     assert made == 1

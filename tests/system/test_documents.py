@@ -46,7 +46,7 @@ TESTS = {
     *("sandbox-connection", "pytest", "make", "cli", "deadline", *IS_INSTALLED),
 }
 SANDBOX_PORT = "8099"
-"""As the pages have it; the tests take a free one."""
+"""The port in the documents. The tests replace it with a free one."""
 RunBlock = Callable[[str], FinishedRun]
 
 

@@ -158,15 +158,15 @@ def assert_evidence_is_complete(texts: Mapping[str, str], sandbox: Sandbox) -> N
     """Check that the evidence has everything in it that a leak could be in."""
     everything = "\n".join(texts.values())
     tables = "\n".join(text for place, text in texts.items() if place.startswith("table "))
-    assert "Attempt 1 of 5 failed" in everything  # a retry was logged
-    assert "HTTP 401" in everything  # so were refused credentials
-    assert "4193366853543001 REJECTED" in everything  # and a failed wait
+    assert "Attempt 1 of 5 failed" in everything  # a log line about a retry
+    assert "HTTP 401" in everything  # one about refused credentials
+    assert "4193366853543001 REJECTED" in everything  # and one about a failed wait
     assert "debug" in everything.lower()
     assert "Entel Pcs" in tables  # an XCom
     assert "4193366853543393" in tables  # a rendered template
     assert "hidden: " in tables
     assert sandbox.state().count_responses(503) == 1
-    assert [message.text for message in sandbox.state().messages] == [TEXT] * 3  # two tasks, and one's notifier
+    assert [message.text for message in sandbox.state().messages] == [TEXT] * 3  # 2 tasks and a notifier
 
 
 def airflow(home: Path, *arguments: str, env: Mapping[str, str]) -> str:
@@ -188,7 +188,7 @@ def airflow(home: Path, *arguments: str, env: Mapping[str, str]) -> str:
 
 
 def run_in_one_process(home: Path, sandbox: Sandbox) -> tuple[dict[str, str], dict[str, str]]:
-    """Run the DAG with ``airflow dags test``, and return the evidence, and the state of each task."""
+    """Run the DAG with ``airflow dags test``. Return the evidence, and the final state of each task."""
     stored = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(fields) for name, fields in connections(sandbox).items()}
     (home / "dags").mkdir(parents=True)
     shutil.copy(DAG_FILE, home / "dags")
@@ -221,13 +221,12 @@ def test_nothing_leaks_in_a_whole_deployment(sandbox: Sandbox) -> None:
             deployment.call("POST", "connections", json={"connection_id": name, **fields})
 
         def deferral_is_recorded(task: str) -> bool:
-            """Airflow fails a task whose trigger ends before the scheduler has recorded that its worker did."""
+            """Airflow fails a task whose trigger fires before the scheduler has recorded that its worker has exited."""
             recorded = f"TaskInstance Finished: dag_id={DAG_ID}, task_id={task},"
             deferred = deployment.call("GET", f"dags/{DAG_ID}/dagRuns/~/taskInstances", params={"state": "deferred"})
             is_deferred = task in {one["task_id"] for one in deferred["task_instances"]}
-            return not is_deferred or recorded in (deployment.home / "logs" / "scheduler.log").read_text(
-                errors="replace"
-            )
+            log = (deployment.home / "logs" / "scheduler.log").read_text(errors="replace")
+            return not is_deferred or recorded in log
 
         with deliveries(sandbox, may_finish=deferral_is_recorded) as open_ids:
             run = deployment.trigger(DAG_ID, params={"open_ids": open_ids})

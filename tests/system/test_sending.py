@@ -20,7 +20,7 @@ from tests.system.conftest import RunDag
 pytestmark = pytest.mark.system
 
 NUMBERS = [f"+5691234567{last}" for last in (8, 9)]
-TEXT = "Confidential: " + "the load is late"  # Airflow stores this file, in which the whole must not stand
+TEXT = "Confidential: " + "the load is late"  # in two parts: the database has the source of this file too
 SEND: dict[str, Any] = {"task_id": "send", "text": "{{ var.value.sms_text }}", "sender": "96000"}
 
 
@@ -35,7 +35,7 @@ def dag_of(request: pytest.FixtureRequest) -> DAG:
 
 
 def everything_in(database: Path) -> str:
-    """Return all rows of all tables, whatever these are called."""
+    """Return all rows of all tables of a database."""
     with closing(sqlite3.connect(database)) as connection:
         return "\n".join(connection.iterdump())
 
@@ -70,7 +70,7 @@ def test_it_sends_waits_in_a_trigger_and_leaks_nothing(
 def test_mapped_tasks_redact_what_they_render_too(
     request: pytest.FixtureRequest, run_dag: RunDag, rtisms_sandbox: Sandbox, airflow_database: Path
 ) -> None:
-    others = ["+56912345680", "+56912345681"]  # Airflow stores what a task returns
+    others = ["+56912345680", "+56912345681"]  # not NUMBERS: the database has what a task returns
     with dag_of(request) as dag:
 
         @task

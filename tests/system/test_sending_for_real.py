@@ -78,7 +78,7 @@ def _fresh_sandbox(sandbox: SandboxProcess) -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_private_is_left(airflow: AirflowDeployment) -> Iterator[None]:
-    """After each test, search the logs, at DEBUG, and the whole database for phone numbers and texts."""
+    """Search the logs, which are at DEBUG, and the whole database for phone numbers and texts after each test."""
     yield
     private = [number.removeprefix("+") for number in (*NUMBERS, ON_DUTY)] + [TEXT]
     places = {"the database": stored_in(airflow), **logs_of(airflow)}
@@ -86,7 +86,7 @@ def _nothing_private_is_left(airflow: AirflowDeployment) -> Iterator[None]:
 
 
 def stored_in(airflow: AirflowDeployment) -> str:
-    """Return all rows of all tables, whatever these are called."""
+    """Return all rows of all tables of the database."""
     with closing(sqlite3.connect(airflow.home / "airflow.db")) as database:
         return "\n".join(database.iterdump())
 
@@ -197,7 +197,7 @@ def test_it_waits_in_the_triggerer_and_sends_once(airflow: AirflowDeployment, sa
     assert [record["submission_id"] for record in records] == [
         submission["submission_id"] for submission in run.xcom("send", key="submissions")
     ]
-    # The search for private things, see above, has something to look at.
+    # The search of _nothing_private_is_left has something to find.
     assert "hidden: " in stored_in(airflow)
     assert "submitted 42" in "".join(logs_of(airflow).values())
 
