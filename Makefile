@@ -32,7 +32,11 @@ demo: env-airflow-3.3  ## wait for deliveries in real Airflow, against the sandb
 test: lint docs test-matrix test-wheel  ## everything that CI runs
 
 .PHONY: test-matrix
-test-matrix: test-bare $(MINORS:%=test-airflow-%)  ## the tests on every supported Airflow minor
+test-matrix: test-bare $(MINORS:%=test-airflow-%)  ## the tests without Airflow, and on every supported minor
+
+.PHONY: test-quick
+test-quick: lint test-bare  ## lint, the tests without Airflow, and those on Airflow 3.3 but whole deployments
+	$(MAKE) --no-print-directory test-airflow-3.3 PYTEST_OPTIONS='-m "not deployment"'
 
 .PHONY: test-chaos
 test-chaos: env-airflow-3.3  ## kill parts of a whole Airflow on PostgreSQL, mid-wait
@@ -42,12 +46,22 @@ test-chaos: env-airflow-3.3  ## kill parts of a whole Airflow on PostgreSQL, mid
 e2e-celery: env-airflow-3.3  ## the examples on CeleryExecutor, with Redis and two workers
 	$(LATEST)/python -m pytest -m celery
 
-.PHONY: test-bare
-test-bare: env-bare  ## the tests of api/ and sandbox/ where Airflow is not installed
-	$(BUILD)/bare/bin/python -m pytest tests/unit/api tests/unit/sandbox
+# Many tests wait, so there are more workers than cores; those that share an Airflow share a worker (tests/system).
+PYTEST = -m pytest --numprocesses $(WORKERS) --dist loadgroup $(PYTEST_OPTIONS)
+WORKERS := 4
 
-test-airflow-%: env-airflow-%  ## all tests on one Airflow minor, e.g. make test-airflow-3.1
-	$(BUILD)/airflow-$*/bin/python -m pytest
+# What knows nothing of Airflow runs once, without it.
+PURE := tests/unit/api tests/unit/sandbox tests/unit/sending tests/unit/test_distribution.py tests/unit/test_reference.py
+.PHONY: test-bare
+test-bare: WORKERS := 8
+test-bare: env-bare  ## the tests of what knows nothing of Airflow, where that is not installed
+	$(BUILD)/bare/bin/python $(PYTEST) $(PURE)
+
+# The minors between the oldest and the newest run what touches the interfaces of Airflow, in which they differ.
+test-airflow-3.2 test-airflow-3.1 test-airflow-3.0: LEFT_OUT := tests/unit/test_imports.py \
+	tests/system/test_documents.py tests/system/test_secrets.py tests/system/test_cli.py tests/system/ui
+test-airflow-%: env-airflow-%  ## the tests of what touches Airflow, on one of its minors, e.g. make test-airflow-3.1
+	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests $(addprefix --ignore=,$(PURE) $(LEFT_OUT))
 
 .PHONY: test-ui
 test-ui: env-airflow-3.3 env-airflow-2.11  ## Airflow's pages in chromium; make test does it too, where that is installed

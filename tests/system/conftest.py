@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import sqlite3
+import re
+import runpy
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,56 +17,69 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 
 RunDag = Callable[..., "FinishedRun"]
 
+HERE = Path(__file__).parent
+TIMEOUT = 600
+"""Seconds that a test here may take. A command of Airflow takes 2 s on an idle machine, and 20 s on a busy one."""
+STATES = ("success", "failure", "skipped")
+"""The final states of a task for which Airflow has callbacks."""
 
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Give the tests here more time, and give tests that share an Airflow the same worker of pytest-xdist."""
+    for item in items:
+        if HERE not in item.path.parents:
+            continue
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TIMEOUT))
+        fixtures = item.fixturenames if isinstance(item, pytest.Function) else []
+        if item.get_closest_marker("deployment"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        elif "airflow_database" in fixtures:
+            item.add_marker(pytest.mark.xdist_group("run_dag" if "run_dag" in fixtures else "airflow_database"))
+    yield
+    items.sort(key=lambda item: item.get_closest_marker("deployment") is None)  # they take longest, so they start first
+
+
+@dataclass
 class FinishedRun:
     """
-    A finished DAG run, read from the tables of the database. Airflow's classes for it differ between versions.
+    A finished DAG run, as the callbacks of its tasks saw it.
 
-    :param database: the SQLite file.
-    :param dag_id: the id of the DAG.
-    :param run_id: the id of the run.
+    :param state: the final state of the run.
+    :param task_states: the final state of each task by task id, one of STATES.
+    :param xcoms: the XComs by task id, map index and key.
     """
 
-    def __init__(self, database: Path, dag_id: str, run_id: str) -> None:
-        self._database = database
-        self._of_run = {"dag_id": dag_id, "run_id": run_id}
+    state: str = ""
+    task_states: dict[str, str] = field(default_factory=dict)
+    xcoms: dict[tuple[str, int, str], Any] = field(default_factory=dict)
 
-    @classmethod
-    def latest(cls, database: Path, dag_id: str) -> FinishedRun:
-        """Return the newest run of a DAG."""
-        run_id = cls(database, dag_id, "")._one("SELECT run_id FROM dag_run WHERE dag_id = :dag_id ORDER BY id DESC")
-        return cls(database, dag_id, run_id)
-
-    @property
-    def state(self) -> str:
-        """The final state of the run."""
-        return self._one("SELECT state FROM dag_run WHERE dag_id = :dag_id AND run_id = :run_id")
-
-    def task_state(self, task_id: str) -> str:
-        """Return the final state of a task."""
-        return self._one(
-            "SELECT state FROM task_instance WHERE dag_id = :dag_id AND run_id = :run_id AND task_id = :task_id",
-            task_id=task_id,
-        )
-
-    def xcom(self, task_id: str, key: str = "return_value") -> Any:
+    def xcom(self, task_id: str, key: str = "return_value", *, map_index: int = -1) -> Any:
         """Return an XCom of a task; None if there is none."""
-        value = self._one(
-            "SELECT value FROM xcom WHERE dag_id = :dag_id AND run_id = :run_id AND task_id = :task_id AND key = :key",
-            task_id=task_id,
-            key=key,
-        )
-        while isinstance(value, str | bytes):  # JSON in a column of bytes (Airflow 2) or of JSON (Airflow 3)
-            try:
-                value = json.loads(value)
-            except ValueError:
-                break
-        return value
+        return self.xcoms.get((task_id, map_index, key))
 
-    def _one(self, query: str, **values: str) -> Any:
-        with closing(sqlite3.connect(self._database)) as database:
-            row = database.execute(query, {**self._of_run, **values}).fetchone()
-        return row[0] if row else None
+    def watch(self, task: Any, keys: tuple[str, ...]) -> None:
+        """
+        Add callbacks to a task that record its final state and its XComs.
+
+        :param task: an operator.
+        :param keys: the keys of the XComs.
+        """
+        for state in STATES:
+            name = f"on_{state}_callback"
+            own = getattr(task, name) or []
+            setattr(task, name, [*(own if isinstance(own, list | tuple) else [own]), self._reader(state, keys)])
+
+    def _reader(self, state: str, keys: tuple[str, ...]) -> Callable[[Mapping[str, Any]], None]:
+        def read(context: Mapping[str, Any]) -> None:
+            ti = context["ti"]
+            self.task_states.setdefault(ti.task_id, state)  # Airflow 2 calls a skipped task's on_success_callback too
+            for key in keys:
+                value = ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
+                self.xcoms[ti.task_id, ti.map_index, key] = value
+
+        return read
 
 
 @pytest.fixture(scope="session")
@@ -83,28 +95,29 @@ def airflow_database() -> Path:
 def run_dag(airflow_database: Path) -> RunDag:
     """Run a DAG with ``dag.test()``, triggers included, and return the :class:`FinishedRun`."""
 
-    def run(dag: Any) -> FinishedRun:
+    def run(dag: Any, *, conf: dict[str, Any] | None = None, xcoms: tuple[str, ...] = ()) -> FinishedRun:
         _write_to_database(dag)
-        finished = dag.test()
-        return FinishedRun(airflow_database, dag.dag_id, finished.run_id)
+        finished = FinishedRun()
+        for task in dag.tasks:
+            finished.watch(task, ("return_value", *xcoms))
+        finished.state = str(dag.test(run_conf=conf).state)
+        return finished
 
     return run
 
 
-def run_example(airflow_database: Path, name: str, **params: Any) -> FinishedRun:
-    """Run an example DAG with ``airflow dags test``, which exits with 1 if the DAG fails."""
-    example = Path(__file__).parents[2] / "example_dags" / f"{name}.py"
-    shutil.copy(example, airflow_database.parent / "dags")
-    done = subprocess.run(
-        [sys.executable, "-m", "airflow", "dags", "test", name, "--conf", json.dumps(params)],
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    run = FinishedRun.latest(airflow_database, name)
-    assert run.state == "success"
-    return run
+def load_dag(code: str, folder: Path) -> Any:
+    """
+    Return the DAG of a DAG file.
+
+    :param code: the text of the file, whose last line makes the DAG: ``my_dag()``.
+    :param folder: a folder to write the file to.
+    """
+    code, made = re.subn(r"^(?=\w+\(\)\n\Z)", "result = ", code, flags=re.MULTILINE)
+    assert made == 1
+    file = folder / "block.py"
+    file.write_text(code)
+    return runpy.run_path(str(file))["result"]
 
 
 def _write_to_database(dag: Any) -> None:

@@ -15,6 +15,7 @@ from scripts.servers import Postgres, Redis
 
 pytestmark = [
     pytest.mark.system,
+    pytest.mark.deployment,
     pytest.mark.celery,
     pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="scripts.airflow_deployment starts Airflow 3.3 only"),
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from airflow_provider_rtisms.operators.rtisms import RtiSmsGetDetailsOperator
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
 from tests.open_submissions import final_after_first_poll
-from tests.system.conftest import FinishedRun, RunDag, run_example
+from tests.system.conftest import FinishedRun, RunDag, load_dag
 
 pytestmark = pytest.mark.system
 
+EXAMPLES = Path(__file__).parents[2] / "example_dags"
 MODES: dict[str, dict[str, Any]] = {
     "poke": {"mode": "poke"},
     "reschedule": {"mode": "reschedule"},
@@ -96,7 +98,7 @@ def test_a_rejected_submission_fails_the_wait(
 @pytest.mark.parametrize("mode", MODES)
 def test_soft_fail_skips(wait: Any, rtisms_sandbox: Sandbox, mode: str) -> None:
     with final_after_first_poll(rtisms_sandbox, "EXPIRED") as bad:
-        assert wait(submission_ids=[bad], soft_fail=True, **MODES[mode]).task_state("wait") == "skipped"
+        assert wait(submission_ids=[bad], soft_fail=True, **MODES[mode]).task_states == {"wait": "skipped"}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -105,38 +107,38 @@ def test_the_timeout_is_a_sensor_timeout(
 ) -> None:
     never = rtisms_sandbox.add_submission("SENT")
     run = wait(submission_ids=[never], timeout=1, **MODES[mode])
-    assert run.task_state("wait") == "failed"
+    assert run.task_states == {"wait": "failure"}
     assert "AirflowSensorTimeout" in "".join(capfd.readouterr())
 
 
 def test_a_connection_in_the_database_serves_the_trigger(
     wait: Any, rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from airflow.models.connection import Connection
-    from airflow.utils.session import create_session
-
     monkeypatch.delenv("AIRFLOW_CONN_RTISMS_DEFAULT")
-    fields = json.loads(rtisms_sandbox.connection_json())
-    with create_session() as session:
-        session.add(Connection(conn_id="rtisms_stored", **fields))
+    command = [sys.executable, "-m", "airflow", "connections", "add", "rtisms_stored"]
+    subprocess.run([*command, "--conn-json", rtisms_sandbox.connection_json()], check=True, capture_output=True)
     with final_after_first_poll(rtisms_sandbox) as later:
         run = wait(submission_ids=[later], rtisms_conn_id="rtisms_stored", deferrable=True)
     assert run.state == "success"
 
 
-def test_the_example_of_a_wait_runs(airflow_database: Path, rtisms_sandbox: Sandbox) -> None:
+def test_the_example_of_a_wait_runs(run_dag: RunDag, rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
     done = rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0)
+    dag = load_dag((EXAMPLES / "example_rtisms_wait_for_delivery.py").read_text(), tmp_path)
     with final_after_first_poll(rtisms_sandbox) as later:
         ids = [later, done]
-        run = run_example(airflow_database, "example_rtisms_wait_for_delivery", submission_ids=ids)
-    assert [record["submission_id"] for record in run.xcom("wait_for_delivery")] == ids
-    assert {record["status"] for record in run.xcom("wait_for_delivery")} == {"DELIVERED"}
-    assert rtisms_sandbox.state().tokens_issued >= 1
+        run = run_dag(dag, conf={"submission_ids": ids})
+    assert run.state == "success"
+    records = run.xcom("wait_for_delivery")
+    assert [(record["submission_id"], record["status"]) for record in records] == [(one, "DELIVERED") for one in ids]
+    assert [run.xcom("get_details", map_index=index) for index in range(2)] == records
 
 
-def test_the_example_of_a_bulk_fetch_runs(airflow_database: Path, rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
+def test_the_example_of_a_bulk_fetch_runs(run_dag: RunDag, rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
     rtisms_sandbox.reset(seed=300)
-    run = run_example(airflow_database, "example_rtisms_bulk_reconcile", folder=f"file://{tmp_path}", count=300)
+    dag = load_dag((EXAMPLES / "example_rtisms_bulk_reconcile.py").read_text(), tmp_path)
+    run = run_dag(dag, conf={"folder": f"file://{tmp_path}", "count": 300})
+    assert run.state == "success"
     summary = run.xcom("fetch_details")
     (details,) = tmp_path.glob("ds=*/details.csv.gz")
     assert summary["path"] == str(details)

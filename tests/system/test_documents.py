@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import runpy
 import signal
 import subprocess
 import sys
@@ -29,7 +28,8 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, A
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.hooks.connection import settings_from_connection
 from airflow_provider_rtisms.sandbox import Sandbox
-from tests.system.conftest import FinishedRun, RunDag
+from scripts.servers import free_port
+from tests.system.conftest import FinishedRun, RunDag, load_dag
 
 pytestmark = pytest.mark.system
 
@@ -45,7 +45,8 @@ TESTS = {
     *("install", "connection", "extras", "dag", "hook", "script", "sandbox-script", "output", "sandbox"),
     *("sandbox-connection", "pytest", "make", "cli", "deadline", *IS_INSTALLED),
 }
-SANDBOX_URL = "http://127.0.0.1:8099"
+SANDBOX_PORT = "8099"
+"""The port in the documents. The tests replace it with a free one."""
 RunBlock = Callable[[str], FinishedRun]
 
 
@@ -170,10 +171,7 @@ def run_block(run_dag: RunDag, rtisms_sandbox: Sandbox, tmp_path: Path) -> RunBl
     def run(code: str) -> FinishedRun:
         if not AIRFLOW_V_3_0_PLUS:
             code = code.replace("from airflow.sdk import", "from airflow.decorators import")
-        code, made = re.subn(r"^(?=\w+\(\)\n\Z)", "result = ", code, flags=re.MULTILINE)
-        assert made == 1
-        (tmp_path / "block.py").write_text(code)
-        return run_dag(runpy.run_path(str(tmp_path / "block.py"))["result"])
+        return run_dag(load_dag(code, tmp_path))
 
     return run
 
@@ -225,9 +223,11 @@ def run_script(block: Block, folder: Path, env: Mapping[str, str] | None = None)
 def test_sandbox_blocks(block: Block) -> None:
     ask = "from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook; print(RtiSmsHook().test_connection())"
     (connection,) = blocks("sandbox-connection", document=block.document)
-    with running(block.code) as process:
-        assert process.stdout.readline().strip() == SANDBOX_URL
-        assert "the balance is 457.00" in bash(f'{connection.code}\npython -c "{ask}"')
+    port = str(free_port())
+    with running(block.code.replace(SANDBOX_PORT, port)) as process:
+        assert process.stdout.readline().strip() == f"http://127.0.0.1:{port}"
+        assert f"http://127.0.0.1:{SANDBOX_PORT}" in connection.code
+        assert "the balance is 457.00" in bash(f'{connection.code.replace(SANDBOX_PORT, port)}\npython -c "{ask}"')
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from tests.system.ui.conftest import TakePicture
 
 pytestmark = [
     pytest.mark.system,
+    pytest.mark.deployment,
     pytest.mark.ui,
     pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="the pages of Airflow 3.3"),
 ]

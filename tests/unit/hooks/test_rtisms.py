@@ -108,12 +108,14 @@ class TestCalls:
     def test_triggers_share_a_client(self, serve_default: Serve) -> None:
         server = serve_default(details())
 
-        async def use() -> None:
+        async def use(all_are_connected: asyncio.Barrier) -> None:
             async with RtiSmsHook().get_async_conn() as client:
+                await all_are_connected.wait()  # the last one to leave closes the client
                 await client.perform(endpoints.get_sms("1"))
 
         async def main() -> None:
-            await asyncio.gather(*(use() for _ in range(20)))
+            barrier = asyncio.Barrier(20)
+            await asyncio.gather(*(use(barrier) for _ in range(20)))
 
         asyncio.run(main())
         assert len(server.grants) == 1

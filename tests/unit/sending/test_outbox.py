@@ -26,6 +26,7 @@ from airflow_provider_rtisms.api.models import SendOutcome, Submission
 from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.api.protocol.request import Call
 from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.api.transport import limiter
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.transport.blocking import RtiSmsClient
 from airflow_provider_rtisms.api.values.recipients import parse_recipients
@@ -293,7 +294,11 @@ class TestOutbox:
         desk.send(NUMBERS[:10])
         assert desk.received() == NUMBERS[:10]
 
-    def test_a_threshold_that_lasts_is_transient_and_says_who_was_sent_to(self, desk: Desk) -> None:
+    def test_a_threshold_that_lasts_is_transient_and_says_who_was_sent_to(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(limiter, "PATIENCE", -1.0)
+
         def pass_the_threshold() -> None:
             desk.sandbox.set_faults(Fault("error", path="sms", statuses=(429,), retry_after=1))
 
