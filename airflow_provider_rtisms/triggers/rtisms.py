@@ -64,7 +64,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         self.with_records = with_records
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments that make the trigger again."""
+        """Return the class path and the arguments that recreate the trigger."""
         return serialize_args(
             self,
             "rtisms_conn_id",

@@ -59,10 +59,10 @@ class DeliveryWait:
 
     def note(self, submission_id: str, outcome: SmsDetails | RtiSmsError) -> None:
         """
-        Add what one poll found for one submission.
+        Add what a poll found for one submission.
 
         :param submission_id: which.
-        :param outcome: its details, or the error that came instead.
+        :param outcome: its details, or the error that its fetch gave.
         :raises RtiSmsError: the error is permanent and concerns more than this submission.
         """
         self._missing.pop(submission_id, None)
@@ -78,12 +78,12 @@ class DeliveryWait:
         else:
             raise outcome
 
-    def settle(self, missing_ok: bool) -> bool:
+    def is_over(self, missing_ok: bool) -> bool:
         """
-        Decide after a poll whether the wait is over.
+        Return whether the wait is over, after a poll.
 
         :param missing_ok: whether submissions that the API does not know yet are accepted.
-        :return: True if every submission is final.
+        :return: whether every submission is final.
         :raises RtiSmsDeliveryError: some reached a state of ``fail_on``.
         :raises RtiSmsNotFoundError: the API does not know some of them, and ``missing_ok`` is False.
         """
@@ -123,7 +123,7 @@ class DeliveryWait:
 
 def check_records(value: Any) -> list[Record]:
     """
-    Return records that another process has written: the event of a trigger, or a store.
+    Check records that another process has written: into the event of a trigger, or into a store.
 
     :param value: decoded JSON.
     :raises ValueError: it is not a list of records of submissions, see

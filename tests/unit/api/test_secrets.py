@@ -27,7 +27,7 @@ from tests.unit.conftest import Serve
 
 SECRET = "s3cret/+&= ñ\"\\'"
 MINTED = "minted.by-the$hostile/server" * 3
-TOLD = (SECRET, quote_plus(SECRET), quote(SECRET, safe=""), json.dumps(SECRET)[1:-1], repr(SECRET)[1:-1])
+ENCODED = (SECRET, quote_plus(SECRET), quote(SECRET, safe=""), json.dumps(SECRET)[1:-1], repr(SECRET)[1:-1])
 SMS = endpoints.get_sms("4193366853543393")
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
@@ -92,12 +92,12 @@ def test_a_token_that_is_echoed_is_not_repeated(
     assert_hidden(repr(vars(caught.value)) + repr(caught.value) + caplog.text)
 
 
-@pytest.mark.parametrize("told", TOLD)
+@pytest.mark.parametrize("echoed", ENCODED)
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 500])
 def test_a_secret_that_is_echoed_is_not_repeated(
-    transport: Transport, serve: Serve, status: int, told: str, caplog: pytest.LogCaptureFixture
+    transport: Transport, serve: Serve, status: int, echoed: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = serve(auth=[response(f"client_secret={told} is wrong".encode(), status)])
+    server = serve(auth=[response(f"client_secret={echoed} is wrong".encode(), status)])
     with pytest.raises(errors.RtiSmsError) as caught:
         transport.perform(server, SMS, client_secret=SECRET, max_attempts=2)
     assert_hidden("".join(traceback.format_exception(caught.value)))
