@@ -198,7 +198,7 @@ def test_it_waits_in_the_triggerer_and_sends_once(airflow: AirflowDeployment, sa
         submission["submission_id"] for submission in run.xcom("send", key="submissions")
     ]
     # The search of _nothing_private_is_left has something to find.
-    assert "hidden: " in stored_in(airflow)
+    assert "redacted: " in stored_in(airflow)
     assert "submitted 42" in "".join(logs_of(airflow).values())
 
 
