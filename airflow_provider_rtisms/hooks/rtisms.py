@@ -1,4 +1,4 @@
-"""The way from an Airflow Connection to a client of the RTI SMS API."""
+"""The hook: it calls the RTI SMS API with the credentials of an Airflow Connection."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
 from airflow_provider_rtisms.get_provider_info import UI_FIELD_BEHAVIOUR
-from airflow_provider_rtisms.hooks.connection import form_widgets, settings_from_connection, single_flight_read
+from airflow_provider_rtisms.hooks.connection import form_widgets, settings_from_connection
+from airflow_provider_rtisms.hooks.event_loop import amask_secret, in_thread, single_flight_read
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -66,7 +67,7 @@ class RtiSmsHook(BaseHook):
             return self._client
 
     def close(self) -> None:
-        """Close all sockets, and forget the token and the fields of the Connection. A later call begins again."""
+        """Close all sockets, and forget the token and the Connection. A later call reads the Connection again."""
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
@@ -211,7 +212,8 @@ class RtiSmsHook(BaseHook):
         :param max_concurrency: most requests at once. Default: that of the Connection.
         :param requests_per_second: most requests a second. Default: that of the Connection.
         :param on_missing: for ids that the API does not know: ``fail``, after the rest has been fetched, or ``skip``.
-        :return: the summary (dict) with ``output_path``, else the records (list of dicts), in the order of arrival.
+        :return: the summary (dict) with ``output_path``, else the records (list of dicts), in the order in
+            which they were fetched.
         :raises RtiSmsInputError: an id or an argument is malformed; nothing was sent.
         :raises RtiSmsError: see :func:`~airflow_provider_rtisms.bulk.job.fetch_to_file`.
         """
@@ -239,21 +241,21 @@ class RtiSmsHook(BaseHook):
     @asynccontextmanager
     async def get_async_conn(self) -> AsyncIterator[AsyncRtiSmsClient]:
         """
-        Read the Connection, and give the client that all triggers of it share on this event loop.
+        Read the Connection, and yield the client that all its triggers on this event loop share.
 
         :raises RtiSmsConfigError: a field of the Connection is missing or malformed.
         """
         from airflow_provider_rtisms.api.transport.shared import shared_client
 
         settings = await single_flight_read(self.rtisms_conn_id, self.get_settings)
-        async with shared_client(settings, on_secret=_amask_secret) as client:
+        async with shared_client(settings, on_secret=amask_secret) as client:
             yield client
 
     def test_connection(self) -> tuple[bool, str]:
         """
         Authenticate and read the balance, for the "Test connection" button.
 
-        :return: whether it worked, and a sentence for the person who asked.
+        :return: whether it worked, and a message for the user.
         """
         from airflow_provider_rtisms.api.errors import RtiSmsError
 
@@ -287,7 +289,7 @@ class RtiSmsHook(BaseHook):
 
         client = self._client
         if client is None:
-            client = await _in_thread(self.get_conn)
+            client = await in_thread(self.get_conn)
         settings = replace(client.settings, **changes)
         try:
             async with AsyncRtiSmsClient(settings, client.tokens, on_secret=mask_secret) as aio_client:
@@ -295,18 +297,3 @@ class RtiSmsHook(BaseHook):
         except RtiSmsAuthenticationError:
             self.close()  # so that the next call reads the Connection again
             raise
-
-
-async def _in_thread(function: Callable[[], T]) -> T:
-    from asgiref.sync import sync_to_async
-
-    return await sync_to_async(function)()
-
-
-async def _amask_secret(secret: str) -> None:
-    try:
-        from airflow.sdk.log import amask_secret
-    except ImportError:  # before Airflow 3.3.2
-        await _in_thread(lambda: mask_secret(secret))
-    else:
-        await amask_secret(secret)

@@ -44,7 +44,7 @@ class RtiSmsBalanceSensor(DeferrableSensor):
         """
         Poll once.
 
-        :return: done, with the balance, once it is enough.
+        :return: whether the wait is done, with the balance if it is.
         """
         from airflow_provider_rtisms.api.values.amounts import check_amount
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook

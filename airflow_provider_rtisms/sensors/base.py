@@ -89,7 +89,8 @@ class DeferrableSensor(BaseSensorOperator):
 
 def trigger_deadline(started: float, timeout: float) -> float:
     """
-    Return when a trigger gives up: shortly before Airflow ends the deferral, so that the trigger can say what it saw.
+    Return when a trigger gives up: shortly before Airflow ends the deferral, so that the event can say what the
+    trigger saw.
 
     :param started: when the wait began, in seconds since the epoch.
     :param timeout: seconds that it may last.
@@ -102,9 +103,9 @@ def finish_wait(event: Any, expects: str) -> Mapping[str, Any]:
     Return what a deferred wait has found.
 
     :param event: the payload of a trigger of this package.
-    :param expects: the key that it has to bring, ``records`` or ``balance``.
+    :param expects: the key that its payload has to contain, ``records`` or ``balance``.
     :raises AirflowFailException: the wait failed.
-    :raises AirflowSensorTimeout: its time was up.
+    :raises AirflowSensorTimeout: the wait has timed out.
     :raises AirflowException: the event is of an unknown form.
     """
     parsed = read_wait_event(event, expects)

@@ -1,4 +1,4 @@
-"""The worker's side of a wait for delivery: poll, hand the wait over to the trigger, take its event back."""
+"""The worker's side of a wait for delivery: poll, defer to the trigger, and read its event."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class DeliveryPolling:
 
         with fail_without_retry():
             if not self.wait.open_ids:
-                return self.wait.settle(missing_ok=True)
+                return self.wait.is_over(missing_ok=True)
             return self._hook.run_async(lambda client: poll_deliveries(client, self.wait, self._missing_until))
 
     def poll_until_final(self, poke_interval: float, timeout: float) -> list[Record]:

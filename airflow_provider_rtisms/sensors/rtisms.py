@@ -33,16 +33,16 @@ class RtiSmsDeliverySensor(DeferrableSensor):
     ``deferrable=True`` the sensor polls once. If a submission is still open, it defers to
     :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
 
-    :param submission_ids: (templated) an id, a list of ids, such a list as JSON, or the records that another operator
-        of this package returned.
+    :param submission_ids: (templated) an id, a list of ids, a JSON list of ids, or the records that another operator of
+        this package returned.
     :param rtisms_conn_id: (templated) the Connection.
-    :param fail_on: final states that fail the wait, naming the submissions; see
+    :param fail_on: final states that fail the wait; the error names the submissions. See
         :class:`~airflow_provider_rtisms.api.models.SmsStatus`.
     :param min_delivered: succeed when all are final and this many are delivered: a whole number, or a share such as
         ``0.95``. The wait fails as soon as that can no longer be reached. Then ``fail_on`` is not used, and an id that
         stays unknown counts as not delivered. None: every state of ``fail_on`` fails the wait.
     :param missing_ok_for: seconds or timedelta from the start of the wait in which an unknown id (404) is accepted,
-        since the API may not know yet what was sent just now.
+        since the API may not know a new submission at once.
     :param deferrable: wait in the triggerer; default from ``[operators] default_deferrable``.
     :return: one record (dict) per distinct submission, in the given order; see
         :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`. A wait that fails pushes the records of final
@@ -80,7 +80,7 @@ class RtiSmsDeliverySensor(DeferrableSensor):
         """
         Poll every submission that is still open, once.
 
-        :return: done, with the records, once all are final.
+        :return: whether all are final, with the records if they are.
         """
         polling = self._begin(context)
         is_done = polling.poll()

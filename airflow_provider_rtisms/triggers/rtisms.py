@@ -68,7 +68,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         self.min_delivered = min_delivered
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments that make the trigger again."""
+        """Return the class path and the arguments that recreate the trigger."""
         return serialize_args(
             self,
             "rtisms_conn_id",

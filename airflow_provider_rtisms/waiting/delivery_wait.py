@@ -69,10 +69,10 @@ class DeliveryWait:
 
     def note(self, submission_id: str, outcome: SmsDetails | RtiSmsError) -> None:
         """
-        Add what one poll found for one submission.
+        Add what a poll found for one submission.
 
         :param submission_id: which.
-        :param outcome: its details, or the error that came instead.
+        :param outcome: its details, or the error that its fetch gave.
         :raises RtiSmsError: the error is permanent and concerns more than this submission.
         """
         self._missing.pop(submission_id, None)
@@ -88,17 +88,17 @@ class DeliveryWait:
         else:
             raise outcome
 
-    def settle(self, missing_ok: bool) -> bool:
+    def is_over(self, missing_ok: bool) -> bool:
         """
-        Decide after a poll whether the wait is over.
+        Return whether the wait is over, after a poll.
 
         :param missing_ok: whether submissions that the API does not know yet are accepted.
-        :return: True if every submission is final.
+        :return: whether every submission is final.
         :raises RtiSmsDeliveryError: some reached a state of ``fail_on``, or ``min_delivered`` can no longer be reached.
         :raises RtiSmsNotFoundError: the API does not know some of them, and ``missing_ok`` is False.
         """
         if self.min_delivered is not None:
-            return self._settle_min_delivered(0 if missing_ok else len(self._missing))
+            return self._is_over_with_min_delivered(0 if missing_ok else len(self._missing))
         failed = [f"{record['submission_id']} {record['status']}" for record in self._failed()]
         if failed:
             count = f"{len(failed)} of {len(self.submission_ids)}"
@@ -115,9 +115,9 @@ class DeliveryWait:
             )
         return not self.open_ids
 
-    def _settle_min_delivered(self, missing: int) -> bool:
+    def _is_over_with_min_delivered(self, missing: int) -> bool:
         """
-        Decide whether the wait is over where a number of deliveries is enough.
+        Return whether the wait is over, if a number of deliveries is enough.
 
         :param missing: submissions that the API does not know and that are no longer waited for.
         """
@@ -186,7 +186,7 @@ def needed_deliveries(min_delivered: float | None, total: int) -> int:
 
 def check_records(value: Any) -> list[Record]:
     """
-    Return records that another process has written: the event of a trigger, or a store.
+    Check records that another process has written: into the event of a trigger, or into a store.
 
     :param value: decoded JSON.
     :raises ValueError: it is not a list of records of submissions, see

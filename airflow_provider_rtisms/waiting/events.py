@@ -1,5 +1,5 @@
 """
-The event that ends a trigger: built in the triggerer, read in the worker, described here once.
+The event that ends a trigger: built in the triggerer, and read in the worker.
 
 Airflow stores and logs events, so they hold ids and records, and no secret, number or text. Worker and triggerer may
 run different releases of this package, so the worker refuses an event that it does not know.
@@ -30,9 +30,9 @@ class WaitEvent:
     How a deferred wait ended.
 
     :param outcome: ``finished``, ``failed`` (a task retry does not help) or ``timeout``.
-    :param message: why, where it did not finish.
-    :param found: what the wait found, such as ``{"records": [...]}`` or ``{"balance": "457.00"}``; where it did not
-        finish, what it had found until then.
+    :param message: why it failed or timed out.
+    :param found: what the wait found, such as ``{"records": [...]}`` or ``{"balance": "457.00"}``. If it did not
+        finish: what it had found until then.
     """
 
     outcome: Outcome
@@ -50,7 +50,7 @@ def parse_trigger_event(payload: Any, expects: str) -> WaitEvent:
     Return the event that a trigger has yielded.
 
     :param payload: the JSON form.
-    :param expects: the key that a finished wait has to bring, ``records`` or ``balance``.
+    :param expects: the key that the event of a finished wait has to contain, ``records`` or ``balance``.
     :raises UnknownEventError: the payload is of another form.
     """
     match payload:

@@ -12,7 +12,7 @@ from airflow_provider_rtisms.get_provider_info import get_provider_info
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "airflow_provider_rtisms"
-#: Public modules that Airflow is not told of; ``control`` holds no names, but describes the HTTP calls.
+#: Public modules that Airflow does not know; ``control`` holds no names, but describes the HTTP calls.
 OTHER_MODULES = {
     f"{PACKAGE}.{name}" for name in ("api.errors", "retry_policy", "sandbox.control", "sandbox.pytest_plugin")
 }

@@ -1,5 +1,5 @@
 """
-How one call goes, from the token to the result: one generator that both clients drive.
+Do one call, from the token to the result: one generator that both clients drive.
 
 Source: docs/architecture.md, "One call".
 """

@@ -1,5 +1,5 @@
 """
-What is repeated, when, and how often: one policy, made of tenacity's strategies, for both clients.
+Decide what is repeated, when and how often: one policy for both clients, made of tenacity's strategies.
 
 Source: docs/architecture.md, "Retries"; docs/vendor-api.md, "Errors".
 """

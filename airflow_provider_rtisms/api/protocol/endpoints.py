@@ -166,8 +166,8 @@ def _parse_submissions(expected: int, response: Any) -> list[Submission]:
     submissions = [Submission.from_response(item) for item in items]
     if len(submissions) != expected:
         raise errors.RtiSmsInvalidResponseError(
-            f"{SEND_SMS}: the response lists {len(submissions)} submissions for {expected} recipients, so nobody knows "
-            "which is whose.",
+            f"{SEND_SMS}: the response lists {len(submissions)} submissions for {expected} recipients, so they "
+            "cannot be matched.",
             call=SEND_SMS,
             status=200,
             submissions=submissions,

@@ -1,8 +1,8 @@
 """
-What requests and urllib3 lack: a total timeout that holds for each read, and responses that are read as HTTP says.
+Add what requests and urllib3 lack: one total timeout for all reads of a response, and interim responses.
 
-urllib3's read timeout starts again with each byte, so a server that sends a byte a second can hold a request for ever.
-http.client takes an interim response other than 100 for the final one (RFC 9110, section 15.2, forbids that).
+urllib3's read timeout starts again with each byte, so a server that sends one byte per second can block a request
+forever. http.client treats an interim response other than 100 as the final one, which RFC 9110, section 15.2, forbids.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import requests.adapters
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-#: Interim responses that a client reads before it gives up; servers send one or two.
+#: How many interim responses a client reads before it fails; servers send one or two.
 MAX_INTERIM_RESPONSES = 20
 
 

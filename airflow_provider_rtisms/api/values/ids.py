@@ -43,10 +43,10 @@ def parse_submission_ids(value: Any) -> list[str]:
 
 def iter_submission_ids(value: Any) -> Iterator[str]:
     """
-    Give the submission ids of an operator's argument one by one, as they stand there.
+    Yield the submission ids of an operator's argument, one by one.
 
-    :param value: an id; an iterable of ids; such a list as JSON or as Python writes it, which is what a template gives;
-        or records with a ``submission_id``, which is what the operators return.
+    :param value: an id; an iterable of ids; a list of ids as JSON or as a Python literal, which a template renders; or
+        records with a ``submission_id``, which the operators return.
     :raises RtiSmsInputError: it is anything else; names the position.
     """
     for position, item in enumerate(as_iterable(value, "submission_ids", "4193366853543393")):
