@@ -1,4 +1,4 @@
-"""The formats of files of records, by the ending of their name; converted from JSON lines, as a stream."""
+"""Convert JSON lines to the format that a file name asks for, as a stream."""
 
 from __future__ import annotations
 
@@ -26,42 +26,42 @@ Convert = Callable[[Path, IO[bytes]], None]
 
 def converter(name: str) -> Convert:
     """
-    Return what turns a file of JSON lines into the format that a name asks for.
+    Return the function that converts a file of JSON lines to the format that a name asks for.
 
     :param name: ends in ``.jsonl``, ``.csv`` or ``.parquet``; ``.gz`` may follow the first two.
     :return: takes the path of the JSON lines, and a binary file to write to.
-    :raises RtiSmsInputError: the ending is none of these.
+    :raises RtiSmsInputError: the name has no such suffix.
     :raises RtiSmsConfigError: pyarrow is missing.
     """
     bare = name.removesuffix(".gz")
-    ending = Path(bare).suffix
-    if ending not in _CONVERTERS or (ending == ".parquet" and bare != name):
+    suffix = Path(bare).suffix
+    if suffix not in _CONVERTERS or (suffix == ".parquet" and bare != name):
         raise RtiSmsInputError(f"output_path ends in {name[-20:]!r}: use .jsonl, .jsonl.gz, .csv, .csv.gz or .parquet.")
-    if ending == ".parquet":
+    if suffix == ".parquet":
         try:
             import pyarrow  # noqa: F401
         except ImportError:
             raise RtiSmsConfigError(
                 "Writing .parquet takes pyarrow: pip install 'airflow-provider-rtisms[parquet]', or use .jsonl or .csv."
             ) from None
-    convert = _CONVERTERS[ending]
-    return convert if bare == name else _packed(convert)
+    convert = _CONVERTERS[suffix]
+    return convert if bare == name else _gzipped(convert)
 
 
 def read_records(json_lines: Path) -> Iterator[dict[str, Any]]:
-    """Give the records of a file of JSON lines one by one."""
+    """Yield the records of a file of JSON lines."""
     with json_lines.open("rb") as lines:
         for line in lines:
             yield json.loads(line)
 
 
-def _packed(convert: Convert) -> Convert:
-    def convert_packed(json_lines: Path, target: IO[bytes]) -> None:
+def _gzipped(convert: Convert) -> Convert:
+    def convert_gzipped(json_lines: Path, target: IO[bytes]) -> None:
         # Without name and time, equal records make equal files.
         with gzip.GzipFile(filename="", mode="wb", fileobj=target, mtime=0) as packed:
             convert(json_lines, packed)  # type: ignore[arg-type]  # it has what IO[bytes] needs here
 
-    return convert_packed
+    return convert_gzipped
 
 
 def _to_jsonl(json_lines: Path, target: IO[bytes]) -> None:

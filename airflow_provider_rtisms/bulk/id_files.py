@@ -1,4 +1,4 @@
-"""Submission ids from a file, read as a stream."""
+"""Read submission ids from a file, as a stream."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ MAX_LINE = 1024 * 1024
 
 def read_id_file(path: str | StoragePath, column: str | None = None) -> Iterator[str]:
     """
-    Give the ids of a file one by one.
+    Yield the ids of a file.
 
     :param path: UTF-8 text, local or in an object store; read through gzip if its name ends in ``.gz``.
-    :param column: the column of a CSV with a header line; None for one id per line. Empty lines are passed over.
+    :param column: the column of a CSV with a header line; None for one id per line. Empty lines are skipped.
     :raises RtiSmsInputError: an id is malformed (names the line), or the column is not there.
     :raises OSError: the file cannot be read.
     """
-    place = storage_path("submission_ids_path", path)
-    with _open_text(place) as text:
+    location = storage_path("submission_ids_path", path)
+    with _open_text(location) as text:
         try:
             for line, value in _column(text, column) if column else _lines(text):
                 if value.strip():
-                    yield check_submission_id(value.strip(), f"line {line} of {place.name}")
+                    yield check_submission_id(value.strip(), f"line {line} of {location.name}")
         except (UnicodeDecodeError, csv.Error) as error:
-            raise RtiSmsInputError(f"{place.name} is no UTF-8 text with ids: {error}") from None
+            raise RtiSmsInputError(f"{location.name} is no UTF-8 text with ids: {error}") from None
 
 
 def _lines(text: IO[str]) -> Iterator[tuple[int, str]]:

@@ -56,12 +56,12 @@ async def fetch_to_file(
     """
     Fetch many submissions into a file, as a stream.
 
-    What has been fetched is kept beside it until it is complete; where the same ids are fetched again, by the same
-    account and into the same file, only the rest is asked for. Ids that were missing are asked for again.
+    What has been fetched is kept beside it until it is complete; if the same account fetches the same ids
+    into the same file again, only the rest is requested. Missing ids are requested again.
 
     :param client: an opened client, on an event loop that no one else needs: files are written on it.
-    :param ids: what to fetch; those that an earlier try has fetched are taken out.
-    :param path: its ending says the format, see :func:`~airflow_provider_rtisms.bulk.formats.converter`.
+    :param ids: what to fetch; the ids that an earlier attempt has fetched are removed.
+    :param path: its suffix selects the format, see :func:`~airflow_provider_rtisms.bulk.formats.converter`.
     :param on_missing: what to do about ids that the API does not know, after having fetched the rest.
     :return: the summary, see :meth:`~airflow_provider_rtisms.bulk.fetch_stats.FetchStats.summary`.
     :raises RtiSmsPermanentError: missing ids, at the end; anything else, such as 403, at once.
@@ -77,8 +77,8 @@ async def fetch_to_file(
         with PartFile(target.part_path) as part:
             part.resume(lambda record: _take_over(record, ids, stats))
             if stats.resumed:
-                log.info("An earlier try has fetched %d of %d submissions", stats.resumed, stats.requested)
-            log.info("What is fetched is kept in %s until %s is complete", target.kept_at, path)
+                log.info("An earlier attempt has fetched %d of %d submissions", stats.resumed, stats.requested)
+            log.info("Records are kept in %s until %s is complete", target.kept_at, path)
             try:
                 await _fetch(client, ids, stats, _keep_in(part, target), on_missing)
             except BaseException as error:
@@ -87,7 +87,7 @@ async def fetch_to_file(
                     kept = f"{stats.fetched} of {stats.requested} submissions are kept in {target.kept_at}"
                     error.args = (f"{error} {kept}; the same fetch goes on from there.",)
                 raise
-            target.publish(part, convert)
+            target.commit(part, convert)
     summary = stats.summary(client.stats, str(path))
     log.info("Bulk fetch done: %s", summary)
     return summary

@@ -1,4 +1,4 @@
-"""What a fetch has got so far, on disk at once, so that a later try need not ask for it again."""
+"""Write fetched records to disk at once, so that a later attempt does not request them again."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class PartFile:
 
     def resume(self, accept: Callable[[Record], bool]) -> None:
         """
-        Read what an earlier try has left, up to the first line that does not belong there.
+        Read what an earlier attempt has written, up to the first line that does not belong there.
 
-        :param accept: told each record; returns False for one that does not belong.
+        :param accept: called with each record; returns False for one that does not belong.
         """
         self._file.seek(0)
         good = 0

@@ -1,4 +1,4 @@
-"""Paths as DAG authors write them: on this machine, or in any store that ObjectStoragePath knows."""
+"""Read the paths that DAG authors write: local ones, and URLs that ObjectStoragePath knows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a bulk fetch ends up: a local file or an object, and what is kept beside it until it is complete."""
+"""Write the file of a bulk fetch, locally or to an object store, and keep what has been fetched until then."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ UPLOAD_EVERY = 10.0
 
 
 class Target(Protocol):
-    """What :mod:`~airflow_provider_rtisms.bulk.job` needs of a place to write to."""
+    """What :mod:`~airflow_provider_rtisms.bulk.job` needs of something to write to."""
 
     part_path: Path
     """The local file that collects records."""
     kept_at: str
-    """Where a later try finds them, for people."""
+    """Where a later attempt finds them, for people."""
 
     def restore(self) -> None:
-        """Bring what an earlier try has left into ``part_path``."""
+        """Bring what an earlier attempt has fetched into ``part_path``."""
 
     def is_due(self) -> bool:
         """Whether :meth:`save` should be called now; cheap."""
 
     def save(self, part: PartFile) -> None:
-        """Keep what has been fetched so far where a try on another machine finds it."""
+        """Save what has been fetched so far, so that an attempt on another machine finds it."""
 
-    def publish(self, part: PartFile, convert: Convert) -> None:
-        """Put the complete file under its final name, in one step, and remove what was kept beside it."""
+    def commit(self, part: PartFile, convert: Convert) -> None:
+        """Give the complete file its final name, in one step, and remove the part."""
 
     def close(self) -> None:
-        """Remove what only this try needs."""
+        """Remove what only this attempt needs."""
 
 
 class LocalTarget:
@@ -58,7 +58,7 @@ class LocalTarget:
         self.path = path
         self.part_path = path.with_name(f"{path.name}.{digest}.part")
         self.kept_at = str(self.part_path)
-        self._draft = path.with_name(f"{path.name}.{digest}.draft")
+        self._staging = path.with_name(f"{path.name}.{digest}.staging")
 
     def restore(self) -> None:
         """Do nothing: the part is where it was left."""
@@ -70,18 +70,18 @@ class LocalTarget:
     def save(self, part: PartFile) -> None:
         """Do nothing, see :meth:`is_due`."""
 
-    def publish(self, part: PartFile, convert: Convert) -> None:
+    def commit(self, part: PartFile, convert: Convert) -> None:
         """Convert the part beside the target, then rename (POSIX: atomic)."""
-        with self._draft.open("wb") as draft:
-            convert(part.path, draft)
-            draft.flush()
-            os.fsync(draft.fileno())
-        self._draft.replace(self.path)
+        with self._staging.open("wb") as staging:
+            convert(part.path, staging)
+            staging.flush()
+            os.fsync(staging.fileno())
+        self._staging.replace(self.path)
         part.path.unlink()
 
     def close(self) -> None:
-        """Remove a draft that was not finished."""
-        self._draft.unlink(missing_ok=True)
+        """Remove a staging file that was not finished."""
+        self._staging.unlink(missing_ok=True)
 
 
 class ObjectTarget:
@@ -89,7 +89,7 @@ class ObjectTarget:
     An object in a store such as S3 or GCS, which cannot be appended to.
 
     Records collect in a temporary local file; every few seconds what is new goes to the store as one numbered object,
-    in a folder beside the target. A try on another machine reads these back.
+    in a folder beside the target. An attempt on another machine reads these back.
 
     :param path: the final name.
     :param digest: identifies the ids.
@@ -99,9 +99,9 @@ class ObjectTarget:
         self.path = path
         self._scratch = tempfile.TemporaryDirectory(prefix="rtisms-")
         self.part_path = Path(self._scratch.name, "part.jsonl")
-        self._draft = Path(self._scratch.name, "draft")
+        self._staging = Path(self._scratch.name, "staging")
         self._folder = path.parent / f"{path.name}.{digest}.part"
-        self._upload = path.parent / f"{path.name}.{digest}.draft"
+        self._upload = path.parent / f"{path.name}.{digest}.staging"
         self.kept_at = str(self._folder)
         self._saved_bytes = self._saved_objects = 0
         self._saved_at = time.monotonic()
@@ -122,7 +122,7 @@ class ObjectTarget:
     def save(self, part: PartFile) -> None:
         """Upload what is new as the next numbered object."""
         self._saved_at = time.monotonic()
-        if part.path.stat().st_size < self._saved_bytes:  # a damaged end was dropped: begin anew
+        if part.path.stat().st_size < self._saved_bytes:  # a damaged end was dropped: save it again
             self._forget()
         if tail := part.tail(self._saved_bytes):
             self._saved_objects += 1
@@ -130,12 +130,12 @@ class ObjectTarget:
                 kept.write(tail)
             self._saved_bytes += len(tail)
 
-    def publish(self, part: PartFile, convert: Convert) -> None:
+    def commit(self, part: PartFile, convert: Convert) -> None:
         """Convert locally, upload under another name, then move: no store shows half an object under the final name."""
-        with self._draft.open("wb") as draft:
-            convert(part.path, draft)
+        with self._staging.open("wb") as staging:
+            convert(part.path, staging)
         store = self.path.fs
-        store.put_file(str(self._draft), self._upload.path)
+        store.put_file(str(self._staging), self._upload.path)
         store.mv(self._upload.path, self.path.path)
         self._forget()
 

@@ -1,4 +1,4 @@
-"""The hook's bulk fetch against the sandbox: what arrives, what is asked, and what is left behind."""
+"""The hook's bulk fetch against the sandbox: what arrives, what is requested, and what stays behind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_rtisms.api import retry
 from airflow_provider_rtisms.api.errors import (
     RtiSmsConfigError,
     RtiSmsForbiddenError,
@@ -24,6 +23,7 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsRateLimitError,
     RtiSmsServerError,
 )
+from airflow_provider_rtisms.api.policy import retry
 from airflow_provider_rtisms.bulk import job
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
@@ -111,7 +111,7 @@ def test_a_threshold_that_stays_passed_ends_the_fetch(
     sandbox.set_faults(Fault("error", path="sms", statuses=(429,)))
     with pytest.raises(RtiSmsRateLimitError, match="Given up after 5 attempts"):
         hook.bulk_get_sms(seeded(1000))
-    assert len(sandbox.state().requests_by_id) < 100  # the rest was not tried
+    assert len(sandbox.state().requests_by_id) < 100  # the rest was not requested
 
 
 def test_short_lived_tokens_are_renewed_without_a_storm(hook: RtiSmsHook, sandbox: Sandbox) -> None:
@@ -156,7 +156,7 @@ class TestFailure:
         assert len(sandbox.state().requests_by_id) < 2000
         assert not target.exists()
 
-    def test_used_up_tries_fail_after_the_rest(
+    def test_used_up_attempts_fail_after_the_rest(
         self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(retry, "BACKOFF_BASE", 0.001)
@@ -177,7 +177,7 @@ class TestFailure:
         assert len(sandbox.state().requests_by_id) < 200
 
     @pytest.mark.parametrize("name", ["details.xls", "details", "details.parquet.gz"])
-    def test_an_unknown_ending_is_refused_before_a_request(
+    def test_an_unknown_suffix_is_refused_before_a_request(
         self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path, name: str
     ) -> None:
         with pytest.raises(RtiSmsInputError, match="output_path"):
@@ -185,7 +185,7 @@ class TestFailure:
         assert not sandbox.state().requests
 
 
-def test_progress_is_told(
+def test_progress_is_logged(
     hook: RtiSmsHook, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(job, "PROGRESS_EVERY", 0.05)

@@ -50,9 +50,9 @@ def read_back(path: Path) -> list[dict[str, Any]]:
 
 
 class TestFormats:
-    @pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet"])
-    def test_each_holds_all_columns_of_all_records(self, hook: RtiSmsHook, tmp_path: Path, ending: str) -> None:
-        path = tmp_path / f"details{ending}"
+    @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet"])
+    def test_each_holds_all_columns_of_all_records(self, hook: RtiSmsHook, tmp_path: Path, suffix: str) -> None:
+        path = tmp_path / f"details{suffix}"
         hook.bulk_get_sms(seeded(25), output_path=f"file://{path}")
         records = sorted(read_back(path), key=lambda record: record["submission_id"])
         assert [record["submission_id"] for record in records] == seeded(25)
@@ -61,9 +61,9 @@ class TestFormats:
         assert str(records[0]["done_at"]).startswith("2020-09-17")
         assert str(records[0]["is_final"]).lower() == "true"
 
-    @pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
-    def test_no_ids_make_a_file_without_records(self, hook: RtiSmsHook, tmp_path: Path, ending: str) -> None:
-        path = tmp_path / f"details{ending}"
+    @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+    def test_no_ids_make_a_file_without_records(self, hook: RtiSmsHook, tmp_path: Path, suffix: str) -> None:
+        path = tmp_path / f"details{suffix}"
         hook.bulk_get_sms([], output_path=path)
         assert read_back(path) == []
 
@@ -76,7 +76,7 @@ class TestObjectStore:
         with path.open("rb") as raw:
             assert len(gzip.decompress(raw.read()).splitlines()) == 31
 
-    def test_a_later_try_reads_back_what_was_uploaded(
+    def test_a_later_attempt_reads_back_what_was_uploaded(
         self, hook: RtiSmsHook, bucket: ObjectStoragePath, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(target_module, "UPLOAD_EVERY", 0.0)  # many numbered objects

@@ -53,7 +53,7 @@ def test_too_many_for_xcom_are_refused_before_a_request(
         {"submission_ids": KNOWN, "output_path": ""},
     ],
 )
-def test_malformed_arguments_fail_for_good_before_a_request(rtisms_sandbox: Sandbox, arguments: Any) -> None:
+def test_malformed_arguments_fail_without_retry_before_a_request(rtisms_sandbox: Sandbox, arguments: Any) -> None:
     with pytest.raises(AirflowFailException):
         run(**arguments)
     assert not rtisms_sandbox.state().requests
