@@ -30,13 +30,14 @@ def read_id_file(path: str | StoragePath, column: str | None = None) -> Iterator
     :raises OSError: the file cannot be read.
     """
     location = storage_path("submission_ids_path", path)
+    name = location.name
     with _open_text(location) as text:
         try:
-            for line, value in _column(text, column) if column else _lines(text):
+            for line, value in _column(text, column, name) if column else _lines(text):
                 if value.strip():
-                    yield check_submission_id(value.strip(), f"line {line} of {location.name}")
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise RtiSmsInputError(f"{location.name} is no UTF-8 text with ids: {error}") from None
+                    yield check_submission_id(value.strip(), f"line {line} of {name}")
+        except UnicodeDecodeError as error:
+            raise RtiSmsInputError(f"{name} is not UTF-8 text: {error}") from None
 
 
 def _lines(text: IO[str]) -> Iterator[tuple[int, str]]:
@@ -46,12 +47,20 @@ def _lines(text: IO[str]) -> Iterator[tuple[int, str]]:
         yield number, line
 
 
-def _column(text: Iterable[str], column: str) -> Iterator[tuple[int, str]]:
-    rows = csv.DictReader(text)
-    if column not in (names := rows.fieldnames or ()):
-        raise RtiSmsInputError(f"submission_ids_column {column!r} is none of the file's columns: {', '.join(names)}")
-    for row in rows:
-        yield rows.line_num, row[column] or ""
+def _column(text: Iterable[str], column: str, name: str) -> Iterator[tuple[int, str]]:
+    rows = csv.reader(text, strict=True)  # without it, a quote that never ends swallows the rest of the file
+    line = 1
+    try:
+        names = next(rows, [])
+        if column not in names:
+            raise RtiSmsInputError(f"submission_ids_column {column!r} is none of the file's columns: {', '.join(names)}")
+        position = names.index(column)
+        line = rows.line_num + 1
+        for row in rows:
+            yield line, row[position] if position < len(row) else ""
+            line = rows.line_num + 1
+    except csv.Error as error:
+        raise RtiSmsInputError(f"{name} is not a valid CSV: {error}, in the row that begins on line {line}.") from None
 
 
 @contextmanager

@@ -60,6 +60,13 @@ def test_each_is_fetched_once_with_one_token(hook: RtiSmsHook, sandbox: Sandbox,
     assert state.sockets_peak <= 32
 
 
+def test_leading_zeros_make_no_other_submission(hook: RtiSmsHook, sandbox: Sandbox) -> None:
+    (one,) = seeded(1)
+    records: Any = hook.bulk_get_sms([f"00{one}", one, f"0{one}"])
+    assert [record["submission_id"] for record in records] == [one]
+    assert sandbox.state().requests_by_id == {one: 1}
+
+
 def test_without_a_path_the_records_are_returned(hook: RtiSmsHook) -> None:
     records = hook.bulk_get_sms(seeded(50), max_concurrency=4)
     assert sorted(record["submission_id"] for record in records) == seeded(50)  # type: ignore[index]
