@@ -53,7 +53,7 @@ def _column(text: Iterable[str], column: str, name: str) -> Iterator[tuple[int, 
     try:
         names = next(rows, [])
         if column not in names:
-            raise RtiSmsInputError(f"submission_ids_column {column!r} is none of the file's columns: {', '.join(names)}")
+            raise RtiSmsInputError(_missing_column(names, column, name))
         position = names.index(column)
         line = rows.line_num + 1
         for row in rows:
@@ -61,6 +61,17 @@ def _column(text: Iterable[str], column: str, name: str) -> Iterator[tuple[int, 
             line = rows.line_num + 1
     except csv.Error as error:
         raise RtiSmsInputError(f"{name} is not a valid CSV: {error}, in the row that begins on line {line}.") from None
+
+
+def _missing_column(names: list[str], column: str, name: str) -> str:
+    """Explain that a column is missing. The first line may hold data, so nothing of it is repeated."""
+    if not names:
+        return f"{name} is empty: submission_ids_column {column!r} needs a header line."
+    columns = f"{len(names)} column{'s' if len(names) > 1 else ''}"
+    found = f"The first line of {name} has {columns}, but none is named {column!r}."
+    if any(one.strip().removeprefix("+").isdigit() for one in names):
+        return f"{found} The file seems to have no header line: add one."
+    return f"{found} Check submission_ids_column, and that the columns are separated by commas."
 
 
 @contextmanager

@@ -106,11 +106,24 @@ class TestIdFile:
         path.write_bytes(gzip.compress(b'day,id\n1,11\n"2\n",12\n3,\n'))
         assert list(read_id_file(path, "id")) == ["11", "12"]
 
-    def test_a_missing_column_is_named_with_those_there(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("jueves,id\n1,11\n", "The first line of sent.csv has 2 columns, but none is named 'submission'. Check"),
+            ("jueves;id\n1;11\n", "has 1 column, but .* separated by commas"),
+            ("", "sent.csv is empty"),
+            ("4193366853543393,+56912345678\n", "has 2 columns, but .* seems to have no header line"),
+        ],
+    )
+    def test_a_missing_column_is_explained_without_repeating_the_file(
+        self, tmp_path: Path, text: str, message: str
+    ) -> None:
         path = tmp_path / "sent.csv"
-        path.write_text("day,id\n")
-        with pytest.raises(RtiSmsInputError, match=r"'submission' is none of .*: day, id"):
+        path.write_text(text)
+        with pytest.raises(RtiSmsInputError, match=message) as caught:
             list(read_id_file(path, "submission"))
+        assert "jueves" not in str(caught.value)
+        assert "345678" not in str(caught.value)
 
     @pytest.mark.parametrize(
         ("rows", "line"),
