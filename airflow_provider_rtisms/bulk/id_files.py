@@ -11,7 +11,8 @@ from typing import IO, TYPE_CHECKING
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.api.values.ids import check_submission_id
-from airflow_provider_rtisms.bulk.storage import storage_path
+from airflow_provider_rtisms.bulk.storage import open_to_read, storage_path
+from airflow_provider_rtisms.bulk.storage_errors import explain_failures
 
 if TYPE_CHECKING:
     from airflow_provider_rtisms.bulk.storage import StoragePath
@@ -27,11 +28,12 @@ def read_id_file(path: str | StoragePath, column: str | None = None) -> Iterator
     :param path: UTF-8 text, local or in an object store; read through gzip if its name ends in ``.gz``.
     :param column: the column of a CSV with a header line; None for one id per line. Empty lines are skipped.
     :raises RtiSmsInputError: an id is malformed (names the line), or the column is not there.
-    :raises OSError: the file cannot be read.
+    :raises RtiSmsStorageError: the file cannot be read.
+    :raises RtiSmsStorageUnavailableError: the file cannot be read at the moment.
     """
     location = storage_path("submission_ids_path", path)
     name = location.name
-    with _open_text(location) as text:
+    with explain_failures(f"Reading {location} (submission_ids_path)", Exception), _open_text(location) as text:
         try:
             for line, value in _column(text, column, name) if column else _lines(text):
                 if value.strip():
@@ -76,7 +78,7 @@ def _missing_column(names: list[str], column: str, name: str) -> str:
 
 @contextmanager
 def _open_text(path: StoragePath) -> Iterator[IO[str]]:
-    with path.open("rb") as raw:
+    with open_to_read(path) as raw:
         is_packed = path.name.endswith(".gz")
         with io.TextIOWrapper(gzip.GzipFile(fileobj=raw) if is_packed else raw, "utf-8-sig", newline="") as text:
             yield text

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path, PosixPath
-from typing import TYPE_CHECKING, TypeAlias, TypeGuard
+from typing import IO, TYPE_CHECKING, TypeAlias, TypeGuard, cast
 from urllib.parse import urlsplit
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
+from airflow_provider_rtisms.bulk.storage_errors import explain_failures
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -26,7 +27,9 @@ def storage_path(field_name: str, value: object) -> StoragePath:
     :param field_name: how the error names it.
     :param value: a local path, a URL such as ``s3://conn_id@bucket/key`` or ``file:///folder/name``, or a path object.
     :raises RtiSmsInputError: it is anything else.
+    :raises RtiSmsStorageError: Airflow knows no store for the URL's scheme.
     """
+    check_rendered(field_name, value)
     if is_local(value):
         return value
     if isinstance(value, str) and value.strip():
@@ -39,5 +42,33 @@ def storage_path(field_name: str, value: object) -> StoragePath:
     if isinstance(value, ObjectStoragePath):
         return Path(value.path) if value.protocol in ("file", "local") else value
     if isinstance(value, str) and value.strip():
-        return ObjectStoragePath(value)
+        with explain_failures(f"Reading the URL {value} ({field_name})", ValueError):
+            return ObjectStoragePath(value)
     raise RtiSmsInputError(f"{field_name} is {shape(value)}: use a path, or a URL such as s3://conn_id@bucket/key.")
+
+
+def check_rendered(field_name: str, value: object) -> None:
+    """
+    Refuse an argument whose template rendered to the word None.
+
+    :param field_name: how the error names it.
+    :param value: the argument.
+    :raises RtiSmsInputError: it is that word.
+    """
+    if isinstance(value, str) and value.strip() == "None":
+        raise RtiSmsInputError(
+            f'{field_name} is the word "None": the task or variable that its template reads from returned nothing.'
+        )
+
+
+def open_to_read(path: StoragePath) -> IO[bytes]:
+    """
+    Open a file or an object. ObjectStoragePath.open would report lineage, with the conn_id in the URI.
+
+    :param path: local or in an object store.
+    :raises Exception: whatever the store raises; for a local file OSError.
+    """
+    if is_local(path):
+        return path.open("rb")
+    remote = cast("ObjectStoragePath", path)
+    return cast("IO[bytes]", remote.fs.open(remote.path, "rb"))

@@ -101,7 +101,10 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
         from airflow_provider_rtisms.api.values.ids import iter_submission_ids
         from airflow_provider_rtisms.bulk.id_files import read_id_file
+        from airflow_provider_rtisms.bulk.storage import check_rendered
 
+        check_rendered("submission_ids", self.submission_ids)
+        check_rendered("submission_ids_column", self.submission_ids_column)
         if (self.submission_ids is None) == (self.submission_ids_path is None):
             raise RtiSmsInputError("Give either submission_ids or submission_ids_path.")
         if self.submission_ids_path is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,19 @@ import fsspec
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-from airflow_provider_rtisms.api.errors import RtiSmsInputError, RtiSmsNotFoundError, RtiSmsTransientError
+from airflow_provider_rtisms.api.errors import (
+    RtiSmsInputError,
+    RtiSmsNotFoundError,
+    RtiSmsPermanentError,
+    RtiSmsTransientError,
+)
 from airflow_provider_rtisms.bulk import target as target_module
 from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
 from airflow_provider_rtisms.bulk.formats import COLUMNS
 from airflow_provider_rtisms.bulk.id_files import read_id_file
 from airflow_provider_rtisms.bulk.part import PartFile
 from airflow_provider_rtisms.bulk.storage import storage_path
+from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, storage_error
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from tests.unit.bulk.conftest import seeded
 
@@ -35,7 +42,8 @@ def bucket() -> Iterator[ObjectStoragePath]:
     store = fsspec.filesystem("memory")
     attach(protocol="memory", fs=store)
     yield ObjectStoragePath("memory://bucket/day")
-    store.rm("/bucket", recursive=True)
+    if store.exists("/bucket"):
+        store.rm("/bucket", recursive=True)
 
 
 def read_back(path: Path) -> list[dict[str, Any]]:
@@ -147,6 +155,67 @@ class TestIdFile:
             list(read_id_file(path))
 
 
+class TestUnreadableIdFile:
+    def test_a_missing_file_is_not_retried(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            RtiSmsStorageError, match=r"^Reading /.*/ids\.txt \(submission_ids_path\) failed .*the path"
+        ):
+            list(read_id_file(tmp_path / "ids.txt"))
+
+    def test_a_missing_provider_is_named(self) -> None:
+        with pytest.raises(RtiSmsStorageError, match="apache-airflow-providers-google"):
+            list(read_id_file("gs://bucket/ids.txt"))
+
+    def test_a_scheme_that_nobody_knows_is_refused(self) -> None:
+        with pytest.raises(RtiSmsStorageError, match="Install the Airflow provider for this scheme"):
+            list(read_id_file("nosuch://bucket/ids.txt"))
+
+    def test_a_file_that_vanishes_from_a_store_is_explained(self, bucket: ObjectStoragePath) -> None:
+        with pytest.raises(RtiSmsStorageError, match=r"Reading memory:.*ids\.txt .*FileNotFoundError"):
+            list(read_id_file(bucket / "ids.txt"))
+
+
+class _StatusError(Exception):
+    """What a store's library raises; each keeps the status elsewhere."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__("Refused")
+        self.__dict__.update(attributes)
+
+
+def _boto(status: int) -> Exception:
+    error = OSError(16, "Please reduce your request rate.")
+    error.__cause__ = _StatusError(response={"ResponseMetadata": {"HTTPStatusCode": status}})
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "is_permanent", "words"),
+    [
+        (PermissionError("Access Denied"), True, "PermissionError: Access Denied.*permission"),
+        (FileNotFoundError(2, "No such file"), True, "Check the path"),
+        (OSError(28, "No space left on device"), False, "The disk is full"),
+        (OSError(30, "Read-only file system"), True, "permission"),
+        (OSError(21, "Is a directory"), True, "Check the path"),
+        (OSError(5, "Input/output error"), False, "run the task again later"),
+        (TimeoutError(), False, r"TimeoutError\)\. .*again later"),
+        (_boto(503), False, "reduce your request rate.*again later"),
+        (_boto(403), True, "permission"),
+        (_boto(400), True, "Check the path"),
+        (_StatusError(status_code=404), True, "the bucket"),
+        (_StatusError(status_code=500), False, "again later"),
+        (_StatusError(code=403), True, "permission"),
+        (_StatusError(code="429"), False, "again later"),
+        (_StatusError(code="AccessDenied"), False, "again later"),
+        (ImportError("Install s3fs to access S3"), True, r"pip install 'apache-airflow-providers-amazon\[s3fs\]'"),
+    ],
+)
+def test_errors_of_stores_are_permanent_or_transient(error: Exception, is_permanent: bool, words: str) -> None:
+    raised = storage_error("Writing s3://bucket/key", error)
+    assert isinstance(raised, RtiSmsPermanentError if is_permanent else RtiSmsTransientError)
+    assert re.match(rf"Writing s3://bucket/key failed \(.*{words}", str(raised))
+
+
 class TestPartFile:
     def test_is_for_one_process_at_a_time(self, tmp_path: Path) -> None:
         path = tmp_path / "part"
@@ -171,6 +240,12 @@ def test_distinct_ids_keep_their_order() -> None:
         with DistinctIds(["100", "10", "9"]) as same, DistinctIds(["9", "10"]) as other:
             assert same.digest("account") == ids.digest("account") != other.digest("account")
         assert ids.digest("account") != ids.digest("other account")
+
+
+@pytest.mark.parametrize("value", ["None", " None "])
+def test_a_path_that_a_template_left_empty_is_explained(value: str) -> None:
+    with pytest.raises(RtiSmsInputError, match='output_path is the word "None".* returned nothing'):
+        storage_path("output_path", value)
 
 
 @pytest.mark.parametrize("value", [None, "", 7, b"x"])
