@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
@@ -40,6 +41,8 @@ def read_id_file(path: str | StoragePath, column: str | None = None) -> Iterator
                     yield check_submission_id(value.strip(), f"line {line} of {name}")
         except UnicodeDecodeError as error:
             raise RtiSmsInputError(f"{name} is not UTF-8 text: {error}") from None
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise RtiSmsInputError(f"{name} is a damaged gzip file ({error}). Make it again.") from None
 
 
 def _lines(text: IO[str]) -> Iterator[tuple[int, str]]:

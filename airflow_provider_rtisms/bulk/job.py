@@ -14,7 +14,8 @@ from airflow_provider_rtisms.api.transport.fetch import fetch_batches
 from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
 from airflow_provider_rtisms.bulk.fetch_stats import FetchStats
 from airflow_provider_rtisms.bulk.formats import converter
-from airflow_provider_rtisms.bulk.part import PartFile, Record
+from airflow_provider_rtisms.bulk.part import PartFile
+from airflow_provider_rtisms.bulk.records import Record
 from airflow_provider_rtisms.bulk.target import Target, open_target
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ async def fetch_to_file(
         target.restore()
         with PartFile(target.part_path) as part:
             part.resume(lambda record: _take_over(record, ids, stats))
+            target.probe()
             if stats.resumed:
                 log.info("An earlier attempt has fetched %d of %d submissions", stats.resumed, stats.requested)
             log.info("Records are kept in %s until %s is complete", target.kept_at, path)
@@ -104,7 +106,7 @@ def check_on_missing(value: Any) -> None:
 
 
 def _take_over(record: Record, ids: DistinctIds, stats: FetchStats) -> bool:
-    is_ours = ids.discard(record.get("submission_id"))
+    is_ours = ids.discard(record["submission_id"])
     if is_ours:
         stats.add(record, is_resumed=True)
     return is_ours

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
+from airflow_provider_rtisms.bulk.local_files import LocalOutput
+from airflow_provider_rtisms.bulk.part import HEADER
 from airflow_provider_rtisms.bulk.storage import is_local
 
 if TYPE_CHECKING:
@@ -32,6 +34,9 @@ class Target(Protocol):
 
     def restore(self) -> None:
         """Bring what an earlier attempt has fetched into ``part_path``."""
+
+    def probe(self) -> None:
+        """Find out whether the file can be written, before the first request."""
 
     def is_due(self) -> bool:
         """Whether :meth:`save` should be called now; cheap."""
@@ -58,10 +63,14 @@ class LocalTarget:
         self.path = path
         self.part_path = path.with_name(f"{path.name}.{digest}.part")
         self.kept_at = str(self.part_path)
-        self._staging = path.with_name(f"{path.name}.{digest}.staging")
+        self._output = LocalOutput(path, path.with_name(f"{path.name}.{digest}.staging"))
 
     def restore(self) -> None:
         """Do nothing: the part is where it was left."""
+
+    def probe(self) -> None:
+        """Create the staging file for a moment."""
+        self._output.probe()
 
     def is_due(self) -> bool:
         """Return False: the part is safe as soon as it is written."""
@@ -71,17 +80,12 @@ class LocalTarget:
         """Do nothing, see :meth:`is_due`."""
 
     def commit(self, part: PartFile, convert: Convert) -> None:
-        """Convert the part beside the target, then rename (POSIX: atomic)."""
-        with self._staging.open("wb") as staging:
-            convert(part.path, staging)
-            staging.flush()
-            os.fsync(staging.fileno())
-        self._staging.replace(self.path)
+        """Convert the part beside the target, then rename."""
+        self._output.commit(lambda staging: convert(part.lines(), staging))
         part.path.unlink()
 
     def close(self) -> None:
-        """Remove a staging file that was not finished."""
-        self._staging.unlink(missing_ok=True)
+        """Do nothing."""
 
 
 class ObjectTarget:
@@ -103,13 +107,19 @@ class ObjectTarget:
         self._folder = path.parent / f"{path.name}.{digest}.part"
         self._upload = path.parent / f"{path.name}.{digest}.staging"
         self.kept_at = str(self._folder)
-        self._saved_bytes = self._saved_objects = 0
+        self._saved_bytes, self._saved_objects = len(HEADER), 0
         self._saved_at = time.monotonic()
+
+    def probe(self) -> None:
+        """Do nothing."""
 
     def restore(self) -> None:
         """Download the numbered objects, one after the other."""
+        if not (objects := self._kept()):
+            return
         with self.part_path.open("wb") as part:
-            for kept in self._kept():
+            part.write(HEADER)
+            for kept in objects:
                 with kept.open("rb") as source:  # type: ignore[no-untyped-call]
                     shutil.copyfileobj(source, part)
                 self._saved_objects += 1
@@ -122,9 +132,9 @@ class ObjectTarget:
     def save(self, part: PartFile) -> None:
         """Upload what is new as the next numbered object."""
         self._saved_at = time.monotonic()
-        if part.path.stat().st_size < self._saved_bytes:  # a damaged end was dropped: save it again
+        if part.size < self._saved_bytes:  # a damaged end was dropped: save it again
             self._forget()
-        if tail := part.tail(self._saved_bytes):
+        if tail := b"".join(part.pieces(self._saved_bytes, sys.maxsize)):
             self._saved_objects += 1
             with (self._folder / f"{self._saved_objects:08}.jsonl").open("wb") as kept:  # type: ignore[no-untyped-call]
                 kept.write(tail)
@@ -133,7 +143,7 @@ class ObjectTarget:
     def commit(self, part: PartFile, convert: Convert) -> None:
         """Convert locally, upload under another name, then move: no store shows half an object under the final name."""
         with self._staging.open("wb") as staging:
-            convert(part.path, staging)
+            convert(part.lines(), staging)
         store = self.path.fs
         store.put_file(str(self._staging), self._upload.path)
         store.mv(self._upload.path, self.path.path)
@@ -151,7 +161,7 @@ class ObjectTarget:
     def _forget(self) -> None:
         for kept in self._kept():
             kept.unlink()
-        self._saved_bytes = self._saved_objects = 0
+        self._saved_bytes, self._saved_objects = len(HEADER), 0
 
 
 def open_target(path: StoragePath, digest: str) -> Target:

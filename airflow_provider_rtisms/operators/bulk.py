@@ -23,9 +23,9 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
     """
     Fetch the details of thousands of submissions: one request each, ``max_concurrency`` of them at once, one token.
 
-    With ``output_path`` the records stream to a file, which gets its name once it is complete. A task retry asks only
-    for what an interrupted attempt had not fetched: the records so far are kept in a part file beside the target; the log
-    names it. When the API responds 429 (a threshold of the account was passed), the whole fetch slows down.
+    With ``output_path`` the records stream to a file, which gets its name once it is complete. Until then they are kept
+    in a part file beside it, which the log names, so that a task retry requests only the rest. If the API responds 429
+    (a threshold of the account was passed), the whole fetch slows down.
 
     :param submission_ids: (templated) a list of ids, such a list as JSON, the output of another task, or records with a
         ``submission_id``. Repeated ids are fetched once.
@@ -40,7 +40,8 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
     :param on_missing: for ids that the API does not know (404): ``fail``, after having fetched the rest, or ``skip``.
     :param rtisms_conn_id: (templated) the Connection.
     :return: with ``output_path`` the summary, see
-        :meth:`~airflow_provider_rtisms.bulk.fetch_stats.FetchStats.summary`; else the records, see :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`. They are in the order of arrival.
+        :meth:`~airflow_provider_rtisms.bulk.fetch_stats.FetchStats.summary`; else the records in the order of arrival,
+        see :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`.
     :raises AirflowFailException: an argument or an id is malformed, ids are missing, or the API refused.
     :raises RtiSmsTransientError: the API could not be reached within the attempts; a task retry goes on from there.
     """

@@ -242,7 +242,7 @@ class TestResume:
         hook.bulk_get_sms(seeded(5), output_path=target)
         assert sorted(ids_in(target)) == seeded(5)
         assert sorted(tmp_path.iterdir()) == sorted([part, target])
-        assert len(ids_in(part)) == 10
+        assert part.read_bytes().count(b"\n") == 1 + 10  # the header line
 
     def test_the_order_of_the_ids_makes_no_difference(self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path) -> None:
         target = tmp_path / "details.jsonl"

@@ -6,7 +6,7 @@ import csv
 import gzip
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,10 @@ from airflow_provider_rtisms.api.errors import (
 )
 from airflow_provider_rtisms.bulk import target as target_module
 from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
-from airflow_provider_rtisms.bulk.formats import COLUMNS
 from airflow_provider_rtisms.bulk.id_files import read_id_file
-from airflow_provider_rtisms.bulk.part import PartFile
+from airflow_provider_rtisms.bulk.records import COLUMNS
 from airflow_provider_rtisms.bulk.storage import storage_path
-from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, storage_error
+from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError, storage_error
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from tests.unit.bulk.conftest import seeded
 
@@ -156,6 +155,22 @@ class TestIdFile:
 
 
 class TestUnreadableIdFile:
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda packed: packed[: len(packed) // 2],
+            lambda packed: b"\x1f\x8b" + packed,
+            lambda packed: packed[:50] + b"\xff" * 50 + packed[100:],
+            lambda packed: packed[:-8] + bytes(8),
+        ],
+        ids=["truncated", "bad header", "bad data", "bad checksum"],
+    )
+    def test_a_damaged_gz_is_not_retried(self, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+        path = tmp_path / "ids.txt.gz"
+        path.write_bytes(damage(gzip.compress("\n".join(map(str, range(10_000))).encode())))
+        with pytest.raises(RtiSmsInputError, match=r"^ids\.txt\.gz is a damaged gzip file .*Make it again"):
+            list(read_id_file(path))
+
     def test_a_missing_file_is_not_retried(self, tmp_path: Path) -> None:
         with pytest.raises(
             RtiSmsStorageError, match=r"^Reading /.*/ids\.txt \(submission_ids_path\) failed .*the path"
@@ -216,22 +231,16 @@ def test_errors_of_stores_are_permanent_or_transient(error: Exception, is_perman
     assert re.match(rf"Writing s3://bucket/key failed \(.*{words}", str(raised))
 
 
-class TestPartFile:
-    def test_is_for_one_process_at_a_time(self, tmp_path: Path) -> None:
-        path = tmp_path / "part"
-        with PartFile(path), pytest.raises(RtiSmsTransientError, match="Another process"):
-            PartFile(path)
-
-    @pytest.mark.parametrize("damage", [b'{"submission_id": "2"', b"junk\n", b"[]\n", b'{"submission_id": "1"}\n'])
-    def test_what_follows_damage_is_dropped(self, tmp_path: Path, damage: bytes) -> None:
-        path = tmp_path / "part"
-        good = b'{"submission_id": "1"}\n'
-        path.write_bytes(good + damage)
-        with DistinctIds(["1", "2"]) as ids, PartFile(path) as part:
-            part.resume(lambda record: ids.discard(record.get("submission_id")))
-            assert list(ids) == ["2"]
-            part.append([{"submission_id": "2"}])
-        assert path.read_bytes() == good + b'{"submission_id": "2"}\n'
+def test_a_full_folder_for_temporary_files_is_explained(tmp_path: Path) -> None:
+    """SQLite meets the limit on the size of files, which stands for the size of the disk."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        with pytest.raises(RtiSmsStorageUnavailableError, match=r"^Keeping the submission ids .* SQLITE_TMPDIR"):
+            DistinctIds(map(str, range(10**15, 10**15 + 500_000)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_distinct_ids_keep_their_order() -> None:
@@ -244,7 +253,7 @@ def test_distinct_ids_keep_their_order() -> None:
 
 @pytest.mark.parametrize("value", ["None", " None "])
 def test_a_path_that_a_template_left_empty_is_explained(value: str) -> None:
-    with pytest.raises(RtiSmsInputError, match='output_path is the word "None".* returned nothing'):
+    with pytest.raises(RtiSmsInputError, match=r'output_path is the word "None".* returned nothing'):
         storage_path("output_path", value)
 
 
