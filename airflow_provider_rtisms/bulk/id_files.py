@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.api.values.ids import check_submission_id
+from airflow_provider_rtisms.bulk.lineage import report_input
 from airflow_provider_rtisms.bulk.storage import open_to_read, storage_path
 from airflow_provider_rtisms.bulk.storage_errors import explain_failures
 
@@ -33,6 +34,7 @@ def read_id_file(path: str | StoragePath, column: str | None = None) -> Iterator
     :raises RtiSmsStorageUnavailableError: the file cannot be read at the moment.
     """
     location = storage_path("submission_ids_path", path)
+    report_input(location)
     name = location.name
     with explain_failures(f"Reading {location} (submission_ids_path)", Exception), _open_text(location) as text:
         try:

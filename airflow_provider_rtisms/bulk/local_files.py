@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError
+from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, explain_failures
+
+log = logging.getLogger(__name__)
 
 #: What fills a file: called with the file, opened for binary writing.
 Fill = Callable[[IO[bytes]], None]
@@ -61,13 +66,14 @@ class LocalOutput:
         """
         Create the staging file and remove it, so that a folder that refuses it is found out before the first request.
 
-        :raises OSError: the folder cannot be written to, or the final name belongs to a folder.
+        :raises RtiSmsError: the folder cannot be written to, or the final name belongs to a folder.
         """
-        if self.path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self.path))
-        self._staging_path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(self._create())
-        self._staging_path.unlink()
+        with explain_failures(f"Writing {self.path}"):
+            if self.path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            self._staging_path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(_create(self._staging_path))
+            self._staging_path.unlink()
 
     def commit(self, fill: Fill) -> None:
         """
@@ -76,22 +82,52 @@ class LocalOutput:
         The file has the mode that the umask asks for. Until it is complete, only its owner may read it.
 
         :param fill: writes the content.
-        :raises OSError: the file cannot be written.
+        :raises RtiSmsError: the file cannot be written.
         """
-        descriptor = self._create()
-        try:
-            mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
-            os.fchmod(descriptor, 0o600)
-            with os.fdopen(descriptor, "wb") as staging:
-                fill(staging)
-                staging.flush()
-                os.fchmod(descriptor, mode)
-                os.fsync(descriptor)
-            self._staging_path.replace(self.path)
-        except BaseException:
-            self._staging_path.unlink(missing_ok=True)
-            raise
+        with explain_failures(f"Writing {self.path}"):
+            try:
+                mode = write_private(self._staging_path, fill)
+                self._staging_path.chmod(mode)
+                self._staging_path.replace(self.path)
+            except BaseException:
+                self._staging_path.unlink(missing_ok=True)
+                raise
 
-    def _create(self) -> int:
-        self._staging_path.unlink(missing_ok=True)  # of an attempt that was killed
-        return os.open(self._staging_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+def write_private(path: Path, fill: Fill) -> int:
+    """
+    Write a new file that only its owner may read. What had its name before is removed.
+
+    :param path: the file.
+    :param fill: writes the content.
+    :return: the mode that the umask asks for.
+    :raises OSError: the file cannot be written.
+    """
+    with os.fdopen(_create(path), "wb") as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        os.fchmod(file.fileno(), 0o600)
+        fill(file)
+        file.flush()
+        os.fsync(file.fileno())
+    return mode
+
+
+def private_folder() -> Path:
+    """
+    Return a folder for temporary files that only this user may enter; each call returns the same one if it can.
+
+    :raises OSError: it cannot be created.
+    """
+    folder = Path(tempfile.gettempdir(), f"rtisms-{os.geteuid()}")
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077:
+        return folder
+    log.warning("%s belongs to another user, or others may enter it: a new folder is used instead", folder)
+    return Path(tempfile.mkdtemp(prefix="rtisms-"))
+
+
+def _create(path: Path) -> int:
+    path.unlink(missing_ok=True)  # of an attempt that was killed
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)

@@ -13,6 +13,7 @@ from typing import Self
 from airflow_provider_rtisms.api.errors import RtiSmsTransientError
 from airflow_provider_rtisms.bulk.local_files import open_private
 from airflow_provider_rtisms.bulk.records import COLUMNS, Record, parse_record
+from airflow_provider_rtisms.bulk.storage_errors import explain_failures
 
 log = logging.getLogger(__name__)
 
@@ -31,14 +32,18 @@ class PartFile:
 
     :param path: the file; created if it is missing, continued if it is there. A file with another header is replaced.
     :raises RtiSmsTransientError: another process has it open.
-    :raises RtiSmsStorageError: a symbolic link has that name.
-    :raises OSError: the file cannot be written.
+    :raises RtiSmsError: the file cannot be written, or a symbolic link has that name.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._descriptor = _open_locked(path)
+        with explain_failures(f"Writing {path}"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = _open_locked(path)
+            self._begin()
+
+    def _begin(self) -> None:
+        path = self.path
         try:
             self.size = os.fstat(self._descriptor).st_size
             if self.size and os.pread(self._descriptor, len(HEADER), 0) != HEADER:
@@ -76,9 +81,10 @@ class PartFile:
         """
         Add records; once this returns, they outlive the process.
 
-        :raises OSError: the disk is full; the file then is as it was before.
+        :raises RtiSmsError: the disk is full, for example; the file then is as it was before.
         """
-        self._write("".join(json.dumps(record) + "\n" for record in records).encode())
+        with explain_failures(f"Writing {self.path}"):
+            self._write("".join(json.dumps(record) + "\n" for record in records).encode())
 
     def lines(self) -> Iterator[bytes]:
         """Yield the records as JSON lines."""
@@ -99,6 +105,13 @@ class PartFile:
             piece += line
         if piece:
             yield bytes(piece)
+
+    def remove(self) -> None:
+        """Remove the file, which is no longer needed. A failure is only logged."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s is no longer needed, but could not be removed (%s). Remove it yourself", self.path, error)
 
     def close(self) -> None:
         """Let other processes open the file."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PosixPath
 from typing import IO, TYPE_CHECKING, TypeAlias, TypeGuard, cast
 from urllib.parse import urlsplit
@@ -40,10 +42,16 @@ def storage_path(field_name: str, value: object) -> StoragePath:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     if isinstance(value, ObjectStoragePath):
-        return Path(value.path) if value.protocol in ("file", "local") else value
+        if value.protocol in ("file", "local"):
+            return Path(value.path)
+        with explain_failures(f"Opening {value} ({field_name})", Exception):
+            _connect(value)
+        return value
     if isinstance(value, str) and value.strip():
-        with explain_failures(f"Reading the URL {value} ({field_name})", ValueError):
-            return ObjectStoragePath(value)
+        with explain_failures(f"Opening {value} ({field_name})", Exception):
+            path = ObjectStoragePath(value)
+            _connect(path)
+            return path
     raise RtiSmsInputError(f"{field_name} is {shape(value)}: use a path, or a URL such as s3://conn_id@bucket/key.")
 
 
@@ -72,3 +80,18 @@ def open_to_read(path: StoragePath) -> IO[bytes]:
         return path.open("rb")
     remote = cast("ObjectStoragePath", path)
     return cast("IO[bytes]", remote.fs.open(remote.path, "rb"))
+
+
+def _connect(path: ObjectStoragePath) -> None:
+    """
+    Let Airflow open the store, which it keeps for the rest of the process.
+
+    This is done here because the file systems of some providers call asyncio.run, which fails inside an event loop.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        path.fs  # noqa: B018
+    else:
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(lambda: path.fs).result()

@@ -46,6 +46,10 @@ class RtiSmsStorageUnavailableError(RtiSmsTransientError):
     """A file or an object could not be read or written; the same may succeed later."""
 
 
+#: Both of them, for ``except``.
+STORAGE_ERRORS = (RtiSmsStorageError, RtiSmsStorageUnavailableError)
+
+
 @contextmanager
 def explain_failures(action: str, catch: type[Exception] = OSError) -> Iterator[None]:
     """
@@ -72,10 +76,14 @@ def storage_error(action: str, error: Exception) -> RtiSmsError:
     :param error: what a file system, a store or the import of its library raised.
     """
     is_permanent, remedy = _diagnose(error)
-    text = " ".join(str(error).split())[:MAX_REASON]
-    reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
     error_class = RtiSmsStorageError if is_permanent else RtiSmsStorageUnavailableError
-    return error_class(f"{action} failed ({reason}). {remedy}")
+    return error_class(f"{action} failed ({describe(error)}). {remedy}")
+
+
+def describe(error: BaseException | None) -> str:
+    """Return the class and the message of a foreign error, on one line."""
+    text = " ".join(str(error).split())[:MAX_REASON]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _diagnose(error: Exception) -> tuple[bool, str]:

@@ -6,13 +6,13 @@ import csv
 import gzip
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
+from fsspec.implementations.local import LocalFileSystem
 
 from airflow_provider_rtisms.api.errors import (
     RtiSmsInputError,
@@ -20,29 +20,14 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsPermanentError,
     RtiSmsTransientError,
 )
-from airflow_provider_rtisms.bulk import target as target_module
+from airflow_provider_rtisms.bulk import object_target
 from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
 from airflow_provider_rtisms.bulk.id_files import read_id_file
 from airflow_provider_rtisms.bulk.records import COLUMNS
 from airflow_provider_rtisms.bulk.storage import storage_path
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError, storage_error
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-from tests.unit.bulk.conftest import seeded
-
-try:
-    from airflow.sdk.io import attach
-except ImportError:  # Airflow 2
-    from airflow.io.store import attach  # type: ignore[no-redef,import-not-found,unused-ignore]
-
-
-@pytest.fixture
-def bucket() -> Iterator[ObjectStoragePath]:
-    """Return a folder of an object store: fsspec's own, in memory."""
-    store = fsspec.filesystem("memory")
-    attach(protocol="memory", fs=store)
-    yield ObjectStoragePath("memory://bucket/day")
-    if store.exists("/bucket"):
-        store.rm("/bucket", recursive=True)
+from tests.unit.bulk.conftest import attach, seeded
 
 
 def read_back(path: Path) -> list[dict[str, Any]]:
@@ -86,7 +71,7 @@ class TestObjectStore:
     def test_a_later_attempt_reads_back_what_was_uploaded(
         self, hook: RtiSmsHook, bucket: ObjectStoragePath, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(target_module, "UPLOAD_EVERY", 0.0)  # many numbered objects
+        monkeypatch.setattr(object_target, "UPLOAD_EVERY", 0.0)  # many numbered objects
         ids = ["1", *seeded(100)]
         path = str(bucket / "details.jsonl")
         with pytest.raises(RtiSmsNotFoundError):
@@ -95,6 +80,23 @@ class TestObjectStore:
         summary: Any = hook.bulk_get_sms(ids, output_path=path, on_missing="skip")
         assert summary["resumed"] == 100
         assert [one.name for one in bucket.iterdir()] == ["details.jsonl"]
+
+    def test_a_store_with_folders_renames_a_staging_file(
+        self, hook: RtiSmsHook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """SFTP and HDFS are such stores; this one is a folder of this machine."""
+        renamed = []
+
+        class FolderStore(LocalFileSystem):
+            def mv(self, path1: str, path2: str, **options: Any) -> None:
+                renamed.append((path1, path2))
+                super().mv(path1, path2, **options)
+
+        attach(protocol="sftp", fs=FolderStore(skip_instance_cache=True))
+        key = f"{tmp_path}/new/details.jsonl"
+        hook.bulk_get_sms(seeded(3), output_path=f"sftp://{key}")
+        assert renamed == [(f"{key}.staging", key)]
+        assert [path.name for path in (tmp_path / "new").iterdir()] == ["details.jsonl"]
 
     def test_ids_are_read_from_it(self, bucket: ObjectStoragePath) -> None:
         path = bucket / "ids.txt"

@@ -16,7 +16,7 @@ from airflow_provider_rtisms.api.models import SmsDetails
 from airflow_provider_rtisms.bulk import part as part_module
 from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
 from airflow_provider_rtisms.bulk.part import HEADER, PartFile
-from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError
+from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Sandbox
 from tests.unit.bulk.conftest import seeded
@@ -129,7 +129,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
         part.append([json.loads(line("1"))])
         resource.setrlimit(resource.RLIMIT_FSIZE, (part.size + 10, hard))
         try:
-            with pytest.raises(OSError, match="File too large"):
+            with pytest.raises(RtiSmsStorageUnavailableError, match="File too large"):
                 part.append([json.loads(line("2"))])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
