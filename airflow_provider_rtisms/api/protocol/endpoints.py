@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from airflow_provider_rtisms.api import errors
-from airflow_provider_rtisms.api.models import DOCUMENTED_SEND_STATUSES, SmsDetails, SmsStatus, Submission
+from airflow_provider_rtisms.api.models import DOCUMENTED_SEND_STATUSES, DOCUMENTED_STATUSES, SmsDetails, Submission
 from airflow_provider_rtisms.api.protocol.request import AUTHENTICATE, Call
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.amounts import parse_amount
@@ -177,7 +177,7 @@ def _parse_submissions(expected: int, response: Any) -> list[Submission]:
 
 def _undocumented_status(details: SmsDetails) -> Iterable[str]:
     status = details.status
-    return () if status is None or status in SmsStatus.__members__ else (status,)
+    return () if status is None or status in DOCUMENTED_STATUSES else (status,)
 
 
 def _words_of_submissions(submissions: Iterable[Submission]) -> Iterable[str]:
