@@ -12,7 +12,7 @@ from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
 from airflow_provider_rtisms.api.values.secret import reveal
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-#: Segments of the unreserved characters of RFC 3986, section 2.3. No escapes, so no second way to write "/", "?" or "..".
+#: Segments of unreserved characters (RFC 3986, section 2.3). Without escapes there is one way to write "/", "?" and "..".
 _PATH = re.compile(r"/[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*/?")
 #: Digits in a row that may be a phone number.
 _LONG_NUMBER = re.compile(r"[0-9]{5,}(?=[0-9]{3})")
