@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from airflow_provider_rtisms.api.values.lists import name_some
 from airflow_provider_rtisms.doctor.context import safe_name
 
 Schema = Mapping[str, Any]
 
+#: How many fields of each kind a report names.
+NAMED = 50
 #: An object is a dict of its fields; other values are one of these words.
 STRING, INTEGER, NUMBER = "a string", "an integer", "a number"
 
@@ -56,7 +59,7 @@ class Drift:
             ("unknown fields", self.unknown),
             ("fields of another type", self.other_type),
         )
-        return "; ".join(f"{title}: {', '.join(names)}" for title, names in parts if names)
+        return "; ".join(f"{title}: {name_some(names, limit=NAMED)}" for title, names in parts if names)
 
 
 def compare(schema: Schema, response: Mapping[str, Any]) -> Drift:

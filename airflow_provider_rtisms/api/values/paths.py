@@ -12,8 +12,8 @@ from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
 from airflow_provider_rtisms.api.values.secret import reveal
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-#: Segments of unreserved characters (RFC 3986, section 2.3). Without escapes there is one way to write "/", "?" and "..".
-_PATH = re.compile(r"/[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*/?")
+#: Unreserved characters only (RFC 3986, section 2.3): without escapes there is one way to write "/", "?" and "..".
+_PATH = re.compile(r"/?(?:api/)?([A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*/?)")
 #: Digits in a row that may be a phone number.
 _LONG_NUMBER = re.compile(r"[0-9]{5,}(?=[0-9]{3})")
 
@@ -34,17 +34,17 @@ def check_path(value: Any) -> str:
     """
     Return the path of a call below the base URL. It begins with ``/api/``.
 
-    :param value: ``/balance`` or ``/api/balance``.
+    :param value: ``/balance`` or ``/api/balance``, with or without the first slash.
     :raises RtiSmsInputError: it is anything else: a whole URL, a path with ``..``, an empty segment, a query, an
         escape or a space, or the path that returns access tokens.
     """
-    if isinstance(value, str) and _PATH.fullmatch(value):
-        path = value.removeprefix("/api") if value.startswith("/api/") else value
-        segments = path.strip("/").split("/")
+    match = _PATH.fullmatch(value) if isinstance(value, str) else None
+    if match is not None:
+        segments = match[1].rstrip("/").split("/")
         if segments[0].lower() == "auth":
             raise RtiSmsInputError("path is /auth: the client authenticates by itself, and does not return tokens.")
-        if not {".", "..", ""} & set(segments):
-            return f"/api{path}"
+        if not {".", ".."} & set(segments) and segments != ["api"]:
+            return f"/api/{match[1]}"
     raise RtiSmsInputError(
         f"path is {shape(value)} of another form: use a path below /api such as '/sms/4193366853543393', of letters, "
         "digits and . _ ~ -, and give the query as params."

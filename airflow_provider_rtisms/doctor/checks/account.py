@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from airflow_provider_rtisms.api.errors import REMEDIES, RtiSmsAuthenticationError, RtiSmsError, RtiSmsUnsafeTokenError
 from airflow_provider_rtisms.api.protocol import endpoints
+from airflow_provider_rtisms.api.values.lists import name_some
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.doctor.checks.check import Check
 from airflow_provider_rtisms.doctor.context import (
@@ -21,7 +22,7 @@ from airflow_provider_rtisms.doctor.context import (
     skipped,
     unexpected,
 )
-from airflow_provider_rtisms.doctor.schema import GRANT, compare, kind
+from airflow_provider_rtisms.doctor.schema import GRANT, NAMED, compare, kind
 
 _REMEDY = REMEDIES[RtiSmsAuthenticationError]
 
@@ -38,7 +39,7 @@ def check_authentication(ctx: Context) -> Finding:
     got = f"accepted in {milliseconds(exchange.seconds)}"
     drift = compare(GRANT, ctx.grant)
     if drift.unknown and not drift.missing:  # a renamed field is reported by the check that misses it
-        return differs(f"{got}; unknown fields: {', '.join(drift.unknown)}")
+        return differs(f"{got}; unknown fields: {name_some(drift.unknown, limit=NAMED)}")
     return ok(got)
 
 
@@ -83,7 +84,7 @@ def check_validity_period(ctx: Context) -> Finding:
 
 def _instead(ctx: Context) -> str:
     unknown = compare(GRANT, ctx.grant).unknown
-    return f"; unknown fields: {', '.join(unknown)}" if unknown else ""
+    return f"; unknown fields: {name_some(unknown, limit=NAMED)}" if unknown else ""
 
 
 def check_wrong_secret(ctx: Context) -> Finding:

@@ -9,7 +9,6 @@ import time
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
-from typing import Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError
 from airflow_provider_rtisms.api.settings import is_loopback
