@@ -7,6 +7,7 @@ import getpass
 import os
 import sys
 from functools import partial
+from importlib.util import find_spec
 
 from airflow_provider_rtisms.api.settings import DEFAULT_BASE_URL, ApiSettings
 from airflow_provider_rtisms.api.values.secret import Secret
@@ -67,9 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.conn_id is not None:
         if args.client_id is not None or args.base_url is not None:
             parser.error("--conn-id brings the client id and the base URL; do not give them as well")
-        try:
-            import airflow  # noqa: F401
-        except ImportError:
+        if find_spec("airflow") is None:
             parser.error("--conn-id needs Airflow, which is not installed here; use --client-id")
         return run(partial(settings_of_connection, args.conn_id), args)
     if args.client_id is None:

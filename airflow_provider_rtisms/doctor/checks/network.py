@@ -55,7 +55,7 @@ def check_settings(ctx: Context) -> Finding:
         if settings.is_tls:
             settings.trusted_certificates()
     except RtiSmsConfigError as error:
-        return failed(f"a value cannot be used: {error}", "Correct the value that is named.")
+        return failed(f"a value cannot be used: {error}", "Correct the Connection, or the arguments of the command.")
     rate = settings.requests_per_second
     got = (
         f"base URL {settings.base_url}, timeout {settings.timeout:g} s, {settings.max_attempts} attempts, "
@@ -223,7 +223,13 @@ def check_clock(ctx: Context) -> Finding:
 _API = "The RTI SMS HTTP API"
 
 CHECKS = (
-    Check("settings", "a base URL, a client id and a client secret that can be used", "Authenticate", check_settings),
+    Check(
+        "settings",
+        "a base URL, a client id and a client secret that can be used",
+        "Authenticate",
+        check_settings,
+        extra_seconds=lambda ctx: 60.0,  # Airflow and a secrets backend can be slow
+    ),
     Check("name_resolution", "the host name resolves", _API, check_name, ("settings",)),
     Check("tcp", "the port accepts connections", _API, check_tcp, ("name_resolution",), steps=2),
     Check("proxy", "no proxy, or one that lets requests through", _API, check_proxy, ("tcp",), steps=3),

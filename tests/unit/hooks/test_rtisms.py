@@ -180,5 +180,7 @@ def test_the_context_manager_closes_the_sockets(serve_default: Serve) -> None:
     server = serve_default(response({"balance": "1"}))
     with RtiSmsHook() as hook:
         hook.get_balance()
+        client = hook.get_conn()  # kept, so that no garbage collection closes the sockets
         assert server.connections_open == 1
     asyncio.run(until(lambda: server.connections_open == 0))
+    assert client.settings.base_url == server.url
