@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from airflow_provider_rtisms.doctor.context import Context, Finding
 
 
+#: The page that the checks compare with.
+PAGE = "docs/vendor-api.md"
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """
@@ -33,7 +37,7 @@ class Check:
     @property
     def documented(self) -> str:
         """What is documented, and where."""
-        return f'{self.expected} (docs/vendor-api.md, "{self.section}")'
+        return f'{self.expected} ({PAGE}, "{self.section}")'
 
     def limit(self, ctx: Context) -> float:
         """Return the seconds after which the check is given up."""

@@ -195,9 +195,9 @@ def _verifier(ctx: Context) -> str:
 
 
 def check_http(ctx: Context) -> Finding:
-    """Send a request that holds no credentials, and see whether an API responds."""
+    """Send a request with a made-up token, and see whether an API responds."""
     exchange = ctx.first_contact
-    return ok(f"HTTP {exchange.status} to a request without credentials, in {milliseconds(exchange.seconds)}")
+    return ok(f"HTTP {exchange.status} to a request with a made-up token, in {milliseconds(exchange.seconds)}")
 
 
 def check_clock(ctx: Context) -> Finding:

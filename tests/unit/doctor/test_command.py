@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from airflow_provider_rtisms.sandbox import Sandbox
+from tests.unit.doctor.examination import NAMES
 from tests.unit.doctor.vendor import BALANCE, CLIENT_ID, NUMBER, SECRET, vendor
 
 
@@ -54,6 +57,28 @@ def test_the_report_for_a_program(api: str) -> None:
     assert {tuple(check) for check in report["checks"]} == {("name", "outcome", "expected", "got", "remedy")}
     assert {check["outcome"] for check in report["checks"]} == {"ok", "skipped"}
     assert all("docs/vendor-api.md" in check["expected"] for check in report["checks"])
+
+
+def test_the_page_shows_the_report_of_the_sandbox() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "doctor.md").read_text()
+    shown = page.partition("```text\n")[2].partition("```")[0]
+    with Sandbox() as sandbox:
+        options = ["--submission-id", "4193366853543393", "--probe-credentials"]
+        done = doctor("--client-id", "sandbox-client", "--base-url", sandbox.url, *options, secret="sandbox-secret")
+    assert without_figures(shown) == without_figures(done.stdout)
+
+
+def without_figures(report: str) -> str:
+    """Return a report without line breaks, times, ports, versions and the results of timed calls."""
+    text = re.sub(r"latency .*?expected", "latency expected", report, flags=re.DOTALL)
+    return re.sub(r"[0-9][0-9.]*", "#", " ".join(text.partition("UTC")[2].split()))
+
+
+def test_the_page_lists_the_checks() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "doctor.md").read_text()
+    table = page.partition("## What it checks")[2].partition("## Options")[0]
+    cells = " ".join(re.findall(r"^\| (`[^|]+) \|", table, re.MULTILINE))
+    assert re.findall(r"`(\w+)`", cells) == NAMES
 
 
 def test_a_failure_is_exit_status_1(api: str) -> None:
