@@ -14,6 +14,7 @@ from airflow_provider_rtisms.hooks.connection import form_widgets, settings_from
 from airflow_provider_rtisms.hooks.event_loop import amask_secret, in_thread, single_flight_read
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from decimal import Decimal
 
     from airflow_provider_rtisms.api import AsyncRtiSmsClient, RtiSmsClient, SmsDetails, Submission
@@ -107,6 +108,30 @@ class RtiSmsHook(BaseHook):
         :raises RtiSmsError: see :mod:`~airflow_provider_rtisms.api.errors`.
         """
         return self.get_conn().get_balance()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        idempotent: bool | None = None,
+    ) -> Any:
+        """
+        Do a call that this package does not know, with the token, the retries and the errors of every other call.
+
+        ::
+
+            hook.request("GET", "/balance")  # {"balance": "457.00"}
+
+        :param method: as for :func:`~airflow_provider_rtisms.api.endpoints.request`, like the other parameters.
+        :return: the decoded JSON.
+        :raises RtiSmsInputError: an argument has another form; nothing was sent.
+        :raises RtiSmsUncertainError: the request is not idempotent, and its response was lost.
+        :raises RtiSmsError: see :mod:`~airflow_provider_rtisms.api.errors`.
+        """
+        return self.get_conn().request(method, path, params=params, json=json, idempotent=idempotent)
 
     def send_sms(
         self,
