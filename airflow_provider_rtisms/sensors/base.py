@@ -19,6 +19,8 @@ from airflow.providers.common.compat.sdk import (
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_rtisms.waiting.events import WaitEvent
+
 #: The error text of Airflow 2 for a deferral that has timed out; later versions raise a class of their own.
 DEFERRAL_TIMEOUT = "Trigger/execution timeout"
 
@@ -106,15 +108,37 @@ def finish_wait(event: Any, expects: str) -> Mapping[str, Any]:
     :raises AirflowSensorTimeout: the wait has timed out.
     :raises AirflowException: the event is of an unknown form.
     """
+    parsed = read_wait_event(event, expects)
+    raise_for_outcome(parsed)
+    return parsed.found
+
+
+def read_wait_event(event: Any, expects: str) -> WaitEvent:
+    """
+    Return how a deferred wait ended.
+
+    :param event: the payload of a trigger of this package.
+    :param expects: the key that a finished wait has to bring.
+    :raises AirflowException: the event is of an unknown form.
+    """
     from airflow_provider_rtisms.waiting.events import UnknownEventError, parse_trigger_event
 
     try:
-        parsed = parse_trigger_event(event, expects)
+        return parse_trigger_event(event, expects)
     except UnknownEventError as error:
         raise AirflowException(str(error)) from None
-    match parsed.outcome:
+
+
+def raise_for_outcome(event: WaitEvent) -> None:
+    """
+    Raise if a deferred wait did not finish.
+
+    :param event: how it ended.
+    :raises AirflowFailException: the wait failed.
+    :raises AirflowSensorTimeout: its time was up.
+    """
+    match event.outcome:
         case "failed":
-            raise AirflowFailException(parsed.message)
+            raise AirflowFailException(event.message)
         case "timeout":
-            raise AirflowSensorTimeout(parsed.message)
-    return parsed.found
+            raise AirflowSensorTimeout(event.message)

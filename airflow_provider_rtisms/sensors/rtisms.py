@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,7 +12,7 @@ from airflow.providers.common.compat.sdk import PokeReturnValue
 
 from airflow_provider_rtisms.sensors.balance import RtiSmsBalanceSensor
 from airflow_provider_rtisms.sensors.base import DeferrableSensor
-from airflow_provider_rtisms.sensors.delivery_polling import MAX_RECORDS_IN_DATABASE, DeliveryPolling
+from airflow_provider_rtisms.sensors.delivery_polling import FAILURES, MAX_RECORDS_IN_DATABASE, DeliveryPolling
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -37,11 +38,15 @@ class RtiSmsDeliverySensor(DeferrableSensor):
     :param rtisms_conn_id: (templated) the Connection.
     :param fail_on: final states that fail the wait; the error names the submissions. See
         :class:`~airflow_provider_rtisms.api.models.SmsStatus`.
+    :param min_delivered: succeed when all are final and this many are delivered: a whole number, or a share such as
+        ``0.95``. The wait fails as soon as that can no longer be reached. Then ``fail_on`` is not used, and an id that
+        stays unknown counts as not delivered. None: every state of ``fail_on`` fails the wait.
     :param missing_ok_for: seconds or timedelta from the start of the wait in which an unknown id (404) is accepted,
         since the API may not know a new submission at once.
     :param deferrable: wait in the triggerer; default from ``[operators] default_deferrable``.
     :return: one record (dict) per distinct submission, in the given order; see
-        :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`.
+        :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`. A wait that fails pushes the records of final
+        submissions to XCom ``records``, unless there are more than 1,000.
     :raises AirflowFailException: a submission reached a state of ``fail_on``, stayed unknown, or the API refused.
     :raises AirflowSensorTimeout: ``timeout`` passed.
     """
@@ -54,19 +59,22 @@ class RtiSmsDeliverySensor(DeferrableSensor):
         *,
         submission_ids: Any,
         fail_on: Sequence[str] = ("REJECTED", "UNDELIVERED", "EXPIRED"),
+        min_delivered: float | None = None,
         missing_ok_for: timedelta | float = 60,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.submission_ids = submission_ids
         self.fail_on = fail_on
+        self.min_delivered = min_delivered
         self.missing_ok_for = missing_ok_for
         self._polling: DeliveryPolling | None = None
 
     def execute(self, context: Context) -> Any:
         """Wait in this process, or poll once and defer."""
         self._polling = None
-        return super().execute(context)
+        with self._pushing_records_on_failure(context):
+            return super().execute(context)
 
     def poke(self, context: Context) -> PokeReturnValue:
         """
@@ -85,11 +93,21 @@ class RtiSmsDeliverySensor(DeferrableSensor):
 
         :param event: of :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
         """
-        return self._begin(context).complete(event)
+        with self._pushing_records_on_failure(context):
+            return self._begin(context).complete(event)
 
     def deferral(self, context: Context) -> dict[str, Any]:
         """Return the arguments of ``defer`` that hand the wait over to the trigger."""
         return self._begin(context).deferral(self.poke_interval, self.timeout, self.max_poke_interval)
+
+    @contextmanager
+    def _pushing_records_on_failure(self, context: Context) -> Iterator[None]:
+        try:
+            yield
+        except FAILURES:
+            if self._polling is not None:
+                self._polling.push_records(context)
+            raise
 
     def _begin(self, context: Context) -> DeliveryPolling:
         """Return what the pokes of this process share; the first one makes it."""
@@ -101,6 +119,7 @@ class RtiSmsDeliverySensor(DeferrableSensor):
                 self.missing_ok_for,
                 started=self._started(context),
                 finished=self._recall(context),
+                min_delivered=self.min_delivered,
             )
         return self._polling
 

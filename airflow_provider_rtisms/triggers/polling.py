@@ -98,7 +98,10 @@ async def pause(seconds: float) -> None:
 
 
 async def run_until_deadline(
-    trigger: DeferredWait, work: Awaitable[Mapping[str, Any]], timeout_message: Callable[[], str]
+    trigger: DeferredWait,
+    work: Awaitable[Mapping[str, Any]],
+    timeout_message: Callable[[], str],
+    found_so_far: Callable[[], Mapping[str, Any]] = dict,
 ) -> TriggerEvent:
     """
     Return the event that ends a trigger.
@@ -106,16 +109,17 @@ async def run_until_deadline(
     :param trigger: the trigger that waits.
     :param work: the wait; its result goes into the event.
     :param timeout_message: returns the message of a timeout.
+    :param found_so_far: returns what the event brings if the wait has failed or timed out.
     """
     try:
         async with asyncio.timeout(trigger.deadline - time.time()) as limit:
             event = WaitEvent("finished", found=await work)
     except RtiSmsPermanentError as error:
-        event = WaitEvent("failed", str(error))
+        event = WaitEvent("failed", str(error), found_so_far())
     except TimeoutError:
         if not limit.expired():
             raise
-        event = WaitEvent("timeout", timeout_message())
+        event = WaitEvent("timeout", timeout_message(), found_so_far())
     await wait_since_deferral(trigger, DEFERRAL_GRACE)
     return TriggerEvent(event.to_payload())  # type: ignore[no-untyped-call]
 

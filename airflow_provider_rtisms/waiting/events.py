@@ -31,7 +31,8 @@ class WaitEvent:
 
     :param outcome: ``finished``, ``failed`` (a task retry does not help) or ``timeout``.
     :param message: why it failed or timed out.
-    :param found: what the wait found, such as ``{"records": [...]}`` or ``{"balance": "457.00"}``.
+    :param found: what the wait found, such as ``{"records": [...]}`` or ``{"balance": "457.00"}``. If it did not
+        finish: what it had found until then.
     """
 
     outcome: Outcome
@@ -40,9 +41,8 @@ class WaitEvent:
 
     def to_payload(self) -> dict[str, Any]:
         """Return the JSON form: what a trigger yields."""
-        if self.outcome == "finished":
-            return {"version": VERSION, "outcome": self.outcome, **self.found}
-        return {"version": VERSION, "outcome": self.outcome, "message": self.message}
+        message = {} if self.outcome == "finished" else {"message": self.message}
+        return {"version": VERSION, "outcome": self.outcome, **message, **self.found}
 
 
 def parse_trigger_event(payload: Any, expects: str) -> WaitEvent:
@@ -57,15 +57,19 @@ def parse_trigger_event(payload: Any, expects: str) -> WaitEvent:
         case {"version": int(version)} if version != VERSION:
             raise UnknownEventError(_advice(f"version {version}"))
         case {"outcome": "finished"} if expects in payload:
-            found = {name: value for name, value in payload.items() if name not in ("version", "outcome")}
-            try:
-                _check_found(found)
-            except ValueError as error:
-                raise UnknownEventError(_advice(str(error))) from None
-            return WaitEvent("finished", found=found)
+            return WaitEvent("finished", found=_found(payload))
         case {"outcome": "failed" | "timeout" as outcome, "message": str(message)}:
-            return WaitEvent(outcome, message)
+            return WaitEvent(outcome, message, _found(payload))
     raise UnknownEventError(_advice(f"it is {shape(payload)}"))
+
+
+def _found(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = {name: value for name, value in payload.items() if name not in ("version", "outcome", "message")}
+    try:
+        _check_found(found)
+    except ValueError as error:
+        raise UnknownEventError(_advice(str(error))) from None
+    return found
 
 
 def _check_found(found: Mapping[str, Any]) -> None:

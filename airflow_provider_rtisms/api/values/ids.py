@@ -16,7 +16,9 @@ MAX_ID_DIGITS = 100
 
 def check_submission_id(value: Any, field_name: str = "submission_id") -> str:
     """
-    Return a submission id as the string that goes into the URL.
+    Return a submission id as the string that goes into the URL, without leading zeros.
+
+    The API returns ids as JSON strings or numbers, so ``007`` and ``7`` are the same submission everywhere.
 
     :param value: ASCII decimal string or non-negative int; no bool, no float.
     :param field_name: how the error names it, such as ``submission_ids[3]``.
@@ -25,7 +27,7 @@ def check_submission_id(value: Any, field_name: str = "submission_id") -> str:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**MAX_ID_DIGITS:
         return str(value)
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= MAX_ID_DIGITS:
-        return str(value)
+        return value.lstrip("0") or "0"
     raise RtiSmsInputError(
         f"{field_name} is {shape(value)}: use a decimal string such as '4193366853543393' or a non-negative int."
     )

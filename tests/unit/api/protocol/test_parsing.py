@@ -125,6 +125,10 @@ class TestIds:
     def test_digits_are_kept_as_they_came(self, number: int) -> None:
         assert check_submission_id(number) == check_submission_id(str(number)) == str(number)
 
+    @given(st.integers(0, 10**50), st.integers(0, 50))
+    def test_leading_zeros_are_removed(self, number: int, zeros: int) -> None:
+        assert check_submission_id("0" * zeros + str(number)) == str(number)
+
     @given(SCALARS | JSON | st.binary())
     def test_anything_else_is_refused(self, value: Any) -> None:
         checked = outcome(check_submission_id, value)
