@@ -1,5 +1,5 @@
 """
-A ready ``retry_policy`` for tasks that talk to the RTI SMS API (Airflow 3.3 and later).
+A ``retry_policy`` for tasks that call the RTI SMS API (Airflow 3.3 and later).
 
 ::
 

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 class RtiSmsError(Exception):
     """
-    Base of every error that this package raises about the API.
+    The base class of all errors of the API.
 
     :param message: what was requested, what happened, and what to do.
     :param call: name of the API call, such as ``get_sms``; ``authenticate`` for POST /auth.
     :param subject: what the call was about, such as the submission id.
-    :param status: HTTP status of the response, or None where there was no response.
+    :param status: HTTP status of the response, or None if there was no response.
     :param retry_after: seconds that the server asked to wait for, or None.
     :param submissions: what is known of each recipient of a send that failed.
     """
@@ -111,7 +111,7 @@ class RtiSmsForbiddenError(RtiSmsPermanentError):
 
 
 class RtiSmsNotFoundError(RtiSmsPermanentError):
-    """404: no such submission, or Host points at something that is not the API."""
+    """404: the submission does not exist, or Host points at something that is not the API."""
 
     may_have_acted = False
 

@@ -17,7 +17,7 @@ from typing import Any
 
 
 class SmsStatus(StrEnum):
-    """The documented delivery states of a submission. The numeric code is not part of the decision."""
+    """The documented delivery states of a submission. Only the name decides; the numeric code is not used."""
 
     PENDING = "PENDING"
     SENT = "SENT"
@@ -173,7 +173,7 @@ class Submission:
     :param outcome: ``submitted``: the vendor has accepted the message. ``refused``: the vendor has refused it.
         ``uncertain``: a request went out, but no usable response came back. ``not_sent``: no request went out.
     :param status: the vendor's word, unchanged: ``submitted``, ``account_no_balance``, ``unknown_error`` or
-        another; None where there was no response.
+        another; None if there was no response.
     :param submission_id: decimal string, only where the outcome is ``submitted``.
     """
 

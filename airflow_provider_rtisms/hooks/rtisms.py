@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 class RtiSmsHook(BaseHook):
     """
-    Talk to the RTI SMS API with the credentials of a Connection.
+    Call the RTI SMS API with the credentials of a Connection.
 
     A hook gets a token on first use, and every thread and task that uses the hook shares it. Close the hook, or use it
     as a context manager, to close its sockets::
@@ -306,7 +306,7 @@ class RtiSmsHook(BaseHook):
 
     @asynccontextmanager
     async def _connect(self, **changes: Any) -> AsyncIterator[AsyncRtiSmsClient]:
-        """Give a client with the token of this hook; ``changes`` replace limits of the Connection."""
+        """Yield a client with the token of this hook; ``changes`` replace limits of the Connection."""
         from dataclasses import replace
 
         from airflow_provider_rtisms.api import AsyncRtiSmsClient

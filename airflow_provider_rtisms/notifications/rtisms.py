@@ -1,4 +1,4 @@
-"""Alerts by SMS. Importing this module loads no HTTP library; that happens where the work happens."""
+"""Alerts by SMS. Importing this module loads no HTTP library; running a task does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 class RtiSmsNotifier(BaseNotifier):
     """
-    Send an SMS when something happens: ``on_failure_callback``, ``on_success_callback``, deadline alerts and the like.
+    Send an SMS when something happens: ``on_failure_callback``, ``on_success_callback``, deadline alerts and so on.
 
     An alert that cannot be sent is logged, and does not fail the task or the DAG run. A request that may have been sent
     is not repeated. A text that is too long is cut to ``max_parts`` and ends with an ellipsis.
@@ -124,7 +124,7 @@ class _Variables:
         return Variable.get(key, deserialize_json=self._deserialize_json)
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return a Variable, or the default where there is none."""
+        """Return a Variable, or the default if there is none."""
         from airflow.providers.common.compat.sdk import Variable
 
         return Variable.get(key, default, deserialize_json=self._deserialize_json)

@@ -1,4 +1,4 @@
-"""Operators for the RTI SMS API. Importing this module loads no HTTP library; that happens where the work happens."""
+"""Operators for the RTI SMS API. Importing this module loads no HTTP library; running a task does."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class RtiSmsBalanceSensor(DeferrableSensor):
         return PokeReturnValue(is_done, str(balance) if is_done else None)
 
     def deferral(self, context: Context) -> dict[str, Any]:
-        """Hand the wait over to the trigger."""
+        """Return the arguments of ``defer`` that hand the wait over to the trigger."""
         from airflow_provider_rtisms.triggers.balance import RtiSmsBalanceTrigger
 
         trigger = RtiSmsBalanceTrigger(

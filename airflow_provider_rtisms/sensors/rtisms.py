@@ -1,4 +1,4 @@
-"""Sensors for the RTI SMS API. Importing this module loads no HTTP library; that happens where the work happens."""
+"""Sensors for the RTI SMS API. Importing this module loads no HTTP library; running a task does."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class RtiSmsDeliverySensor(DeferrableSensor):
             return self._begin(context).complete(event)
 
     def deferral(self, context: Context) -> dict[str, Any]:
-        """Hand the wait over to the trigger."""
+        """Return the arguments of ``defer`` that hand the wait over to the trigger."""
         return self._begin(context).deferral(self.poke_interval, self.timeout, self.max_poke_interval)
 
     @contextmanager

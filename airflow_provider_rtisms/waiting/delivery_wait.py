@@ -135,13 +135,13 @@ class DeliveryWait:
         return len(self.open_ids) <= missing
 
     def progress(self) -> str:
-        """Return a line for the log: how many are final, and the last state of the others."""
-        still = self.open_ids
-        states = Counter(self._seen.get(one, "not seen") for one in still)
-        text = f"{len(self.submission_ids) - len(still)} of {len(self.submission_ids)} submissions are final"
-        if states:
-            text += "; open: " + ", ".join(f"{count} {state}" for state, count in states.most_common())
-        return text
+        """Return a line for the log: how many are final, with their states, and the last state of the others."""
+        final = Counter(record["status"] or "no status" for record in self.records)
+        still_open = Counter(self._seen.get(one, "not seen") for one in self.open_ids)
+        text = f"{final.total()} of {len(self.submission_ids)} submissions are final"
+        if final:
+            text += f" ({_count(final)})"
+        return f"{text}; open: {_count(still_open)}" if still_open else text
 
     def timeout_message(self) -> str:
         """Return the message of a timeout: what is open, and the last error."""
@@ -150,6 +150,10 @@ class DeliveryWait:
 
     def _failed(self) -> list[Record]:
         return [record for record in self.records if record["status"] in self.fail_on]
+
+
+def _count(states: Counter[str]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in states.most_common())
 
 
 def check_min_delivered(value: Any) -> float | None:

@@ -81,5 +81,6 @@ async def poll_balance(client: AsyncRtiSmsClient, minimum: Decimal) -> tuple[boo
     except RtiSmsTransientError as error:
         log.warning("%s The next poll will try again", error)
         return False, None
-    log.info("The balance is %s; waiting for %s", balance, minimum)
-    return balance >= minimum, balance
+    is_done = balance >= minimum
+    log.info("The balance is %s, %s %s", balance, "at least" if is_done else "below", minimum)
+    return is_done, balance

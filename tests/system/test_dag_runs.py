@@ -140,7 +140,7 @@ def test_the_example_of_a_bulk_fetch_runs(run_dag: RunDag, rtisms_sandbox: Sandb
     run = run_dag(dag, conf={"folder": f"file://{tmp_path}", "count": 300})
     assert run.state == "success"
     summary = run.xcom("fetch_details")
-    (details,) = tmp_path.glob("ds=*/details.csv.gz")
+    (details,) = tmp_path.glob("day=*/details.csv.gz")
     assert summary["path"] == str(details)
     assert (summary["fetched"], summary["tokens"], summary["requests"]) == (300, 1, 301)
     assert "300 DELIVERED" in run.xcom("report")

@@ -43,7 +43,7 @@ MAX_THROTTLES = 50
 
 class TransportError(Exception):
     """
-    Thrown into a flow by a transport: a request got no response.
+    A request got no response. A transport throws this into a flow.
 
     :param kind: the class of the failure.
     :param what: what happened, in our words.

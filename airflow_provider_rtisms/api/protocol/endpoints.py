@@ -46,7 +46,7 @@ SEND_SMS = "send_sms"
 
 def authenticate(settings: ApiSettings) -> Call[TokenGrant]:
     """
-    POST /auth: the OAuth2 client-credentials grant (RFC 6749, section 4.4), with the API's own form of response.
+    Describe POST /auth: the client-credentials grant of OAuth2 (RFC 6749, section 4.4), with its own form of response.
 
     :param settings: whose credentials to send.
     :return: the call; its result is a :class:`TokenGrant`.
@@ -69,7 +69,7 @@ def authenticate(settings: ApiSettings) -> Call[TokenGrant]:
 
 def get_sms(submission_id: str | int) -> Call[SmsDetails]:
     """
-    GET /sms/{submissionId}.
+    Describe GET /sms/{submissionId}.
 
     :param submission_id: ASCII decimal string or non-negative int.
     :return: the call; its result is a :class:`SmsDetails`.
@@ -88,7 +88,7 @@ def get_sms(submission_id: str | int) -> Call[SmsDetails]:
 
 def send_sms(*, recipients: Any, text: Any, sender: str, charset: int | None = None) -> Call[list[Submission]]:
     """
-    POST /sms. Not idempotent: the API has no idempotency key.
+    Describe POST /sms. It is not idempotent, since the API has no idempotency key.
 
     :param recipients: phone numbers in international form, each once.
     :param text: the message.
@@ -132,7 +132,7 @@ def check_sender(value: Any) -> str:
 
 def get_balance() -> Call[Decimal]:
     """
-    GET /balance.
+    Describe GET /balance.
 
     :return: the call; its result is the exact :class:`~decimal.Decimal`.
     """

@@ -192,7 +192,7 @@ class Call(Generic[T]):
                 raise ValueError("a status or an id repeats confidential values of the request")
 
     def _excerpt(self, response: HttpResponse, secrets: Iterable[Secret[str]]) -> str:
-        """Describe a body for a message: its beginning, or only its length where it is confidential."""
+        """Describe a body for a message: its beginning, or only its length if it is confidential."""
         body = response.body
         if not body:
             return "an empty body"
@@ -208,7 +208,7 @@ class Call(Generic[T]):
 
 def parse_retry_after(value: str | None, now: datetime | None = None) -> float | None:
     """
-    Return the seconds that a Retry-After header asks for (RFC 9110, section 10.2.3), or None where it cannot be read.
+    Return the seconds that a Retry-After header asks for (RFC 9110, section 10.2.3), or None if it cannot be read.
 
     :param value: seconds, or an HTTP date.
     :param now: the time to count from; default the present.

@@ -65,7 +65,7 @@ class _DeadlineReader(io.RawIOBase):
 
 
 class _DeadlineResponse(http.client.HTTPResponse):
-    """A response that is read within what is left of the total timeout. Interim responses are passed over."""
+    """A response that is read within what is left of the total timeout. Interim responses are skipped."""
 
     _reader: _DeadlineReader | None = None
 
@@ -97,7 +97,7 @@ class _DeadlineResponse(http.client.HTTPResponse):
         super()._close_conn()  # type: ignore[misc]
 
     def _drop_connection_with_unread_bytes(self) -> None:
-        """Bytes after the end of a response would be taken for the response to the next request."""
+        """Close a connection with unread bytes, which would be read as the response to the next request."""
         if self._reader is None or self.fp is None or self.fp.closed:
             return
         self._reader.is_complete = True

@@ -64,7 +64,7 @@ class AdaptiveLimiter:
 
     @property
     def permits(self) -> int:
-        """How many calls may run at once at present."""
+        """How many calls may run at once now."""
         return self.max_concurrency - self._removed_permits
 
     async def acquire(self) -> None:
