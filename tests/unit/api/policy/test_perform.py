@@ -110,7 +110,9 @@ class Driver:
         """Path and token of each request."""
         requests = [effect.request for effect in self.effects if isinstance(effect, Send)]
         return [
-            f"{one.path} {one.headers['Authorization'].rpartition('-')[2]}" if "Authorization" in one.headers else "auth"
+            f"{one.path} {one.headers['Authorization'].rpartition('-')[2]}"
+            if "Authorization" in one.headers
+            else "auth"
             for one in requests
         ]
 
