@@ -260,7 +260,7 @@ class TestTime:
 
     def test_time_to_get_a_token_counts(self) -> None:
         driver = Driver(status(503), grant(), status(503), took=110.0)
-        with pytest.raises(errors.RtiSmsServerError, match="^get_sms"):
+        with pytest.raises(errors.RtiSmsServerError, match=r"^get_sms"):
             driver.perform()
         assert driver.sent == ["auth", "auth", "/api/sms/4193366853543393 1"]
 
@@ -323,7 +323,7 @@ class TestAttempts:
 
     def test_its_failure_is_not_an_attempt_of_the_call(self) -> None:
         driver = Driver(*[status(503)] * 3)
-        with pytest.raises(errors.RtiSmsServerError, match="^authenticate:"):
+        with pytest.raises(errors.RtiSmsServerError, match=r"^authenticate:"):
             driver.perform(max_attempts=3)
         assert driver.sent == ["auth"] * 3
 
