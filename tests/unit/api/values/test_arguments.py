@@ -84,7 +84,7 @@ class TestAmounts:
         "value", ["", "12,50", "NaN", "Infinity", float("inf"), float("nan"), None, True, False, [], b"1"]
     )
     def test_anything_else_is_refused(self, value: Any) -> None:
-        with pytest.raises(ValueError, match="^not a decimal string$"):
+        with pytest.raises(ValueError, match=r"^not a decimal string$"):
             parse_amount(value)
         with pytest.raises(RtiSmsInputError, match=r"^minimum is .*: use a decimal string such as '12\.50'\.$"):
             check_amount("minimum", value)
