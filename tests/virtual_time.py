@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 #: Where the clock of a loop starts, in seconds. It is not 0, so that code which takes 0 for "never" is noticed.
 START = 1000.0
+#: Seconds: the shortest time that a timer takes. Without it, code that rounds to the present time would loop for ever.
+TICK = 1e-6
 
 
 class DeadlockError(AssertionError):
@@ -44,6 +46,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Return the virtual time in seconds."""
         return self._now
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        """Call a function at a time, but never at the present one: no real clock stands still."""
+        return super().call_at(max(when, self._now + TICK), callback, *args, context=context)
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Callable[..., T], *args: Any
