@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -75,9 +76,10 @@ class AsyncRtiSmsClient:
         """Close all sockets."""
         sessions = (self._session, self._unpooled)
         self._session = self._unpooled = None
-        for session in sessions:
-            if session is not None:
-                await session.close()
+        async with AsyncExitStack() as stack:  # closes the second session even if the first one is interrupted
+            for session in sessions:
+                if session is not None:
+                    stack.push_async_callback(session.close)
 
     async def __aenter__(self) -> Self:
         """Open the client."""
