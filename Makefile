@@ -52,7 +52,8 @@ WORKERS := 4
 DISTRIBUTION := --dist loadfile --no-loadscope-reorder
 
 # What knows nothing of Airflow runs once, without it.
-PURE := tests/unit/api tests/unit/sandbox tests/unit/sending tests/unit/test_distribution.py tests/unit/test_reference.py
+PURE := tests/unit/api tests/unit/sandbox tests/unit/sending tests/unit/test_distribution.py tests/unit/test_reference.py \
+	tests/unit/test_rooms.py
 .PHONY: test-bare
 test-bare: WORKERS := 8
 test-bare: DISTRIBUTION := --dist worksteal

@@ -1,6 +1,6 @@
 """
-``airflow rtisms``: ask the API from a shell. Airflow finds it by the key ``cli`` of the provider's description, from
-3.2 on; versions that do not know the key leave it alone.
+``airflow rtisms``: call the API from a shell. Airflow 3.2 and later find it by the key ``cli`` of the provider's
+description. Earlier versions ignore the key.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tables and figures of the pages, read from the code so that they never differ from it."""
+"""Generate the tables and numbers of the pages from the code, so that the two always agree."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from airflow_provider_rtisms.api import call, errors, fetch, models, retry, token, wait
+from airflow_provider_rtisms.api import errors
+from airflow_provider_rtisms.api.policy import retry, token_cache
+from airflow_provider_rtisms.api.protocol import request
+from airflow_provider_rtisms.api.transport import limiter
 from airflow_provider_rtisms.get_provider_info import CONN_FIELDS
 from airflow_provider_rtisms.sandbox.faults import KINDS
 from airflow_provider_rtisms.sandbox.magic_numbers import MAGIC_NUMBERS
-from airflow_provider_rtisms.sensors import rtisms as sensors
-from airflow_provider_rtisms.triggers import polling
+from airflow_provider_rtisms.sending import outbox
+from airflow_provider_rtisms.sensors import delivery_polling
+from airflow_provider_rtisms.triggers import polling as trigger_polling
+
+#: Modules whose constants a page may show.
+MODULES = (delivery_polling, limiter, outbox, request, retry, token_cache, trigger_polling)
 
 
 def substitutions() -> dict[str, Any]:
-    """Return what pages may write between double braces: constants by name below their module's, and tables."""
-    modules = (call, fetch, models, retry, polling, sensors, token, wait)
-    constants = {name: value for module in modules for name, value in vars(module).items() if name.isupper()}
+    """Return what a page may write in double braces: ``constants.NAME`` for numbers, and the names of tables."""
+    constants = {name: value for module in MODULES for name, value in vars(module).items() if name.isupper()}
     return {
         "constants": {name: f"{value:g}" for name, value in constants.items() if isinstance(value, int | float)},
         "permanent_errors": _error_table(errors.RtiSmsPermanentError),
@@ -26,9 +32,9 @@ def substitutions() -> dict[str, Any]:
             ("extra", "label in the form", "meaning"),
             ((f"`{name}`", field["label"], field["description"]) for name, field in CONN_FIELDS.items()),
         ),
-        "endings": _table(
-            ("last three digits", "ending"),
-            ((f"`{digits}`", ending.meaning) for digits, ending in MAGIC_NUMBERS.items()),
+        "magic_numbers": _table(
+            ("last three digits", "outcome"),
+            ((f"`{digits}`", outcome.meaning) for digits, outcome in MAGIC_NUMBERS.items()),
         ),
         "faults": _table(("kind", "what happens"), ((f"`{kind}`", meaning) for kind, meaning in KINDS.items())),
     }
@@ -40,18 +46,18 @@ def _error_table(base: type[errors.RtiSmsError]) -> str:
         (
             (
                 f"{{py:class}}`~{kind.__module__}.{kind.__name__}`",
-                inspect.getdoc(kind).splitlines()[0].replace("``", "`"),
+                (inspect.getdoc(kind) or "").splitlines()[0].replace("``", "`"),
                 errors.REMEDIES.get(kind, ""),
             )
-            for kind in _below(base)
+            for kind in _subclasses(base)
         ),
     )
 
 
-def _below(base: type[errors.RtiSmsError]) -> Iterator[type[errors.RtiSmsError]]:
+def _subclasses(base: type[errors.RtiSmsError]) -> Iterator[type[errors.RtiSmsError]]:
     for kind in base.__subclasses__():
         yield kind
-        yield from _below(kind)
+        yield from _subclasses(kind)
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

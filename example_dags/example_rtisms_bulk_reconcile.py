@@ -1,7 +1,7 @@
-"""Reconcile a day's SMS with the API: read the ids, fetch what became of each, write one file a day, report totals.
+"""Reconcile the SMS of one day: read their ids, fetch their records, write one file per day, and report the totals.
 
-Runs as it stands against the sandbox started with ``--seed 1000``. Put ``s3://conn_id@bucket/prefix`` or any other URL
-of ObjectStoragePath into the param ``folder`` for a real bucket.
+The DAG runs unchanged against the sandbox if you start the sandbox with ``--seed 1000``. To use a real bucket, set the
+param ``folder`` to ``s3://conn_id@bucket/prefix`` or to another URL for ObjectStoragePath.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from airflow_provider_rtisms.operators.rtisms import RtiSmsBulkGetDetailsOperato
 def example_rtisms_bulk_reconcile() -> None:
     @task
     def export_sent_ids(params: dict[str, Any], ds: str) -> str:
-        """Stand in for the query of yours that exports the ids of the messages sent on that day."""
+        """Write the ids of the SMS sent on that day to a file. Replace this with your own query."""
         folder = ObjectStoragePath(params["folder"]) / f"ds={ds}"
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "sent.csv"
@@ -40,7 +40,7 @@ def example_rtisms_bulk_reconcile() -> None:
 
     @task
     def report(summary: dict[str, Any]) -> str:
-        """Stand in for the message to whoever pays for the SMS."""
+        """Return the totals. Replace this with a message to the owner of the account."""
         states = ", ".join(f"{count} {status}" for status, count in summary["by_status"].items())
         return f"{states or 'no SMS'}, {summary['missing']} unknown; cost {summary['cost']}; see {summary['path']}"
 

@@ -1,7 +1,7 @@
-"""Send an SMS to some people, wait until it has arrived, and alert someone else where it has not.
+"""Send an SMS to some people, wait until it is delivered, and alert the person on duty if it is not.
 
-Runs as it stands against the sandbox, where the second number's message ends UNDELIVERED. The numbers come from a
-Variable, since numbers that are written into a DAG file stand in Airflow's database with it.
+The DAG runs unchanged against the sandbox, where the SMS to the second number ends as UNDELIVERED. The numbers come
+from Variables, because Airflow stores a DAG file, and every number in it, in its database.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ON_DUTY = '{{ var.value.get("rtisms_on_duty", "+56900000100") }}'
 
 
 def alert(text: str) -> RtiSmsNotifier:
-    """Return a callback that tells the person on duty."""
+    """Return a callback that alerts the person on duty."""
     return RtiSmsNotifier(recipients=ON_DUTY, text=text, sender=SENDER)
 
 
@@ -33,7 +33,7 @@ def example_rtisms_send_and_wait() -> None:
         max_parts=2,
         wait_for_delivery=True,
         deferrable=True,
-        fail_on=(),  # the branch below decides
+        fail_on=(),  # the branch below handles failed deliveries
         poke_interval=2,
         timeout=600,
         retries=2,
@@ -42,16 +42,16 @@ def example_rtisms_send_and_wait() -> None:
 
     @task.branch
     def judge(records: list[dict[str, Any]]) -> str:
-        """Choose by what became of the messages."""
+        """Choose the next task by the delivery status of the messages."""
         return "all_arrived" if all(record["status"] == "DELIVERED" for record in records) else "some_did_not"
 
     @task
     def all_arrived() -> None:
-        """Go on with what depends on people knowing."""
+        """Continue with the work that needs everyone informed."""
 
     @task(on_success_callback=alert("Not all SMS of {{ run_id }} arrived"))
     def some_did_not() -> None:
-        """Leave the rest to the person on duty, whom the callback alerts."""
+        """Do nothing more: the callback alerts the person on duty."""
 
     judge(send.output) >> [all_arrived(), some_did_not()]
 

@@ -1,6 +1,6 @@
-"""Wait until some SMS have been delivered, then fetch what became of each.
+"""Wait until some SMS are delivered, then fetch the details of each.
 
-Runs as it stands against the sandbox, whose seeded submissions it asks for; `make demo` does that.
+The DAG runs unchanged against the sandbox, which has these submissions from its start. ``make demo`` runs it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
 def example_rtisms_wait_for_delivery() -> None:
     @task
     def sent_submissions(params: dict[str, list[str]]) -> list[str]:
-        """Stand in for the task of yours that sends, or reads from a table what was sent."""
+        """Return submission ids. Replace this with a task that sends, or that reads from a table what was sent."""
         return params["submission_ids"]
 
     submission_ids = sent_submissions()

@@ -1,3 +1,57 @@
-"""The RTI SMS HTTP API: calls, models, errors, retries and two transports. Knows nothing of Airflow."""
+"""
+The RTI SMS HTTP API: two clients, settings, endpoints, models and errors. Knows nothing of Airflow.
+
+The names listed in ``__all__`` are public. Everything in the packages ``values``, ``protocol``, ``policy`` and
+``transport`` is private and may change without notice. Names are imported on first use, so importing this package loads
+no HTTP library.
+"""
 
 from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_provider_rtisms.api import errors
+    from airflow_provider_rtisms.api.models import Operator, SendOutcome, SmsDetails, SmsStatus, Submission
+    from airflow_provider_rtisms.api.protocol import endpoints
+    from airflow_provider_rtisms.api.settings import ApiSettings
+    from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
+    from airflow_provider_rtisms.api.transport.blocking import RtiSmsClient
+    from airflow_provider_rtisms.api.values.secret import Secret
+
+__all__ = [
+    "ApiSettings",
+    "AsyncRtiSmsClient",
+    "Operator",
+    "RtiSmsClient",
+    "Secret",
+    "SendOutcome",
+    "SmsDetails",
+    "SmsStatus",
+    "Submission",
+    "endpoints",
+    "errors",
+]
+
+_MODULES = {
+    "ApiSettings": "settings",
+    "AsyncRtiSmsClient": "transport.aio",
+    "Operator": "models",
+    "RtiSmsClient": "transport.blocking",
+    "Secret": "values.secret",
+    "SendOutcome": "models",
+    "SmsDetails": "models",
+    "SmsStatus": "models",
+    "Submission": "models",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "endpoints":
+        return import_module(f"{__name__}.protocol.endpoints")
+    if name == "errors":
+        return import_module(f"{__name__}.errors")
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

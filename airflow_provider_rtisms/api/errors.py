@@ -1,17 +1,18 @@
 """
-What can go wrong with a call, one exception for each documented failure.
+The errors: one exception for each failure that the vendor documents.
 
-Everything here descends from :class:`RtiSmsError` and is either permanent (:class:`RtiSmsPermanentError`: the same
-call would fail again until a person changes something) or transient (:class:`RtiSmsTransientError`: worth repeating).
-``api.retry`` alone decides what is repeated; the classes only say what happened.
+Every class here is a :class:`RtiSmsError`. It is either permanent (:class:`RtiSmsPermanentError`: the same call fails
+again until a person changes something) or transient (:class:`RtiSmsTransientError`: the same call may succeed later).
+``policy/retry.py`` decides what is repeated; the classes only say what happened.
 
-Source: API page, chapter "Errors".
+Source: docs/vendor-api.md, "Errors".
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from airflow_provider_rtisms.api.models import Submission
@@ -21,16 +22,16 @@ class RtiSmsError(Exception):
     """
     Base of every error that this package raises about the API.
 
-    :param message: what was asked, what came, and what to do about it.
+    :param message: what was requested, what happened, and what to do.
     :param call: name of the API call, such as ``get_sms``; ``authenticate`` for POST /auth.
     :param subject: what the call was about, such as the submission id.
     :param status: HTTP status of the response, or None where there was no response.
     :param retry_after: seconds that the server asked to wait for, or None.
-    :param submissions: all that was told of submissions before a send failed.
+    :param submissions: what is known of each recipient of a send that failed.
     """
 
-    #: Whether the server may have acted on the request. False only where it surely has not: the request never left, or
-    #: it was refused with a status that the API documents as a refusal. Decides whether a send may be repeated.
+    #: Whether the server may have acted on the request. False if the request never left this machine, or if the
+    #: server refused it with a status that the API documents as a refusal. Decides whether a send may be repeated.
     may_have_acted: bool = True
 
     def __init__(
@@ -50,29 +51,43 @@ class RtiSmsError(Exception):
         self.retry_after = retry_after
         self.submissions = list(submissions)
 
+    def with_context(self, context: str, *, submissions: Sequence[Submission] | None = None) -> Self:
+        """
+        Return a copy of the error whose message says more; raise it in place of the original.
+
+        :param context: sentences that follow the message.
+        :param submissions: what is known of each recipient; default: those of this error.
+        """
+        error = copy.copy(self)
+        error.args = (f"{self} {context}",)
+        error.__cause__ = self.__cause__
+        if submissions is not None:
+            error.submissions = list(submissions)
+        return error
+
 
 class RtiSmsPermanentError(RtiSmsError):
-    """The same call would fail again; becomes ``AirflowFailException`` in operators."""
+    """The same call fails again until a person changes something. Operators raise ``AirflowFailException`` for it."""
 
 
 class RtiSmsTransientError(RtiSmsError):
-    """The same call may succeed later; stays retryable in operators."""
+    """The same call may succeed later. Operators let it pass, so that Airflow can retry the task."""
 
 
 class RtiSmsInputError(RtiSmsPermanentError, ValueError):
-    """A value handed to us cannot be sent; nothing has left the machine."""
+    """An argument cannot be used. Nothing has left the machine."""
 
     may_have_acted = False
 
 
 class RtiSmsConfigError(RtiSmsPermanentError, ValueError):
-    """A field of the Connection is missing or malformed; nothing has left the machine."""
+    """A field of the Connection is missing or malformed. Nothing has left the machine."""
 
     may_have_acted = False
 
 
 class RtiSmsBadRequestError(RtiSmsPermanentError):
-    """400: malformed request or token."""
+    """400: the request or the token is malformed."""
 
     may_have_acted = False
 
@@ -84,7 +99,7 @@ class RtiSmsAuthenticationError(RtiSmsPermanentError):
 
 
 class RtiSmsTokenRefusedError(RtiSmsPermanentError):
-    """401 twice in a row: the token was refused, and so was the new one got in its place."""
+    """401 twice in a row: the server refused the token, and then a new one."""
 
     may_have_acted = False
 
@@ -102,7 +117,7 @@ class RtiSmsNotFoundError(RtiSmsPermanentError):
 
 
 class RtiSmsMethodNotAllowedError(RtiSmsPermanentError):
-    """405: wrong method; Host points at something that is not the API."""
+    """405: the method is wrong, or Host points at something that is not the API."""
 
     may_have_acted = False
 
@@ -114,15 +129,15 @@ class RtiSmsSenderRefusedError(RtiSmsPermanentError):
 
 
 class RtiSmsRedirectError(RtiSmsPermanentError):
-    """3xx: redirects are never followed, because they would carry the token elsewhere."""
+    """3xx: redirects are never followed, because they can carry the token to another server."""
 
 
 class RtiSmsUnexpectedStatusError(RtiSmsPermanentError):
-    """A status that the API does not document."""
+    """The server returned a status that the API does not document."""
 
 
 class RtiSmsResponseTooLargeError(RtiSmsPermanentError):
-    """The response is larger than any response of this API can be; reading it was given up."""
+    """The response is larger than any response of this API. It was not read to its end."""
 
 
 class RtiSmsUnsafeTokenError(RtiSmsPermanentError):
@@ -138,7 +153,7 @@ class RtiSmsCertificateError(RtiSmsPermanentError):
 
 
 class RtiSmsTokenExpiredError(RtiSmsTransientError):
-    """401 outside /auth: the token is missing, malformed or expired; a new one is got and the call repeated once."""
+    """401 outside /auth: the token is missing, malformed or expired. The call is repeated once with a new token."""
 
     may_have_acted = False
 
@@ -147,8 +162,6 @@ class RtiSmsRateLimitError(RtiSmsTransientError):
     """429: a threshold of the account was passed."""
 
     may_have_acted = False
-    #: Whether all callers were slowed down for it (:mod:`~airflow_provider_rtisms.api.transport.limiter`); then it is no try.
-    is_shared = False
 
 
 class RtiSmsServerError(RtiSmsTransientError):
@@ -156,7 +169,7 @@ class RtiSmsServerError(RtiSmsTransientError):
 
 
 class RtiSmsConnectError(RtiSmsTransientError):
-    """No connection could be made: the request never left the machine."""
+    """No connection could be made. The request never left the machine."""
 
     may_have_acted = False
 
@@ -166,22 +179,22 @@ class RtiSmsConnectionLostError(RtiSmsTransientError):
 
 
 class RtiSmsTimeoutError(RtiSmsTransientError):
-    """The exchange was not over within ``timeout`` seconds."""
+    """The response was not complete within ``timeout`` seconds."""
 
 
 class RtiSmsInvalidResponseError(RtiSmsTransientError):
-    """Status 200, but the response is cut off, not JSON, or not what the call promises."""
+    """Status 200, but the response is cut off, is not JSON, or is not what the API documents."""
 
 
 class RtiSmsDeliveryError(RtiSmsPermanentError):
-    """A submission that was waited for ended in a state that counts as failure."""
+    """A submission reached a final state that counts as a failure."""
 
 
 class RtiSmsUncertainError(RtiSmsPermanentError):
     """
-    A request that must not be repeated got no usable response: it may or may not have been acted on.
+    A request that must not be repeated got no usable response, so the server may or may not have acted on it.
 
-    Permanent, so that no task retry repeats it by itself.
+    It is permanent, so that no task retry repeats the request without a decision by a person.
     """
 
 
@@ -190,7 +203,7 @@ class RtiSmsNoBalanceError(RtiSmsPermanentError):
 
 
 class RtiSmsNotAcceptedError(RtiSmsTransientError):
-    """``unknown_error`` for some of the recipients, and again when they were tried again."""
+    """``unknown_error``: the vendor did not accept some of the recipients in any attempt."""
 
 
 #: The class for each documented status that means failure, outside POST /auth.
@@ -208,11 +221,11 @@ STATUS_ERRORS: dict[int, type[RtiSmsError]] = {
     504: RtiSmsServerError,
 }
 
-#: What to do about it, for the end of a message.
+#: What a person can do about an error. Messages end with it.
 REMEDIES: dict[type[RtiSmsError], str] = {
     RtiSmsBadRequestError: "The request is malformed; check the values given to the operator.",
     RtiSmsAuthenticationError: "Check Login (client id) and Password (client secret) of the Connection.",
-    RtiSmsTokenRefusedError: "A new token was refused as well; ask RealTime whether the account is active.",
+    RtiSmsTokenRefusedError: "The server refused a new token as well; ask RealTime whether the account is active.",
     RtiSmsForbiddenError: "The account may not do this; ask RealTime to allow it.",
     RtiSmsNotFoundError: "Check the submission id, and that Host of the Connection points at the API.",
     RtiSmsMethodNotAllowedError: "Check that Host of the Connection points at the API.",
@@ -221,14 +234,14 @@ REMEDIES: dict[type[RtiSmsError], str] = {
     RtiSmsUnexpectedStatusError: "Check that Host of the Connection points at the API.",
     RtiSmsResponseTooLargeError: "Check that Host of the Connection points at the API.",
     RtiSmsUnsafeTokenError: "Check that Host of the Connection points at the API.",
-    RtiSmsCertificateError: "Set extra 'ca_bundle' where the server uses a certificate authority of your own.",
+    RtiSmsCertificateError: "If your company's authority signs it, set extra 'ca_bundle' to the authority's PEM file.",
     RtiSmsRateLimitError: "Lower 'requests_per_second' or 'max_concurrency' of the Connection.",
     RtiSmsTimeoutError: "Raise 'timeout' of the Connection if the network is slow.",
 }
 
 
 def shape(value: Any) -> str:
-    """Describe a refused value without repeating it: it may be a secret, or a phone number in the wrong place."""
+    """Describe a refused value without repeating it, since it may be a secret or a phone number."""
     if isinstance(value, str):
         return f"a str of {len(value)} characters"
     return "None" if value is None else f"a value of type {type(value).__name__}"

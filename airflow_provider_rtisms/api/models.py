@@ -1,12 +1,14 @@
 """
 What the API's responses hold, as immutable values.
 
-Parsing is strict about the type of what is there and lenient about what is missing: unknown fields are ignored, absent
-ones become None. Source: API page, chapters "Get SMS info" and "Send SMS".
+Parsing checks the type of each field that is present. It ignores unknown fields, and reads absent ones as None.
+
+Source: docs/vendor-api.md, "Get SMS info" and "Send SMS".
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,13 +30,20 @@ class SmsStatus(StrEnum):
 
 #: States that never change again.
 FINAL_STATUSES = frozenset({SmsStatus.DELIVERED, SmsStatus.REJECTED, SmsStatus.UNDELIVERED, SmsStatus.EXPIRED})
-#: States that are under way, whatever the timestamps say.
+#: States that can still change, even where ``done`` is set.
 OPEN_STATUSES = frozenset({SmsStatus.PENDING, SmsStatus.SENT})
 
-#: Of a recipient to whom nothing was sent: the vendor's words, and our own. Any other word may mean that something was.
-NOT_SENT_STATUSES = frozenset({"account_no_balance", "unknown_error", "not_sent"})
+#: The form of a status. Results go to XCom, so free text of a server is not accepted as a status.
+STATUS_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+#: The form of a submission id. The vendor does not promise its length.
+SUBMISSION_ID = re.compile(r"[0-9]{1,100}")
 
-#: Numbers beyond this are refused: JSON consumers hold them inexactly or not at all (RFC 8259, section 6).
+#: Send statuses that mean: the message was not accepted, and nothing was sent.
+REFUSED_STATUSES = frozenset({"account_no_balance", "unknown_error"})
+#: All documented send statuses.
+DOCUMENTED_SEND_STATUSES = REFUSED_STATUSES | {"submitted"}
+
+#: Larger numbers are refused, since other JSON parsers may round them (RFC 8259, section 6).
 LARGEST_NUMBER = 1e15
 
 
@@ -46,7 +55,7 @@ class Operator:
     :param id: the vendor's id for it.
     :param name: its name, such as ``Entel Pcs``.
     :param mcc: mobile country code, a digit string whose leading zeros matter.
-    :param mnc: mobile network code, likewise.
+    :param mnc: mobile network code, also a digit string.
     """
 
     id: str | None = None
@@ -58,14 +67,14 @@ class Operator:
 @dataclass(frozen=True, slots=True)
 class SmsDetails:
     """
-    One submission, as Get SMS info tells it.
+    One submission, as Get SMS info describes it.
 
     :param submission_id: decimal string.
-    :param status: name of the state as it came; see :class:`SmsStatus` for the documented ones.
+    :param status: name of the state, as the vendor returned it; see :class:`SmsStatus` for the documented ones.
     :param status_code: its numeric form, a string.
     :param registered_at: when the vendor accepted it, UTC.
     :param sent_at: when it was handed to the recipient's operator, UTC; None if that has not happened.
-    :param done_at: when the final outcome came in, UTC; None if that has not happened.
+    :param done_at: when it became final, UTC; None if that has not happened.
     :param cost: a number without a documented unit.
     :param operator: the recipient's network.
     """
@@ -81,7 +90,7 @@ class SmsDetails:
 
     @property
     def is_final(self) -> bool:
-        """Whether the outcome can no longer change (API page, "Get SMS info", the rule on ``status``)."""
+        """Whether the outcome can no longer change (docs/vendor-api.md, "Get SMS info")."""
         if self.status in FINAL_STATUSES:
             return True
         return self.status not in OPEN_STATUSES and self.done_at is not None
@@ -120,9 +129,9 @@ class SmsDetails:
         """
         response = _object(response, "the response")
         if not response.keys() & {"id", "timestamps", "info"}:
-            raise ValueError("none of 'id', 'timestamps' and 'info' is there")
-        told = _text(response.get("id"), "id")
-        if told is not None and told.lstrip("0") != submission_id.lstrip("0"):
+            raise ValueError("it has none of 'id', 'timestamps' and 'info'")
+        returned_id = _text(response.get("id"), "id")
+        if returned_id is not None and returned_id.lstrip("0") != submission_id.lstrip("0"):
             raise ValueError("it is about another submission")
         times = _object(response.get("timestamps") or {}, "timestamps")
         info = _object(response.get("info") or {}, "info")
@@ -130,7 +139,7 @@ class SmsDetails:
         network = _object(info.get("operator") or {}, "info.operator")
         return cls(
             submission_id=submission_id,
-            status=_text(status.get("status"), "info.status.status"),
+            status=_word(status.get("status"), "info.status.status"),
             status_code=_text(status.get("code"), "info.status.code"),
             registered_at=_moment(times.get("registered"), "timestamps.registered"),
             sent_at=_moment(times.get("sent"), "timestamps.sent"),
@@ -145,48 +154,79 @@ class SmsDetails:
         )
 
 
+class SendOutcome(StrEnum):
+    """What is known of one recipient of a send: our verdict, as opposed to the status that the vendor returned."""
+
+    SUBMITTED = "submitted"
+    REFUSED = "refused"
+    UNCERTAIN = "uncertain"
+    NOT_SENT = "not_sent"
+
+
 @dataclass(frozen=True, slots=True)
 class Submission:
     """
-    What the vendor said of one recipient of a send.
+    What is known of one recipient of a send.
 
-    :param status: ``submitted``, ``account_no_balance``, ``unknown_error``, or another word as it came; of our own,
-        ``not_sent`` where no request went out, ``uncertain`` where its response was lost.
-    :param submission_id: decimal string, only where the status is ``submitted``.
+    :param outcome: ``submitted``: the vendor has accepted the message. ``refused``: the vendor has refused it.
+        ``uncertain``: a request went out, but no usable response came back. ``not_sent``: no request went out.
+    :param status: the vendor's word, unchanged: ``submitted``, ``account_no_balance``, ``unknown_error`` or
+        another; None where there was no response.
+    :param submission_id: decimal string, only where the outcome is ``submitted``.
     """
 
-    status: str
+    outcome: SendOutcome
+    status: str | None = None
     submission_id: str | None = None
 
     @property
     def is_submitted(self) -> bool:
-        """Whether the vendor has taken the message."""
-        return self.status == "submitted"
+        """Whether the vendor has accepted the message."""
+        return self.outcome is SendOutcome.SUBMITTED
 
     @property
     def is_uncertain(self) -> bool:
-        """Whether a message may have been sent without our knowing."""
-        return not self.is_submitted and self.status not in NOT_SENT_STATUSES
+        """Whether a message may have been sent although no usable response came back."""
+        return self.outcome is SendOutcome.UNCERTAIN
 
     def to_record(self) -> dict[str, Any]:
-        """Return the flat, JSON-safe form: ``status, submission_id``."""
-        return {"status": self.status, "submission_id": self.submission_id}
+        """Return the flat, JSON-safe form: ``outcome, status, submission_id``."""
+        return {"outcome": str(self.outcome), "status": self.status, "submission_id": self.submission_id}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Submission:
+        """
+        Return what :meth:`to_record` described.
+
+        :raises ValueError: the record is of another form.
+        """
+        try:
+            return cls(SendOutcome(record["outcome"]), record["status"], record["submission_id"])
+        except KeyError as missing:
+            raise ValueError(f"a record of a submission has no {missing}") from None
 
     @classmethod
     def from_response(cls, response: Any) -> Submission:
         """
         Read one element of ``submissions`` in the response of POST /sms.
 
+        A submission that has an id was accepted, whatever its status. One that has neither an id nor a documented
+        status is uncertain.
+
         :raises ValueError: a field is missing or has an impossible value.
         """
         response = _object(response, "submission")
-        status = _text(response.get("status"), "status")
+        status = _word(response.get("status"), "status")
         submission_id = _text(response.get("submissionId"), "submissionId")
         if status is None:
             raise ValueError("a submission has no 'status'")
-        if status == "submitted" and submission_id is None:
+        if submission_id is not None:
+            if not SUBMISSION_ID.fullmatch(submission_id):
+                raise ValueError("a 'submissionId' is not a string of digits")
+            return cls(SendOutcome.SUBMITTED, status, submission_id)
+        if status == "submitted":
             raise ValueError("a submission is 'submitted' but has no 'submissionId'")
-        return cls(status, submission_id)
+        return cls(SendOutcome.REFUSED if status in REFUSED_STATUSES else SendOutcome.UNCERTAIN, status)
 
 
 def _isoformat(moment: datetime | None) -> str | None:
@@ -195,21 +235,28 @@ def _isoformat(moment: datetime | None) -> str | None:
 
 def _object(value: Any, field: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{field} is a JSON {_kind(value)} where an object was promised")
+        raise ValueError(f"{field} is a JSON {_kind(value)} where an object was expected")
     return value
 
 
 def _text(value: Any, field: str) -> str | None:
     if value is None:
         return None
-    if type(value) is str and value.isascii() and "\x00" not in value:  # most of them; bulk fetches feel the rest
+    if type(value) is str and value.isascii() and "\x00" not in value:  # the fast path, for bulk fetches
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        raise ValueError(f"{field} is a JSON {_kind(value)} where a string was promised")
-    # PostgreSQL stores no NUL, UTF-8 no lone surrogate; neither may stop a record on its way to a warehouse.
+        raise ValueError(f"{field} is a JSON {_kind(value)} where a string was expected")
+    # PostgreSQL cannot store a NUL, and UTF-8 cannot encode a lone surrogate.
     return value.encode("utf-8", "replace").decode().replace("\x00", "�")
+
+
+def _word(value: Any, field: str) -> str | None:
+    text = _text(value, field)
+    if text is not None and not STATUS_WORD.fullmatch(text):
+        raise ValueError(f"{field} is not one word of letters, digits, '_' and '-'")
+    return text
 
 
 def _number(value: Any, field: str) -> int | float | None:
@@ -217,11 +264,11 @@ def _number(value: Any, field: str) -> int | float | None:
         try:
             value = float(value) if "." in value else int(value)
         except ValueError:
-            raise ValueError(f"{field} is a JSON string where a number was promised") from None
+            raise ValueError(f"{field} is a JSON string where a number was expected") from None
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < LARGEST_NUMBER:
-        raise ValueError(f"{field} is a JSON {_kind(value)} where a number was promised")
+        raise ValueError(f"{field} is a JSON {_kind(value)} where a number was expected")
     return value
 
 
@@ -234,9 +281,13 @@ def _moment(value: Any, field: str) -> datetime | None:
             return datetime.fromtimestamp(int(seconds), tz=UTC)
     except (ValueError, OverflowError, OSError):
         pass
-    raise ValueError(f"{field} is {str(seconds)[:40]}, which is no time in seconds since 1970")
+    raise ValueError(f"{field} is not a time in seconds since 1970")
 
 
 def _kind(value: Any) -> str:
     names = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object"}
     return names.get(type(value), "null")
+
+
+#: The fields of :meth:`SmsDetails.to_record`, in their order.
+RECORD_FIELDS = SmsDetails("").to_record().keys()

@@ -1,6 +1,4 @@
-"""
-Where the API is, who asks, and within which limits: the values that a Connection holds, checked once.
-"""
+"""The settings of a client, as the fields of a Connection give them. They are checked once, here."""
 
 from __future__ import annotations
 
@@ -12,36 +10,38 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, shape
-from airflow_provider_rtisms.api.values.secret import Secret
+from airflow_provider_rtisms.api.values.secret import Secret, reveal
 
 DEFAULT_BASE_URL = "https://www.rti-sms.com"
+_HOST_FORMS = "use https://host or https://host:port"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiSettings:
     """
-    Everything a transport has to know; hashable, so that it can key what is shared. Its repr shows no secret.
+    Everything that a client needs to know. It is hashable, so that equal settings can share a client. Its repr shows no
+    secret.
 
-    Numbers may come as strings, as a form gives them; None and the empty string mean the default.
+    Numbers may be strings, as a form gives them. None and the empty string mean the default.
 
     :param client_id: OAuth2 client id (RFC 6749, section 2.3.1); Login of the Connection.
-    :param client_secret: OAuth2 client secret; Password of the Connection.
+    :param client_secret: OAuth2 client secret, a str or a Secret; Password of the Connection.
     :param base_url: ``scheme://host[:port][/prefix]``, with or without ``/api`` at its end.
-    :param timeout: seconds for one HTTP exchange, from connect to the last byte. Default 30.
-    :param max_concurrency: most exchanges under way at once in bulk fetches and triggers. Default 32.
+    :param timeout: seconds for one request and its response, from connect to the last byte. Default 30.
+    :param max_concurrency: most requests at once. Default 32.
     :param requests_per_second: most requests a second in bulk fetches and triggers. Default None: no limit.
     :param proxy: URL of an HTTP proxy. Default None: the proxy environment variables decide.
     :param ca_bundle: file of PEM certificates to trust. Default None: REQUESTS_CA_BUNDLE, SSL_CERT_FILE, certifi.
-    :param max_attempts: attempts of one call, the first one included. Default 5.
+    :param max_attempts: most attempts of one call, the first one included. Default 5.
     :param allow_http: allow plain http to a host that is not loopback. Default False.
     :raises RtiSmsConfigError: a value is missing or malformed; names the field and the remedy.
     """
 
     client_id: str
-    client_secret: str = field(repr=False)
+    client_secret: Secret[str]
     base_url: str = DEFAULT_BASE_URL
     timeout: float = 30.0
     max_concurrency: int = 32
@@ -54,7 +54,7 @@ class ApiSettings:
     def __post_init__(self) -> None:
         checked = {
             "client_id": _credential("client_id", "Login", self.client_id),
-            "client_secret": Secret(_credential("client_secret", "Password", self.client_secret)),
+            "client_secret": Secret(_credential("client_secret", "Password", reveal(self.client_secret))),
             "allow_http": _flag("allow_http", self.allow_http),
             "timeout": _number("timeout", self.timeout, 30.0, least=0.01, most=3600),
             "max_concurrency": _whole("max_concurrency", self.max_concurrency, 32, most=1000),
@@ -71,23 +71,30 @@ class ApiSettings:
 
     @property
     def is_tls(self) -> bool:
-        """Whether the API is spoken to over TLS."""
+        """Whether the connection uses TLS."""
         return self.base_url.startswith("https:")
 
     def trusted_certificates(self) -> str:
-        """Return the path of the PEM file (or folder) to verify the server against."""
+        """
+        Return the path of the PEM file, or of the folder, whose certificates verify the server.
+
+        :raises RtiSmsConfigError: an environment variable names a file that holds no certificates.
+        """
+        if self.ca_bundle:
+            return self.ca_bundle
+        for variable in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
+            if path := os.environ.get(variable):
+                return _check_certificates(path, f"The environment variable {variable}")
         import certifi
 
-        return (
-            self.ca_bundle or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or certifi.where()
-        )
+        return certifi.where()
 
     def proxy_to_use(self) -> str | None:
         """
         Return the proxy URL for this API, or None for a direct connection.
 
-        The transports' own look at the environment stays off, since it would also read ``.netrc`` and put what
-        it finds there over our Authorization header.
+        The HTTP libraries do not read the environment themselves, since they would also read ``.netrc`` and replace our
+        Authorization header with what they find there.
         """
         if self.proxy:
             return self.proxy
@@ -96,6 +103,12 @@ class ApiSettings:
             return None
         proxies = urllib.request.getproxies()
         return proxies.get(parts.scheme) or proxies.get("all")
+
+    def secrets(self) -> list[Secret[str]]:
+        """Return everything that logs and errors must not show: the client secret and the proxy's credentials."""
+        proxy = urlsplit(self.proxy_to_use() or "")
+        plain = [unquote(part) for part in (proxy.password, proxy.username) if part]
+        return [self.client_secret, *(Secret(part) for part in plain)]
 
 
 def is_loopback(host: str) -> bool:
@@ -108,9 +121,9 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _credential(name: str, place: str, value: Any) -> str:
+def _credential(name: str, form_field: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise RtiSmsConfigError(f"{name} is missing: put it into {place} of the Connection.")
+        raise RtiSmsConfigError(f"{name} is missing: set {form_field} of the Connection.")
     return value
 
 
@@ -118,18 +131,19 @@ def _base_url(value: str, allow_http: bool) -> str:
     try:
         parts = urlsplit(value.strip())
         host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise RtiSmsConfigError(f"Host is no URL ({error}): use https://host or https://host:port.") from None
+        (host or "").encode("idna")
+    except ValueError:  # the reason would repeat a part of the value, which may be a secret
+        raise RtiSmsConfigError(f"Host is {shape(value)} that is not a URL: {_HOST_FORMS}.") from None
     if parts.scheme not in ("http", "https") or not host or any(ord(c) <= 32 for c in value.strip()):
-        raise RtiSmsConfigError(f"Host is {shape(value)}, but not https://host or https://host:port.")
+        raise RtiSmsConfigError(f"Host is {shape(value)} that is not a base URL: {_HOST_FORMS}.")
     if parts.username is not None or parts.query or parts.fragment:
         raise RtiSmsConfigError(
-            "Host holds more than https://host:port: credentials go into Login and Password, nothing follows the path."
+            f"Host holds credentials, a query or a fragment: {_HOST_FORMS}. Put credentials into Login and Password."
         )
     if parts.scheme == "http" and not allow_http and not is_loopback(host):
         raise RtiSmsConfigError(
-            f"Host {host!r} would be spoken to over plain http, which shows the client secret to the network: "
-            "use https, or set extra 'allow_http' to true."
+            "Host uses plain http, which shows the client secret to everyone on the network: use https, or set extra "
+            "'allow_http' to true."
         )
     path = parts.path.rstrip("/").removesuffix("/api")
     return urlunsplit(SplitResult(parts.scheme, parts.netloc, path, "", ""))
@@ -144,18 +158,20 @@ def _proxy(value: Any) -> str | None:
             return str(value)
     except (ValueError, TypeError, AttributeError):
         pass
-    raise RtiSmsConfigError(f"proxy is {shape(value)}, but not a URL such as http://proxy.example:3128.")
+    raise RtiSmsConfigError(f"proxy is {shape(value)} that is not a URL such as http://proxy.example:3128.")
 
 
 def _ca_bundle(value: Any) -> str | None:
-    if value in (None, ""):
-        return None
+    return None if value in (None, "") else _check_certificates(value, "ca_bundle")
+
+
+def _check_certificates(value: Any, name: str) -> str:
     try:
         if not Path(value).is_dir():
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=value)
     except (TypeError, ValueError, OSError):
         raise RtiSmsConfigError(
-            "ca_bundle names no file of certificates on this machine: give the path of a PEM file."
+            f"{name} does not name a file of certificates on this machine: give the path of a PEM file."
         ) from None
     return str(value)
 
@@ -185,5 +201,5 @@ def _number(name: str, value: Any, default: float | None, *, least: float, most:
 def _whole(name: str, value: Any, default: int, *, most: int) -> int:
     number = _number(name, value, default, least=1, most=most)
     if number is None or number != int(number):
-        raise RtiSmsConfigError(f"{name} is no whole number: use one from 1 to {most}.")
+        raise RtiSmsConfigError(f"{name} is not a whole number: use one from 1 to {most}.")
     return int(number)

@@ -1,14 +1,11 @@
-"""What a Connection says, and how it is read on the event loop."""
+"""The fields of a Connection: as checked settings, and as widgets of the form in Airflow below 3.2."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import mask_secret
 
@@ -24,16 +21,16 @@ log = logging.getLogger(__name__)
 
 def settings_from_connection(connection: Connection) -> ApiSettings:
     """
-    Return what a Connection says, checked.
+    Return the fields of a Connection, checked. Mask its secrets in logs.
 
-    Host is ``scheme://host[:port]``, or the three stand in Host, Port and Schema as HttpHook reads them. Without a
-    scheme it is https, and http for a loopback host.
+    Host is ``scheme://host[:port]``, or the three are in Host, Port and Schema, as HttpHook reads them. Without a
+    scheme it is https, or http for a loopback host.
 
     :param connection: of type ``rtisms``.
     :raises RtiSmsConfigError: a field is missing or malformed; names it.
     """
     from airflow_provider_rtisms.api.settings import ApiSettings
-    from airflow_provider_rtisms.api.values.secret import Secret
+    from airflow_provider_rtisms.api.values.secret import Secret, encodings
 
     extras = dict(connection.extra_dejson or {})
     known = {name: extras.pop(name) for name in CONN_FIELDS if name in extras}
@@ -43,62 +40,18 @@ def settings_from_connection(connection: Connection) -> ApiSettings:
         base_url=_base_url(connection),
         **known,
     )
-    # The secret also travels form-encoded, and a proxy URL may hold a password.
-    for secret in (quote(settings.client_secret, safe=""), urlsplit(settings.proxy or "").password):
-        if secret:
-            mask_secret(secret)
+    # The masker looks for exact strings, and the secret also travels form-encoded.
+    for secret in settings.secrets():
+        for encoded in encodings(secret.get_secret_value()):
+            mask_secret(encoded)
     if extras:
         log.warning(
-            "Connection %s has extras that mean nothing here: %s. Known ones: %s",
+            "Connection %s has extras that are not used: %s. The known ones are: %s",
             connection.conn_id,
             ", ".join(sorted(extras)),
             ", ".join(CONN_FIELDS),
         )
     return settings
-
-
-@dataclass(slots=True)
-class _Reading:
-    """The latest read of a Connection, for those who wait for it; made anew once nobody does."""
-
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    users: int = 0
-    began: float = 0.0
-    settings: ApiSettings | None = None
-
-
-_readings: dict[tuple[asyncio.AbstractEventLoop, str], _Reading] = {}
-
-
-async def single_flight_read(conn_id: str, read: Callable[[], ApiSettings]) -> ApiSettings:
-    """
-    Read a Connection in a thread, the one way that serves dag.test and the real triggerer on every version.
-
-    asgiref's ``sync_to_async`` keeps the way back to the triggerer's supervisor open; a bare thread does not. Triggers
-    that ask at the same time share a read that began after they had asked: the supervisor serves few reads a second,
-    and a triggerer may start a thousand triggers at once.
-
-    :param conn_id: which Connection.
-    :param read: reads it, blocking.
-    :raises RtiSmsConfigError: a field of the Connection is missing or malformed.
-    """
-    from asgiref.sync import sync_to_async
-
-    asked = time.monotonic()
-    key = (asyncio.get_running_loop(), conn_id)
-    reading = _readings.setdefault(key, _Reading())
-    reading.users += 1
-    try:
-        async with reading.turn:
-            if reading.settings is None or reading.began < asked:
-                reading.began = time.monotonic()
-                reading.settings = None
-                reading.settings = await sync_to_async(read)()
-            return reading.settings
-    finally:
-        reading.users -= 1
-        if reading.users == 0:
-            _readings.pop(key, None)
 
 
 def _base_url(connection: Connection) -> str:
@@ -115,7 +68,23 @@ def _base_url(connection: Connection) -> str:
         scheme = (connection.schema or ("http" if is_loopback(bare) else "https")).removesuffix("://")
         host = f"{scheme}://{host}"
     if connection.port:
-        parts = urlsplit(host)
-        if parts.netloc.rpartition("]")[2].count(":") == 0:
-            host = parts._replace(netloc=f"{parts.netloc}:{connection.port}").geturl()
+        with suppress(ValueError):  # not a URL: ApiSettings raises an error that says so
+            parts = urlsplit(host)
+            if parts.netloc.rpartition("]")[2].count(":") == 0:
+                host = parts._replace(netloc=f"{parts.netloc}:{connection.port}").geturl()
     return host
+
+
+def form_widgets() -> dict[str, Any]:
+    """Return the extra fields of the form for Airflow below 3.2, made from ``CONN_FIELDS``."""
+    from flask_appbuilder.fieldwidgets import BS3TextFieldWidget  # type: ignore[import-not-found,unused-ignore]
+    from wtforms import BooleanField, StringField  # type: ignore[import-untyped,unused-ignore]
+
+    widgets: dict[str, Any] = {}
+    for name, conn_field in CONN_FIELDS.items():
+        label, help_text = conn_field["label"], conn_field["description"]
+        if "boolean" in conn_field["schema"]["type"]:
+            widgets[name] = BooleanField(label, description=help_text)
+        else:
+            widgets[name] = StringField(label, description=help_text, widget=BS3TextFieldWidget())
+    return widgets

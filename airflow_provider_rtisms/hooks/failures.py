@@ -13,9 +13,9 @@ from airflow_provider_rtisms.api.errors import RtiSmsPermanentError
 @contextmanager
 def fail_without_retry() -> Iterator[None]:
     """
-    Turn what can never succeed into AirflowFailException, which stops the retries of a task.
+    Raise AirflowFailException for an error that a task retry cannot fix. It stops the retries of the task.
 
-    Transient errors pass as they are, so that Airflow may try the task again.
+    Transient errors pass unchanged, so that Airflow can retry the task.
 
     :raises AirflowFailException: in place of an RtiSmsPermanentError, which is its cause.
     """

@@ -1,25 +1,23 @@
-"""The way from an Airflow Connection to a client of the RTI SMS API."""
+"""The hook: it calls the RTI SMS API with the credentials of an Airflow Connection."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
-from airflow_provider_rtisms.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR
-from airflow_provider_rtisms.hooks.connection import settings_from_connection, single_flight_read
+from airflow_provider_rtisms.get_provider_info import UI_FIELD_BEHAVIOUR
+from airflow_provider_rtisms.hooks.connection import form_widgets, settings_from_connection
+from airflow_provider_rtisms.hooks.event_loop import amask_secret, in_thread, single_flight_read
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from airflow_provider_rtisms.api.models import SmsDetails, Submission
+    from airflow_provider_rtisms.api import AsyncRtiSmsClient, RtiSmsClient, SmsDetails, Submission
     from airflow_provider_rtisms.api.settings import ApiSettings
-    from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
-    from airflow_provider_rtisms.api.transport.blocking import RtiSmsClient
-    from airflow_provider_rtisms.api.transport.fetch import Outcome
     from airflow_provider_rtisms.bulk.job import OnMissing
     from airflow_provider_rtisms.bulk.storage import StoragePath
     from airflow_provider_rtisms.sending.journal import Store
@@ -27,12 +25,18 @@ if TYPE_CHECKING:
 
     BulkResult: TypeAlias = dict[str, Any] | list[dict[str, Any]]
 
+T = TypeVar("T")
+
 
 class RtiSmsHook(BaseHook):
     """
     Talk to the RTI SMS API with the credentials of a Connection.
 
-    One hook holds one token, got on first use and shared by every thread and task that uses the hook.
+    A hook gets a token on first use, and every thread and task that uses the hook shares it. Close the hook, or use it
+    as a context manager, to close its sockets::
+
+        with RtiSmsHook() as hook:
+            print(hook.get_sms("4193366853543393").status)
 
     :param rtisms_conn_id: Connection of type ``rtisms``: Login is the client id, Password the client secret, Host the
         base URL; see :class:`~airflow_provider_rtisms.api.settings.ApiSettings` for the extras.
@@ -51,29 +55,29 @@ class RtiSmsHook(BaseHook):
 
     def get_conn(self) -> RtiSmsClient:
         """
-        Return the blocking client, made on first use.
+        Return the blocking client. The first call makes it.
 
         :raises RtiSmsConfigError: a field of the Connection is missing or malformed.
         """
-        from airflow_provider_rtisms.api.transport.blocking import RtiSmsClient
+        from airflow_provider_rtisms.api import RtiSmsClient
 
         with self._lock:
             if self._client is None:
                 self._client = RtiSmsClient(self.get_settings(), on_secret=mask_secret)
             return self._client
 
-    def reconnect(self) -> bool:
-        """
-        Read the Connection again, after its credentials were refused.
-
-        :return: whether it has changed; if so, the next call uses a new client.
-        """
+    def close(self) -> None:
+        """Close all sockets, and forget the token and the Connection. A later call reads the Connection again."""
         with self._lock:
             client, self._client = self._client, None
-        if client is None:
-            return True
-        client.close()
-        return client.settings != self.get_settings()
+        if client is not None:
+            client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def get_settings(self) -> ApiSettings:
         """
@@ -94,25 +98,21 @@ class RtiSmsHook(BaseHook):
         :raises RtiSmsNotFoundError: there is no such submission.
         :raises RtiSmsError: any other failure, see :mod:`~airflow_provider_rtisms.api.errors`.
         """
-        from airflow_provider_rtisms.api.protocol import endpoints
-
-        return self.get_conn().perform(endpoints.get_sms(submission_id))
+        return self.get_conn().get_sms(submission_id)
 
     def get_balance(self) -> Decimal:
         """
-        Fetch the account's balance (API: Get balance), exactly as the vendor tells it.
+        Fetch the account's balance (API: Get balance), exactly as the vendor returns it.
 
         :raises RtiSmsError: see :mod:`~airflow_provider_rtisms.api.errors`.
         """
-        from airflow_provider_rtisms.api.protocol import endpoints
-
-        return self.get_conn().perform(endpoints.get_balance())
+        return self.get_conn().get_balance()
 
     def send_sms(
         self,
         *,
         recipients: Any,
-        text: str,
+        text: Any,
         sender: str,
         charset: int | None = None,
         max_parts: int | None = None,
@@ -127,21 +127,22 @@ class RtiSmsHook(BaseHook):
         :param charset: 0, 1, 6 or 8; None picks by the text.
         :param max_parts: most parts that one SMS may take.
         :param options: ``on_uncertain`` and ``chunk_size`` of :class:`~airflow_provider_rtisms.sending.outbox.Outbox`.
-        :return: what the vendor said of each distinct recipient, by position: ``submitted``, ``account_no_balance``, or
-            ``unknown_error`` where it said so to every one of a few attempts.
-        :raises RtiSmsInputError: a value cannot be sent; nothing was.
-        :raises RtiSmsUncertainError: an response was lost; it is not repeated, for it may have been acted on.
-        :raises RtiSmsError: see :mod:`~airflow_provider_rtisms.api.errors`; ``submissions`` holds what was told before.
+        :return: what is known of each distinct recipient, by position.
+        :raises RtiSmsInputError: a value cannot be sent; nothing was sent.
+        :raises RtiSmsUncertainError: a response was lost. The request is not repeated, since the server may have acted
+            on it.
+        :raises RtiSmsError: see :mod:`~airflow_provider_rtisms.api.errors`; ``submissions`` holds what is known.
         """
-        return self.get_outbox(
+        outbox = self.get_outbox(
             recipients=recipients, text=text, sender=sender, charset=charset, max_parts=max_parts, **options
-        ).send()
+        )
+        return self.send(outbox)
 
     def get_outbox(
         self,
         *,
         recipients: Any,
-        text: str,
+        text: Any,
         sender: str,
         charset: int | None = None,
         max_parts: int | None = None,
@@ -149,42 +150,48 @@ class RtiSmsHook(BaseHook):
         **options: Any,
     ) -> Outbox:
         """
-        Return a text on its way, checked; nothing is sent yet.
+        Check the arguments of a send, and return it ready for :meth:`send`. Nothing is sent yet.
 
         :param recipients: as for :meth:`send_sms`, like the next four and ``options``.
-        :param store: where to write down what is sent, so that a later try knows; default nowhere beyond this process.
+        :param store: where to record what is sent, so that a later attempt knows it; default in memory.
         :raises RtiSmsInputError: a value cannot be sent.
         """
         from airflow_provider_rtisms.api.values.recipients import parse_recipients
         from airflow_provider_rtisms.api.values.text import SmsText
         from airflow_provider_rtisms.sending.journal import MemoryStore, SendJournal
+        from airflow_provider_rtisms.sending.message import to_everybody
         from airflow_provider_rtisms.sending.outbox import Outbox
 
-        numbers = parse_recipients(recipients)
-        sms_text = SmsText.of(text, charset, max_parts)
-        client = self.get_conn()
-        record = SendJournal(MemoryStore() if store is None else store, client.settings.client_secret)
-        return Outbox(client.perform, numbers, sms_text, sender, record, **options)
+        messages = to_everybody(parse_recipients(recipients), SmsText.of(text, charset, max_parts))
+        journal = SendJournal(MemoryStore() if store is None else store, self.get_conn().settings.client_secret)
+        return Outbox(messages, sender, journal, **options)
 
-    def fetch_many(self, submission_ids: Sequence[str]) -> list[Outcome]:
+    def send(self, outbox: Outbox) -> list[Submission]:
         """
-        Fetch the details of some submissions, ``max_concurrency`` at a time.
+        Send what an outbox holds.
 
-        :param submission_ids: checked ids, see :func:`~airflow_provider_rtisms.api.values.ids.check_submission_id`.
-        :return: pairs of an id and its details, or the error that came in their place, in the order of arrival.
+        :param outbox: from :meth:`get_outbox`.
+        :return: what is known of each message, by position.
+        :raises RtiSmsError: as :meth:`send_sms`.
         """
-        from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
-        from airflow_provider_rtisms.api.transport.fetch import fetch, run
+        from airflow_provider_rtisms.api.transport.fetch import run
 
-        if not submission_ids:
-            return []
-        client = self.get_conn()
+        return run(self._with_client(outbox.send))
 
-        async def main() -> list[Outcome]:
-            async with AsyncRtiSmsClient(client.settings, client.tokens, on_secret=mask_secret) as aio_client:
-                return [outcome async for outcome in fetch(aio_client, submission_ids)]
+    def run_async(self, work: Callable[[AsyncRtiSmsClient], Awaitable[T]]) -> T:
+        """
+        Run asynchronous work to its end from blocking code, with the token of this hook.
 
-        return run(main())
+        If the credentials are refused, the Connection is read again. If it has changed, the work is done again.
+
+        :param work: called with an opened client.
+        :return: its result.
+        """
+        from airflow_provider_rtisms.api.transport.fetch import run
+        from airflow_provider_rtisms.waiting.polling import with_current_credentials
+
+        self.get_conn()
+        return run(with_current_credentials(self._connect, work))
 
     def bulk_get_sms(
         self,
@@ -196,22 +203,20 @@ class RtiSmsHook(BaseHook):
         on_missing: OnMissing = "fail",
     ) -> BulkResult:
         """
-        Fetch the details of thousands of submissions, each once, near the limit of the wire.
+        Fetch the details of thousands of submissions, each once, with many requests at once.
 
         :param submission_ids: :class:`~airflow_provider_rtisms.bulk.distinct_ids.DistinctIds`, or what
             :func:`~airflow_provider_rtisms.api.values.ids.iter_submission_ids` reads.
         :param output_path: a file to stream the records to, see
             :func:`~airflow_provider_rtisms.bulk.job.fetch_to_file`. None returns them, so all are in memory.
-        :param max_concurrency: most requests under way at once. Default: what the Connection says.
-        :param requests_per_second: most requests a second. Default: what the Connection says.
-        :param on_missing: for ids that the API does not know: ``fail``, after having fetched the rest, or ``skip``.
-        :return: the summary (dict) with ``output_path``, else the records (list of dicts), in the order of arrival.
+        :param max_concurrency: most requests at once. Default: that of the Connection.
+        :param requests_per_second: most requests a second. Default: that of the Connection.
+        :param on_missing: for ids that the API does not know: ``fail``, after the rest has been fetched, or ``skip``.
+        :return: the summary (dict) with ``output_path``, else the records (list of dicts), in the order in
+            which they were fetched.
         :raises RtiSmsInputError: an id or an argument is malformed; nothing was sent.
         :raises RtiSmsError: see :func:`~airflow_provider_rtisms.bulk.job.fetch_to_file`.
         """
-        from dataclasses import replace
-
-        from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
         from airflow_provider_rtisms.api.transport.fetch import run
         from airflow_provider_rtisms.api.values.ids import iter_submission_ids
         from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
@@ -220,43 +225,37 @@ class RtiSmsHook(BaseHook):
 
         check_on_missing(on_missing)
         path = None if output_path is None else storage_path("output_path", output_path)
-        client = self.get_conn()
-        settings = client.settings
-        settings = replace(
-            settings,
-            max_concurrency=settings.max_concurrency if max_concurrency is None else max_concurrency,
-            requests_per_second=settings.requests_per_second if requests_per_second is None else requests_per_second,
-        )
+        limits = {"max_concurrency": max_concurrency, "requests_per_second": requests_per_second}
+        changes = {name: value for name, value in limits.items() if value is not None}
 
-        async def main(ids: DistinctIds) -> BulkResult:
-            async with AsyncRtiSmsClient(settings, client.tokens, on_secret=mask_secret) as aio_client:
-                if path is None:
-                    return await fetch_to_memory(aio_client, ids, on_missing)
-                return await fetch_to_file(aio_client, ids, path, on_missing)
+        async def main(ids: DistinctIds, client: AsyncRtiSmsClient) -> BulkResult:
+            if path is None:
+                return await fetch_to_memory(client, ids, on_missing)
+            return await fetch_to_file(client, ids, path, on_missing)
 
         if isinstance(submission_ids, DistinctIds):
-            return run(main(submission_ids))
+            return run(self._with_client(lambda client: main(submission_ids, client), **changes))
         with DistinctIds(iter_submission_ids(submission_ids)) as ids:
-            return run(main(ids))
+            return run(self._with_client(lambda client: main(ids, client), **changes))
 
     @asynccontextmanager
     async def get_async_conn(self) -> AsyncIterator[AsyncRtiSmsClient]:
         """
-        Give the client that all triggers of this Connection share on this event loop, reading the Connection anew.
+        Read the Connection, and yield the client that all its triggers on this event loop share.
 
         :raises RtiSmsConfigError: a field of the Connection is missing or malformed.
         """
-        from airflow_provider_rtisms.api.transport.aio import shared_client
+        from airflow_provider_rtisms.api.transport.shared import shared_client
 
         settings = await single_flight_read(self.rtisms_conn_id, self.get_settings)
-        async with shared_client(settings, on_secret=_amask_secret) as client:
+        async with shared_client(settings, on_secret=amask_secret) as client:
             yield client
 
     def test_connection(self) -> tuple[bool, str]:
         """
         Authenticate and read the balance, for the "Test connection" button.
 
-        :return: whether it worked, and what to tell the person who asked.
+        :return: whether it worked, and a message for the user.
         """
         from airflow_provider_rtisms.api.errors import RtiSmsError
 
@@ -268,31 +267,33 @@ class RtiSmsHook(BaseHook):
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Return the form's extra fields for Airflow below 3.2, made from ``CONN_FIELDS``."""
-        from flask_appbuilder.fieldwidgets import BS3TextFieldWidget  # type: ignore[import-not-found,unused-ignore]
-        from wtforms import BooleanField, StringField  # type: ignore[import-untyped,unused-ignore]
-
-        widgets: dict[str, Any] = {}
-        for name, conn_field in CONN_FIELDS.items():
-            label, help_text = conn_field["label"], conn_field["description"]
-            if "boolean" in conn_field["schema"]["type"]:
-                widgets[name] = BooleanField(label, description=help_text)
-            else:
-                widgets[name] = StringField(label, description=help_text, widget=BS3TextFieldWidget())
-        return widgets
+        """Return the extra fields of the form for Airflow below 3.2."""
+        return form_widgets()
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Return the form's labels and placeholders for Airflow below 3.2, made from ``UI_FIELD_BEHAVIOUR``."""
+        """Return the labels and placeholders of the form for Airflow below 3.2, made from ``UI_FIELD_BEHAVIOUR``."""
         return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
 
+    async def _with_client(self, work: Callable[[AsyncRtiSmsClient], Awaitable[T]], **changes: Any) -> T:
+        async with self._connect(**changes) as client:
+            return await work(client)
 
-async def _amask_secret(secret: str) -> None:
-    try:
-        from airflow.sdk.log import amask_secret
-    except ImportError:  # before Airflow 3.3.2
-        from asgiref.sync import sync_to_async
+    @asynccontextmanager
+    async def _connect(self, **changes: Any) -> AsyncIterator[AsyncRtiSmsClient]:
+        """Give a client with the token of this hook; ``changes`` replace limits of the Connection."""
+        from dataclasses import replace
 
-        await sync_to_async(mask_secret)(secret)
-    else:
-        await amask_secret(secret)
+        from airflow_provider_rtisms.api import AsyncRtiSmsClient
+        from airflow_provider_rtisms.api.errors import RtiSmsAuthenticationError
+
+        client = self._client
+        if client is None:
+            client = await in_thread(self.get_conn)
+        settings = replace(client.settings, **changes)
+        try:
+            async with AsyncRtiSmsClient(settings, client.tokens, on_secret=mask_secret) as aio_client:
+                yield aio_client
+        except RtiSmsAuthenticationError:
+            self.close()  # so that the next call reads the Connection again
+            raise

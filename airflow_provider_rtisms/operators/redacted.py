@@ -1,47 +1,40 @@
-"""Template fields whose rendered value Airflow is not to store or show."""
+"""Template fields whose rendered value Airflow must not store or show."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence, Sized
 from typing import Any
 
+from airflow_provider_rtisms.api.values.secret import Secret
 
-class Redacted:
+
+class Redacted(Secret[Any]):
     """
     A value that Airflow stores and shows as a description only.
 
-    Airflow keeps rendered template fields in its database and shows them to everyone who may see the task. What is
-    neither JSON nor a collection it keeps as ``str(value)``, on every version.
+    Airflow keeps rendered template fields in its database and shows them to everyone who may see the task. A value that
+    is neither JSON nor a collection is kept as ``str(value)``, on every version.
 
-    :param value: what is hidden; a template inside is rendered where it stands.
+    :param value: what to protect. Airflow renders a template inside it through the attribute ``value``.
     """
+
+    __slots__ = ()
 
     template_fields: Sequence[str] = ("value",)
 
-    def __init__(self, value: Any) -> None:
-        self.value = value
+    @property
+    def value(self) -> Any:
+        """The plain value, for Airflow's template engine."""
+        return self._value
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        self._value = value
 
     def __str__(self) -> str:
-        if isinstance(self.value, str):
-            return f"hidden: {len(self.value)} characters"
-        return f"hidden: {len(self.value)} values" if isinstance(self.value, Sized) else "hidden"
+        """Return how many characters or values it has."""
+        if isinstance(self._value, str):
+            return f"redacted: {len(self._value)} characters"
+        return f"redacted: {len(self._value)} values" if isinstance(self._value, Sized) else "redacted"
 
     __repr__ = __str__
-
-    @classmethod
-    def hide(cls, value: Any) -> Redacted:
-        """Return the value hidden, unless it is so already."""
-        return value if isinstance(value, cls) else cls(value)
-
-    @classmethod
-    def reveal(cls, value: Any) -> Any:
-        """Return the value, whether it is hidden or not; tracebacks with local variables do not show it."""
-        return _secret(value.value if isinstance(value, cls) else value)
-
-
-def _secret(value: Any) -> Any:
-    from airflow_provider_rtisms.api.values.secret import Secret
-
-    if isinstance(value, list | tuple):
-        return [_secret(one) for one in value]
-    return Secret(value) if isinstance(value, str) else value

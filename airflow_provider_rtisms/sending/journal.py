@@ -1,10 +1,10 @@
 """
-The write-ahead record of a send: whom a request is about to reach, then what was told of it.
+The write-ahead journal of a send: whom the next requests are for, then what came of them.
 
-It outlives the process that writes it where its store does, so that the next try of a task knows which recipients have
-been sent to, and of which it cannot be known. It holds neither numbers nor texts: a recipient stands there as a keyed
-digest (HMAC-SHA-256, RFC 2104). A plain or salted one would not hide it, because there are few enough phone numbers to
-try them all; the key is derived from the client secret, which is not in the database beside it.
+The journal outlives the process if its store does, so that the next attempt of a task knows which messages have been
+sent and which may have been sent. It holds neither numbers nor texts nor references. Each message stands there as a
+keyed digest (HMAC-SHA-256, RFC 2104). A plain or a salted digest would not protect a number, because there are few
+enough phone numbers to try them all. The key is derived from the client secret, which is not in the database beside it.
 """
 
 from __future__ import annotations
@@ -13,19 +13,25 @@ import hashlib
 import hmac
 import logging
 import secrets
-from collections.abc import Sequence
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from airflow_provider_rtisms.api.models import Submission
+from airflow_provider_rtisms.api.errors import RtiSmsConfigError
+from airflow_provider_rtisms.api.models import SendOutcome, Submission
+from airflow_provider_rtisms.api.values.secret import Secret
 
 log = logging.getLogger(__name__)
 
-#: No request to the recipient has gone out.
-NOT_SENT = Submission("not_sent")
-#: A request went out, or was about to, and what came of it is not known.
-UNCERTAIN = Submission("uncertain")
+#: No request for the message has gone out.
+NOT_SENT = Submission(SendOutcome.NOT_SENT)
+#: A request has gone out, and it is not known what came of it.
+UNCERTAIN = Submission(SendOutcome.UNCERTAIN)
 
-_HEAD_KEY = "rtisms_send"
+#: Changes when entries of an older release can no longer be read.
+VERSION = 1
+_HEAD = "rtisms_send"
 _DERIVATION_ROUNDS = 100_000
 _DIGEST_CHARACTERS = 32
 
@@ -37,7 +43,7 @@ class Store(Protocol):
         """Return the value of a key, or the default where there is none."""
 
     def set(self, key: str, value: Any) -> None:
-        """Keep a value; it must be safe when this returns."""
+        """Keep a value; it is safe when this returns."""
 
 
 class MemoryStore(dict[str, Any]):
@@ -50,101 +56,143 @@ class MemoryStore(dict[str, Any]):
 
 class SendJournal:
     """
-    What is known of the recipients of one task instance, in all its attempts.
+    What is known of the messages of one task instance, in all its attempts.
 
-    One entry per request, under consecutive keys: ``{"to": [digest, ...], "told": null | [submission, ...]}``. An entry
-    without ``told`` is a request whose response was never recorded.
+    The store holds one entry per window of messages, under consecutive keys: ``{"version", "key_id", "to": [digest,
+    ...], "results": null | [record | null, ...]}``. ``results`` is null from :meth:`begin` to :meth:`commit`; a null
+    inside means that the response was lost.
 
     :param store: where the entries are.
-    :param secret: the client secret. Under another one the recipients of earlier entries cannot be recognized, so that
-        every recipient is uncertain.
+    :param client_secret: the client secret. The messages of entries that were written with another one cannot be
+        recognized, so every message that is not known to be submitted is uncertain then.
+    :raises RtiSmsConfigError: the store holds entries of a form that this release cannot read.
     """
 
-    def __init__(self, store: Store, secret: str) -> None:
+    def __init__(self, store: Store, client_secret: Secret[str]) -> None:
         self._store = store
-        self._told: dict[str, Submission] = {}
+        self._results: dict[str, Submission] = {}
+        self._lock = threading.Lock()
         self._open: dict[int, frozenset[str]] = {}
+        #: Requests for a message from the first one whose response was lost, that one included.
+        self._requests_in_doubt: Counter[str] = Counter()
+        self._unreadable = 0
         self._size = 0
-        self._is_readable = True
-        head = store.get(_HEAD_KEY)
+        head = store.get(_HEAD)
+        _check_form(head is None or (isinstance(head, dict) and head.get("version") == VERSION))
         salt = head["salt"] if head else secrets.token_hex(16)
-        self._key = hashlib.pbkdf2_hmac("sha256", secret.encode(), bytes.fromhex(salt), _DERIVATION_ROUNDS)
-        check = self._digest("check")
+        self._key = Secret(
+            hashlib.pbkdf2_hmac(
+                "sha256", client_secret.get_secret_value().encode(), bytes.fromhex(salt), _DERIVATION_ROUNDS
+            )
+        )
+        self._key_id = self.digest("check")
         if not head:
-            store.set(_HEAD_KEY, {"salt": salt, "check": check})
+            store.set(_HEAD, {"version": VERSION, "salt": salt})
             return
         while (entry := store.get(_entry_key(self._size))) is not None:
-            self._learn(self._size, entry)
+            self._apply(self._size, entry)
             self._size += 1
-        if self._size and not hmac.compare_digest(head["check"], check):
-            self._is_readable = False
+        if self._unreadable:
             log.warning(
-                "The record of what was sent was written under another client secret: whom its %d requests reached "
-                "cannot be told, so every recipient is uncertain",
-                self._size,
+                "%d requests of an earlier attempt were recorded with another client secret. It is not known which "
+                "messages they sent, so every message of this task is uncertain",
+                self._unreadable,
             )
 
-    def known(self, recipient: str) -> Submission:
+    def digest(self, key: str) -> str:
         """
-        Return what is known of a recipient.
+        Return the digest under which the journal knows a message; costly enough to keep.
 
-        :return: what was told last, in this try or an earlier one; ``submitted`` if it ever was; ``uncertain`` where a
-            message may have gone out; ``not_sent`` where none has.
+        :param key: identifies the message: its reference or its recipient.
         """
-        digest = self._digest(recipient)
-        told = self._told.get(digest, NOT_SENT)
-        if told.is_submitted:
-            return told
-        if not self._is_readable or any(digest in digests for digests in self._open.values()):
-            return UNCERTAIN
-        return told
+        return hmac.new(self._key.get_secret_value(), key.encode(), hashlib.sha256).hexdigest()[:_DIGEST_CHARACTERS]
 
-    def open(self, recipients: Sequence[str]) -> int:
+    def status_of(self, digest: str) -> Submission:
         """
-        Write down that a request to these recipients is about to go out.
+        Return what is known of a message.
 
-        :return: the number of the entry. While it is open, they are uncertain.
+        :return: ``submitted`` if it ever was; ``uncertain`` if it may have been sent; otherwise what came last.
+        """
+        known = self._results.get(digest, NOT_SENT)
+        if known.is_submitted:
+            return known
+        return UNCERTAIN if self.requests_in_doubt(digest) else known
+
+    def requests_in_doubt(self, digest: str) -> int:
+        """Return how many requests there were for a message since one may have sent it, that one included."""
+        return self._requests_in_doubt[digest] + self._unreadable + sum(digest in to for to in self._open.values())
+
+    def begin(self, digests: Sequence[str]) -> int:
+        """
+        Record that requests for these messages are about to go out. They are uncertain until :meth:`commit`.
+
+        :return: the number of the entry.
         """
         number = self._size
-        self._write(number, recipients, None)
+        self._write(number, digests, None)
         self._size += 1
         return number
 
-    def close(self, number: int, recipients: Sequence[str], told: Sequence[Submission]) -> None:
+    def commit(self, number: int, results: Mapping[str, Submission | None]) -> None:
         """
-        Write down what was told of each recipient of an entry.
+        Record what came of the messages of an entry.
 
-        :param told: by position; empty where the request surely was not acted on.
+        :param number: of the entry.
+        :param results: by digest; None where the response was lost.
         """
-        self._write(number, recipients if told else (), told)
+        self._write(number, list(results), list(results.values()))
 
-    def _write(self, number: int, recipients: Sequence[str], told: Sequence[Submission] | None) -> None:
-        entry = {
-            "to": [self._digest(recipient) for recipient in recipients],
-            "told": None if told is None else [submission.to_record() for submission in told],
-        }
-        self._store.set(_entry_key(number), entry)
-        self._learn(number, entry)
+    def _write(self, number: int, digests: Sequence[str], results: Sequence[Submission | None] | None) -> None:
+        records = None if results is None else [None if one is None else one.to_record() for one in results]
+        entry = {"version": VERSION, "key_id": self._key_id, "to": list(digests), "results": records}
+        with self._lock:
+            self._store.set(_entry_key(number), entry)
+            self._apply(number, entry)
 
-    def _learn(self, number: int, entry: dict[str, Any]) -> None:
+    def _apply(self, number: int, entry: Any) -> None:
+        _check_form(isinstance(entry, dict) and entry.get("version") == VERSION)
+        try:
+            to, results = list(entry["to"]), _parse_results(entry["results"])
+            is_readable = hmac.compare_digest(entry["key_id"], self._key_id)
+            _check_form(results is None or len(results) == len(to))
+        except (KeyError, TypeError, ValueError):
+            _check_form(False)
         self._open.pop(number, None)
-        if entry["told"] is None:
-            self._open[number] = frozenset(entry["to"])
-            return
-        for digest, told in zip(entry["to"], entry["told"], strict=True):
-            known = self._told.get(digest, NOT_SENT)
-            submission = Submission(**told)
-            # Once submitted is submitted, and a doubt is not cleared by a later refusal.
-            if _weight(submission) >= _weight(known):
-                self._told[digest] = submission
+        if not is_readable:
+            self._unreadable += results is None or any(_may_be_sent(result) for result in results)
+        elif results is None:
+            self._open[number] = frozenset(to)
+        else:
+            for digest, result in zip(to, results, strict=True):
+                if self._requests_in_doubt[digest] or result is None or result.is_uncertain:
+                    self._requests_in_doubt[digest] += 1
+                if result is not None and _rank(result) >= _rank(self._results.get(digest, NOT_SENT)):
+                    self._results[digest] = result
 
-    def _digest(self, value: str) -> str:
-        return hmac.new(self._key, value.encode(), hashlib.sha256).hexdigest()[:_DIGEST_CHARACTERS]
+
+def _parse_results(records: Any) -> list[Submission | None] | None:
+    if records is None:
+        return None
+    return [None if record is None else Submission.from_record(record) for record in records]
+
+
+def _may_be_sent(result: Submission | None) -> bool:
+    return result is None or result.is_submitted or result.is_uncertain
+
+
+def _rank(result: Submission) -> int:
+    """A message that was submitted stays submitted, and a doubt is not removed by a later refusal."""
+    return 2 if result.is_submitted else 1 if result.is_uncertain else 0
+
+
+def _check_form(is_known: bool) -> None:
+    if not is_known:
+        raise RtiSmsConfigError(
+            "The task state store holds a journal of sent messages that this release of airflow-provider-rtisms cannot "
+            "read. This attempt has sent nothing. Run the task with the release that began to send. Or delete the "
+            "state store of the task, if all messages may be sent again."
+        )
 
 
 def _entry_key(number: int) -> str:
-    return f"{_HEAD_KEY}_{number}"
-
-
-def _weight(submission: Submission) -> int:
-    return 2 if submission.is_submitted else 1 if submission.is_uncertain else 0
+    return f"{_HEAD}_{number}"

@@ -1,236 +1,379 @@
 """
-Sending one text to many recipients, each at most once.
+Send messages, each at most once.
 
-The API has no idempotency key and no way to list what was sent, so a request whose response was lost is uncertain: it is
-repeated only where the caller says so. Every request is written down before it goes out, and its response after it came.
+The API has no idempotency key and no way to list what was sent. So a request whose response was lost is uncertain, and
+it is repeated only if the caller says so. The journal records every request before it goes out, and its response after
+it came.
 
-Source: API page, "Send SMS"; design.md, rule 2.
+Source: docs/vendor-api.md, "Send SMS"; docs/sending-once.md.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeVar
 
 from airflow_provider_rtisms.api.errors import (
     RtiSmsError,
-    RtiSmsInputError,
     RtiSmsNoBalanceError,
     RtiSmsNotAcceptedError,
     RtiSmsUncertainError,
-    shape,
 )
 from airflow_provider_rtisms.api.models import Submission
 from airflow_provider_rtisms.api.policy.retry import backoff
 from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.api.protocol.request import Call
-from airflow_provider_rtisms.api.values.recipients import masked
-from airflow_provider_rtisms.api.values.text import SmsText
-from airflow_provider_rtisms.sending.journal import SendJournal
+from airflow_provider_rtisms.api.values.arguments import check_choice, check_whole_number
+from airflow_provider_rtisms.api.values.lists import name_some
+from airflow_provider_rtisms.sending.journal import NOT_SENT, SendJournal
+from airflow_provider_rtisms.sending.message import Message
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 OnUncertain = Literal["fail", "resend", "skip"]
 
-#: Recipients of one request. A lost response leaves so many uncertain; the API documents no limit.
+#: Recipients of one request. The API documents no limit.
 DEFAULT_CHUNK_SIZE = 50
-#: An entry of the record stays below the 64 KiB at which Airflow begins to warn about values in its state store.
-LARGEST_CHUNK_SIZE = 500
-#: How often a recipient is tried in all, while the vendor says ``unknown_error``.
-ATTEMPTS = 4
-#: So many lost responses in a row end the sending: the trouble is no passing one, and each leaves more in doubt.
-LOST_IN_A_ROW = 2
-#: How many recipients of each fate an error message names: in practice all of them, since people have to be asked.
-NAMED_IN_MESSAGE = 1000
+#: Messages that are recorded as about to be sent, and not yet as sent; a killed worker leaves so many uncertain.
+DEFAULT_WINDOW = 100
+#: An entry of the journal stays below the 64 KiB at which Airflow begins to warn about values in its state store.
+MAX_CHUNK_SIZE = MAX_WINDOW = 500
+#: How many requests a message gets in one attempt of the task, while the vendor returns ``unknown_error``.
+MAX_ROUNDS = 4
+#: How many requests a message gets with ``on_uncertain="resend"``, in all attempts of the task: one repetition.
+MAX_REQUESTS_IN_DOUBT = 2
+#: Lost responses in a row that end the sending, since each further one leaves more messages uncertain.
+MAX_CONSECUTIVE_LOSSES = 2
+#: How many messages of each outcome an error names. People have to be asked about them, so it is high.
+NAMED_IN_ERROR = 1000
+#: Seconds between two progress lines.
+PROGRESS_INTERVAL = 5.0
+
+
+class Client(Protocol):
+    """What the outbox needs of a client."""
+
+    async def perform(self, call: Call[T]) -> T:
+        """Do one call of the API."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A message, its position among the messages of the task, and its digest in the journal."""
+
+    message: Message
+    position: int
+    digest: str
+
+    @property
+    def name(self) -> str:
+        return self.message.reference or f"recipients[{self.position}] {self.message.recipient.masked}"
 
 
 class Outbox:
     """
-    One text on its way to many recipients.
+    Send messages, and keep the journal of it.
 
-    :param perform: does a call of :mod:`~airflow_provider_rtisms.api.protocol.endpoints` and returns its result.
-    :param recipients: checked numbers, each once.
-    :param text: the message.
+    Messages with the same text share requests of up to ``chunk_size`` recipients. Requests run in parallel, as many as
+    the client allows.
+
+    :param messages: checked messages, each with another key.
     :param sender: as allowed for the account.
-    :param record: what earlier attempts have sent, and where this one writes down what it sends.
-    :param on_uncertain: what becomes of recipients of whom it is not known whether they were sent to: ``fail`` leaves
-        them and raises at the end, ``resend`` sends to them, maybe a second time, ``skip`` leaves them.
+    :param journal: what earlier attempts have sent, and where this one records what it sends.
+    :param on_uncertain: what to do with messages that may have been sent already. ``fail``: do not send them again, and
+        raise an error at the end. ``resend``: send them again, once. ``skip``: do not send them again.
     :param chunk_size: most recipients of one request, 1 to 500.
+    :param window: most messages that a killed process leaves uncertain, at least ``chunk_size``, at most 500.
     :param pause: waits for some seconds.
-    :raises RtiSmsInputError: ``on_uncertain`` or ``chunk_size`` is anything else.
+    :param in_thread: runs a function that blocks, and waits for its result.
+    :raises RtiSmsInputError: an argument has an impossible value.
     """
 
     def __init__(
         self,
-        perform: Callable[[Call[list[Submission]]], list[Submission]],
-        recipients: Sequence[str],
-        text: SmsText,
+        messages: Sequence[Message],
         sender: str,
-        record: SendJournal,
+        journal: SendJournal,
         *,
         on_uncertain: OnUncertain = "fail",
         chunk_size: int = DEFAULT_CHUNK_SIZE,
-        pause: Callable[[float], None] = time.sleep,
+        window: int | None = None,
+        pause: Callable[[float], Awaitable[Any]] = asyncio.sleep,
+        in_thread: Callable[..., Awaitable[Any]] = asyncio.to_thread,
     ) -> None:
-        self.recipients = list(recipients)
-        self.text = text
-        #: Whether a request has gone out in this try that the API may have acted on.
-        self.may_have_sent = False
-        self._perform = perform
-        self._sender = sender
-        self._record = record
         self._on_uncertain = check_on_uncertain(on_uncertain)
-        self._chunk_size = _check_chunk_size(chunk_size)
+        self._chunk_size = check_chunk_size(chunk_size)
+        self._window = check_window(window, self._chunk_size)
+        self._parallel_windows = 2 if self._window >= 2 * self._chunk_size else 1
+        self._sender = endpoints.check_sender(sender)
+        self._journal = journal
+        self._items = [
+            _Item(message, position, journal.digest(message.key)) for position, message in enumerate(messages)
+        ]
         self._pause = pause
-        #: What was told in responses that could not be matched with recipients.
+        self._in_thread = in_thread
+        #: Requests that have gone out and that the server did not provably ignore.
+        self._requests = 0
+        self._consecutive_losses = 0
+        #: Until a request has succeeded, requests go out one at a time, so that few messages become uncertain.
+        self._is_probing = True
+        #: Submissions of responses that could not be matched with recipients.
         self._unmatched: list[Submission] = []
+        #: The error that ends the sending once the requests under way are complete.
+        self._fatal: RtiSmsError | None = None
+        #: Whether the journal refused a write. Then another attempt may have taken over.
+        self.is_journal_lost = False
+        self._done = 0
+        self._reported_at = self._started = time.monotonic()
+
+    @property
+    def messages(self) -> list[Message]:
+        """The messages, in their order."""
+        return [item.message for item in self._items]
 
     @property
     def submissions(self) -> list[Submission]:
-        """What is known of each recipient, by position; see :class:`~airflow_provider_rtisms.api.models.Submission`."""
-        return [self._record.known(recipient) for recipient in self.recipients]
+        """What is known of each message, by position."""
+        return [self._status_of(item) for item in self._items]
 
-    def send(self) -> list[Submission]:
+    @property
+    def may_have_sent(self) -> bool:
+        """Whether a request has gone out in this attempt that the server may have acted on."""
+        return self._requests > 0
+
+    async def send(self, client: Client) -> list[Submission]:
         """
-        Send to every recipient to whom nothing was sent yet.
+        Send every message that has not been sent yet.
 
-        :return: what the vendor said of each recipient, by position, in this try or an earlier one.
-        :raises RtiSmsUncertainError: recipients are uncertain, and ``on_uncertain`` is not ``skip``.
-        :raises RtiSmsError: the API refused or could not be reached; recipients may be left. All errors carry what was
-            told until then as ``submissions``.
+        :param client: does the calls.
+        :return: what is known of each message, by position, from this attempt or an earlier one.
+        :raises RtiSmsUncertainError: messages are uncertain, and ``on_uncertain`` is not ``skip``.
+        :raises RtiSmsError: the API refused or could not be reached, and messages may be left. Every error carries what
+            is known of each message as ``submissions``.
         """
         sent = sum(submission.is_submitted for submission in self.submissions)
         if sent:
-            log.info("%d of %d recipients were sent to in an earlier try, and are left out", sent, len(self.recipients))
+            log.info(
+                "%d of %d messages were sent in an earlier attempt; they are not sent again", sent, len(self._items)
+            )
         try:
-            due = [recipient for recipient in self.recipients if self._is_due(recipient, attempts=0)]
-            for attempts in range(1, ATTEMPTS + 1):
-                self._send_round(due)
-                due = [recipient for recipient in due if self._is_due(recipient, attempts)]
-                if not due:
+            due = [item for item in self._items if self._is_due(item, is_first_round=True)]
+            for round_number in range(1, MAX_ROUNDS + 1):
+                await self._send_round(client, due)
+                due = [item for item in due if self._is_due(item, is_first_round=False)]
+                if not due or round_number == MAX_ROUNDS:
                     break
-                seconds = backoff(attempts)
-                log.warning("Trying %d recipients again in %.1f s", len(due), seconds)
-                self._pause(seconds)
-            self._settle_uncertain()
+                seconds = backoff(round_number)
+                log.warning("Sending %d messages again in %.1f s", len(due), seconds)
+                await self._pause(seconds)
+            self._check_certain()
         except RtiSmsError as error:
-            self._tell_all(error)
-            raise
+            raise self._with_summary(error) from None
         return self.submissions
 
     def check_submitted(self) -> None:
         """
-        Make sure that no recipient was refused.
+        Make sure that the vendor has accepted every message.
 
-        :raises RtiSmsNoBalanceError: the account had no money for some of them.
-        :raises RtiSmsNotAcceptedError: ``unknown_error`` for some of them, however often they were tried.
+        :raises RtiSmsNoBalanceError: the account had no balance left for some of them.
+        :raises RtiSmsNotAcceptedError: ``unknown_error`` for some of them, in every attempt.
         """
-        statuses = {submission.status for submission in self.submissions}
-        error: RtiSmsError | None = None
+        statuses = {submission.status for submission in self.submissions if not submission.is_submitted}
         if "account_no_balance" in statuses:
-            error = RtiSmsNoBalanceError(
-                "The account has no balance left for some recipients.", call=endpoints.SEND_SMS
-            )
-        elif "unknown_error" in statuses:
-            what = "The vendor could not take the SMS for some recipients, however often they were tried."
-            error = RtiSmsNotAcceptedError(what, call=endpoints.SEND_SMS)
-        if error is not None:
-            self._tell_all(error)
-            raise error
+            what = "The account has no balance left for some messages."
+            raise self._with_summary(RtiSmsNoBalanceError(what, call=endpoints.SEND_SMS))
+        if "unknown_error" in statuses:
+            what = "The vendor refused some messages with 'unknown_error' in every attempt."
+            raise self._with_summary(RtiSmsNotAcceptedError(what, call=endpoints.SEND_SMS))
 
     def summary(self) -> str:
-        """Return what is known of all recipients in one line, whom it names by position and last three digits."""
-        by_status: dict[str, list[str]] = {}
-        for position, (recipient, submission) in enumerate(zip(self.recipients, self.submissions, strict=True)):
-            name = submission.submission_id or f"recipients[{position}] {masked(recipient)}"
-            by_status.setdefault(submission.status, []).append(name)
+        """Return in one line what is known of all messages. It names references, ids and masked numbers only."""
+        names: dict[str, list[str]] = {}
+        for item in self._items:
+            submission = self._status_of(item)
+            outcome = str(submission.outcome)
+            if submission.status not in (None, outcome):
+                outcome += f" ({submission.status})"
+            names.setdefault(outcome, []).append(submission.submission_id or item.name)
         if self._unmatched:
-            by_status["told of nobody"] = [_outcome(submission) for submission in self._unmatched]
-        counts = (f"{len(names)} {status} ({_some(names)})" for status, names in by_status.items())
-        return f"Of {len(self.recipients)} recipients: {'; '.join(counts)}."
+            names["listed in responses that match no recipient"] = [_describe(one) for one in self._unmatched]
+        counts = (f"{len(some)} {outcome}: {name_some(some, limit=NAMED_IN_ERROR)}" for outcome, some in names.items())
+        return f"Of {len(self._items)} messages: {'; '.join(counts)}."
 
-    def _is_due(self, recipient: str, attempts: int) -> bool:
-        known = self._record.known(recipient)
-        if known.is_submitted or attempts == ATTEMPTS:
+    def _status_of(self, item: _Item) -> Submission:
+        return self._journal.status_of(item.digest)
+
+    def _is_due(self, item: _Item, *, is_first_round: bool) -> bool:
+        known = self._status_of(item)
+        if known.is_submitted:
             return False
         if known.is_uncertain:
-            return self._on_uncertain == "resend"
-        return attempts == 0 or known.status == "unknown_error"
+            requests = self._journal.requests_in_doubt(item.digest)
+            return self._on_uncertain == "resend" and requests < MAX_REQUESTS_IN_DOUBT
+        return is_first_round or known.status == "unknown_error"
 
-    def _send_round(self, due: Sequence[str]) -> None:
-        lost = 0
-        for start in range(0, len(due), self._chunk_size):
-            try:
-                self._send_chunk(due[start : start + self._chunk_size])
-                lost = 0
-            except RtiSmsUncertainError as error:
-                self._unmatched += error.submissions
-                lost += 1
-                if lost == LOST_IN_A_ROW:
-                    raise
-                log.warning("%s", error)
-
-    def _send_chunk(self, chunk: Sequence[str]) -> None:
-        call = endpoints.send_sms(recipients=chunk, text=self.text, sender=self._sender)
-        number = self._record.open(chunk)
-        had_sent, self.may_have_sent = self.may_have_sent, True
+    async def _send_round(self, client: Client, due: Sequence[_Item]) -> None:
+        """Send each message once. Two windows are under way, so that requests do not wait for the journal."""
+        self._done = len(self._items) - len(due)
+        windows: set[asyncio.Task[None]] = set()
         try:
-            submissions = self._perform(call)
-        except RtiSmsUncertainError:
-            raise  # the entry stays open
-        except RtiSmsError:
-            self.may_have_sent = had_sent
-            self._record.close(number, chunk, [])
-            raise
-        log.info("%s", "; ".join(map(_describe, chunk, submissions)))
-        self._record.close(number, chunk, submissions)
+            for requests in self._windows(due):
+                while len(windows) >= (1 if self._is_probing else self._parallel_windows):
+                    done, windows = await asyncio.wait(windows, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.gather(*done)
+                if self._fatal is not None:
+                    break
+                number = await self._record(self._journal.begin, [item.digest for items in requests for item in items])
+                windows.add(asyncio.create_task(self._send_window(client, number, requests)))
+                if self._is_probing:
+                    await asyncio.gather(*windows)
+            await asyncio.gather(*windows)
+        finally:
+            for window in windows:
+                window.cancel()
+            await asyncio.gather(*windows, return_exceptions=True)
+        if self._fatal is not None:
+            raise self._fatal
 
-    def _settle_uncertain(self) -> None:
+    def _windows(self, due: Sequence[_Item]) -> Iterator[list[list[_Item]]]:
+        """Give the requests of one window at a time: messages of equal text together, in the order of the texts."""
+        by_text: dict[Any, list[_Item]] = {}
+        for item in due:
+            by_text.setdefault(item.message.text, []).append(item)
+        requests = (
+            items[start : start + self._chunk_size]
+            for items in by_text.values()
+            for start in range(0, len(items), self._chunk_size)
+        )
+        window: list[list[_Item]] = []
+        size = 0
+        for request in requests:
+            most = 0 if self._is_probing else self._window // self._parallel_windows
+            if window and size + len(request) > most:
+                yield window
+                window, size = [], 0
+            window.append(request)
+            size += len(request)
+        if window:
+            yield window
+
+    async def _send_window(self, client: Client, number: int, requests: Sequence[Sequence[_Item]]) -> None:
+        results: dict[str, Submission | None] = dict.fromkeys(item.digest for items in requests for item in items)
+        try:
+            await asyncio.gather(*(self._send_request(client, items, results) for items in requests))
+        except BaseException:
+            # A task timeout or the like: what is known saves messages from being uncertain.
+            if any(results.values()):
+                with suppress(Exception):
+                    self._journal.commit(number, results)
+            raise
+        await self._record(self._journal.commit, number, results)
+        self._done += len(results)
+        self._report()
+
+    async def _send_request(
+        self, client: Client, items: Sequence[_Item], results: dict[str, Submission | None]
+    ) -> None:
+        if self._fatal is not None:
+            results.update(dict.fromkeys((item.digest for item in items), NOT_SENT))
+            return
+        recipients = [item.message.recipient for item in items]
+        call = endpoints.send_sms(recipients=recipients, text=items[0].message.text, sender=self._sender)
+        self._requests += 1
+        try:
+            submissions = await client.perform(call)
+        except RtiSmsUncertainError as error:
+            self._on_loss(error)
+        except RtiSmsError as error:  # the server did not act on it
+            self._requests -= 1
+            results.update(dict.fromkeys((item.digest for item in items), NOT_SENT))
+            self._fatal = self._fatal or error
+        else:
+            self._consecutive_losses, self._is_probing = 0, False
+            results.update(zip((item.digest for item in items), submissions, strict=True))
+            named = [f"{item.name} {_describe(one)}" for item, one in zip(items, submissions, strict=True)]
+            log.info("Sent %d messages: %s", len(items), name_some(named))
+
+    def _on_loss(self, error: RtiSmsUncertainError) -> None:
+        self._unmatched += error.submissions
+        self._consecutive_losses += 1
+        if self._consecutive_losses >= MAX_CONSECUTIVE_LOSSES:
+            self._fatal = self._fatal or error
+        else:
+            log.warning("%s", error)
+
+    async def _record(self, write: Callable[..., Any], *args: Any) -> Any:
+        """Write to the journal in a thread, since the store asks Airflow's API server."""
+        try:
+            return await self._in_thread(write, *args)
+        except Exception:
+            self.is_journal_lost = True
+            raise
+
+    def _check_certain(self) -> None:
         if not any(submission.is_uncertain for submission in self.submissions):
             return
         if self._on_uncertain == "skip":
-            log.warning("Uncertain recipients are skipped, since on_uncertain is 'skip'. %s", self.summary())
+            log.warning("Uncertain messages are not sent again, since on_uncertain is 'skip'. %s", self.summary())
             return
         raise RtiSmsUncertainError(
-            "The response to a request was lost, so that some recipients may have been sent to or not. Ask RealTime or "
-            "them, then set on_uncertain to 'resend' or 'skip'.",
+            "The response to a request was lost, so some messages may or may not have been sent. Ask RealTime or the "
+            "recipients. Then set on_uncertain to 'resend' or to 'skip', and clear the task.",
             call=endpoints.SEND_SMS,
         )
 
-    def _tell_all(self, error: RtiSmsError) -> None:
-        """Give an error all that is known of every recipient."""
-        error.args = (f"{error} {self.summary()}",)
-        error.submissions = self.submissions + self._unmatched
+    def _with_summary(self, error: RtiSmsError) -> RtiSmsError:
+        return error.with_context(self.summary(), submissions=self.submissions + self._unmatched)
+
+    def _report(self) -> None:
+        now = time.monotonic()
+        if now - self._reported_at < PROGRESS_INTERVAL:
+            return
+        self._reported_at = now
+        total = len(self._items)
+        rate = self._done / (now - self._started)
+        left = f"about {(total - self._done) / rate:,.0f} s left" if rate else "time left unknown"
+        share = 100 * self._done / total
+        log.info("%d of %d messages done (%.0f%%), %.0f a second, %s", self._done, total, share, rate, left)
 
 
 def check_on_uncertain(value: object) -> OnUncertain:
     """
-    Return what to do about uncertain recipients.
+    Return what to do with uncertain messages.
 
     :raises RtiSmsInputError: it is none of ``fail``, ``resend`` and ``skip``.
     """
-    match value:
-        case "fail" | "resend" | "skip":
-            return value
-    raise RtiSmsInputError(f"on_uncertain is {shape(value)}: use 'fail', 'resend' or 'skip'.")
+    choices: tuple[OnUncertain, ...] = ("fail", "resend", "skip")
+    return check_choice("on_uncertain", value, choices)
 
 
-def _check_chunk_size(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST_CHUNK_SIZE:
-        raise RtiSmsInputError(f"chunk_size is {shape(value)}: use a whole number from 1 to {LARGEST_CHUNK_SIZE}.")
-    return value
+def check_chunk_size(value: object) -> int:
+    """
+    Return the most recipients of one request.
+
+    :raises RtiSmsInputError: it is not a whole number from 1 to 500.
+    """
+    return check_whole_number("chunk_size", value, most=MAX_CHUNK_SIZE)
 
 
-def _describe(recipient: str, submission: Submission) -> str:
-    return f"{masked(recipient)} {_outcome(submission)}"
+def check_window(value: object, chunk_size: int) -> int:
+    """
+    Return the most messages that a killed process leaves uncertain.
+
+    :param value: None for a default that fits the chunk size.
+    :param chunk_size: most recipients of one request.
+    :raises RtiSmsInputError: it is not a whole number from ``chunk_size`` to 500.
+    """
+    if value is None:
+        return min(max(DEFAULT_WINDOW, 2 * chunk_size), MAX_WINDOW)
+    return check_whole_number("window", value, least=chunk_size, most=MAX_WINDOW)
 
 
-def _outcome(submission: Submission) -> str:
-    return f"{submission.status} {submission.submission_id}" if submission.submission_id else submission.status
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - NAMED_IN_MESSAGE
-    return ", ".join(names[:NAMED_IN_MESSAGE]) + (f" and {more} more" if more > 0 else "")
+def _describe(submission: Submission) -> str:
+    return " ".join(filter(None, (submission.status, submission.submission_id)))

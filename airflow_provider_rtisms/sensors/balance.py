@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import PokeReturnValue
 
 from airflow_provider_rtisms.hooks.failures import fail_without_retry
-from airflow_provider_rtisms.sensors.base import DeferrableSensor, parse_trigger_event, trigger_deadline
+from airflow_provider_rtisms.sensors.base import DeferrableSensor, finish_wait, trigger_deadline
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -22,7 +22,7 @@ class RtiSmsBalanceSensor(DeferrableSensor):
     """
     Wait until the account's balance is at least some amount.
 
-    Transient failures do not fail the wait, they are ridden out until ``timeout``.
+    Transient errors do not fail the wait before its ``timeout``.
 
     :param minimum: (templated) the amount, a decimal string or a number.
     :param rtisms_conn_id: (templated) the Connection.
@@ -42,30 +42,22 @@ class RtiSmsBalanceSensor(DeferrableSensor):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """
-        Ask once.
+        Poll once.
 
-        :return: done, with the balance, once it is enough.
+        :return: whether the wait is done, with the balance if it is.
         """
-        from airflow_provider_rtisms.api.errors import RtiSmsAuthenticationError, RtiSmsTransientError
         from airflow_provider_rtisms.api.values.amounts import check_amount
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+        from airflow_provider_rtisms.waiting.polling import poll_balance
 
         self._hook = self._hook or RtiSmsHook(self.rtisms_conn_id)  # one token for all pokes
         with fail_without_retry():
             minimum = check_amount("minimum", self.minimum)
-            try:
-                balance = self._hook.get_balance()
-            except (RtiSmsTransientError, RtiSmsAuthenticationError) as error:
-                # Where the secret was rotated, the next poke uses the new one.
-                if isinstance(error, RtiSmsAuthenticationError) and not self._hook.reconnect():
-                    raise
-                self.log.warning("Asking again later: %s", error)
-                return PokeReturnValue(is_done=False)
-        self.log.info("The balance is %s, waiting for %s", balance, minimum)
-        return PokeReturnValue(balance >= minimum, str(balance))
+            is_done, balance = self._hook.run_async(lambda client: poll_balance(client, minimum))
+        return PokeReturnValue(is_done, str(balance) if is_done else None)
 
     def deferral(self, context: Context) -> dict[str, Any]:
-        """Hand the watch to the trigger."""
+        """Hand the wait over to the trigger."""
         from airflow_provider_rtisms.triggers.balance import RtiSmsBalanceTrigger
 
         trigger = RtiSmsBalanceTrigger(
@@ -80,8 +72,8 @@ class RtiSmsBalanceSensor(DeferrableSensor):
 
     def execute_complete(self, context: Context, event: Any) -> str:
         """
-        End the wait as the trigger says.
+        End the wait as the event of the trigger says.
 
         :param event: of :class:`~airflow_provider_rtisms.triggers.balance.RtiSmsBalanceTrigger`.
         """
-        return str(parse_trigger_event(event, "balance")["balance"])
+        return str(finish_wait(event, "balance")["balance"])

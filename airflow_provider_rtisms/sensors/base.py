@@ -1,8 +1,9 @@
-"""What the sensors have in common: check once before deferring, and end the same way on every Airflow."""
+"""What the sensors have in common: poll once before they defer, and end in the same way on every Airflow."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -18,7 +19,9 @@ from airflow.providers.common.compat.sdk import (
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-#: What Airflow 2 says when a deferral has timed out; later versions raise a class of their own.
+    from airflow_provider_rtisms.waiting.events import WaitEvent
+
+#: The error text of Airflow 2 for a deferral that has timed out; later versions raise a class of their own.
 DEFERRAL_TIMEOUT = "Trigger/execution timeout"
 
 
@@ -42,7 +45,7 @@ class DeferrableSensor(BaseSensorOperator):
         self.deferrable = deferrable
 
     def execute(self, context: Context) -> Any:
-        """Wait in this process, or ask once and defer."""
+        """Wait in this process, or poll once and defer."""
         if not self.deferrable:
             return super().execute(context)
         try:
@@ -57,21 +60,21 @@ class DeferrableSensor(BaseSensorOperator):
 
     @abstractmethod
     def poke(self, context: Context) -> PokeReturnValue:
-        """Ask once."""
+        """Poll once."""
 
     @abstractmethod
     def deferral(self, context: Context) -> dict[str, Any]:
-        """Return the arguments of ``defer``, once a poke has found that there is more to wait for."""
+        """Return the arguments of ``defer``, after a poke has found that the wait is not over."""
 
     @property
     def max_poke_interval(self) -> float | None:
-        """Seconds up to which the pauses of a deferred wait grow (``exponential_backoff``, ``max_wait``), or None."""
+        """Seconds of the longest pause of a deferred wait (``exponential_backoff``, ``max_wait``), or None."""
         if not self.exponential_backoff:
             return None
         return self.max_wait.total_seconds() if self.max_wait else self.timeout
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after the deferral; never_fail and AirflowSensorTimeout on Airflow 2 too."""
+        """Resume after the deferral. On Airflow 2 too, ``never_fail`` works and a timeout is AirflowSensorTimeout."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except AirflowSkipException:
@@ -85,28 +88,57 @@ class DeferrableSensor(BaseSensorOperator):
 
 
 def trigger_deadline(started: float, timeout: float) -> float:
-    """Return when a trigger is to give up: before Airflow ends the deferral, so that it can still say what it saw."""
+    """
+    Return when a trigger gives up: shortly before Airflow ends the deferral, so that the event can say what the
+    trigger saw.
+
+    :param started: when the wait began, in seconds since the epoch.
+    :param timeout: seconds that it may last.
+    """
     return started + timeout - min(5.0, timeout / 10)
 
 
-def parse_trigger_event(event: Any, brings: str) -> dict[str, Any]:
+def finish_wait(event: Any, expects: str) -> Mapping[str, Any]:
     """
-    Return the event of a trigger that found what it waited for.
+    Return what a deferred wait has found.
 
-    :param event: of a trigger of this package.
-    :param brings: the key without which the event says nothing, such as ``records``.
+    :param event: the payload of a trigger of this package.
+    :param expects: the key that its payload has to contain, ``records`` or ``balance``.
     :raises AirflowFailException: the wait failed.
-    :raises AirflowSensorTimeout: its time was up.
+    :raises AirflowSensorTimeout: the wait has timed out.
     :raises AirflowException: the event is of an unknown form.
     """
-    match event:
-        case {"outcome": "finished", **found} if brings in found:
-            return dict(event)
-        case {"outcome": "failed", "message": str(message)}:
-            raise AirflowFailException(message)
-        case {"outcome": "timeout", "message": str(message)}:
-            raise AirflowSensorTimeout(message)
-    raise AirflowException(
-        f"The trigger ended with an event of an unknown form ({type(event).__name__}); do worker and triggerer "
-        "have the same version of airflow-provider-rtisms?"
-    )
+    parsed = read_wait_event(event, expects)
+    raise_for_outcome(parsed)
+    return parsed.found
+
+
+def read_wait_event(event: Any, expects: str) -> WaitEvent:
+    """
+    Return how a deferred wait ended.
+
+    :param event: the payload of a trigger of this package.
+    :param expects: the key that a finished wait has to bring.
+    :raises AirflowException: the event is of an unknown form.
+    """
+    from airflow_provider_rtisms.waiting.events import UnknownEventError, parse_trigger_event
+
+    try:
+        return parse_trigger_event(event, expects)
+    except UnknownEventError as error:
+        raise AirflowException(str(error)) from None
+
+
+def raise_for_outcome(event: WaitEvent) -> None:
+    """
+    Raise if a deferred wait did not finish.
+
+    :param event: how it ended.
+    :raises AirflowFailException: the wait failed.
+    :raises AirflowSensorTimeout: its time was up.
+    """
+    match event.outcome:
+        case "failed":
+            raise AirflowFailException(event.message)
+        case "timeout":
+            raise AirflowSensorTimeout(event.message)

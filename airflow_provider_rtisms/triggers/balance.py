@@ -8,31 +8,30 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_rtisms.api.errors import RtiSmsTransientError
-from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-from airflow_provider_rtisms.triggers.polling import pause, poll, run_until_deadline, serialize_args
+from airflow_provider_rtisms.triggers.polling import pause, poll_until_done, run_until_deadline, serialize_args
+from airflow_provider_rtisms.waiting.polling import poll_balance
 
 try:
     from airflow.triggers.base import BaseEventTrigger
-except ImportError:  # Airflow 2 has no asset watchers, but finds this module importable
+except ImportError:  # Airflow 2 has no asset watchers, but it imports this module
     BaseEventTrigger = BaseTrigger  # type: ignore[misc,assignment]
 
 
 class RtiSmsBalanceTrigger(BaseTrigger):
     """
-    Wait until the balance is at least some amount. Transient failures are ridden out until the deadline.
+    Wait until the balance is at least some amount. Transient errors do not end the wait before its deadline.
 
-    One event ends it: ``{"outcome": "finished", "balance": "457.00"}``, or ``failed`` or ``timeout`` with a
-    ``message``.
+    It yields one event, ``{"version": 1, "outcome": "finished", "balance": "457.00"}``, or an outcome ``failed`` or
+    ``timeout`` with a ``message``.
 
-    :param rtisms_conn_id: the Connection; read anew when its credentials are refused.
+    :param rtisms_conn_id: the Connection; read again when its credentials are refused.
     :param minimum: the amount, a decimal string.
     :param poke_interval: seconds between two polls.
     :param deadline: wall-clock time (seconds since the epoch) at which to give up.
     :param max_poke_interval: seconds up to which the pauses between polls grow; None if they do not.
-    :param deferred_at: wall-clock time at which the task deferred, see
+    :param deferred_at: wall-clock time at which the task polled and then deferred, see
         :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
     """
 
@@ -55,40 +54,37 @@ class RtiSmsBalanceTrigger(BaseTrigger):
         self.deferred_at = deferred_at
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments to make the trigger again."""
+        """Return the class path and the arguments that recreate the trigger."""
         return serialize_args(
             self, "rtisms_conn_id", "minimum", "poke_interval", "deadline", "max_poke_interval", "deferred_at"
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll until the wait is over, and say how it ended."""
+        """Poll until the wait is over, and yield how it ended."""
         self._seen: Decimal | None = None
         yield await run_until_deadline(self, self._wait(), self._timeout_message)
 
     async def _wait(self) -> dict[str, Any]:
-        await poll(self, self._ask)
+        await poll_until_done(self, self._poll)
         return {"balance": str(self._seen)}
 
-    async def _ask(self, client: AsyncRtiSmsClient) -> bool:
-        try:
-            self._seen = await client.perform(endpoints.get_balance())
-        except RtiSmsTransientError as error:
-            self.log.warning("Asking again later: %s", error)
-            return False
-        self.log.info("The balance is %s, waiting for %s", self._seen, self.minimum)
-        return self._seen >= Decimal(self.minimum)
+    async def _poll(self, client: AsyncRtiSmsClient) -> bool:
+        is_done, balance = await poll_balance(client, Decimal(self.minimum))
+        self._seen = self._seen if balance is None else balance
+        return is_done
 
     def _timeout_message(self) -> str:
-        return f"Timed out: the balance was last seen at {self._seen}, below {self.minimum}."
+        seen = "was never received" if self._seen is None else f"was last {self._seen}, below {self.minimum}"
+        return f"Timed out: the balance {seen}."
 
 
 class RtiSmsBalanceFallTrigger(BaseEventTrigger):
     """
     Fire when the balance falls below a threshold, once per fall: for an ``AssetWatcher`` (Airflow 3).
 
-    Each event is ``{"balance": "12.00", "threshold": "50"}``. A balance that is low when the watch begins counts as
-    fallen. On Airflow 3.3 the asset state store remembers across restarts of the triggerer that a fall was told; below
-    it a restart tells it again. Failures of any kind are logged and ridden out, since nobody waits for the end.
+    Each event is ``{"balance": "12.00", "threshold": "50"}``. A balance that is low when the watch begins counts
+    as a fall. On Airflow 3.3 and later the asset state store remembers a reported fall when the triggerer is restarted.
+    Earlier versions report it again after a restart. Errors of any kind are logged and do not end the watch.
 
     :param threshold: the amount, a decimal string or a number.
     :param rtisms_conn_id: the Connection.
@@ -102,43 +98,55 @@ class RtiSmsBalanceFallTrigger(BaseEventTrigger):
         self.threshold = str(threshold)
         self.rtisms_conn_id = rtisms_conn_id
         self.poke_interval = poke_interval
-        self._is_low = False
+        #: Whether the balance was low at the last poll; None before the first one.
+        self._was_low: bool | None = None
+        self._is_stored = True
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments to make the trigger again."""
+        """Return the class path and the arguments that recreate the trigger."""
         return serialize_args(self, "threshold", "rtisms_conn_id", "poke_interval")
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll for ever, and tell of each fall."""
+        """Poll without end, and yield an event for each fall."""
         threshold = Decimal(self.threshold)
         while True:
-            balance = await self._ask()
-            if balance is not None and await self._was_low() != (is_low := balance < threshold):
-                if is_low:
+            try:
+                balance = await self._get_balance()
+                was_low = await self._recall()
+            except Exception as error:
+                self.log.warning("%s The next poll will try again", error)
+            else:
+                is_low = balance < threshold
+                if is_low and not was_low:
                     self.log.warning("The balance has fallen to %s, below %s", balance, threshold)
                     yield TriggerEvent(  # type: ignore[no-untyped-call]
                         {"balance": str(balance), "threshold": self.threshold}
                     )
-                # After the event: a triggerer that dies in between tells of the fall twice rather than never.
-                await self._set_low(is_low)
+                # After the event: a triggerer that dies in between reports the fall twice, which is better than never.
+                await self._remember(is_low)
             await pause(self.poke_interval)
 
-    async def _ask(self) -> Decimal | None:
-        try:
-            async with RtiSmsHook(self.rtisms_conn_id).get_async_conn() as client:
-                return await client.perform(endpoints.get_balance())
-        except Exception as error:
-            self.log.warning("Asking again later: %s", error)
-            return None
+    async def _get_balance(self) -> Decimal:
+        async with RtiSmsHook(self.rtisms_conn_id).get_async_conn() as client:
+            return await client.get_balance()
 
-    async def _was_low(self) -> bool:
+    async def _recall(self) -> bool:
+        if self._was_low is None:
+            store = getattr(self, "asset_state_store", None)
+            self._was_low = False if store is None else bool(await store.aget(self._key, default=False))
+        return self._was_low
+
+    async def _remember(self, is_low: bool) -> None:
+        if is_low != self._was_low:
+            self._was_low, self._is_stored = is_low, False
         store = getattr(self, "asset_state_store", None)
-        return self._is_low if store is None else bool(await store.aget(self._key, default=False))
-
-    async def _set_low(self, is_low: bool) -> None:
-        self._is_low = is_low
-        if (store := getattr(self, "asset_state_store", None)) is not None:
+        if store is None or self._is_stored:
+            return
+        try:
             await store.aset(self._key, is_low)
+            self._is_stored = True
+        except Exception as error:
+            self.log.warning("The state of the balance could not be stored: %s. The next poll will try again", error)
 
     @property
     def _key(self) -> str:

@@ -1,30 +1,28 @@
-"""What the triggers have in common: ask again and again, read the Connection anew, end as an event."""
+"""What the triggers have in common: they poll until the wait is over, and end with one event."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from airflow.triggers.base import TriggerEvent
 
-from airflow_provider_rtisms.api.errors import RtiSmsAuthenticationError, RtiSmsPermanentError
-from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.api.errors import RtiSmsPermanentError
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+from airflow_provider_rtisms.waiting.events import WaitEvent
+from airflow_provider_rtisms.waiting.polling import with_current_credentials
 
-log = logging.getLogger(__name__)
-
-#: Seconds: no poll follows another sooner, whatever poke_interval says.
-SHORTEST_INTERVAL = 0.1
-#: Seconds from a deferral in which no event ends it. Airflow takes up to 5 s ([workers] min_heartbeat_interval) to see
-#: that the worker's process has ended, and a loop of the scheduler more; a task that resumes before that, it fails with
+#: Seconds: the shortest pause between two polls, for a smaller poke_interval too.
+MIN_POKE_INTERVAL = 0.1
+#: Seconds after a deferral in which no event ends it. Airflow takes up to 5 s ([workers] min_heartbeat_interval), and
+#: one loop of the scheduler more, to see that the worker's process has ended. It fails a task that resumes before that:
 #: "the executor reported that the task instance finished with state success, but its state attribute is queued".
 DEFERRAL_GRACE = 10.0
-#: Polls are spread by this part of the interval, so that waits that began together do not stay together.
+#: The fraction by which pauses vary at random, so that waits that began together do not poll together.
 JITTER = 0.1
 
 
@@ -32,12 +30,12 @@ class DeferredWait(Protocol):
     """
     A trigger that waits for a deferred task.
 
-    :param rtisms_conn_id: the Connection; read anew when its credentials are refused.
+    :param rtisms_conn_id: the Connection; read again when its credentials are refused.
     :param poke_interval: seconds between two polls.
-    :param max_poke_interval: seconds up to which they grow; None if they do not.
-    :param deferred_at: wall-clock time (seconds since the epoch) at which the task has asked and then deferred.
+    :param max_poke_interval: seconds up to which the pauses grow; None if they do not.
+    :param deferred_at: wall-clock time (seconds since the epoch) at which the task polled and then deferred.
     :param deadline: wall-clock time at which to give up.
-    :param trigger_id: None where no triggerer runs it, but ``dag.test()``.
+    :param trigger_id: None where ``dag.test()`` runs it instead of a triggerer.
     """
 
     rtisms_conn_id: str
@@ -48,50 +46,45 @@ class DeferredWait(Protocol):
     trigger_id: Any
 
 
-async def poll(trigger: DeferredWait, ask: Callable[[AsyncRtiSmsClient], Awaitable[bool]]) -> None:
+async def poll_until_done(trigger: DeferredWait, poll: Callable[[AsyncRtiSmsClient], Awaitable[bool]]) -> None:
     """
-    Ask until there is no more to ask.
+    Poll until the wait is over.
 
-    The first poll comes when its outcome may end the wait, for the task has just asked; sooner where ``poke_interval``
-    is shorter.
+    The task has just polled, so the first poll starts when its result may end the wait, or after ``poke_interval`` if
+    that is shorter.
 
-    :param trigger: how often, and with which Connection.
-    :param ask: one poll; returns whether it was the last.
+    :param trigger: how often to poll, and with which Connection.
+    :param poll: polls once; returns whether the wait is over.
     :raises RtiSmsAuthenticationError: the credentials are refused, and the Connection holds no others.
     """
-    await pass_since_deferral(trigger, min(trigger.poke_interval, DEFERRAL_GRACE))
+
+    async def poll_again_and_again(client: AsyncRtiSmsClient) -> None:
+        while not await poll(client):
+            await pause(next_interval(trigger))
+
+    await wait_since_deferral(trigger, min(trigger.poke_interval, DEFERRAL_GRACE))
     hook = RtiSmsHook(trigger.rtisms_conn_id)
-    refused: tuple[ApiSettings, RtiSmsAuthenticationError] | None = None
-    while True:
-        async with hook.get_async_conn() as client:
-            if refused is not None and refused[0] == client.settings:
-                raise refused[1]
-            try:
-                while not await ask(client):
-                    await pause(next_interval(trigger))
-                return
-            except RtiSmsAuthenticationError as error:
-                refused = client.settings, error
-                log.warning("%s Reading Connection %s again", error, trigger.rtisms_conn_id)
+    await with_current_credentials(hook.get_async_conn, poll_again_and_again)
 
 
 def next_interval(trigger: DeferredWait) -> float:
     """
     Return the seconds until the next poll.
 
-    Where they grow, it is as long as the wait has lasted, within the limits: so each is twice the one before, and a
-    triggerer that is restarted need not remember.
+    A growing interval is as long as the wait has lasted so far, within the limits. So it doubles each time, and a
+    triggerer that is restarted does not need to remember it.
     """
     if trigger.max_poke_interval is None:
         return trigger.poke_interval
     return max(trigger.poke_interval, min(trigger.max_poke_interval, time.time() - trigger.deferred_at))
 
 
-async def pass_since_deferral(trigger: DeferredWait, seconds: float) -> None:
+async def wait_since_deferral(trigger: DeferredWait, seconds: float) -> None:
     """
-    Let so many seconds pass since the deferral, whatever the clocks of worker and triggerer say.
+    Wait until some seconds have passed since the deferral, but not beyond the deadline.
 
-    None pass in ``dag.test()``, which has no scheduler to wait for, and none beyond the deadline.
+    The clocks of worker and triggerer may differ, so it never waits longer than these seconds. It does not wait in
+    ``dag.test()``, which has no scheduler.
     """
     if trigger.trigger_id is not None:
         now = time.time()
@@ -99,35 +92,39 @@ async def pass_since_deferral(trigger: DeferredWait, seconds: float) -> None:
 
 
 async def pause(seconds: float) -> None:
-    """Let about so many seconds pass."""
-    spread = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
-    await asyncio.sleep(max(SHORTEST_INTERVAL, seconds * spread))
+    """Sleep for some seconds, more or less by :data:`JITTER`."""
+    jittered = seconds * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
+    await asyncio.sleep(max(MIN_POKE_INTERVAL, jittered))
 
 
 async def run_until_deadline(
-    trigger: DeferredWait, work: Awaitable[dict[str, Any]], timeout_message: Callable[[], str]
+    trigger: DeferredWait,
+    work: Awaitable[Mapping[str, Any]],
+    timeout_message: Callable[[], str],
+    found_so_far: Callable[[], Mapping[str, Any]] = dict,
 ) -> TriggerEvent:
     """
-    Return the event that ends a trigger: ``outcome`` is ``finished``, ``failed`` or ``timeout``.
+    Return the event that ends a trigger.
 
-    :param trigger: which.
-    :param work: what the trigger waits for; its result is part of the event ``finished``.
-    :param timeout_message: what to say when its time is up.
+    :param trigger: the trigger that waits.
+    :param work: the wait; its result goes into the event.
+    :param timeout_message: returns the message of a timeout.
+    :param found_so_far: returns what the event brings if the wait has failed or timed out.
     """
     try:
         async with asyncio.timeout(trigger.deadline - time.time()) as limit:
-            payload = {"outcome": "finished", **await work}
+            event = WaitEvent("finished", found=await work)
     except RtiSmsPermanentError as error:
-        payload = {"outcome": "failed", "message": str(error)}
+        event = WaitEvent("failed", str(error), found_so_far())
     except TimeoutError:
         if not limit.expired():
             raise
-        payload = {"outcome": "timeout", "message": timeout_message()}
-    await pass_since_deferral(trigger, DEFERRAL_GRACE)
-    return TriggerEvent(payload)  # type: ignore[no-untyped-call]
+        event = WaitEvent("timeout", timeout_message(), found_so_far())
+    await wait_since_deferral(trigger, DEFERRAL_GRACE)
+    return TriggerEvent(event.to_payload())  # type: ignore[no-untyped-call]
 
 
 def serialize_args(trigger: Any, *names: str) -> tuple[str, dict[str, Any]]:
-    """Return what ``serialize`` has to: the class path, and the arguments to make the trigger again."""
+    """Return the class path of a trigger, and the arguments that recreate it: the result of ``serialize``."""
     kind = type(trigger)
     return f"{kind.__module__}.{kind.__qualname__}", {name: getattr(trigger, name) for name in names}

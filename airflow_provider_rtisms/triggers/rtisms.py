@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import aclosing
-from functools import partial
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
-from airflow_provider_rtisms.api.transport.fetch import fetch
 from airflow_provider_rtisms.triggers.balance import RtiSmsBalanceFallTrigger, RtiSmsBalanceTrigger
-from airflow_provider_rtisms.triggers.polling import poll, run_until_deadline, serialize_args
+from airflow_provider_rtisms.triggers.polling import poll_until_done, run_until_deadline, serialize_args
 from airflow_provider_rtisms.waiting.delivery_wait import DeliveryWait, Record
+from airflow_provider_rtisms.waiting.polling import poll_deliveries
 
 __all__ = ["RtiSmsBalanceFallTrigger", "RtiSmsBalanceTrigger", "RtiSmsDeliveryTrigger"]
 
 
 class RtiSmsDeliveryTrigger(BaseTrigger):
     """
-    Wait until submissions are final: many ids, one trigger, one token and one pool of sockets for all of its kind.
+    Wait until submissions are final. One trigger waits for many ids, and all triggers of a Connection share one token
+    and one pool of sockets.
 
-    Only submissions that are still open are asked for. Transient failures are ridden out until the deadline. Exactly
-    one event ends it: ``{"outcome": "finished", "records": [...]}``, ``{"outcome": "failed", "message": ...}`` or
-    ``{"outcome": "timeout", "message": ...}``. Neither arguments nor event hold a secret, a number or a text.
+    The trigger polls the submissions that are still open. Transient errors do not end the wait before its deadline. It
+    yields exactly one event, ``{"version": 1, "outcome": "finished", "records": [...]}``, or an outcome ``failed`` or
+    ``timeout`` with a ``message``. Neither the arguments nor the event hold a secret, a number or a text.
 
-    :param rtisms_conn_id: the Connection; read anew when its credentials are refused.
+    :param rtisms_conn_id: the Connection; read again when its credentials are refused.
     :param submission_ids: checked ids.
     :param poke_interval: seconds between two polls.
     :param deadline: wall-clock time (seconds since the epoch) at which to give up.
-    :param missing_until: wall-clock time until which an unknown id may still turn up.
+    :param missing_until: wall-clock time until which an unknown id is accepted.
     :param fail_on: final states that fail the wait.
     :param finished: records of submissions that are final already.
     :param max_poke_interval: seconds up to which the pauses between polls grow; None if they do not.
-    :param deferred_at: wall-clock time at which the task has asked and then deferred; within some seconds of it a
-        triggerer ends no wait, see :mod:`~airflow_provider_rtisms.triggers.polling`.
-    :param with_records: whether the event brings the records; large waits keep them out of Airflow's database.
+    :param deferred_at: wall-clock time at which the task polled and then deferred. The trigger yields no event within
+        10 seconds of it, see :data:`~airflow_provider_rtisms.triggers.polling.DEFERRAL_GRACE`.
+    :param min_delivered: how many submissions have to be delivered, see
+        :class:`~airflow_provider_rtisms.sensors.rtisms.RtiSmsDeliverySensor`.
+    :param with_records: whether the event holds the records; large waits keep them out of Airflow's database.
     """
 
     def __init__(
@@ -53,6 +52,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         max_poke_interval: float | None = None,
         deferred_at: float = 0.0,
         with_records: bool = True,
+        min_delivered: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.rtisms_conn_id = rtisms_conn_id
@@ -65,9 +65,10 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         self.max_poke_interval = max_poke_interval
         self.deferred_at = deferred_at
         self.with_records = with_records
+        self.min_delivered = min_delivered
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments to make the trigger again."""
+        """Return the class path and the arguments that recreate the trigger."""
         return serialize_args(
             self,
             "rtisms_conn_id",
@@ -80,27 +81,19 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
             "max_poke_interval",
             "deferred_at",
             "with_records",
+            "min_delivered",
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll until the wait is over, and say how it ended."""
-        wait = DeliveryWait(self.submission_ids, self.fail_on, self.finished)
-        yield await run_until_deadline(self, self._wait(wait), wait.timeout_message)
+        """Poll until the wait is over, and yield how it ended."""
+        wait = DeliveryWait(self.submission_ids, self.fail_on, self.finished, self.min_delivered)
+        yield await run_until_deadline(self, self._wait(wait), wait.timeout_message, lambda: self._found(wait))
 
     async def _wait(self, wait: DeliveryWait) -> dict[str, Any]:
-        await poll(self, partial(self._ask, wait))
+        await poll_until_done(self, lambda client: poll_deliveries(client, wait, self.missing_until))
+        return self._found(wait)
+
+    def _found(self, wait: DeliveryWait) -> dict[str, Any]:
         if self.with_records:
             return {"records": wait.records}
         return {"records": [], "submission_ids": self.submission_ids}
-
-    async def _ask(self, wait: DeliveryWait, client: AsyncRtiSmsClient) -> bool:
-        earlier = wait.trouble
-        async with aclosing(fetch(client, wait.open_ids)) as outcomes:
-            async for submission_id, outcome in outcomes:
-                wait.note(submission_id, outcome)
-        is_done = wait.settle(missing_ok=time.time() < self.missing_until)
-        if not is_done:
-            self.log.info("%s", wait.progress())
-        if wait.trouble is not earlier:
-            self.log.warning("Asking again later: %s", wait.trouble)
-        return is_done

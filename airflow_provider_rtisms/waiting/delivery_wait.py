@@ -1,16 +1,14 @@
 """
-Waiting for delivery: which submissions are still open, and when the wait has failed. Pure, no I/O.
+Wait for delivery: which submissions are open, and when the wait has failed. Pure, no I/O.
 
-The sensor (poke, reschedule) and the trigger (deferred) both feed it the outcomes of their polls.
-
-Source: API page, "Get SMS info" and the 404 of "Errors".
+Source: docs/vendor-api.md, "Get SMS info" and "Errors" (404).
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 
 from airflow_provider_rtisms.api.errors import (
@@ -21,10 +19,8 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsTransientError,
     shape,
 )
-from airflow_provider_rtisms.api.models import OPEN_STATUSES, SmsDetails
-
-#: How many submissions an error message names.
-NAMED_IN_MESSAGE = 10
+from airflow_provider_rtisms.api.models import OPEN_STATUSES, RECORD_FIELDS, SmsDetails, SmsStatus
+from airflow_provider_rtisms.api.values.lists import name_some
 
 Record = dict[str, Any]
 
@@ -36,13 +32,22 @@ class DeliveryWait:
     :param submission_ids: checked ids.
     :param fail_on: final states that fail the wait.
     :param finished: records of submissions that are known to be final already.
+    :param min_delivered: how many submissions have to be delivered: an int, or a float for a share of them. Then
+        ``fail_on`` is not used.
     """
 
-    def __init__(self, submission_ids: Sequence[str], fail_on: Iterable[str], finished: Iterable[Record] = ()) -> None:
+    def __init__(
+        self,
+        submission_ids: Sequence[str],
+        fail_on: Iterable[str],
+        finished: Iterable[Record] = (),
+        min_delivered: float | None = None,
+    ) -> None:
         self.submission_ids = list(submission_ids)
         self.fail_on = frozenset(fail_on)
-        #: The last transient failure, of whichever poll.
-        self.trouble: RtiSmsError | None = None
+        self.min_delivered = min_delivered
+        #: The last transient error, of any poll.
+        self.last_error: RtiSmsError | None = None
         self._records: dict[str, Record] = {}
         self.restore(finished)
         self._seen: dict[str, str] = {}
@@ -50,7 +55,7 @@ class DeliveryWait:
 
     @property
     def open_ids(self) -> list[str]:
-        """The submissions whose outcome is not known yet, in their order."""
+        """The submissions that are not known to be final, in their order."""
         return [one for one in self.submission_ids if one not in self._records]
 
     @property
@@ -59,16 +64,16 @@ class DeliveryWait:
         return [self._records[one] for one in self.submission_ids if one in self._records]
 
     def restore(self, finished: Iterable[Record]) -> None:
-        """Take in records of submissions that were found to be final elsewhere, in another process or before."""
+        """Add records of submissions that another process, or an earlier one, found to be final."""
         self._records.update((record["submission_id"], record) for record in finished)
 
     def note(self, submission_id: str, outcome: SmsDetails | RtiSmsError) -> None:
         """
-        Take in what one poll said of one submission.
+        Add what a poll found for one submission.
 
         :param submission_id: which.
-        :param outcome: its details, or the error that came in their place.
-        :raises RtiSmsError: the error is permanent and about more than this submission.
+        :param outcome: its details, or the error that its fetch gave.
+        :raises RtiSmsError: the error is permanent and concerns more than this submission.
         """
         self._missing.pop(submission_id, None)
         if isinstance(outcome, SmsDetails):
@@ -79,37 +84,58 @@ class DeliveryWait:
             self._seen[submission_id] = "not found yet"
             self._missing[submission_id] = outcome
         elif isinstance(outcome, RtiSmsTransientError):
-            self.trouble = outcome
+            self.last_error = outcome
         else:
             raise outcome
 
-    def settle(self, missing_ok: bool) -> bool:
+    def is_over(self, missing_ok: bool) -> bool:
         """
-        Say whether the wait is over, once a poll has been noted.
+        Return whether the wait is over, after a poll.
 
-        :param missing_ok: whether submissions that the API does not know may still turn up.
-        :return: True if every submission is final.
-        :raises RtiSmsDeliveryError: some ended in a state of ``fail_on``.
-        :raises RtiSmsNotFoundError: some are unknown and were to be known by now.
+        :param missing_ok: whether submissions that the API does not know yet are accepted.
+        :return: whether every submission is final.
+        :raises RtiSmsDeliveryError: some reached a state of ``fail_on``, or ``min_delivered`` can no longer be reached.
+        :raises RtiSmsNotFoundError: the API does not know some of them, and ``missing_ok`` is False.
         """
+        if self.min_delivered is not None:
+            return self._is_over_with_min_delivered(0 if missing_ok else len(self._missing))
         failed = [f"{record['submission_id']} {record['status']}" for record in self._failed()]
         if failed:
+            count = f"{len(failed)} of {len(self.submission_ids)}"
             raise RtiSmsDeliveryError(
-                f"{len(failed)} of {len(self.submission_ids)} submissions ended in a state of fail_on: {_some(failed)}",
-                subject=_some(failed),
+                f"{count} submissions reached a state of fail_on: {name_some(failed)}", subject=name_some(failed)
             )
         if self._missing and not missing_ok:
             first = next(iter(self._missing.values()))
             raise RtiSmsNotFoundError(
                 f"{len(self._missing)} of {len(self.submission_ids)} submissions are unknown to the API (HTTP 404): "
-                f"{_some(list(self._missing))}. Check the ids, or raise missing_ok_for if they were sent just now.",
-                subject=_some(list(self._missing)),
+                f"{name_some(list(self._missing))}. Check the ids, or raise missing_ok_for if they were sent just now.",
+                subject=name_some(list(self._missing)),
                 status=first.status,
             )
         return not self.open_ids
 
+    def _is_over_with_min_delivered(self, missing: int) -> bool:
+        """
+        Return whether the wait is over, if a number of deliveries is enough.
+
+        :param missing: submissions that the API does not know and that are no longer waited for.
+        """
+        needed = needed_deliveries(self.min_delivered, len(self.submission_ids))
+        undelivered = [record for record in self.records if record["status"] != SmsStatus.DELIVERED]
+        possible = len(self.submission_ids) - len(undelivered) - missing
+        if possible < needed:
+            names = [f"{record['submission_id']} {record['status']}" for record in undelivered]
+            names += [f"{one} not found" for one in self._missing] if missing else []
+            raise RtiSmsDeliveryError(
+                f"min_delivered can no longer be reached: it needs {needed} of {len(self.submission_ids)} submissions, "
+                f"and at most {possible} can be delivered. Not delivered: {name_some(names)}",
+                subject=name_some(names),
+            )
+        return len(self.open_ids) <= missing
+
     def progress(self) -> str:
-        """Return a line for the log: how many are final, and what the others were last seen as."""
+        """Return a line for the log: how many are final, and the last state of the others."""
         still = self.open_ids
         states = Counter(self._seen.get(one, "not seen") for one in still)
         text = f"{len(self.submission_ids) - len(still)} of {len(self.submission_ids)} submissions are final"
@@ -118,12 +144,62 @@ class DeliveryWait:
         return text
 
     def timeout_message(self) -> str:
-        """Return what to say when the time is up: what is open, and the last trouble with asking."""
-        text = f"Timed out: {self.progress()} ({_some(self.open_ids)})."
-        return f"{text} The last trouble was: {self.trouble}" if self.trouble else text
+        """Return the message of a timeout: what is open, and the last error."""
+        text = f"Timed out: {self.progress()} ({name_some(self.open_ids)})."
+        return f"{text} The last error was: {self.last_error}" if self.last_error else text
 
     def _failed(self) -> list[Record]:
         return [record for record in self.records if record["status"] in self.fail_on]
+
+
+def check_min_delivered(value: Any) -> float | None:
+    """
+    Return the ``min_delivered`` of a sensor or an operator.
+
+    :param value: an int, 1 or more, for a number of submissions; a float above 0 and up to 1 for a share of them; or
+        None.
+    :raises RtiSmsInputError: it is anything else.
+    """
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    is_share = isinstance(value, float) and 0 < value <= 1
+    if value is None or is_count or is_share:
+        return value  # type: ignore[no-any-return]
+    raise RtiSmsInputError(
+        f"min_delivered is {shape(value)}: use a whole number of submissions, 1 or more, or a share such as 0.95."
+    )
+
+
+def needed_deliveries(min_delivered: float | None, total: int) -> int:
+    """
+    Return how many of some submissions have to be delivered.
+
+    :param min_delivered: checked, see :func:`check_min_delivered`; None means none.
+    :param total: how many submissions there are.
+    :raises RtiSmsInputError: it is a number of submissions, and there are fewer.
+    """
+    if isinstance(min_delivered, float):
+        return math.ceil(round(min_delivered * total, 6))  # 0.95 * 20 is 19, not a little more
+    if min_delivered is not None and min_delivered > total:
+        raise RtiSmsInputError(f"min_delivered is {min_delivered}, but there are only {total} submissions.")
+    return min_delivered or 0
+
+
+def check_records(value: Any) -> list[Record]:
+    """
+    Check records that another process has written: into the event of a trigger, or into a store.
+
+    :param value: decoded JSON.
+    :raises ValueError: it is not a list of records of submissions, see
+        :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`.
+    """
+    if not isinstance(value, list):
+        raise ValueError("'records' is not a list")
+    for position, record in enumerate(value):
+        if not isinstance(record, dict) or not record.keys() >= RECORD_FIELDS:
+            raise ValueError(f"'records[{position}]' lacks fields of a record")
+        if not isinstance(record["submission_id"], str) or not isinstance(record["status"], str | None):
+            raise ValueError(f"'records[{position}]' has a field of another type")
+    return value
 
 
 def check_fail_on(value: Any) -> tuple[str, ...]:
@@ -139,25 +215,7 @@ def check_fail_on(value: Any) -> tuple[str, ...]:
     for position, state in enumerate(states):
         if not isinstance(state, str) or not state.isupper() or state in OPEN_STATUSES:
             raise RtiSmsInputError(
-                f"fail_on[{position}] is {state!r}, no final state: use REJECTED, UNDELIVERED, EXPIRED, UNKNOWN."
+                f"fail_on[{position}] is {shape(state)} that is not a final state: use REJECTED, UNDELIVERED, EXPIRED "
+                "or UNKNOWN."
             )
     return tuple(str(state) for state in states)
-
-
-def check_seconds(field_name: str, value: Any) -> float:
-    """
-    Return a span of time in seconds.
-
-    :param field_name: how the error names it.
-    :param value: seconds, 0 or more, or a timedelta.
-    :raises RtiSmsInputError: it is anything else.
-    """
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
-        raise RtiSmsInputError(f"{field_name} is {shape(value)}: use seconds, 0 or more, or a timedelta.")
-    return float(seconds)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - NAMED_IN_MESSAGE
-    return ", ".join(names[:NAMED_IN_MESSAGE]) + (f" and {more} more" if more > 0 else "")

@@ -36,4 +36,4 @@ def test_balance_and_get(rtisms_sandbox: Sandbox, airflow_database: Path) -> Non
 def test_an_error_is_one_line(rtisms_sandbox: Sandbox, airflow_database: Path) -> None:
     done = airflow("rtisms", "get", "1")
     assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("get_sms 1: the server responded HTTP 404")
+    assert done.stderr.strip().splitlines()[-1].startswith("get_sms 1: the server returned HTTP 404")

@@ -1,8 +1,8 @@
 """
-What a call may ask of a transport. ``api.flow`` yields these; ``api.client`` and ``api.aio`` carry them out.
+What a call may ask of a transport. ``policy/perform.py`` yields these; the two clients carry them out.
 
-The split follows gidgethub's ``sansio`` and httpx's ``auth_flow``: every decision stands in one generator, and what
-differs between blocking and asyncio is only how these few things are done.
+The split follows gidgethub's ``sansio`` and httpx's ``auth_flow``: one generator makes every decision, and the blocking
+and the asyncio client differ only in how they do these few things.
 """
 
 from __future__ import annotations
@@ -12,11 +12,24 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from airflow_provider_rtisms.api.protocol.request import HttpRequest
+from airflow_provider_rtisms.api.values.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Acquire:
+    """Wait until the limiter lets the next request leave: a permit, the rate, and the pause after a 429."""
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Do one HTTP exchange; send back the :class:`~.call.HttpResponse`, or throw in the failure that came instead."""
+    """
+    Send a request and read its response.
+
+    The transport sends back the :class:`~.protocol.request.HttpResponse`. If there is none, it throws in a
+    :class:`~.perform.TransportError`.
+
+    :param request: what to send.
+    """
 
     request: HttpRequest
 
@@ -24,7 +37,7 @@ class Send:
 @dataclass(frozen=True, slots=True)
 class Sleep:
     """
-    Pause.
+    Pause before the next attempt.
 
     :param seconds: how long.
     """
@@ -35,9 +48,9 @@ class Sleep:
 @dataclass(frozen=True, slots=True)
 class WaitFor:
     """
-    Wait until another caller has settled the future; send back its result or throw in its exception.
+    Wait until another caller has completed a future, and send back its result.
 
-    :param future: must not be cancelled by whoever waits.
+    :param future: never cancelled and never failed; its result says how it ended.
     """
 
     future: Future[Any]
@@ -46,26 +59,26 @@ class WaitFor:
 @dataclass(frozen=True, slots=True)
 class MaskSecret:
     """
-    Tell whoever hides secrets in logs that this is one, before it is used.
+    Mask a secret in logs before it is used.
 
-    :param secret: a freshly minted token.
+    :param secret: a new token.
     """
 
-    secret: str = field(repr=False)
+    secret: Secret[str] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Throttled:
     """
-    Tell that an exchange was responded with 429. Send back True if the transport slows down all of its exchanges for it,
-    so that the refusal counts as no try of the call.
+    Report that the server refused the last request with 429.
 
-    :param sent_at: see :class:`~.call.HttpResponse`.
-    :param retry_after: seconds the server asked to wait, or None.
+    The transport sends back True if it slows down all of its requests together. Then the refusal is not an attempt of
+    this call.
+
+    :param retry_after: seconds that the server asked to wait, or None.
     """
 
-    sent_at: float
     retry_after: float | None
 
 
-Effect: TypeAlias = Send | Sleep | WaitFor | MaskSecret | Throttled
+Effect: TypeAlias = Acquire | Send | Sleep | WaitFor | MaskSecret | Throttled

@@ -1,16 +1,17 @@
 """
-How a call goes, from the token to the result: one generator that both transports drive.
+Do one call, from the token to the result: one generator that both clients drive.
 
-Source: design.md, rules 1 and 2.
+Source: docs/architecture.md, "One call".
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, TypeVar
 
 from airflow_provider_rtisms.api.errors import (
     RtiSmsError,
@@ -19,151 +20,163 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsTokenRefusedError,
     RtiSmsUncertainError,
 )
-from airflow_provider_rtisms.api.policy.effects import Effect, Send, Sleep, Throttled
+from airflow_provider_rtisms.api.policy.effects import Acquire, Effect, Send, Sleep, Throttled
 from airflow_provider_rtisms.api.policy.retry import RetryPolicy
-from airflow_provider_rtisms.api.policy.token_cache import Token, TokenCache
+from airflow_provider_rtisms.api.policy.token_cache import TokenCache
 from airflow_provider_rtisms.api.protocol.endpoints import TokenGrant, authenticate
 from airflow_provider_rtisms.api.protocol.request import AUTHENTICATE, Call, HttpResponse
 from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.api.values.redaction import redact
 from airflow_provider_rtisms.api.values.secret import Secret
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Flow = Generator[Effect, Any, T]
+Clock = Callable[[], float]
+
+#: How often a call may be refused for a token that another caller has renewed meanwhile, before that counts as final.
+MAX_STALE_TOKENS = 10
+#: How often one request may be refused with 429 while the limiter slows all requests down, before that is a failure.
+MAX_THROTTLES = 50
 
 
 class TransportError(Exception):
     """
-    Thrown into a flow by a transport: an exchange brought no response.
+    Thrown into a flow by a transport: a request got no response.
 
     :param kind: the class of the failure.
-    :param what: what happened, without secrets.
+    :param what: what happened, in our words.
+    :param detail: the library's words; may repeat what the server wrote, and so secrets.
     """
 
-    def __init__(self, kind: type[RtiSmsError], what: str) -> None:
-        super().__init__(kind, what)
+    def __init__(self, kind: type[RtiSmsError], what: str, detail: str = "") -> None:
+        super().__init__(kind, what, detail)
         self.kind = kind
         self.what = what
+        self.detail = detail
 
 
-class Drive(Generic[T]):
+def describe_break(error: Exception) -> str:
     """
-    A flow on its way. A transport does ``for step in drive: with step: step.response = do(step.effect)``.
+    Return what broke a connection: the kind of the error, and the words of the operating system.
 
-    Whatever the doing raises goes into the flow, which decides what it means.
+    Other words of an HTTP library may repeat what the server wrote.
 
-    :param flow: what to drive.
+    :param error: the library's error.
     """
-
-    #: What the flow asks for now.
-    effect: Effect
-    #: What came of it.
-    response: Any = None
-    #: What the flow returned, once the iteration has ended.
-    result: T
-
-    def __init__(self, flow: Flow[T]) -> None:
-        self._flow = flow
-        self._error: BaseException | None = None
-
-    def __iter__(self) -> Iterator[Drive[T]]:
-        try:
-            self.effect = next(self._flow)
-            while True:
-                yield self
-                if self._error is None:
-                    self.effect = self._flow.send(self.response)
-                else:
-                    error, self._error = self._error, None
-                    self.effect = self._flow.throw(error)
-        except StopIteration as end:
-            self.result = end.value
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> Literal[True]:
-        self._error = error
-        return True
-
-
-def perform(call: Call[T], settings: ApiSettings, tokens: TokenCache) -> Flow[T]:
-    """
-    Do one call: get a token if need be, send, renew the token once on 401, repeat what is worth repeating.
-
-    :param call: what to do.
-    :param settings: credentials and limits.
-    :param tokens: the cache that all callers of these settings share.
-    :return: the result of the call.
-    :raises RtiSmsError: permanent failure, or a transient one that outlived the attempts.
-    """
-    attempt = _AuthorizedAttempt(call, settings, tokens)
-    try:
-        return (yield from _persist(call, settings.max_attempts, attempt))
-    except RtiSmsError as error:
-        own = error.call != AUTHENTICATE
-        if own and not call.idempotent and error.may_have_acted:
-            raise RtiSmsUncertainError(
-                f"{error} Whether it was acted on is unknown, so it is not repeated.",
-                call=error.call,
-                subject=error.subject,
-                status=error.status,
-                submissions=error.submissions,
-            ) from None
-        raise
+    name = type(error).__name__
+    return f"{name}: {error.strerror}" if isinstance(error, OSError) and error.strerror else name
 
 
 @dataclass(slots=True)
-class _AuthorizedAttempt:
-    """One try of a call with a bearer token; remembers whether the try before it was responded with 401."""
+class _Stopwatch:
+    """
+    Measure the time of a call, without the time for which the limiter held it back.
 
-    call: Call[Any]
-    settings: ApiSettings
-    tokens: TokenCache
-    was_refused: bool = False
+    :param clock: seconds on a monotonic clock.
+    """
 
-    def __call__(self) -> Flow[Any]:
-        token: Token = yield from self.tokens.obtain(partial(_get_grant, self.settings))
-        try:
-            result = yield from _exchange(self.call, self.settings, token.value)
-        except RtiSmsTokenExpiredError as error:
-            self.tokens.discard(token)
-            if self.was_refused:
-                what = "the server responded HTTP 401 twice, the second time to a new token"
-                raise self.call.error(RtiSmsTokenRefusedError, what, status=error.status) from None
-            self.was_refused = True
-            raise
-        except RtiSmsError:
-            self.was_refused = False
-            raise
-        return result
+    clock: Clock
+    held: float = 0.0
+
+    def now(self) -> float:
+        """Return the seconds that count."""
+        return self.clock() - self.held
+
+    def acquire(self) -> Flow[None]:
+        """Wait for the limiter."""
+        began = self.clock()
+        yield Acquire()
+        self.held += self.clock() - began
 
 
-def _get_grant(settings: ApiSettings) -> Flow[TokenGrant]:
-    call = authenticate(settings)
-    return (yield from _persist(call, settings.max_attempts, partial(_exchange, call, settings)))
+def perform(call: Call[T], settings: ApiSettings, tokens: TokenCache, clock: Clock = time.monotonic) -> Flow[T]:
+    """
+    Do one call: get a token if necessary, send, renew the token once on 401, retry what may succeed later.
 
-
-def _exchange(call: Call[T], settings: ApiSettings, access_token: Secret | None = None) -> Flow[T]:
-    secrets = [settings.client_secret] if access_token is None else [settings.client_secret, access_token]
+    :param call: what to do.
+    :param settings: credentials and limits.
+    :param tokens: the cache that all callers with these settings share.
+    :param clock: seconds on a monotonic clock.
+    :return: the result of the call.
+    :raises RtiSmsError: a permanent failure, or a transient one in every attempt.
+    """
+    stopwatch = _Stopwatch(clock)
     try:
-        response: HttpResponse = yield Send(call.request(access_token))
-    except TransportError as failure:
-        raise call.error(failure.kind, call.hide(failure.what, secrets)) from None
-    try:
-        return call.read(response, secrets)
-    except RtiSmsRateLimitError as error:
-        error.is_shared = bool((yield Throttled(response.sent_at, error.retry_after)))
-        raise
+        return (yield from _retry(call, settings, stopwatch, partial(_authorize, call, settings, tokens, stopwatch)))
+    except RtiSmsError as error:
+        if call.idempotent or not error.may_have_acted or error.call == AUTHENTICATE:
+            raise
+        raise RtiSmsUncertainError(
+            f"{error} It is uncertain whether the server acted on the request, so the request is not repeated.",
+            call=error.call,
+            subject=error.subject,
+            status=error.status,
+            submissions=error.submissions,
+        ) from None
 
 
-def _persist(call: Call[T], max_attempts: int, attempt: Callable[[], Flow[T]]) -> Flow[T]:
-    started = time.monotonic()
+def _retry(call: Call[Any], settings: ApiSettings, stopwatch: _Stopwatch, attempt: Callable[[], Flow[T]]) -> Flow[T]:
+    """Repeat an attempt until it succeeds or the retry policy gives up."""
+    started = stopwatch.now()
     policy: RetryPolicy | None = None
     while True:
         try:
             return (yield from attempt())
         except RtiSmsError as error:
             if policy is None:  # most calls succeed at once; only the others pay for tenacity
-                policy = RetryPolicy(call, max_attempts, started)
-            pause = policy.pause_after(error)
+                policy = RetryPolicy(call, settings.max_attempts)
+            pause = policy.pause_after(error, stopwatch.now() - started)
         yield Sleep(pause)
+
+
+def _authorize(call: Call[T], settings: ApiSettings, tokens: TokenCache, stopwatch: _Stopwatch) -> Flow[T]:
+    """
+    Send a call with a bearer token, and renew the token once on 401.
+
+    A 401 for a token that is no longer the newest says nothing about the newest one, so it does not use up the renewal.
+    """
+    is_renewed = False
+    refusals = 0
+    while True:
+        token = yield from tokens.obtain(partial(_get_grant, settings, stopwatch))
+        try:
+            return (yield from _exchange(call, settings, stopwatch, token.value))
+        except RtiSmsTokenExpiredError as error:
+            refusals += 1
+            is_newest = tokens.discard(token)
+            if (is_newest and is_renewed) or refusals > MAX_STALE_TOKENS:
+                what = "the server returned HTTP 401 twice, the second time for a new token"
+                raise call.error(RtiSmsTokenRefusedError, what, status=error.status) from None
+            is_renewed = is_renewed or is_newest
+            log.info("%s: the server refused the token (HTTP 401); repeating the request with a new token", call)
+
+
+def _get_grant(settings: ApiSettings, stopwatch: _Stopwatch) -> Flow[TokenGrant]:
+    call = authenticate(settings)
+    return (yield from _retry(call, settings, stopwatch, partial(_exchange, call, settings, stopwatch)))
+
+
+def _exchange(
+    call: Call[T], settings: ApiSettings, stopwatch: _Stopwatch, access_token: Secret[str] | None = None
+) -> Flow[T]:
+    """Send one request, and read its response; repeat it after a 429 for which the limiter slows all requests down."""
+    secrets = settings.secrets() if access_token is None else [access_token, settings.client_secret]
+    refusals = 0
+    while True:
+        yield from stopwatch.acquire()
+        try:
+            response: HttpResponse = yield Send(call.request(access_token))
+        except TransportError as failure:
+            show_detail = failure.detail and not (call.is_confidential and failure.kind.may_have_acted)
+            what = f"{failure.what} ({failure.detail})" if show_detail else failure.what
+            raise call.error(failure.kind, redact(what, [*settings.secrets(), *secrets])) from None
+        try:
+            return call.read(response, secrets)
+        except RtiSmsRateLimitError as error:
+            refusals += 1
+            is_shared = bool((yield Throttled(error.retry_after)))
+            if not is_shared or refusals == MAX_THROTTLES:
+                raise
+            log.debug("%s Repeating the request after the pause of all requests", error)

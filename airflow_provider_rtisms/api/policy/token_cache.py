@@ -1,16 +1,17 @@
 """
-The access token and its cache: when it is stale, who gets the next one, and who waits for it.
+The access token and its cache: when a token is renewed, who gets the next one, and who waits for it.
 
-The cache is shared by threads and by tasks of an event loop. Its lock is never held across I/O: the first caller that
-finds no fresh token leads and authenticates, everyone else waits for the leader's future.
+Threads and tasks of an event loop share the cache. Its lock is never held across I/O: the first caller that finds no
+fresh token leads and authenticates, and all other callers wait for the future of the leader.
 
-Source: API page, chapter "Authenticate"; design.md, rule 1.
+Source: docs/vendor-api.md, "Authenticate"; docs/architecture.md, "The way of a token".
 """
 
 from __future__ import annotations
 
 import copy
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -27,8 +28,10 @@ log = logging.getLogger(__name__)
 
 #: Seconds before its end at which a token is renewed, but never more than half its validity.
 RENEWAL_LEAD = 120.0
-#: Seconds a token is taken to be good where ``validity_period`` cannot be read.
+#: Seconds for which a token is used where ``validity_period`` cannot be read.
 FALLBACK_VALIDITY = 60.0
+
+Authenticate = Callable[[], Generator[Effect, Any, TokenGrant]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,26 +43,26 @@ class Token:
     :param renew_at: time on the monotonic clock from which it is no longer used for a new request.
     """
 
-    value: Secret
+    value: Secret[str]
     renew_at: float
 
     @classmethod
-    def from_grant(cls, grant: TokenGrant, asked_at: float) -> Token:
+    def from_grant(cls, grant: TokenGrant, requested_at: float) -> Token:
         """
         Return the token of a grant.
 
         :param grant: the response of POST /auth.
-        :param asked_at: time on the monotonic clock when it was asked for; counting from there errs on the safe side.
+        :param requested_at: time on the monotonic clock of the request. The validity counts from there, so that the
+            token is never used for too long.
         """
         validity = grant.validity
         if validity is None:
-            log.warning("The validity_period of the token cannot be read; taking it for %d s", FALLBACK_VALIDITY)
+            log.warning(
+                "The response to POST /auth has no validity_period that can be read. The token is used for %d s",
+                FALLBACK_VALIDITY,
+            )
             validity = FALLBACK_VALIDITY
-        return cls(grant.access_token, asked_at + validity - min(RENEWAL_LEAD, validity / 2))
-
-
-class _LeaderLeftError(Exception):
-    """The leader was cancelled: someone else has to lead."""
+        return cls(grant.access_token, requested_at + validity - min(RENEWAL_LEAD, validity / 2))
 
 
 class TokenCache:
@@ -73,24 +76,34 @@ class TokenCache:
         self._clock = clock
         self._lock = threading.Lock()
         self._token: Token | None = None
-        self._flight: Future[Token] | None = None
+        #: The token that was issued last, even if it has been discarded.
+        self._newest: Token | None = None
+        self._flight: Future[Token | RtiSmsError | None] | None = None
+        self._pid = os.getpid()
 
-    def discard(self, token: Token) -> None:
-        """Forget a token that was refused, unless a newer one has taken its place."""
+    def discard(self, token: Token) -> bool:
+        """
+        Forget a token that the server has refused.
+
+        :return: whether it was the newest token. If not, the caller can repeat its request with the newest one.
+        """
         with self._lock:
             if self._token is token:
                 self._token = None
+            return token is self._newest
 
-    def obtain(self, authenticate: Callable[[], Generator[Effect, Any, TokenGrant]]) -> Generator[Effect, Any, Token]:
+    def obtain(self, authenticate: Authenticate) -> Generator[Effect, Any, Token]:
         """
-        Give a fresh token, getting a new one if need be; one caller at a time gets it, the others wait.
+        Return a fresh token. If there is none, one caller gets it and the others wait.
 
-        A token that was waited for is used at least once, however short its validity: there is no newer one.
+        A caller that waited uses the new token at least once, even if its validity is zero: there is no newer one.
 
         :param authenticate: gets a grant; driven by the caller that leads.
         :return: the token.
-        :raises RtiSmsError: authentication failed; everyone who waited for it is told the same.
+        :raises RtiSmsError: authentication failed; every caller that waited raises the same error.
         """
+        if self._pid != os.getpid():
+            self._start_over()  # after a fork no thread of this process completes the future or releases the lock
         while True:
             with self._lock:
                 token, flight = self._token, self._flight
@@ -101,29 +114,37 @@ class TokenCache:
                     flight = self._flight = Future()
             if leads:
                 return (yield from self._lead(flight, authenticate))
-            try:
-                waited_for: Token = yield WaitFor(flight)
-                return waited_for
-            except _LeaderLeftError:
-                continue
-            except RtiSmsError as error:
+            outcome: Token | RtiSmsError | None = yield WaitFor(flight)
+            if isinstance(outcome, Token):
+                return outcome
+            if outcome is not None:
                 # Each caller raises an exception of its own, since a traceback belongs to one thread.
-                raise copy.copy(error) from None
+                raise copy.copy(outcome) from None
+            # The leader was cancelled, so another caller leads.
 
     def _lead(
-        self, flight: Future[Token], authenticate: Callable[[], Generator[Effect, Any, TokenGrant]]
+        self, flight: Future[Token | RtiSmsError | None], authenticate: Authenticate
     ) -> Generator[Effect, Any, Token]:
-        asked_at = self._clock()
+        requested_at = self._clock()
+        outcome: Token | RtiSmsError | None = None
         try:
             grant = yield from authenticate()
-            yield MaskSecret(str(grant.access_token))
-            token = Token.from_grant(grant, asked_at)
-        except BaseException as error:
-            with self._lock:
-                self._token = self._flight = None
-            flight.set_exception(error if isinstance(error, RtiSmsError) else _LeaderLeftError())
+            yield MaskSecret(grant.access_token)
+            outcome = Token.from_grant(grant, requested_at)
+        except RtiSmsError as error:
+            outcome = error
             raise
-        with self._lock:
-            self._token, self._flight = token, None
-        flight.set_result(token)
-        return token
+        finally:
+            with self._lock:
+                self._flight = None
+                self._token = outcome if isinstance(outcome, Token) else None
+                self._newest = self._token or self._newest
+            # A result, never an exception: asyncio complains of exceptions that no one retrieves, and a caller that
+            # waits may be cancelled first.
+            flight.set_result(outcome)
+        return outcome
+
+    def _start_over(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._flight = None

@@ -1,35 +1,45 @@
 """
-What a call of the API is: the request that goes out, and how any response is read. Pure, no I/O.
+One call of the API: the request that goes out, and how its response is read. Pure, no I/O.
 
-Source: API page, chapters "Every other call" and "Errors".
+Source: docs/vendor-api.md, "Headers of every other call" and "Errors".
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Generic, NoReturn, TypeVar
-from urllib.parse import quote, quote_plus
 
 from airflow_provider_rtisms import __version__
 from airflow_provider_rtisms.api import errors
+from airflow_provider_rtisms.api.values.redaction import contains, redact
+from airflow_provider_rtisms.api.values.secret import Secret
 
 T = TypeVar("T")
 
 #: Name of the call that gets a token.
 AUTHENTICATE = "authenticate"
-#: No response of this API comes near it; reading stops here (design.md, rule 5).
+#: Bytes. No response of this API comes near it; a longer one is not read to its end.
 MAX_RESPONSE_BYTES = 1024 * 1024
-#: How much of an response an error message repeats.
+#: How many characters of a response an error message repeats.
 EXCERPT_CHARACTERS = 200
+#: Words that an error may repeat from the response to a call whose body is confidential.
+SAFE_WORDS = frozenset(
+    """
+    account allowed authorization balance blocked charset credentials empty encoding error expired field forbidden
+    format header internal invalid json length limit long malformed message method missing number operation parameter
+    parse quota rate recipient recipients refused rejected request required sender server syntax temporary text
+    threshold timeout token type unavailable unknown unsupported value wrong
+    """.split()  # noqa: SIM905
+)
 
 _COMMON_HEADERS = {
     "Accept": "application/json",
-    "Accept-Encoding": "identity",  # no response can unfold into more than it weighs
+    "Accept-Encoding": "identity",  # a small compressed response cannot expand to gigabytes
     "User-Agent": f"airflow-provider-rtisms/{__version__}",
 }
 
@@ -37,14 +47,14 @@ _COMMON_HEADERS = {
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
     """
-    Bytes to send. Its repr shows neither headers nor body, which hold secrets.
+    A request to send. Its repr shows neither headers nor body, since both hold secrets.
 
     :param method: HTTP method.
     :param path: absolute path below the base URL.
     :param headers: all headers that matter to the API.
-    :param body: the entity, or None.
-    :param on_new_connection: whether it must not go out on a connection that was kept open. The server may have closed
-        that one meanwhile, and a break would not tell whether the request was acted on.
+    :param body: the body, or None.
+    :param on_new_connection: whether the request must open a new connection. If a connection that was kept open breaks,
+        it is not known whether the server acted on the request.
     """
 
     method: str
@@ -57,18 +67,16 @@ class HttpRequest:
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
     """
-    Bytes that came back.
+    The response that the server returned.
 
     :param status: HTTP status.
     :param headers: a mapping that ignores case.
-    :param body: the entity, at most :data:`MAX_RESPONSE_BYTES`.
-    :param sent_at: when the request left, on the monotonic clock of a transport that keeps a pace.
+    :param body: the body, at most :data:`MAX_RESPONSE_BYTES`.
     """
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
-    sent_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +89,12 @@ class Call(Generic[T]):
     :param path: path below the base URL.
     :param parse: turns decoded JSON into the result; raises ValueError where it cannot.
     :param subject: for messages, such as the submission id.
-    :param body: the entity, or None.
+    :param body: the body, or None.
     :param content_type: its media type; the API wants one even on GET.
-    :param idempotent: False where repeating a request that was acted on does harm.
-    :param private: values that no message may repeat, each with what stands in its place.
+    :param idempotent: False where sending the request twice does harm (RFC 9110, section 9.2.2).
+    :param is_confidential: True where a response may repeat numbers, texts or credentials. Then no message repeats it.
+    :param confidential: the numbers and the text of a send; a result must not repeat them.
+    :param words: gives the words of a result that the server has chosen freely, such as an undocumented status.
     """
 
     name: str
@@ -95,12 +105,15 @@ class Call(Generic[T]):
     body: bytes | None = field(default=None, repr=False)
     content_type: str = "application/json"
     idempotent: bool = True
-    private: Mapping[str, str] = field(default_factory=dict, repr=False)
+    is_confidential: bool = False
+    confidential: Sequence[Secret[str]] = field(default=(), repr=False)
+    words: Callable[[T], Iterable[str]] = field(default=lambda result: (), repr=False)
 
     def __str__(self) -> str:
+        """Return the name and the subject, as messages begin."""
         return f"{self.name} {self.subject}" if self.subject else self.name
 
-    def request(self, access_token: str | None = None) -> HttpRequest:
+    def request(self, access_token: Secret[str] | None = None) -> HttpRequest:
         """
         Return the request to send.
 
@@ -108,29 +121,33 @@ class Call(Generic[T]):
         """
         headers = {**_COMMON_HEADERS, "Content-Type": self.content_type}
         if access_token is not None:
-            headers["Authorization"] = f"Bearer {access_token}"
+            headers["Authorization"] = f"Bearer {access_token.get_secret_value()}"
         return HttpRequest(self.method, self.path, headers, self.body, on_new_connection=not self.idempotent)
 
-    def read(self, response: HttpResponse, secrets: Sequence[str] = ()) -> T:
+    def read(self, response: HttpResponse, secrets: Iterable[Secret[str]] = ()) -> T:
         """
         Return the result that the response holds.
 
-        :param response: what came back.
-        :param secrets: what no message may repeat, though the response does: the token that was sent, the client secret.
-        :raises RtiSmsError: the class for the response's status; RtiSmsInvalidResponseError for a 200 that cannot be read.
+        :param response: what the server returned.
+        :param secrets: what neither the result nor a message may repeat: the client secret, the token that was sent.
+        :raises RtiSmsError: the class for the response's status; RtiSmsInvalidResponseError for a 200 that cannot be
+            read.
         """
+        secrets = tuple(secrets)
         if response.status != 200:
-            self._refuse(response, secrets)
+            self._raise_for_status(response, secrets)
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise self.error(
-                errors.RtiSmsInvalidResponseError, "the response is compressed, which was not asked for", status=200
-            )
+            what = "the response is compressed, although the request did not allow that"
+            raise self.error(errors.RtiSmsInvalidResponseError, what, status=200)
         try:
-            return self.parse(json.loads(response.body.decode("utf-8-sig")))
+            result = self.parse(json.loads(response.body.decode("utf-8-sig")))
+            self._check_words(result, secrets)
+            return result
+        except errors.RtiSmsInvalidResponseError:
+            raise
         except (ValueError, RecursionError) as problem:
-            # A grant that cannot be read may still hold a token, so it is not repeated.
-            came = "" if self.name == AUTHENTICATE else f": {self._excerpt(response.body, secrets)}"
-            what = f"the response of {len(response.body)} bytes cannot be read ({problem}){came}"
+            reason = "" if self.is_confidential and isinstance(problem, UnicodeError) else f" ({problem})"
+            what = f"the response cannot be read{reason}. It was {self._excerpt(response, secrets)}"
             raise self.error(errors.RtiSmsInvalidResponseError, what, status=200) from None
 
     def error(
@@ -142,18 +159,18 @@ class Call(Generic[T]):
         retry_after: float | None = None,
     ) -> errors.RtiSmsError:
         """
-        Return an error that says what was asked, what came and what to do.
+        Return an error that says what was requested, what happened, and what to do.
 
         :param kind: its class.
-        :param what: what came.
-        :param status: HTTP status, if there was an response.
-        :param retry_after: seconds the server asked to wait.
+        :param what: what happened.
+        :param status: HTTP status, if there was a response.
+        :param retry_after: seconds that the server asked to wait.
         """
         remedy = errors.REMEDIES.get(kind, "")
         message = f"{self}: {what}. {remedy}".rstrip()
         return kind(message, call=self.name, subject=self.subject, status=status, retry_after=retry_after)
 
-    def _refuse(self, response: HttpResponse, secrets: Sequence[str]) -> NoReturn:
+    def _raise_for_status(self, response: HttpResponse, secrets: Iterable[Secret[str]]) -> NoReturn:
         status = response.status
         if self.name == AUTHENTICATE and status in (400, 401):
             kind: type[errors.RtiSmsError] = errors.RtiSmsAuthenticationError
@@ -163,34 +180,35 @@ class Call(Generic[T]):
             kind = errors.STATUS_ERRORS.get(status, errors.RtiSmsUnexpectedStatusError)
         raise self.error(
             kind,
-            f"the server responded HTTP {status} with {self._excerpt(response.body, secrets)}",
+            f"the server returned HTTP {status} with {self._excerpt(response, secrets)}",
             status=status,
             retry_after=parse_retry_after(response.headers.get("Retry-After")),
         )
 
-    def hide(self, text: str, secrets: Sequence[str] = ()) -> str:
-        """
-        Return a text, of which the server may have written some, without what no message may repeat.
+    def _check_words(self, result: T, secrets: Iterable[Secret[str]]) -> None:
+        """Refuse a result that repeats what was sent to the server, since results go to XCom."""
+        for word in self.words(result):
+            if redact(word, secrets) != word or any(contains(word, value) for value in self.confidential):
+                raise ValueError("a status or an id repeats confidential values of the request")
 
-        :param text: whole; what was cut short may end in half a secret.
-        :param secrets: the token that was sent, the client secret.
-        """
-        hidden = dict(self.private)
-        for secret in secrets:
-            hidden.update(_spellings(secret))
-        for value in sorted(hidden, key=len, reverse=True):
-            text = text.replace(value, hidden[value])
-        return text
-
-    def _excerpt(self, body: bytes, secrets: Sequence[str]) -> str:
+    def _excerpt(self, response: HttpResponse, secrets: Iterable[Secret[str]]) -> str:
+        """Describe a body for a message: its beginning, or only its length where it is confidential."""
+        body = response.body
         if not body:
             return "an empty body"
-        return repr(self.hide(body.decode("utf-8", "replace"), secrets)[:EXCERPT_CHARACTERS])
+        # What is shown comes from the first characters; redacting a whole MiB would take seconds.
+        text = body[: 20 * EXCERPT_CHARACTERS].decode("utf-8", "replace")
+        if self.is_confidential:
+            words = sorted(SAFE_WORDS.intersection(re.findall(r"[a-z]+", text.lower())))
+            mentions = f" that mentions: {', '.join(words)}" if words else ""
+            return f"a body of {len(body)} bytes{mentions} (not shown, since it may repeat confidential values)"
+        text = " ".join(redact(text, secrets).split())
+        return repr(text if len(text) <= EXCERPT_CHARACTERS else f"{text[:EXCERPT_CHARACTERS]}...")
 
 
 def parse_retry_after(value: str | None, now: datetime | None = None) -> float | None:
     """
-    Return the seconds that a Retry-After header asks for (RFC 9110, section 10.2.3), or None where it says nothing.
+    Return the seconds that a Retry-After header asks for (RFC 9110, section 10.2.3), or None where it cannot be read.
 
     :param value: seconds, or an HTTP date.
     :param now: the time to count from; default the present.
@@ -207,9 +225,3 @@ def parse_retry_after(value: str | None, now: datetime | None = None) -> float |
         return max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
     except (ValueError, TypeError, OverflowError):
         return None
-
-
-def _spellings(secret: str) -> dict[str, str]:
-    """Return a secret as text, form, URL, JSON and Python's repr write it, each with what stands in its place."""
-    quoted = {quote_plus(secret), quote(secret, safe=""), json.dumps(secret)[1:-1], repr(str(secret))[1:-1]}
-    return dict.fromkeys({secret, *quoted}, "***")

@@ -1,47 +1,53 @@
-"""
-The blocking transport: requests. Moves bytes and waits; decides nothing.
-"""
+"""The blocking client: requests. It moves bytes and waits; ``policy`` decides."""
 
 from __future__ import annotations
 
-import http.client
-import io
+import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from decimal import Decimal
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypeVar
 
 import requests
-import requests.adapters
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
     MaxRetryError,
     NewConnectionError,
+    ProtocolError,
     ReadTimeoutError,
 )
 
 from airflow_provider_rtisms.api import errors
-from airflow_provider_rtisms.api.policy.effects import Effect, MaskSecret, Send, Sleep, WaitFor
-from airflow_provider_rtisms.api.policy.perform import Drive, TransportError, perform
+from airflow_provider_rtisms.api.models import SmsDetails, Submission
+from airflow_provider_rtisms.api.policy.effects import Acquire, Effect, MaskSecret, Send, Sleep, Throttled, WaitFor
+from airflow_provider_rtisms.api.policy.perform import TransportError, describe_break, perform
 from airflow_provider_rtisms.api.policy.token_cache import TokenCache
+from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.api.protocol.request import MAX_RESPONSE_BYTES, Call, HttpRequest, HttpResponse
 from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.api.transport.deadline import DeadlineAdapter
 
 T = TypeVar("T")
 
 
 class RtiSmsClient:
     """
-    Calls the API and waits for the response. May be used by many threads at once.
+    Call the API and wait for the response. Many threads may use one client at once.
 
-    :param settings: where, who, and within which limits.
+    ::
+
+        with RtiSmsClient(ApiSettings(client_id="me", client_secret=Secret("..."))) as client:
+            print(client.get_sms("4193366853543393").status)
+
+    :param settings: where the API is, with which credentials, and within which limits.
     :param tokens: a token cache to share with other clients of the same settings; default one of its own.
-    :param on_secret: told each new token before it is used, so that logs can hide it.
+    :param on_secret: called with each new token before it is used, so that logs can mask it.
+    :raises RtiSmsConfigError: the certificates that verify the server cannot be read.
     """
 
     def __init__(
@@ -53,21 +59,61 @@ class RtiSmsClient:
         self.settings = settings
         self.tokens = tokens or TokenCache()
         self._on_secret = on_secret
-        self._session = _new_session(settings)
+        self._open()
+
+    def get_sms(self, submission_id: str | int) -> SmsDetails:
+        """
+        Fetch the details of one submission.
+
+        :param submission_id: ASCII decimal string or non-negative int.
+        :raises RtiSmsError: see :meth:`perform`.
+        """
+        return self.perform(endpoints.get_sms(submission_id))
+
+    def send_sms(
+        self, *, recipients: str | Sequence[str], text: str, sender: str, charset: int | None = None
+    ) -> list[Submission]:
+        """
+        Send one text in one request. The request is not repeated if its response is lost.
+
+        :param recipients: phone numbers in international form.
+        :param text: the message.
+        :param sender: as allowed for the account.
+        :param charset: 0, 1, 6 or 8; None picks by the text.
+        :return: one submission per distinct recipient, by position.
+        :raises RtiSmsUncertainError: the response was lost.
+        :raises RtiSmsError: see :meth:`perform`.
+        """
+        return self.perform(endpoints.send_sms(recipients=recipients, text=text, sender=sender, charset=charset))
+
+    def get_balance(self) -> Decimal:
+        """
+        Fetch the balance of the account.
+
+        :raises RtiSmsError: see :meth:`perform`.
+        """
+        return self.perform(endpoints.get_balance())
 
     def perform(self, call: Call[T]) -> T:
         """
-        Do one call, retries and token included.
+        Do one call, with retries and token.
 
         :param call: from :mod:`~airflow_provider_rtisms.api.protocol.endpoints`.
         :return: its result.
         :raises RtiSmsError: see :func:`~airflow_provider_rtisms.api.policy.perform.perform`.
         """
-        drive = Drive(perform(call, self.settings, self.tokens))
-        for step in drive:
-            with step:
-                step.response = self._do(step.effect)
-        return drive.result
+        flow = perform(call, self.settings, self.tokens)
+        try:
+            effect = next(flow)
+            while True:
+                try:
+                    result = self._do(effect)
+                except BaseException as error:  # the flow decides what it means
+                    effect = flow.throw(error)
+                else:
+                    effect = flow.send(result)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """Close all sockets."""
@@ -79,6 +125,11 @@ class RtiSmsClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _open(self) -> None:
+        self._pid = os.getpid()
+        self._slots = _ThreadSlots(self.settings.max_concurrency)
+        self._session = _new_session(self.settings)
+
     def _do(self, effect: Effect) -> Any:
         match effect:
             case Send(request):
@@ -89,31 +140,65 @@ class RtiSmsClient:
                 return future.result()
             case MaskSecret(secret):
                 if self._on_secret is not None:
-                    self._on_secret(secret)
+                    self._on_secret(secret.get_secret_value())
+            case Acquire() | Throttled():
+                pass  # blocking calls have no limiter; each one retries a 429 by itself
         return None
 
     def _exchange(self, request: HttpRequest) -> HttpResponse:
+        if self._pid != os.getpid():
+            self._open()  # the parent process goes on to use the sockets that a fork has copied
         try:
             with (
+                self._slots,
                 self._session_for(request) as session,
                 session.request(
                     request.method,
                     self.settings.base_url + request.path,
                     data=request.body,
                     headers=dict(request.headers),
-                    # urllib3's total counts from connect; _DeadlineResponse makes it hold for each read as well.
+                    # urllib3's total counts from connect; DeadlineAdapter makes it hold for each read as well.
                     timeout=urllib3.Timeout(total=self.settings.timeout),  # type: ignore[arg-type]
                     allow_redirects=False,
                     stream=True,
                 ) as response,
             ):
-                body = _read_capped(response)
-                return HttpResponse(response.status_code, response.headers, body)
+                return HttpResponse(response.status_code, response.headers, _read_capped(response))
         except (requests.RequestException, HTTPError) as error:
             raise _failure(error, self.settings.timeout) from None
 
     def _session_for(self, request: HttpRequest) -> AbstractContextManager[requests.Session]:
         return _new_session(self.settings) if request.on_new_connection else nullcontext(self._session)
+
+
+class _ThreadSlots:
+    """
+    Let a limited number of threads work at once.
+
+    A slot belongs to a thread. A thread that lost its slot to an interrupt (a signal, a task timeout) uses it for its
+    next call, and the slots of threads that have ended are free again. A semaphore would lose them, until it blocks
+    every call.
+
+    :param most: how many threads may work at once.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._holders: set[threading.Thread] = set()
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> None:
+        me = threading.current_thread()
+        with self._changed:
+            while me not in self._holders and len(self._holders) >= self._most:
+                if not self._changed.wait(timeout=1.0):
+                    self._holders = {thread for thread in self._holders if thread.is_alive()}
+            self._holders.add(me)
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._holders.discard(threading.current_thread())
+            self._changed.notify()
 
 
 def _new_session(settings: ApiSettings) -> requests.Session:
@@ -123,13 +208,12 @@ def _new_session(settings: ApiSettings) -> requests.Session:
     session.proxies = {"http": proxy, "https": proxy} if proxy else {}
     session.verify = settings.trusted_certificates() if settings.is_tls else True
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    # A thread beyond max_concurrency waits for a socket; without pool_block urllib3 would open one and drop it again.
-    session.mount(settings.base_url, _DeadlineAdapter(pool_maxsize=settings.max_concurrency, pool_block=True))
+    session.mount(settings.base_url, DeadlineAdapter(pool_maxsize=settings.max_concurrency))
     return session
 
 
 class _Session(requests.Session):
-    """Leaves redirects alone; requests would read the whole body, and parse Location, to prepare the next request."""
+    """Ignore redirects; requests would read the whole body and parse Location to prepare the next request."""
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         return None
@@ -142,23 +226,25 @@ def _read_capped(response: requests.Response) -> bytes:
         if len(body) > MAX_RESPONSE_BYTES:
             raise TransportError(
                 errors.RtiSmsResponseTooLargeError,
-                f"the server responded HTTP {response.status_code} with more than {MAX_RESPONSE_BYTES} bytes",
+                f"the server returned HTTP {response.status_code} with more than {MAX_RESPONSE_BYTES} bytes",
             )
     return bytes(body)
 
 
 def _failure(error: Exception, timeout: float) -> TransportError:
-    """Tell what a failure of requests or urllib3 means; the text leaves out what may hold a secret."""
+    """Say what a failure of requests or urllib3 means."""
     reason = _root(error)
     if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return TransportError(errors.RtiSmsCertificateError, f"the certificate is not trusted ({reason})")
+        return TransportError(errors.RtiSmsCertificateError, "the certificate is not trusted", str(reason))
     if isinstance(reason, ConnectTimeoutError | NewConnectionError) or isinstance(
         error, requests.exceptions.ProxyError
     ):
-        return TransportError(errors.RtiSmsConnectError, f"no connection could be made ({reason})")
+        return TransportError(errors.RtiSmsConnectError, "no connection could be made", str(reason))
     if isinstance(error, requests.exceptions.ReadTimeout | ReadTimeoutError):
         return TransportError(errors.RtiSmsTimeoutError, f"no complete response within {timeout:g} s")
-    return TransportError(errors.RtiSmsConnectionLostError, f"the connection broke ({type(reason).__name__}: {reason})")
+    inner = reason.args[-1] if isinstance(reason, ProtocolError) and reason.args else reason
+    broken = describe_break(inner if isinstance(inner, Exception) else reason)
+    return TransportError(errors.RtiSmsConnectionLostError, f"the connection broke ({broken})")
 
 
 def _root(error: Exception) -> Exception:
@@ -169,68 +255,3 @@ def _root(error: Exception) -> Exception:
     if isinstance(error, MaxRetryError) and isinstance(error.reason, Exception):
         error = error.reason
     return error
-
-
-class _DeadlineReader(io.RawIOBase):
-    """Reads from a socket until a deadline, so that a byte a second cannot keep an exchange alive."""
-
-    def __init__(self, raw: io.RawIOBase, sock: Any, deadline: float) -> None:
-        self._raw = raw
-        self._sock = sock
-        self._deadline = deadline
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the deadline of the exchange has passed")
-        self._sock.settimeout(left)
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _DeadlineResponse(http.client.HTTPResponse):
-    """An response whose status line, headers and body share one deadline: what is left of the total timeout."""
-
-    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        left = sock.gettimeout()
-        if left is not None:
-            raw = self.fp.detach()
-            self.fp = io.BufferedReader(_DeadlineReader(raw, sock, time.monotonic() + left))
-
-
-class _HttpConnection(HTTPConnection):
-    response_class = _DeadlineResponse
-
-
-class _HttpsConnection(HTTPSConnection):
-    response_class = _DeadlineResponse
-
-
-class _HttpPool(HTTPConnectionPool):
-    ConnectionCls = _HttpConnection
-
-
-class _HttpsPool(HTTPSConnectionPool):
-    ConnectionCls = _HttpsConnection
-
-
-class _DeadlineAdapter(requests.adapters.HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        _use_deadlines(self.poolmanager)
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **kwargs)
-        _use_deadlines(manager)
-        return manager
-
-
-def _use_deadlines(manager: Any) -> None:
-    manager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}

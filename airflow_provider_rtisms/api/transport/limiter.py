@@ -1,7 +1,8 @@
 """
-What lets calls through, for all users of one client together: places, a rate, and pauses when the API says 429.
+Limit how many requests run at once and how many leave in a second, and slow all of them down after a 429.
 
-Source: API page, chapter "Errors" (429: a threshold of the account was passed).
+Source: docs/vendor-api.md, "Errors" (429: a threshold of the account was passed); docs/architecture.md, "The way of a
+429". The permits follow AIMD: additive increase, multiplicative decrease.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
 from collections.abc import Callable
 
 from aiolimiter import AsyncLimiter
@@ -18,157 +18,177 @@ from airflow_provider_rtisms.api.policy.retry import backoff
 
 log = logging.getLogger(__name__)
 
-#: Seconds' worth of ``requests_per_second`` that may leave at once. A whole second's worth, which is what
-#: ``AsyncLimiter(rate, 1)`` lets out, runs into thresholds that look at shorter spans.
+#: Seconds' worth of ``requests_per_second`` that may leave together. ``AsyncLimiter(rate, 1)`` lets a whole second's
+#: worth leave together, which passes the thresholds of servers that count over shorter spans.
 BURST = 0.05
 #: Seconds: no pause after a 429 is shorter.
-SHORTEST_PAUSE = 0.5
-#: Seconds in which all places come back that 429s have taken away.
+MIN_PAUSE = 0.5
+#: Seconds in which all permits come back that 429s have removed.
 RECOVERY = 20.0
-#: Seconds: where no call has succeeded for so long, a 429 no longer slows everyone down but counts as a failed try.
+#: Seconds without a success after which a 429 is a failed attempt of its call and no longer slows all calls down.
 PATIENCE = 120.0
 
 
 class AdaptiveLimiter:
     """
-    Decides when an exchange may leave. Each call has a :class:`Place`, and asks before each exchange.
+    Decide when a request may leave, for all users of one client together.
 
-    A 429 concerns the account, so it slows down everyone: all pause together, as long as Retry-After says or else for
-    a time of our own that grows while nothing gets through; then half of the places are left, and come back with time.
+    Each call has a :class:`Permit`. A 429 concerns the account, so it slows all calls down: they pause together, for as
+    long as Retry-After says or for a time that grows while nothing succeeds. After the pause half of the permits are
+    left. The others come back within :data:`RECOVERY` seconds.
 
     :param max_concurrency: most calls under way at once.
-    :param requests_per_second: most exchanges that leave in a second; None for no limit.
-    :param clock: seconds on a monotonic clock.
+    :param requests_per_second: most requests that leave in a second; None for no limit.
+    :param clock: seconds on a monotonic clock; default the clock of the running event loop.
     """
 
     def __init__(
         self,
         max_concurrency: int,
         requests_per_second: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.max_concurrency = max_concurrency
-        self._clock = clock
+        self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._free = asyncio.Semaphore(max_concurrency)
-        self._limiter: AsyncLimiter | None = None
+        self._rate: AsyncLimiter | None = None
         if requests_per_second:
-            at_once = max(1.0, requests_per_second * BURST)
-            self._limiter = AsyncLimiter(at_once, at_once / requests_per_second)
-        #: Places that 429s have taken away, and how many of these still wait for a call to leave.
-        self._withdrawn = self._owed = 0
-        self._slowed_at = self._resume_at = self._recovered_at = -math.inf
-        self._last_success = -math.inf
-        self._fruitless_rounds = 0
+            burst = max(1.0, requests_per_second * BURST)
+            self._rate = AsyncLimiter(burst, burst / requests_per_second)
+        #: Permits that 429s have removed.
+        self._removed_permits = 0
+        #: Removed permits that calls still hold; the next calls to finish do not pass theirs on.
+        self._permit_debt = 0
+        self._throttled_at = self._resume_at = self._recovered_at = self._succeeded_at = -math.inf
+        self._consecutive_throttles = 0
 
     @property
-    def places(self) -> int:
-        """How many calls may be under way at once for now."""
-        return self.max_concurrency - self._withdrawn
+    def permits(self) -> int:
+        """How many calls may run at once at present."""
+        return self.max_concurrency - self._removed_permits
 
-    async def enter(self) -> None:
-        """Wait for a free place."""
+    async def acquire(self) -> None:
+        """Wait for a free permit."""
         await self._free.acquire()
 
-    def leave(self) -> None:
-        """Let the next call have the place."""
-        if self._withdrawn:
+    def release(self) -> None:
+        """Give a permit back."""
+        if self._removed_permits:
             self._recover()
-        if self._owed:
-            self._owed -= 1
-        else:
-            self._free.release()
+        self._return_permit()
 
-    async def departure(self) -> float:
+    async def acquire_rate(self) -> float:
         """
-        Wait until an exchange may leave.
+        Wait until a request may leave: for the rate, and for the end of a pause after a 429.
 
-        :return: when that was, on the monotonic clock; for :meth:`slow_down`.
+        :return: when that was, on the clock.
         """
-        if self._limiter is not None:
-            await self._limiter.acquire()
+        if self._rate is not None:
+            await self._rate.acquire()
         while (pause := self._resume_at - (now := self._clock())) > 0:
             await asyncio.sleep(pause)
-            if self._limiter is not None:  # or all that have waited would leave at once
-                await self._limiter.acquire()
+            if self._rate is not None:  # without this, all calls that paused would leave at the same moment
+                await self._rate.acquire()
         return now
 
-    def succeeded(self) -> None:
-        """Note that a call has come through."""
-        self._last_success = self._clock()
-        self._fruitless_rounds = 0
+    def on_success(self) -> None:
+        """Record that a call has succeeded."""
+        self._succeeded_at = self._clock()
+        self._consecutive_throttles = 0
 
-    def slow_down(self, left_at: float, retry_after: float | None) -> bool:
+    def on_throttled(self, sent_at: float, retry_after: float | None) -> bool:
         """
-        Slow everyone down after a 429: once for all exchanges that were under way together.
+        Slow all calls down after a 429: once for all requests that were under way together.
 
-        :param left_at: when the refused exchange left.
-        :param retry_after: seconds the server asked to wait, or None.
-        :return: whether that was done, so that the refusal is no try of the call. False where nothing has come through
-            lately: then each call counts its own attempts, and the end is near.
+        :param sent_at: when the refused request left, on the clock.
+        :param retry_after: seconds that the server asked to wait, or None.
+        :return: whether all calls are slowed down, so that the refusal is not an attempt of its call. False if nothing
+            has succeeded for :data:`PATIENCE` seconds: then each call counts its own attempts, so that it ends.
         """
         now = self._clock()
-        if now - self._last_success > PATIENCE:
+        if now - self._succeeded_at > PATIENCE:
             return False
-        if left_at > self._slowed_at:
-            self._slowed_at = now
-            self._fruitless_rounds += 1
-            withdrawn = self.places // 2
-            self._withdrawn += withdrawn
-            self._owed += withdrawn
-            pause = max(SHORTEST_PAUSE, backoff(self._fruitless_rounds, retry_after))
+        if sent_at > self._throttled_at:
+            self._throttled_at = now
+            self._consecutive_throttles += 1
+            removed = self.permits // 2
+            self._removed_permits += removed
+            self._permit_debt += removed
+            pause = max(MIN_PAUSE, backoff(self._consecutive_throttles, retry_after))
             self._resume_at = self._recovered_at = now + pause
             log.warning(
-                "A threshold of the account was passed (HTTP 429): pausing all requests for %.1f s, "
-                "then going on with at most %d at once",
+                "The account has passed a threshold of the API (HTTP 429). All requests pause for %.1f s, then at most "
+                "%d run at once",
                 pause,
-                self.places,
+                self.permits,
             )
         return True
 
     def _recover(self) -> None:
-        """Give back the places that are due by now."""
+        """Give back the removed permits that are due by now."""
         due = int((self._clock() - self._recovered_at) / RECOVERY * self.max_concurrency)
-        for _ in range(min(due, self._withdrawn)):
-            self._withdrawn -= 1
-            if self._owed:
-                self._owed -= 1
-            else:
-                self._free.release()
+        for _ in range(min(due, self._removed_permits)):
+            self._removed_permits -= 1
+            self._return_permit()
         if due > 0:
             self._recovered_at = self._clock()
 
+    def _return_permit(self) -> None:
+        if self._permit_debt:
+            self._permit_debt -= 1
+        else:
+            self._free.release()
 
-class Place:
+
+class Permit:
     """
-    A call's place among those under way, as an asynchronous context manager. It is given up while the call sleeps or
-    waits for another, so that thousands of calls may begin together without all being at work at once.
+    The permit of one call, as an asynchronous context manager.
 
-    :param pace: whose place.
+    A call gives its permit back while it sleeps or waits for another call. So thousands of calls can begin together,
+    and only ``max_concurrency`` of them work at once.
+
+    :param limiter: where the permit comes from.
     """
 
-    __slots__ = ("_is_taken", "_pace")
+    __slots__ = ("_is_held", "_limiter", "_sent_at")
 
-    def __init__(self, pace: AdaptiveLimiter) -> None:
-        self._pace = pace
-        self._is_taken = False
+    def __init__(self, limiter: AdaptiveLimiter) -> None:
+        self._limiter = limiter
+        self._is_held = False
+        self._sent_at = -math.inf
 
-    async def __aenter__(self) -> Place:
-        """Wait for a place."""
-        await self.take()
+    async def __aenter__(self) -> Permit:
+        """Wait for a permit."""
+        await self.acquire()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Give it up."""
-        self.give_up()
+        """Give the permit back."""
+        self.release()
 
-    async def take(self) -> None:
-        """Wait for a place, unless there is one already."""
-        if not self._is_taken:
-            await self._pace.enter()
-            self._is_taken = True
+    async def acquire(self) -> None:
+        """Wait for a permit, unless the call holds one."""
+        if not self._is_held:
+            await self._limiter.acquire()
+            self._is_held = True
 
-    def give_up(self) -> None:
-        """Let the next call have it."""
-        if self._is_taken:
-            self._is_taken = False
-            self._pace.leave()
+    def release(self) -> None:
+        """Give the permit back, if the call holds one."""
+        if self._is_held:
+            self._is_held = False
+            self._limiter.release()
+
+    async def acquire_rate(self) -> None:
+        """Wait until a request may leave."""
+        self._sent_at = await self._limiter.acquire_rate()
+
+    def on_throttled(self, retry_after: float | None) -> bool:
+        """
+        Report that the last request was refused with 429, see :meth:`AdaptiveLimiter.on_throttled`.
+
+        :param retry_after: seconds that the server asked to wait, or None.
+        """
+        is_shared = self._limiter.on_throttled(self._sent_at, retry_after)
+        if is_shared:
+            self.release()
+        return is_shared

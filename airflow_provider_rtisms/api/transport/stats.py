@@ -1,4 +1,4 @@
-"""What a client has done so far, counted where it happens: in the transport."""
+"""What the transport counts."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 @dataclass(slots=True)
 class Stats:
     """
-    Counters of one client; they only grow.
+    Counters of one client. They only grow.
 
     :param requests: HTTP requests that left, those for tokens included.
-    :param tokens: tokens that were got.
+    :param tokens: tokens that were issued.
     :param retries: requests that were repeated, for whatever reason.
-    :param refusals: responses of 429.
+    :param throttled: responses of 429.
     """
 
     requests: int = 0
     tokens: int = 0
     retries: int = 0
-    refusals: int = 0
+    throttled: int = 0

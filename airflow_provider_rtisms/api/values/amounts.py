@@ -1,4 +1,4 @@
-"""Amounts of money as the API and people write them: decimal, exact, without a documented currency."""
+"""Amounts of money as the API and people write them: exact decimals, without a documented currency."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
 
 
-def read_amount(value: Any) -> Decimal:
+def parse_amount(value: Any) -> Decimal:
     """
     Return an amount.
 
@@ -22,7 +22,7 @@ def read_amount(value: Any) -> Decimal:
                 return amount
     except InvalidOperation:
         pass
-    raise ValueError("no decimal string")
+    raise ValueError("not a decimal string")
 
 
 def check_amount(field_name: str, value: Any) -> Decimal:
@@ -34,6 +34,6 @@ def check_amount(field_name: str, value: Any) -> Decimal:
     :raises RtiSmsInputError: it is anything else.
     """
     try:
-        return read_amount(value)
+        return parse_amount(value)
     except ValueError:
         raise RtiSmsInputError(f"{field_name} is {shape(value)}: use a decimal string such as '12.50'.") from None

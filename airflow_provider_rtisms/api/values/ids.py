@@ -1,5 +1,5 @@
 """
-Submission ids as people and templates give them. Source: API page, "Get SMS info"; design.md, rule 5.
+Submission ids as people and templates give them. Source: docs/vendor-api.md, "Get SMS info".
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from typing import Any
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
 from airflow_provider_rtisms.api.values.lists import as_iterable
 
-#: The vendor's ids have 13 to 16 digits; the length is not promised, but a URL has to hold it.
+#: The vendor's ids have 13 to 16 digits. The length is not promised, but a URL has to hold the id.
 MAX_ID_DIGITS = 100
 
 
 def check_submission_id(value: Any, field_name: str = "submission_id") -> str:
     """
-    Return a submission id as the string that goes into the URL.
+    Return a submission id as the string that goes into the URL, without leading zeros.
+
+    The API returns ids as JSON strings or numbers, so ``007`` and ``7`` are the same submission everywhere.
 
     :param value: ASCII decimal string or non-negative int; no bool, no float.
     :param field_name: how the error names it, such as ``submission_ids[3]``.
@@ -25,7 +27,7 @@ def check_submission_id(value: Any, field_name: str = "submission_id") -> str:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**MAX_ID_DIGITS:
         return str(value)
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= MAX_ID_DIGITS:
-        return str(value)
+        return value.lstrip("0") or "0"
     raise RtiSmsInputError(
         f"{field_name} is {shape(value)}: use a decimal string such as '4193366853543393' or a non-negative int."
     )
@@ -43,10 +45,10 @@ def parse_submission_ids(value: Any) -> list[str]:
 
 def iter_submission_ids(value: Any) -> Iterator[str]:
     """
-    Give the submission ids of an operator's argument one by one, as they stand there.
+    Yield the submission ids of an operator's argument, one by one.
 
-    :param value: an id; an iterable of ids; such a list as JSON or as Python writes it, which is what a template gives;
-        or records with a ``submission_id``, which is what the operators return.
+    :param value: an id; an iterable of ids; a list of ids as JSON or as a Python literal, which a template renders; or
+        records with a ``submission_id``, which the operators return.
     :raises RtiSmsInputError: it is anything else; names the position.
     """
     for position, item in enumerate(as_iterable(value, "submission_ids", "4193366853543393")):

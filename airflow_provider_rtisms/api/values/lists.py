@@ -1,26 +1,24 @@
-"""Lists as people and templates give them to an operator's argument."""
+"""Lists: how arguments are read as lists, and how errors and logs name their items."""
 
 from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
 
-
-def as_list(value: Any, field_name: str, example: str) -> list[Any]:
-    """Return the items of an argument as a list, see :func:`as_iterable`."""
-    return list(as_iterable(value, field_name, example))
+#: How many items an error message or a log line names.
+NAMED_IN_MESSAGE = 10
 
 
 def as_iterable(value: Any, field_name: str, example: str) -> Iterable[Any]:
     """
     Return the items of an argument that takes one or many.
 
-    :param value: an item; an iterable of items; or such a list as JSON or as Python writes it, which is what a template
-        gives.
+    :param value: an item; an iterable of items; or a list of items as JSON or as a Python literal, which a template
+        renders.
     :param field_name: how the error names the argument.
     :param example: an item, for the error.
     :raises RtiSmsInputError: it is anything else.
@@ -30,8 +28,21 @@ def as_iterable(value: Any, field_name: str, example: str) -> Iterable[Any]:
     if isinstance(value, str | int | Mapping):
         return [value]
     if not isinstance(value, Iterable) or isinstance(value, bytes | bytearray):
-        raise RtiSmsInputError(f"{field_name} is {shape(value)}: use a list, or a template that gives one.")
+        raise RtiSmsInputError(f"{field_name} is {shape(value)}: use a list, or a template that renders one.")
     return value
+
+
+def name_some(names: Sequence[str], total: int | None = None, *, limit: int = NAMED_IN_MESSAGE) -> str:
+    """
+    Return names for a message: the first few, then how many more there are.
+
+    :param names: the first names, or all of them.
+    :param total: how many there are in all; default the length of ``names``.
+    :param limit: how many to name.
+    """
+    shown = names[:limit]
+    more = (len(names) if total is None else total) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
 def _read_list(text: str, field_name: str, example: str) -> Any:
@@ -40,4 +51,6 @@ def _read_list(text: str, field_name: str, example: str) -> Any:
             return read(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
-    raise RtiSmsInputError(f"{field_name} is {shape(text)} that is no list: use JSON such as {json.dumps([example])}.")
+    raise RtiSmsInputError(
+        f"{field_name} is {shape(text)} that cannot be read as a list: use JSON such as {json.dumps([example])}."
+    )

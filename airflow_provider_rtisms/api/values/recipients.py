@@ -1,8 +1,9 @@
 """
-Phone numbers as people and templates give them, and how they may be shown. Source: ITU-T E.164; API page, "Send SMS".
+Phone numbers as people and templates give them, and how they may be shown.
 
-The shape alone is checked. Whether a number exists only its network knows, so the metadata of the phonenumbers library
-(8 MB, released every few weeks) would add weight and refuse numbers that were allotted after its release.
+Sources: ITU-T E.164; docs/vendor-api.md, "Send SMS". Only the form is checked, since only its network knows
+whether a number exists. The metadata of the phonenumbers library (8 MB, released every few weeks) would add weight, and
+would refuse numbers that were assigned after its release.
 """
 
 from __future__ import annotations
@@ -11,45 +12,78 @@ import re
 from typing import Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
-from airflow_provider_rtisms.api.values.lists import as_list
-from airflow_provider_rtisms.api.values.secret import Secret
+from airflow_provider_rtisms.api.values.lists import as_iterable, name_some
+from airflow_provider_rtisms.api.values.secret import Secret, reveal
 
-#: How many bad positions an error message names.
-NAMED_IN_MESSAGE = 10
+#: A trunk prefix in parentheses, as in ``+44 (0)20 7946 0000``, is dialled inside the country only.
+_TRUNK_PREFIX = re.compile(r"\(\s*0\s*\)")
+_SEPARATORS = re.compile(r"[\s().\-\u2010-\u2015]+")
+_E164 = re.compile(r"\+[1-9][0-9]{7,14}")
 
-_SEPARATORS = re.compile(r"[\s()./\-\u2010-\u2015]+")
-_E164 = re.compile(r"\+[0-9]{8,15}")
+
+class Recipient(Secret[str]):
+    """
+    A phone number in international form, ``+`` and 8 to 15 digits. Its text and its repr show the last three digits.
+
+    :param value: the checked number.
+    """
+
+    __slots__ = ()
+
+    @property
+    def masked(self) -> str:
+        """The number as logs and errors may show it: the last three digits."""
+        return f"***{self.get_secret_value()[-3:]}"
+
+    def __str__(self) -> str:
+        """Return the masked number."""
+        return self.masked
+
+    def __format__(self, format_spec: str) -> str:
+        """Return the masked number."""
+        return format(self.masked, format_spec)
+
+    def __repr__(self) -> str:
+        """Return the type and the masked number."""
+        return f"Recipient('{self.masked}')"
 
 
-def parse_recipients(value: Any) -> list[Secret]:
+def parse_recipients(value: Any) -> list[Recipient]:
     """
     Return the phone numbers of an operator's argument, each once, in their order.
 
-    :param value: a number, an iterable of numbers, or such a list as JSON or as Python writes it, which is what a
-        template gives. Spaces, hyphens, dots, slashes and parentheses are dropped.
-    :return: ``+`` and 8 to 15 digits each, which their reprs do not show.
-    :raises RtiSmsInputError: one is anything else; names the positions, never the values.
+    Spaces, hyphens, dots and parentheses are removed. A trunk zero in parentheses is refused, since numbers with and
+    without it differ, and so is a slash, which people write between two numbers.
+
+    :param value: a number; an iterable of numbers; or a list of numbers as JSON or as a Python literal, which a
+        template renders. It may be wrapped in a Secret.
+    :raises RtiSmsInputError: an item is anything else. The error names the positions, never the values.
     """
-    numbers = [_normalize(item) for item in as_list(value, "recipients", "+56900000000")]
-    if not numbers:
-        raise RtiSmsInputError("recipients is empty: give one phone number or more.")
-    bad = [f"recipients[{position}]" for position, number in enumerate(numbers) if number is None]
+    recipients, bad = _parse(value)
     if bad:
-        more = f" and {len(bad) - NAMED_IN_MESSAGE} more" if len(bad) > NAMED_IN_MESSAGE else ""
         raise RtiSmsInputError(
-            f"{', '.join(bad[:NAMED_IN_MESSAGE])}{more}: no phone number in international form, which is + and 8 to 15 "
-            "digits. Nothing was sent."
+            f"Not a phone number in international form: {name_some(bad)}. Use + and 8 to 15 digits, such as "
+            "+56900000000, without a trunk zero in parentheses and without a slash. Nothing was sent."
         )
-    return list(dict.fromkeys(number for number in numbers if number is not None))
+    if not recipients:
+        raise RtiSmsInputError("recipients is empty: give one phone number or more.")
+    return list(dict.fromkeys(recipients))
 
 
-def masked(number: str) -> str:
-    """Return a phone number as logs and errors may show it: the last three digits."""
-    return f"***{number[-3:]}"
+def _parse(value: Any) -> tuple[list[Recipient], list[str]]:
+    """Return the numbers, and the positions of other items. It does not raise, since a traceback may show variables."""
+    recipients, bad = [], []
+    for position, item in enumerate(as_iterable(reveal(value), "recipients", "+56900000000")):
+        number = _normalize(reveal(item))
+        if number is None:
+            bad.append(f"recipients[{position}]")
+        else:
+            recipients.append(Recipient(number))
+    return recipients, bad
 
 
-def _normalize(value: Any) -> Secret | None:
-    if not isinstance(value, str):
+def _normalize(value: Any) -> str | None:
+    if not isinstance(value, str) or _TRUNK_PREFIX.search(value):
         return None
     number = _SEPARATORS.sub("", value)
-    return Secret(number) if _E164.fullmatch(number) else None
+    return number if _E164.fullmatch(number) else None

@@ -1,8 +1,8 @@
 """
-The text of an SMS: which charset holds it, how it is written in that charset, and how many parts it takes.
+The text of an SMS: the charset that can hold it, its form in that charset, and how many parts it takes.
 
-Sources: API page, "Send SMS"; 3GPP TS 23.038, 6.2.1 (GSM 7-bit default alphabet and its extension table); TS 23.040,
-9.2.3.24.1 (concatenated short messages, whose header leaves 153 septets or 67 UCS-2 units of each part).
+Sources: docs/vendor-api.md, "Send SMS"; 3GPP TS 23.038, 6.2.1 (GSM 7-bit default alphabet and its extension table);
+TS 23.040, 9.2.3.24.1 (concatenated short messages: a header leaves 153 septets or 67 UCS-2 units of each part).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from enum import IntEnum
 from typing import Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
+from airflow_provider_rtisms.api.values.arguments import check_whole_number
+from airflow_provider_rtisms.api.values.secret import reveal
 
 
 class Charset(IntEnum):
@@ -25,7 +27,7 @@ class Charset(IntEnum):
 
 
 _ESCAPE = 0x1B
-# The position is the code. What stands at 0x1B is no character: it announces one of the extension table.
+# The position is the code. 0x1B is not a character: it says that the next code is from the extension table.
 _BASIC = (
     "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞ\x1bÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?"
     "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà"
@@ -54,18 +56,20 @@ class SmsText:
     @classmethod
     def of(cls, text: Any, charset: Any = None, max_parts: int | None = None) -> SmsText:
         """
-        Return a text that can be sent as asked.
+        Check a text, and choose its charset.
 
-        :param text: a str that is not empty.
+        :param text: a str that is not empty; may be wrapped in a Secret.
         :param charset: 0, 1, 6 or 8; None for GSM 7-bit where every character fits, else UCS-2.
         :param max_parts: most parts that one SMS may take; None for any number.
-        :raises RtiSmsInputError: the text is no text, does not fit the charset (names the character), or is longer.
+        :raises RtiSmsInputError: the text is not a str, does not fit the charset (names the character), or takes
+            more than ``max_parts``.
         """
-        if not isinstance(text, str) or not text:
-            raise RtiSmsInputError(f"text is {shape(text)}: use a str that is not empty.")
-        chosen = cls(text, _pick_charset(text) if charset is None else _check_charset(charset))
+        if not isinstance(reveal(text), str) or not reveal(text):
+            raise RtiSmsInputError(f"text is {shape(reveal(text))}: use a str that is not empty.")
+        charset = _pick_charset(reveal(text)) if charset is None else _check_charset(charset)
+        chosen = cls(reveal(text), charset)
         chosen._check_characters()
-        if max_parts is not None and chosen.parts > check_max_parts(max_parts):
+        if max_parts is not None and chosen.parts > check_whole_number("max_parts", max_parts):
             raise RtiSmsInputError(
                 f"text takes {chosen.parts} parts in charset {chosen.charset}, more than max_parts={max_parts}: "
                 "shorten it, or raise max_parts."
@@ -89,12 +93,12 @@ class SmsText:
 
     def cut(self, max_parts: int) -> SmsText:
         """
-        Return the text, or the most of its beginning that fits into some parts together with an ellipsis.
+        Return the text, or as much of its beginning as fits into ``max_parts`` together with an ellipsis.
 
         :param max_parts: 1 or more.
         :raises RtiSmsInputError: ``max_parts`` is anything else.
         """
-        if self.parts <= check_max_parts(max_parts):
+        if self.parts <= check_whole_number("max_parts", max_parts):
             return self
         ellipsis = "…" if self.charset is Charset.UCS_2 else "..."  # GSM 7-bit has no "…"
 
@@ -106,7 +110,7 @@ class SmsText:
 
     @property
     def _capacity(self) -> tuple[int, int]:
-        """Septets or units of an SMS that stands alone, and of one that is joined with others."""
+        """How many septets or units a single SMS holds, and how many a part of a concatenated SMS holds."""
         return (70, 67) if self.charset is Charset.UCS_2 else (160, 153)
 
     def _cost(self, character: str) -> int:
@@ -122,17 +126,6 @@ class SmsText:
                     f"text[{position}] is {character!a} (U+{ord(character):04X}), which charset {self.charset} cannot "
                     "hold: leave charset out, or replace the character."
                 )
-
-
-def check_max_parts(value: Any) -> int:
-    """
-    Return the largest number of parts that one SMS may take.
-
-    :raises RtiSmsInputError: it is no int of 1 or more.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise RtiSmsInputError(f"max_parts is {shape(value)}: use a whole number, 1 or more.")
-    return value
 
 
 def _pick_charset(text: str) -> Charset:

@@ -7,6 +7,8 @@ import json
 import logging
 import pickle
 import traceback
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -25,13 +27,13 @@ from tests.unit.conftest import Serve
 
 SECRET = "s3cret/+&= ñ\"\\'"
 MINTED = "minted.by-the$hostile/server" * 3
-TOLD = (SECRET, quote_plus(SECRET), quote(SECRET, safe=""), json.dumps(SECRET)[1:-1], repr(SECRET)[1:-1])
+ENCODINGS = (SECRET, quote_plus(SECRET), quote(SECRET, safe=""), json.dumps(SECRET)[1:-1], repr(SECRET)[1:-1])
 SMS = endpoints.get_sms("4193366853543393")
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
 
 
-def assert_hidden(text: str) -> None:
+def assert_redacted(text: str) -> None:
     for secret in (SECRET, quote_plus(SECRET), quote(SECRET, safe=""), "s3cret", "minted", "hostile/server"):
         assert secret not in text
 
@@ -49,7 +51,7 @@ def test_nothing_is_told_when_all_goes_well(
     transport.perform(server, SMS, client_secret=SECRET)
     assert "HTTP 401" in caplog.text
     assert "HTTP 503" in caplog.text
-    assert_hidden(caplog.text)
+    assert_redacted(caplog.text)
 
 
 ECHO = MINTED.encode()
@@ -86,20 +88,20 @@ def test_a_token_that_is_echoed_is_not_repeated(
     server = serve(step, auth=[grant(MINTED)])
     with pytest.raises(errors.RtiSmsError) as caught:
         transport.perform(server, SMS, max_attempts=2)
-    assert_hidden("".join(traceback.format_exception(caught.value)))
-    assert_hidden(repr(vars(caught.value)) + repr(caught.value) + caplog.text)
+    assert_redacted("".join(traceback.format_exception(caught.value)))
+    assert_redacted(repr(vars(caught.value)) + repr(caught.value) + caplog.text)
 
 
-@pytest.mark.parametrize("told", TOLD)
+@pytest.mark.parametrize("encoded", ENCODINGS)
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 500])
 def test_a_secret_that_is_echoed_is_not_repeated(
-    transport: Transport, serve: Serve, status: int, told: str, caplog: pytest.LogCaptureFixture
+    transport: Transport, serve: Serve, status: int, encoded: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = serve(auth=[response(f"client_secret={told} is wrong".encode(), status)])
+    server = serve(auth=[response(f"client_secret={encoded} is wrong".encode(), status)])
     with pytest.raises(errors.RtiSmsError) as caught:
         transport.perform(server, SMS, client_secret=SECRET, max_attempts=2)
-    assert_hidden("".join(traceback.format_exception(caught.value)))
-    assert_hidden(repr(vars(caught.value)) + repr(caught.value) + caplog.text)
+    assert_redacted("".join(traceback.format_exception(caught.value)))
+    assert_redacted(repr(vars(caught.value)) + repr(caught.value) + caplog.text)
 
 
 def test_a_grant_that_cannot_be_read_is_not_repeated(
@@ -108,7 +110,7 @@ def test_a_grant_that_cannot_be_read_is_not_repeated(
     server = serve(auth=[response(json.dumps({"access_token": MINTED}).encode()[:-1])])
     with pytest.raises(errors.RtiSmsInvalidResponseError) as caught:
         transport.perform(server, SMS, max_attempts=2)
-    assert_hidden(str(caught.value) + caplog.text)
+    assert_redacted(str(caught.value) + caplog.text)
 
 
 def test_reprs_show_no_secret() -> None:
@@ -119,16 +121,16 @@ def test_reprs_show_no_secret() -> None:
         settings,
         call,
         call.request(),
-        SMS.request(MINTED),
+        SMS.request(Secret(MINTED)),
         HttpResponse(200, {"Echo": MINTED}, MINTED.encode()),
         granted,
         Token.from_grant(granted, 0.0),
-        effects.Send(SMS.request(MINTED)),
-        effects.MaskSecret(MINTED),
+        effects.Send(SMS.request(Secret(MINTED))),
+        effects.MaskSecret(Secret(MINTED)),
         RtiSmsClient(settings),
     ]
     for value in values:
-        assert_hidden(f"{value!r} {value}")
+        assert_redacted(f"{value!r} {value}")
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -142,7 +144,7 @@ def test_local_variables_show_no_secret(transport: Transport, serve: Serve, stat
     shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
     ours = [frame for frame in shown.stack if "airflow_provider_rtisms" in frame.filename]
     assert [name for frame in ours for name in frame.locals or () if name in ("secrets", "settings")]
-    assert_hidden("".join(value for frame in ours for value in (frame.locals or {}).values()))
+    assert_redacted("".join(value for frame in ours for value in (frame.locals or {}).values()))
 
 
 def test_a_bad_setting_shows_no_secret() -> None:
@@ -150,13 +152,41 @@ def test_a_bad_setting_shows_no_secret() -> None:
         ApiSettings(client_id="me", client_secret=Secret(SECRET), base_url="ftp://example")
     shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
     assert "ftp" in "".join(shown.format())
-    assert_hidden("".join(value for frame in list(shown.stack)[1:] for value in (frame.locals or {}).values()))
+    assert_redacted("".join(value for frame in list(shown.stack)[1:] for value in (frame.locals or {}).values()))
 
 
-def test_a_part_of_a_secret_is_secret() -> None:
-    """Pretty printers cut a long str before they show it."""
-    assert repr(Secret(SECRET)[2:6]) == repr(Secret(SECRET)[0]) == "'***'"
-    assert Secret(SECRET)[2:6] == SECRET[2:6]
+class TestSecret:
+    """A value that fails closed."""
+
+    def test_no_text_of_it_shows_the_value(self) -> None:
+        secret = Secret(SECRET)
+        for shown in (str(secret), repr(secret), f"{secret}", f"{secret:>40}", "%s" % secret, f"{[secret]}"):  # noqa: UP031
+            assert "s3cret" not in shown
+            assert "***" in shown
+
+    @pytest.mark.parametrize(
+        "use",
+        [
+            lambda secret: secret + "x",
+            lambda secret: "x" + secret,
+            lambda secret: secret.strip(),
+            lambda secret: secret[0],
+            lambda secret: len(secret),
+            lambda secret: "".join([secret]),
+            lambda secret: list(secret),
+            json.dumps,
+        ],
+    )
+    def test_using_it_as_a_str_is_an_error(self, use: Callable[[Any], Any]) -> None:
+        with pytest.raises((TypeError, AttributeError)) as caught:
+            use(Secret(SECRET))
+        assert "s3cret" not in str(caught.value)
+
+    def test_it_compares_by_value_with_secrets_only(self) -> None:
+        assert Secret("a") == Secret("a") == Secret(Secret("a"))
+        assert hash(Secret("a")) == hash(Secret("a"))
+        assert Secret("a") != Secret("b")
+        assert Secret("a") != "a"
 
 
 @pytest.mark.parametrize("again", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))], ids=["copy", "pickle"])  # noqa: S301

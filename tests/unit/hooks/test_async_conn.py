@@ -6,6 +6,7 @@ import asyncio
 import threading
 
 from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 
 
@@ -25,7 +26,7 @@ class StoredConnection:
         class StoredHook(RtiSmsHook):
             def get_settings(self) -> ApiSettings:
                 stored.reads += 1
-                settings = ApiSettings(client_id="me", client_secret=stored.client_secret)
+                settings = ApiSettings(client_id="me", client_secret=Secret(stored.client_secret))
                 stored.read_began.set()
                 assert stored.may_end.wait(10)
                 return settings
@@ -33,9 +34,9 @@ class StoredConnection:
         return StoredHook()
 
     async def secret_read(self) -> str:
-        """Open the client as a trigger does, and tell with which secret."""
+        """Open the client as a trigger does, and return its secret."""
         async with self.hook().get_async_conn() as client:
-            return client.settings.client_secret
+            return client.settings.client_secret.get_secret_value()
 
 
 def test_triggers_that_ask_together_share_a_read() -> None:
@@ -65,7 +66,7 @@ def test_a_read_that_began_before_a_change_does_not_serve_those_who_ask_after_it
     assert stored.reads == 2
 
 
-def test_a_later_trigger_reads_anew() -> None:
+def test_a_later_trigger_reads_again() -> None:
     stored = StoredConnection()
 
     async def main() -> tuple[str, str]:

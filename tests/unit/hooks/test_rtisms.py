@@ -101,7 +101,8 @@ class TestCalls:
         server = serve_default(details())
         hook = RtiSmsHook()
         hook.get_sms("1")
-        assert len(hook.fetch_many(["1", "2", "3"])) == 3
+        assert len(hook.bulk_get_sms(["1", "2", "3"])) == 3
+        assert hook.run_async(lambda client: client.get_sms("4")).status == "DELIVERED"
         assert len(server.grants) == 1
 
     def test_triggers_share_a_client(self, serve_default: Serve) -> None:
@@ -123,28 +124,28 @@ class TestCalls:
 
 class TestTestConnection:
     def test_tells_the_balance(self, rtisms_sandbox: Sandbox) -> None:
-        ok, told = RtiSmsHook().test_connection()
+        ok, message = RtiSmsHook().test_connection()
         assert ok
-        assert "457.00" in told
+        assert "457.00" in message
 
     def test_tells_wrong_credentials(self, rtisms_sandbox: Sandbox) -> None:
         rtisms_sandbox.rotate_secret("another")
-        ok, told = RtiSmsHook().test_connection()
+        ok, message = RtiSmsHook().test_connection()
         assert not ok
-        assert "Password" in told
+        assert "Password" in message
 
     def test_tells_a_wrong_field(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps({"conn_type": "rtisms"}))
-        ok, told = RtiSmsHook().test_connection()
+        ok, message = RtiSmsHook().test_connection()
         assert not ok
-        assert "Login" in told
+        assert "Login" in message
 
     @pytest.mark.parametrize("step", [response(b"<html>"), response(status=500), response([1])])
     def test_tells_a_broken_server(self, serve_default: Serve, step: Any) -> None:
         serve_default(step, extra={"max_attempts": 1})
-        ok, told = RtiSmsHook().test_connection()
+        ok, message = RtiSmsHook().test_connection()
         assert not ok
-        assert told.startswith("get_balance: ")
+        assert message.startswith("get_balance: ")
 
 
 def test_logs_and_reprs_hold_no_secret(rtisms_sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:

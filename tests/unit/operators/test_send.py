@@ -16,6 +16,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_rtisms.api.errors import RtiSmsNotAcceptedError, RtiSmsRateLimitError
+from airflow_provider_rtisms.api.models import SmsDetails
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sending.journal import MemoryStore
@@ -42,7 +43,7 @@ class Pushes:
 
 @pytest.fixture
 def context(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """The context of a try on Airflow 3.3."""
+    """The context of an attempt on Airflow 3.3."""
     pytest.importorskip("airflow.sdk.definitions.retry_policy", reason="Airflow 3.3 and later")
     return {"ti": Pushes(), "task_state_store": TaskStore()}
 
@@ -67,7 +68,7 @@ def received(sandbox: Sandbox) -> list[str]:
 def test_it_works_by_itself(rtisms_sandbox: Sandbox) -> None:
     submissions = send(recipients="+56 9 0000-0100").execute({})
     message = rtisms_sandbox.state().messages[0]
-    assert submissions == [{"status": "submitted", "submission_id": message.submission_id}]
+    assert submissions == [{"outcome": "submitted", "status": "submitted", "submission_id": message.submission_id}]
     assert (message.recipient, message.text, message.charset) == ("+56900000100", "hola {€}", 1)
 
 
@@ -80,6 +81,11 @@ def test_it_works_by_itself(rtisms_sandbox: Sandbox) -> None:
         ({"on_uncertain": "retry"}, "on_uncertain"),
         ({"chunk_size": 0}, "chunk_size"),
         ({"sender": None}, "sender"),
+        ({"wait_for_delivery": True, "fail_on": "REJECTED"}, "fail_on"),
+        ({"wait_for_delivery": True, "fail_on": ["SENT"]}, "fail_on"),
+        ({"wait_for_delivery": True, "missing_ok_for": "x"}, "missing_ok_for"),
+        ({"wait_for_delivery": True, "timeout": "1h"}, "timeout"),
+        ({"wait_for_delivery": True, "poke_interval": None}, "poke_interval"),
     ],
 )
 def test_a_bad_argument_fails_before_anything_is_sent(
@@ -92,7 +98,7 @@ def test_a_bad_argument_fails_before_anything_is_sent(
 
 def test_a_cleared_task_sends_nothing_again(rtisms_sandbox: Sandbox, context: dict[str, Any]) -> None:
     first = send().execute(context)
-    assert send(text="mended").execute(context) == first
+    assert send(text="another text").execute(context) == first
     assert received(rtisms_sandbox) == NUMBERS
 
 
@@ -116,14 +122,15 @@ def pass_the_threshold(sandbox: Sandbox) -> None:
 
 @pytest.fixture
 def impatient(rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
-    """A sandbox whose Connection attempts each call once."""
+    """A sandbox whose Connection attempts each call once, and whose 429s count at once."""
+    monkeypatch.setattr("airflow_provider_rtisms.api.transport.limiter.PATIENCE", -1.0)
     connection = json.loads(rtisms_sandbox.connection_json())
     connection["extra"] = {"max_attempts": 1}
     monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps(connection))
     return rtisms_sandbox
 
 
-class TestWithARecord:
+class TestWithAJournal:
     def test_a_transient_failure_is_left_to_a_task_retry(self, impatient: Sandbox, context: dict[str, Any]) -> None:
         pass_the_threshold(impatient)
         with pytest.raises(RtiSmsRateLimitError, match="2 submitted"):
@@ -135,7 +142,7 @@ class TestWithARecord:
     def test_unknown_errors_that_last_are_left_to_a_task_retry(
         self, rtisms_sandbox: Sandbox, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("airflow_provider_rtisms.sending.outbox.ATTEMPTS", 1)
+        monkeypatch.setattr("airflow_provider_rtisms.sending.outbox.MAX_ROUNDS", 1)
         with pytest.raises(RtiSmsNotAcceptedError):
             send(recipients=["+56900000007", *NUMBERS]).execute(context)
         with pytest.raises(RtiSmsNotAcceptedError):
@@ -146,21 +153,21 @@ class TestWithARecord:
     def test_a_lost_response_fails_for_good(self, rtisms_sandbox: Sandbox, context: dict[str, Any]) -> None:
         rtisms_sandbox.set_faults(Fault("lost_response", path="sms", times=1))
         for _ in range(2):
-            with pytest.raises(AirflowFailException, match=r"2 uncertain \(recipients\[0\] \*\*\*100"):
+            with pytest.raises(AirflowFailException, match=r"2 uncertain: recipients\[0\] \*\*\*100"):
                 send().execute(context)
-        statuses = [submission["status"] for submission in context["ti"].pushed["submissions"]]
-        assert statuses == ["uncertain", "uncertain", "submitted", "submitted"]
+        outcomes = [submission["outcome"] for submission in context["ti"].pushed["submissions"]]
+        assert outcomes == ["uncertain", "uncertain", "submitted", "submitted"]
         assert received(rtisms_sandbox) == NUMBERS
 
 
-class TestWithoutARecord:
+class TestWithoutAJournal:
     def test_it_says_so(self, rtisms_sandbox: Sandbox, logged: Callable[[], str]) -> None:
         send().execute({})
         assert "no task state store" in logged()
 
     def test_a_transient_failure_after_a_send_is_never_retried(self, impatient: Sandbox) -> None:
         pass_the_threshold(impatient)
-        with pytest.raises(AirflowFailException, match=r"2 submitted .* Not retried"):
+        with pytest.raises(AirflowFailException, match=r"2 submitted: .* not retried"):
             send().execute({})
 
     def test_a_transient_failure_before_any_send_may_be(self, impatient: Sandbox) -> None:
@@ -174,18 +181,19 @@ class TestWithoutARecord:
         def run_out_of_time(*_: Any) -> None:
             raise AirflowTaskTimeout
 
-        monkeypatch.setattr("airflow_provider_rtisms.sending.journal.SendJournal.close", run_out_of_time)
-        with pytest.raises(AirflowFailException, match="Not retried"):
+        monkeypatch.setattr("airflow_provider_rtisms.sending.journal.SendJournal.commit", run_out_of_time)
+        with pytest.raises(AirflowFailException, match="not retried"):
             send().execute({})
 
     def test_a_failed_trigger_is_never_retried(self) -> None:
-        with pytest.raises(AirflowFailException, match="Not retried"):
+        with pytest.raises(AirflowFailException, match="not retried"):
             send().resume_execution("__fail__", {"error": "the triggerer fell over"}, {})
 
 
 class TestWaiting:
     def test_it_waits_in_this_process(self, rtisms_sandbox: Sandbox) -> None:
-        records = send(wait_for_delivery=True, deferrable=False, poke_interval=0.1).execute({})
+        times = {"poke_interval": timedelta(seconds=0.1), "timeout": timedelta(hours=1)}
+        records = send(wait_for_delivery=True, deferrable=False, **times).execute({})
         assert [record["status"] for record in records] == ["DELIVERED"] * 4
 
     def test_a_failed_delivery_fails_the_task(self, rtisms_sandbox: Sandbox) -> None:
@@ -210,7 +218,8 @@ class TestWaiting:
         assert not any(number.removeprefix("+") in shown for number in NUMBERS)
         assert "hola" not in shown
 
-        event = {"outcome": "finished", "records": [{"submission_id": one, "status": "DELIVERED"} for one in ids]}
+        records = [SmsDetails(one, "DELIVERED").to_record() for one in ids]
+        event = {"outcome": "finished", "records": records}
         records = send(wait_for_delivery=True).resume_execution(deferred.value.method_name, {"event": event}, {})
         assert [record["submission_id"] for record in records] == ids
         assert received(rtisms_sandbox) == NUMBERS

@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from airflow_provider_rtisms.api.errors import (
     RtiSmsAuthenticationError,
     RtiSmsConnectError,
+    RtiSmsError,
     RtiSmsInputError,
     RtiSmsNoBalanceError,
     RtiSmsNotAcceptedError,
@@ -22,15 +22,19 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsSenderRefusedError,
     RtiSmsUncertainError,
 )
-from airflow_provider_rtisms.api.models import Submission
+from airflow_provider_rtisms.api.models import SendOutcome, Submission
 from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.api.protocol.request import Call
 from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.api.transport import limiter
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.transport.blocking import RtiSmsClient
+from airflow_provider_rtisms.api.values.recipients import parse_recipients
+from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.api.values.text import SmsText
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sending.journal import MemoryStore, SendJournal
+from airflow_provider_rtisms.sending.message import to_everybody
 from airflow_provider_rtisms.sending.outbox import Outbox
 from tests.unit.api.servers import counting_relay, scripted_server
 
@@ -65,7 +69,8 @@ def perform(request: pytest.FixtureRequest) -> Callable[..., Any]:
 
 
 def send_call(*recipients: str, sender: str = "96000") -> Call[list[Submission]]:
-    return endpoints.send_sms(recipients=recipients or NUMBERS[:2], text=SmsText.of(TEXT), sender=sender)
+    numbers = parse_recipients(recipients or NUMBERS[:2])
+    return endpoints.send_sms(recipients=numbers, text=SmsText.of(TEXT), sender=sender)
 
 
 class TestOneCall:
@@ -129,20 +134,54 @@ class TestOneCall:
         assert len(connections) == 3
         assert len(rtisms_sandbox.state().messages) == 4
 
-    def test_an_response_of_another_length_keeps_what_was_told(self, perform: Any) -> None:
-        told = b'{"submissions": [{"status": "submitted", "submissionId": "42"}]}'
-        with scripted_server(told) as url:
+    def test_a_response_of_another_length_keeps_what_it_lists(self, perform: Any) -> None:
+        with scripted_server(b'{"submissions": [{"status": "submitted", "submissionId": "42"}]}') as url:
             settings = ApiSettings(client_id="a", client_secret="b", base_url=url)
-            with pytest.raises(RtiSmsUncertainError, match="42") as caught:
+            with pytest.raises(RtiSmsUncertainError, match="1 submissions for 2 recipients") as caught:
                 perform(settings, send_call())
-        assert caught.value.submissions == [Submission("submitted", "42")]
+        assert caught.value.submissions == [Submission(SendOutcome.SUBMITTED, "submitted", "42")]
 
-    def test_errors_repeat_neither_numbers_nor_text(self, perform: Any) -> None:
-        echo = f"no: {NUMBERS[0]} 56900000101 {TEXT}".encode()
-        with scripted_server(echo, status=400) as url:
+    @pytest.mark.parametrize("status", [200, 400, 406, 500])
+    def test_errors_repeat_nothing_of_the_body(self, perform: Any, status: int) -> None:
+        echo = f"invalid sender: {NUMBERS[0]} 56900000101 {TEXT}".encode()
+        with scripted_server(echo, status=status) as url:
             settings = ApiSettings(client_id="a", client_secret="b", base_url=url)
-            with pytest.raises(Exception, match=r"no: \*\*\*100 \*\*\*101 \*\*\*"):
+            with pytest.raises(
+                RtiSmsError, match=rf"body of {len(echo)} bytes that mentions: invalid, sender"
+            ) as caught:
                 perform(settings, send_call())
+        assert "Confidential" not in str(caught.value)
+        assert "00100" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "submission",
+        [
+            {"status": TEXT},
+            {"status": "s3cret-of-the-client", "submissionId": "42"},
+            {"status": "n" + NUMBERS[0][1:], "submissionId": "42"},
+            {"status": "submitted", "submissionId": NUMBERS[0][1:]},
+            {"status": "submitted", "submissionId": f"00{NUMBERS[0][1:]}00"},
+            {"status": "submitted", "submissionId": "+" + NUMBERS[0]},
+            {"status": "submitted", "submissionId": ""},
+            {"status": "submitted"},
+        ],
+    )
+    def test_a_result_repeats_nothing_of_the_request(self, perform: Any, submission: dict[str, str]) -> None:
+        body = {"submissions": [submission, {"status": "submitted", "submissionId": "43"}]}
+        with scripted_server(json.dumps(body).encode()) as url:
+            settings = ApiSettings(client_id="a", client_secret="s3cret-of-the-client", base_url=url)
+            with pytest.raises(RtiSmsUncertainError) as caught:
+                perform(settings, send_call())
+        assert caught.value.submissions == []
+
+    def test_an_id_means_submitted_whatever_the_status(self, perform: Any) -> None:
+        body = {"submissions": [{"status": "queued", "submissionId": "42"}, {"status": "queued"}]}
+        with scripted_server(json.dumps(body).encode()) as url:
+            submissions = perform(ApiSettings(client_id="a", client_secret="b", base_url=url), send_call())
+        assert [one.to_record() for one in submissions] == [
+            {"outcome": "submitted", "status": "queued", "submission_id": "42"},
+            {"outcome": "uncertain", "status": "queued", "submission_id": None},
+        ]
 
     @pytest.mark.parametrize("sender", ["", None, 96000])
     def test_a_sender_that_is_no_text_is_refused(self, sender: Any) -> None:
@@ -151,23 +190,41 @@ class TestOneCall:
 
 
 class Desk:
-    """Sends through one record, as the attempts of one task do."""
+    """Sends through one journal, as the attempts of one task do."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
         self.store = MemoryStore()
         self.pauses: list[float] = []
 
-    def perform(self, call: Call[Any], **changes: Any) -> Any:
-        return perform_blocking(settings_of(self.sandbox, **changes), call)
+    def outbox(self, recipients: list[str] = NUMBERS, **options: Any) -> Outbox:
+        journal = SendJournal(self.store, Secret(self.sandbox.client_secret))
+        messages = to_everybody(parse_recipients(recipients), SmsText.of(TEXT))
+        return Outbox(messages, "96000", journal, **{"chunk_size": 10, "pause": self._pause, **options})
 
-    def outbox(self, recipients: list[str] = NUMBERS, perform: Any = None, **options: Any) -> Outbox:
-        record = SendJournal(self.store, self.sandbox.client_secret)
-        options = {"chunk_size": 10, "pause": self.pauses.append, **options}
-        return Outbox(perform or self.perform, recipients, SmsText.of(TEXT), "96000", record, **options)
+    def send(self, recipients: list[str] = NUMBERS, **options: Any) -> list[Submission]:
+        return self.send_with(self.outbox(recipients, **options))
+
+    def send_with(self, outbox: Outbox, after: Callable[[], None] = lambda: None, **changes: Any) -> list[Submission]:
+        """Send; do something after each request of a send."""
+
+        class Client(AsyncRtiSmsClient):
+            async def perform(self, call: Call[Any]) -> Any:
+                result = await super().perform(call)
+                after()
+                return result
+
+        async def main() -> list[Submission]:
+            async with Client(settings_of(self.sandbox, **changes)) as client:
+                return await outbox.send(client)
+
+        return asyncio.run(main())
+
+    async def _pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
 
     def received(self) -> list[str]:
-        """Whom the sandbox took a message for, in the order of arrival."""
+        """The recipients of the messages that the sandbox accepted, in their order."""
         return [one.recipient for one in self.sandbox.state().messages if one.status == "submitted"]
 
 
@@ -178,87 +235,89 @@ def desk(rtisms_sandbox: Sandbox) -> Desk:
 
 class TestOutbox:
     def test_recipients_go_out_in_chunks_and_are_matched_by_position(self, desk: Desk) -> None:
-        submissions = desk.outbox(chunk_size=20).send()
+        submissions = desk.send(chunk_size=20)
         messages = desk.sandbox.state().messages
         assert [one.recipient for one in messages] == NUMBERS
         assert [one.submission_id for one in messages] == [one.submission_id for one in submissions]
         assert desk.sandbox.state().requests["POST sms"] == 3
 
     def test_a_later_try_sends_nothing_again(self, desk: Desk) -> None:
-        first = desk.outbox().send()
+        first = desk.send()
         again = desk.outbox()
-        assert again.send() == first
+        assert desk.send_with(again) == first
         assert not again.may_have_sent
         assert desk.received() == NUMBERS
 
     def test_a_later_try_sends_to_those_who_are_new(self, desk: Desk) -> None:
-        desk.outbox(NUMBERS[:3]).send()
-        desk.outbox([NUMBERS[4], *NUMBERS[1:3]]).send()
+        desk.send(NUMBERS[:3])
+        desk.send([NUMBERS[4], *NUMBERS[1:3]])
         assert desk.received() == [*NUMBERS[:3], NUMBERS[4]]
 
     def test_a_lost_response_leaves_one_chunk_uncertain_and_the_rest_is_sent(self, desk: Desk) -> None:
         desk.sandbox.set_faults(Fault("lost_response", path="sms", times=1))
-        with pytest.raises(RtiSmsUncertainError, match=r"10 uncertain \(recipients\[0\] \*\*\*100") as caught:
-            desk.outbox().send()
-        assert [one.status for one in caught.value.submissions] == ["uncertain"] * 10 + ["submitted"] * 40
+        with pytest.raises(RtiSmsUncertainError, match=r"10 uncertain: recipients\[0\] \*\*\*100") as caught:
+            desk.send()
+        assert [one.outcome for one in caught.value.submissions] == ["uncertain"] * 10 + ["submitted"] * 40
         with pytest.raises(RtiSmsUncertainError):
-            desk.outbox().send()
+            desk.send()
         assert desk.received() == NUMBERS
 
     def test_skip_leaves_them_and_goes_on(self, desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
         desk.sandbox.set_faults(Fault("lost_response", path="sms", times=1))
-        submissions = desk.outbox(on_uncertain="skip").send()
-        assert [one.status for one in submissions[9:11]] == ["uncertain", "submitted"]
-        assert "skipped" in caplog.text
+        submissions = desk.send(on_uncertain="skip")
+        assert [one.outcome for one in submissions[9:11]] == ["uncertain", "submitted"]
+        assert "not sent again" in caplog.text
         assert desk.received() == NUMBERS
 
     def test_resend_repeats_what_is_uncertain_and_nothing_else(self, desk: Desk) -> None:
         desk.sandbox.set_faults(Fault("lost_response", path="sms", times=1))
-        submissions = desk.outbox(on_uncertain="resend").send()
+        submissions = desk.send(on_uncertain="resend")
         assert all(one.is_submitted for one in submissions)
         assert desk.received() == NUMBERS + NUMBERS[:10]
 
     def test_every_uncertain_recipient_is_named(self, desk: Desk) -> None:
         desk.sandbox.set_faults(Fault("lost_response", path="sms", times=1))
         with pytest.raises(RtiSmsUncertainError) as caught:
-            desk.outbox(chunk_size=50).send()
+            desk.send(chunk_size=50)
         assert all(f"recipients[{position}] ***1{position:02}" in str(caught.value) for position in range(50))
 
     def test_two_lost_responses_in_a_row_end_it(self, desk: Desk) -> None:
         desk.sandbox.set_faults(Fault("error", path="sms", statuses=(500,)))
-        with pytest.raises(RtiSmsUncertainError, match=r"20 uncertain .* 30 not_sent"):
-            desk.outbox().send()
+        with pytest.raises(RtiSmsUncertainError, match=r"20 uncertain: .* 30 not_sent: "):
+            desk.send()
         assert desk.sandbox.state().requests["POST sms"] == 2
 
     def test_a_refusal_leaves_the_rest_for_a_later_try(self, desk: Desk) -> None:
         desk.sandbox.set_faults(Fault("error", path="sms", statuses=(403,), times=1))
         with pytest.raises(Exception, match="HTTP 403"):
-            desk.outbox(NUMBERS[:10]).send()
-        desk.outbox(NUMBERS[:10]).send()
+            desk.send(NUMBERS[:10])
+        desk.send(NUMBERS[:10])
         assert desk.received() == NUMBERS[:10]
 
-    def test_a_threshold_that_lasts_is_transient_and_says_who_was_sent_to(self, desk: Desk) -> None:
-        def pass_the_threshold(call: Call[Any]) -> Any:
-            submissions = desk.perform(call)
-            desk.sandbox.set_faults(Fault("error", path="sms", statuses=(429,), retry_after=1))
-            return submissions
+    def test_a_threshold_that_lasts_is_transient_and_says_who_was_sent_to(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(limiter, "PATIENCE", -1.0)
 
-        with pytest.raises(RtiSmsRateLimitError, match=r"10 submitted .* 40 not_sent") as caught:
-            desk.outbox(perform=pass_the_threshold).send()
+        def pass_the_threshold() -> None:
+            desk.sandbox.set_faults(Fault("error", path="sms", statuses=(429,), retry_after=1))
+
+        with pytest.raises(RtiSmsRateLimitError, match=r"10 submitted: .* 40 not_sent: ") as caught:
+            desk.send_with(desk.outbox(window=10), after=pass_the_threshold, max_attempts=1)
         assert caught.value.retry_after == 1
         assert sum(one.is_submitted for one in caught.value.submissions) == 10
         desk.sandbox.set_faults()
-        desk.outbox().send()
+        desk.send()
         assert desk.received() == NUMBERS
 
     def test_no_connection_is_no_doubt(self, desk: Desk) -> None:
-        outbox = desk.outbox(perform=partial(desk.perform, base_url="http://127.0.0.1:9", max_attempts=1))
+        outbox = desk.outbox()
         with pytest.raises(RtiSmsConnectError, match="50 not_sent"):
-            outbox.send()
+            desk.send_with(outbox, base_url="http://127.0.0.1:9", max_attempts=1)
         assert not outbox.may_have_sent
 
     def test_unknown_errors_are_tried_again_and_only_those(self, desk: Desk) -> None:
-        submissions = desk.outbox(["+56900000007", "+56900000100", "+56911111007"]).send()
+        submissions = desk.send(["+56900000007", "+56900000100", "+56911111007"])
         assert all(one.is_submitted for one in submissions)
         assert sorted(desk.received()) == ["+56900000007", "+56900000100", "+56911111007"]
         assert [one.recipient[-3:] for one in desk.sandbox.state().messages].count("100") == 1
@@ -266,20 +325,20 @@ class TestOutbox:
 
     def test_unknown_errors_that_last_are_transient(self, desk: Desk) -> None:
         outbox = desk.outbox(["+56900000006", "+56900000100"])
-        assert [one.status for one in outbox.send()] == ["unknown_error", "submitted"]
-        with pytest.raises(RtiSmsNotAcceptedError, match=r"1 unknown_error \(recipients\[0\] \*\*\*006\)"):
+        assert [one.status for one in desk.send_with(outbox)] == ["unknown_error", "submitted"]
+        with pytest.raises(RtiSmsNotAcceptedError, match=r"1 refused \(unknown_error\): recipients\[0\] \*\*\*006;"):
             outbox.check_submitted()
         assert desk.sandbox.state().requests["POST sms"] == 4
 
     def test_no_balance_is_final(self, desk: Desk) -> None:
         outbox = desk.outbox(["+56900000005", "+56900000006", "+56900000100"])
-        outbox.send()
-        with pytest.raises(RtiSmsNoBalanceError, match=r"1 account_no_balance \(recipients\[0\] \*\*\*005\)"):
+        desk.send_with(outbox)
+        with pytest.raises(RtiSmsNoBalanceError, match=r"1 refused \(account_no_balance\): recipients\[0\] \*\*\*005;"):
             outbox.check_submitted()
         assert [one.recipient[-3:] for one in desk.sandbox.state().messages].count("005") == 1
 
     def test_the_store_holds_neither_numbers_nor_text_nor_a_guessable_digest(self, desk: Desk) -> None:
-        desk.outbox().send()
+        desk.send()
         kept = json.dumps(desk.store)
         salt = desk.store["rtisms_send"]["salt"]
         for number in NUMBERS:
@@ -288,36 +347,35 @@ class TestOutbox:
         assert TEXT not in kept
 
     def test_under_another_secret_everyone_is_uncertain(self, desk: Desk) -> None:
-        desk.outbox().send()
+        desk.send()
         desk.sandbox.rotate_secret("new")
         with pytest.raises(RtiSmsUncertainError, match="50 uncertain"):
-            desk.outbox().send()
+            desk.send()
         assert desk.received() == NUMBERS
 
     def test_bad_credentials_leave_nothing_in_doubt(self, desk: Desk) -> None:
-        outbox = desk.outbox(perform=partial(desk.perform, client_secret="wrong"))
+        outbox = desk.outbox()
         with pytest.raises(RtiSmsAuthenticationError, match="50 not_sent"):
-            outbox.send()
+            desk.send_with(outbox, client_secret="wrong")
         assert not outbox.may_have_sent
 
     def test_a_process_that_dies_leaves_its_request_uncertain(self, desk: Desk) -> None:
-        def accept_and_die(call: Call[Any]) -> Any:
-            desk.perform(call)
+        def die() -> None:
             raise KeyboardInterrupt
 
-        outbox = desk.outbox(perform=accept_and_die)
+        outbox = desk.outbox()
         with pytest.raises(KeyboardInterrupt):
-            outbox.send()
+            desk.send_with(outbox, after=die)
         assert outbox.may_have_sent
         with pytest.raises(RtiSmsUncertainError, match="10 uncertain"):
-            desk.outbox().send()
+            desk.send()
         assert desk.received() == NUMBERS
 
     def test_logs_show_no_number_and_no_text(self, desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.DEBUG)
         desk.sandbox.set_faults(Fault("lost_response", path="sms", times=1))
         with pytest.raises(RtiSmsUncertainError) as caught:
-            desk.outbox(["+56900000007", *NUMBERS]).send()
+            desk.send(["+56900000007", *NUMBERS])
         shown = caplog.text + str(caught.value) + repr(caught.value)
         assert "***111" in shown
         assert TEXT not in shown

@@ -197,7 +197,7 @@ class TestDeferral:
     def test_a_large_wait_fetches_its_records_at_the_end(
         self, serve_default: Serve, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("airflow_provider_rtisms.sensors.polling.MAX_RECORDS_IN_DATABASE", 1)
+        monkeypatch.setattr("airflow_provider_rtisms.sensors.delivery_polling.MAX_RECORDS_IN_DATABASE", 1)
         serve_default(details("SENT"), details("SENT"), details())
         sensor = new_sensor(["1", "2"], deferrable=True)
         trigger = defer(sensor).trigger

@@ -123,7 +123,7 @@ class TestEvents:
     def test_large_waits_keep_records_out_of_the_event(self, rtisms_sandbox: Sandbox) -> None:
         done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
         payload = asyncio.run(fire(new_trigger(done, with_records=False)))
-        assert payload == {"outcome": "finished", "records": [], "submission_ids": [done]}
+        assert payload == {"version": 1, "outcome": "finished", "records": [], "submission_ids": [done]}
 
     def test_what_was_finished_before_is_not_asked_for(self, rtisms_sandbox: Sandbox) -> None:
         done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)

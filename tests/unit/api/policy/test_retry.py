@@ -63,7 +63,7 @@ def test_permanent_statuses_fail_at_once(
     transport: Transport, serve: Serve, status: int, kind: type[errors.RtiSmsError]
 ) -> None:
     server = serve(response(b"" if status == 204 else b"no such thing" + b"." * 300, status))
-    with pytest.raises(kind, match=rf"^get_sms 4193366853543393: the server responded HTTP {status}") as caught:
+    with pytest.raises(kind, match=rf"^get_sms 4193366853543393: the server returned HTTP {status}") as caught:
         transport.perform(server, SMS)
     assert (caught.value.status, caught.value.subject) == (status, "4193366853543393")
     assert isinstance(caught.value, errors.RtiSmsPermanentError)
@@ -88,10 +88,13 @@ def test_tries_are_limited(
     with pytest.raises(errors.RtiSmsServerError, match="HTTP 503"):
         transport.perform(server, SMS, max_attempts=max_attempts)
     assert len(server.calls) == max_attempts
-    told = [record.getMessage() for record in caplog.records if record.name == retry.__name__]
-    assert len(told) == max_attempts - 1
-    for number, line in enumerate(told, 1):
-        assert re.search(rf"^get_sms 4193366853543393: .*HTTP 503.* Attempt {number} of 3 .* in 0\.0 s$", line)
+    logged = [record.getMessage() for record in caplog.records if record.name == retry.__name__]
+    assert len(logged) == max_attempts - 1
+    for number, line in enumerate(logged, 1):
+        assert re.search(
+            rf"^get_sms 4193366853543393: .*HTTP 503.* Attempt {number} of 3 failed; the next one starts in 0\.0 s$",
+            line,
+        )
 
 
 def test_total_time_is_limited(transport: Transport, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +164,7 @@ class TestNotRepeatable:
     )
     def test_is_uncertain_after_anything_else(self, transport: Transport, serve: Serve, step: Step) -> None:
         server = serve(step, response({"done": 2}))
-        with pytest.raises(errors.RtiSmsUncertainError, match=r"^once: .* unknown"):
+        with pytest.raises(errors.RtiSmsUncertainError, match=r"^once: .* uncertain whether the server acted"):
             transport.perform(server, ONCE, timeout=1)
         assert len(server.calls) == 1
 

@@ -19,8 +19,8 @@ from airflow_provider_rtisms.api.models import FINAL_STATUSES, SmsDetails, SmsSt
 from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.api.protocol.request import HttpResponse, parse_retry_after
 from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.api.values.durations import check_seconds
 from airflow_provider_rtisms.api.values.ids import check_submission_id, parse_submission_ids
-from airflow_provider_rtisms.waiting.delivery_wait import check_seconds
 
 TEXT = st.text() | st.sampled_from(["", "1", "0", "4193366853543393", "DELIVERED", "\x00", "\ud800", "1e400", "-5"])
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
@@ -30,7 +30,7 @@ JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dict
 
 
 def outcome(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Return a result, or the error of ours that came in its place; any other is a failure of the test."""
+    """Return a result, or our own error that came instead; any other is a failure of the test."""
     try:
         return function(*arguments, **options)
     except errors.RtiSmsError as error:
@@ -81,7 +81,7 @@ class TestDetails:
         assert record["submission_id"] == "4193366853543393"
 
     @given(st.binary() | DETAILS.map(lambda response: json.dumps(response).encode()))
-    def test_any_body_gives_details_or_an_response_error(self, body: bytes) -> None:
+    def test_any_body_gives_details_or_an_invalid_response_error(self, body: bytes) -> None:
         came = outcome(endpoints.get_sms("4193366853543393").read, HttpResponse(200, {}, body))
         assert isinstance(came, SmsDetails | errors.RtiSmsInvalidResponseError)
 
@@ -124,6 +124,10 @@ class TestIds:
     @given(st.integers(0, 10**100 - 1))
     def test_digits_are_kept_as_they_came(self, number: int) -> None:
         assert check_submission_id(number) == check_submission_id(str(number)) == str(number)
+
+    @given(st.integers(0, 10**50), st.integers(0, 50))
+    def test_leading_zeros_are_removed(self, number: int, zeros: int) -> None:
+        assert check_submission_id("0" * zeros + str(number)) == str(number)
 
     @given(SCALARS | JSON | st.binary())
     def test_anything_else_is_refused(self, value: Any) -> None:
@@ -185,7 +189,7 @@ class TestGrant:
         if isinstance(granted, errors.RtiSmsError):
             assert isinstance(granted, errors.RtiSmsInvalidResponseError | errors.RtiSmsUnsafeTokenError)
         else:
-            assert re.fullmatch(r"[\x21-\x7e]+", granted.access_token)
+            assert re.fullmatch(r"[\x21-\x7e]+", granted.access_token.get_secret_value())
 
     @given(SCALARS | JSON)
     def test_any_validity_gives_seconds_or_nothing(self, validity: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -15,8 +14,9 @@ from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.models import SmsDetails
 from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.api.settings import ApiSettings
-from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient, shared_client
+from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.transport.fetch import fetch, run
+from airflow_provider_rtisms.api.transport.shared import shared_client
 from tests.hostile import Exchange, HostileServer, details, grant, hang, reset, response, until
 from tests.unit.conftest import Serve
 
@@ -283,7 +283,8 @@ class TestSharedClient:
         async def main() -> None:
             monkeypatch.setenv("SSL_CERT_FILE", str(junk))
             outcomes = await asyncio.gather(use(), use(), return_exceptions=True)
-            assert [type(outcome) for outcome in outcomes] == [ssl.SSLError] * 2
+            assert [type(outcome) for outcome in outcomes] == [errors.RtiSmsConfigError] * 2
+            assert "SSL_CERT_FILE" in str(outcomes[0])
             monkeypatch.delenv("SSL_CERT_FILE")
             await use()
 

@@ -193,4 +193,4 @@ def test_a_closed_port_is_a_request_that_never_left(ask: Ask) -> None:
     with pytest.raises(RtiSmsConnectError) as caught:
         ask(base_url=f"http://127.0.0.1:{port}", max_attempts=2)
     assert not caught.value.may_have_acted
-    assert "Given up after 2 attempts" in str(caught.value)
+    assert "Gave up after 2 attempts" in str(caught.value)

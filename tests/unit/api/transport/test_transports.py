@@ -71,10 +71,10 @@ class TestWhatGoesOut:
         assert request.header("Content-Type") == "application/json"
         assert request.header("Accept-Encoding") == "identity"
 
-    @pytest.mark.parametrize("ending", ["", "/", "/api", "/api/"])
-    def test_base_url_may_name_the_api(self, transport: Transport, serve: Serve, ending: str) -> None:
+    @pytest.mark.parametrize("path", ["", "/", "/api", "/api/"])
+    def test_base_url_may_name_the_api(self, transport: Transport, serve: Serve, path: str) -> None:
         server = serve(response(BALANCE))
-        transport.perform(server, endpoints.get_balance(), base_url=f"{server.url}/gateway{ending}")
+        transport.perform(server, endpoints.get_balance(), base_url=f"{server.url}/gateway{path}")
         assert [request.target for request in server.requests] == ["/gateway/api/auth", "/gateway/api/balance"]
 
     def test_connections_are_kept(self, transport: Transport, serve: Serve) -> None:
@@ -168,7 +168,7 @@ class TestBroken:
     ) -> None:
         assert transport.perform(serve(step, response(BALANCE)), endpoints.get_balance()) == Decimal("457.00")
         server = serve(step)
-        with pytest.raises(kind, match=r"^get_balance: .* Given up after 2 attempts"):
+        with pytest.raises(kind, match=r"^get_balance: .* Gave up after 2 attempts"):
             transport.perform(server, endpoints.get_balance(), max_attempts=2)
         assert len(server.calls) == 2
 

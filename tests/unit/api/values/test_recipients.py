@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
-from airflow_provider_rtisms.api.values.recipients import masked, parse_recipients
+from airflow_provider_rtisms.api.values.recipients import Recipient, parse_recipients
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from airflow_provider_rtisms.api.values.recipients import masked, parse_recipien
     [
         ("+56900000000", ["+56900000000"]),
         ("+56 9 (0000) 00-00", ["+56900000000"]),
-        ("+56\u00a09.0000/0000", ["+56900000000"]),
+        ("+56\u00a09.0000-0000", ["+56900000000"]),
         (["+56900000001", "+56 900 000 001", "+56900000002"], ["+56900000001", "+56900000002"]),
         ('["+56900000001", "+56900000002"]', ["+56900000001", "+56900000002"]),
         ("['+56900000001']", ["+56900000001"]),
@@ -24,15 +24,28 @@ from airflow_provider_rtisms.api.values.recipients import masked, parse_recipien
     ],
 )
 def test_numbers_are_taken(value: Any, numbers: list[str]) -> None:
-    assert parse_recipients(value) == numbers
+    assert [recipient.get_secret_value() for recipient in parse_recipients(value)] == numbers
 
 
 @pytest.mark.parametrize(
     "number",
-    ["", "56900000000", "+1234567", "+1234567890123456", "+56900000x00", "+٥٦٩٠٠٠٠٠٠٠٠", 56900000000, None, b"+5690"],
+    [
+        *(
+            "",
+            "56911111111",
+            "+1234567",
+            "+1234567890123456",
+            "+56900000x00",
+            "+٥٦٩٠٠٠٠٠٠٠٠",
+            56911111111,
+            None,
+            b"+5690",
+        ),
+        *("+44 (0)20 7946 0000", "+44(0 )2079460000", "+56900000000 / 01", "+06900000000"),
+    ],
 )
 def test_a_bad_number_is_refused_by_its_position(number: Any) -> None:
-    with pytest.raises(RtiSmsInputError, match=r"^recipients\[1\], recipients\[3\]: ") as caught:
+    with pytest.raises(RtiSmsInputError, match=r": recipients\[1\], recipients\[3\]\. ") as caught:
         parse_recipients(["+56900000000", number, "+56900000001", number])
     assert not number or str(number) not in str(caught.value)
 
@@ -44,4 +57,6 @@ def test_what_is_no_list_of_numbers_is_refused(value: Any) -> None:
 
 
 def test_a_number_is_masked_to_its_last_three_digits() -> None:
-    assert masked("+56900000123") == "***123"
+    recipient = Recipient("+56900000123")
+    assert [recipient.masked, str(recipient), f"{recipient:s}"] == ["***123"] * 3
+    assert repr(recipient) == "Recipient('***123')"

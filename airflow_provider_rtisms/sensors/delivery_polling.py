@@ -1,4 +1,4 @@
-"""The worker's side of a wait for delivery: polls, hands the wait over to the trigger, takes its event back."""
+"""The worker's side of a wait for delivery: poll, defer to the trigger, and read its event."""
 
 from __future__ import annotations
 
@@ -8,19 +8,29 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowSensorTimeout
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+)
 
-from airflow_provider_rtisms.api.errors import RtiSmsAuthenticationError
 from airflow_provider_rtisms.hooks.failures import fail_without_retry
-from airflow_provider_rtisms.sensors.base import trigger_deadline
+from airflow_provider_rtisms.sensors.base import raise_for_outcome, read_wait_event, trigger_deadline
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
     from airflow_provider_rtisms.waiting.delivery_wait import Record
 
 log = logging.getLogger(__name__)
 
-#: Waits over more submissions keep their records out of Airflow's database; they are fetched once more at the end.
+#: Waits over more submissions keep their records out of Airflow's database, and fetch them once more at the end.
 MAX_RECORDS_IN_DATABASE = 1000
+#: What ends a wait that has failed; AirflowSkipException where ``soft_fail`` is set.
+FAILURES = (AirflowFailException, AirflowSensorTimeout, AirflowSkipException)
+#: The XCom that holds the records of a wait that has failed.
+RECORDS_KEY = "records"
 
 
 class DeliveryPolling:
@@ -30,9 +40,10 @@ class DeliveryPolling:
     :param rtisms_conn_id: the Connection.
     :param submission_ids: as people and templates give them.
     :param fail_on: final states that fail the wait.
-    :param missing_ok_for: seconds or timedelta from the start of the wait in which an unknown id may still turn up.
+    :param missing_ok_for: seconds or timedelta from the start of the wait in which an unknown id is accepted.
     :param started: when the wait began, in seconds since the epoch; default now.
     :param finished: records of submissions that are known to be final already.
+    :param min_delivered: how many submissions have to be delivered: a number, or a share of them.
     :raises AirflowFailException: an argument is malformed.
     """
 
@@ -45,43 +56,42 @@ class DeliveryPolling:
         *,
         started: float | None = None,
         finished: Iterable[Record] = (),
+        min_delivered: float | None = None,
     ) -> None:
+        from airflow_provider_rtisms.api.values.durations import check_seconds
         from airflow_provider_rtisms.api.values.ids import parse_submission_ids
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-        from airflow_provider_rtisms.waiting.delivery_wait import DeliveryWait, check_fail_on, check_seconds
+        from airflow_provider_rtisms.waiting.delivery_wait import (
+            DeliveryWait,
+            check_fail_on,
+            check_min_delivered,
+            needed_deliveries,
+        )
 
         with fail_without_retry():
             ids = parse_submission_ids(submission_ids)
-            self.wait = DeliveryWait(ids, check_fail_on(fail_on), finished)
-            grace = check_seconds("missing_ok_for", missing_ok_for)
+            needed_deliveries(check_min_delivered(min_delivered), len(ids))
+            self.wait = DeliveryWait(ids, check_fail_on(fail_on), finished, min_delivered)
+            missing_seconds = check_seconds("missing_ok_for", missing_ok_for)
         if not ids:
-            log.warning("submission_ids is empty: there is nothing to wait for")
+            log.warning("submission_ids is empty, so there is nothing to wait for")
         self._hook = RtiSmsHook(rtisms_conn_id)
         self._started = time.time() if started is None else started
-        self._missing_until = self._started + grace
+        self._missing_until = self._started + missing_seconds
 
     def poll(self) -> bool:
         """
-        Ask once for every submission that is still open.
+        Poll every submission that is still open, once.
 
         :return: whether all are final.
-        :raises AirflowFailException: a submission ended in a state of ``fail_on``, stayed unknown, or the API refused.
+        :raises AirflowFailException: a submission reached a state of ``fail_on``, stayed unknown, or the API refused.
         """
-        wait = self.wait
-        earlier = wait.trouble
+        from airflow_provider_rtisms.waiting.polling import poll_deliveries
+
         with fail_without_retry():
-            try:
-                for submission_id, outcome in self._hook.fetch_many(wait.open_ids):
-                    wait.note(submission_id, outcome)
-            except RtiSmsAuthenticationError as error:
-                if not self._hook.reconnect():
-                    raise
-                wait.trouble = error  # the secret was rotated: the next poll uses the new one
-            is_done = wait.settle(missing_ok=time.time() < self._missing_until)
-        log.info("%s", wait.progress())
-        if wait.trouble is not earlier:
-            log.warning("Asking again later: %s", wait.trouble)
-        return is_done
+            if not self.wait.open_ids:
+                return self.wait.is_over(missing_ok=True)
+            return self._hook.run_async(lambda client: poll_deliveries(client, self.wait, self._missing_until))
 
     def poll_until_final(self, poke_interval: float, timeout: float) -> list[Record]:
         """
@@ -100,7 +110,7 @@ class DeliveryPolling:
 
     def deferral(self, poke_interval: float, timeout: float, max_poke_interval: float | None = None) -> dict[str, Any]:
         """
-        Return the arguments of ``defer`` that hand the wait over to the trigger; it resumes at ``execute_complete``.
+        Return the arguments of ``defer`` that hand the wait over to the trigger. It resumes at ``execute_complete``.
 
         :param poke_interval: seconds between two polls.
         :param timeout: seconds from the start of the wait.
@@ -121,16 +131,28 @@ class DeliveryPolling:
             max_poke_interval=max_poke_interval,
             deferred_at=time.time(),
             with_records=is_small,
+            min_delivered=wait.min_delivered,
         )
         return {"trigger": trigger, "method_name": "execute_complete", "timeout": timedelta(seconds=timeout)}
 
-    def complete(self, records: Iterable[Record]) -> list[Record]:
-        """
-        Return the records of all submissions, fetching those of a wait too large for its trigger to bring them.
+    def push_records(self, context: Context) -> None:
+        """Push the records of a wait that has failed to XCom, so that a downstream task can act on them."""
+        ti, task = context.get("ti"), context.get("task")
+        records = self.wait.records
+        if ti is not None and getattr(task, "do_xcom_push", True) and len(records) <= MAX_RECORDS_IN_DATABASE:
+            ti.xcom_push(key=RECORDS_KEY, value=records)
 
-        :param records: what the trigger brought.
+    def complete(self, event: Any) -> list[Record]:
         """
-        self.wait.restore(records)
+        Return the records of all submissions. Fetch those that a large wait has kept out of its event.
+
+        :param event: the payload of the trigger.
+        """
+        parsed = read_wait_event(event, "records")
+        self.wait.restore(parsed.found.get("records", ()))
+        raise_for_outcome(parsed)
         if not self.poll():
-            raise self.wait.trouble or AirflowException(f"Submissions changed after their end: {self.wait.progress()}")
+            raise self.wait.last_error or AirflowException(
+                f"A submission that was final is open again: {self.wait.progress()}"
+            )
         return self.wait.records

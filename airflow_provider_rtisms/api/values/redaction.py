@@ -1,0 +1,121 @@
+"""Remove secrets from text that a server or a library has written, in whichever encoding it repeats them."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+from urllib.parse import unquote_to_bytes
+
+from airflow_provider_rtisms.api.values.secret import Secret
+
+#: Letters and digits in a row that a secret and a text may share by chance. More of them are redacted.
+LONGEST_COINCIDENCE = 7
+#: A secret with fewer letters and digits is looked for literally only.
+SHORTEST_FOLDED = 4
+#: How many layers of encoding are decoded; percent-encoded JSON has two.
+MAX_LAYERS = 3
+
+_USERINFO = re.compile(r"(?<=//)[^/@\s]*@")
+_ESCAPES = re.compile(
+    r"(?P<percent>(?:%[0-9A-Fa-f]{2})+)|\\u(?P<unicode>[0-9A-Fa-f]{4})|\\x(?P<byte>[0-9A-Fa-f]{2})"
+    r"|(?P<simple>\\[nrtbf])|(?P<entity>&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,8});)"
+)
+#: A character, and the start and the end of its form in the original text.
+_Span = tuple[str, int, int]
+
+
+def redact(text: str, secrets: Iterable[Secret[str]]) -> str:
+    """
+    Return a text with three asterisks where it repeats a secret or a part of one.
+
+    The text and the secrets are compared by their ASCII letters and digits alone, after percent-encoding, JSON escapes
+    and HTML entities are decoded. So it does not matter how the text spells a secret, which charset mangled it, or
+    where it was cut. User names and passwords in URLs are always replaced.
+
+    :param text: the whole text; a caller that shortens it does so afterwards.
+    :param secrets: what the text must not show.
+    """
+    text = _USERINFO.sub("***@", text)
+    values = [value for secret in secrets if (value := secret.get_secret_value())]
+    for value in values:
+        text = text.replace(value, "***")
+    spans = _fold([(character, position, position + 1) for position, character in enumerate(text)])
+    folded = "".join(character for character, _, _ in spans)
+    hits = [False] * len(folded)
+    for value in values:
+        _mark(folded, _fold_plain(value), hits)
+    return _replace(text, [span for span, is_hit in zip(spans, hits, strict=True) if is_hit])
+
+
+def contains(text: str, secret: Secret[str]) -> bool:
+    """
+    Return whether a text repeats a whole secret, compared as :func:`redact` does.
+
+    :param text: what the server wrote.
+    :param secret: a phone number, a message or a credential; one of fewer than four letters and digits is never found.
+    """
+    value = _fold_plain(secret.get_secret_value())
+    return len(value) >= SHORTEST_FOLDED and value in _fold_plain(text)
+
+
+def _fold_plain(value: str) -> str:
+    return "".join(character.lower() for character in value if character.isascii() and character.isalnum())
+
+
+def _fold(spans: Sequence[_Span]) -> list[_Span]:
+    """Decode the escapes of a text, then keep its ASCII letters and digits, in lower case."""
+    for _ in range(MAX_LAYERS):
+        decoded = _decode(spans)
+        if len(decoded) == len(spans):
+            break
+        spans = decoded
+    return [(one.lower(), start, end) for one, start, end in spans if one.isascii() and one.isalnum()]
+
+
+def _decode(spans: Sequence[_Span]) -> list[_Span]:
+    text = "".join(character for character, _, _ in spans)
+    decoded: list[_Span] = []
+    position = 0
+    for escape in _ESCAPES.finditer(text):
+        decoded += spans[position : escape.start()]
+        position = escape.end()
+        start, end = spans[escape.start()][1], spans[position - 1][2]
+        decoded += [(character, start, end) for character in _unescape(escape)]
+    return decoded + list(spans[position:])
+
+
+def _unescape(escape: re.Match[str]) -> str:
+    match escape.lastgroup:
+        case "percent":
+            return unquote_to_bytes(escape[0]).decode("utf-8", "replace")
+        case "unicode" | "byte":
+            return chr(int(escape[escape.lastgroup], 16))
+        case "entity":
+            return html.unescape(escape[0])
+    return " "
+
+
+def _mark(folded: str, secret: str, hits: list[bool]) -> None:
+    """Mark each run of characters that a text shares with a secret and that is too long for a coincidence."""
+    if len(secret) < SHORTEST_FOLDED:
+        return
+    size = min(LONGEST_COINCIDENCE + 1, len(secret))
+    pieces = {secret[start : start + size] for start in range(len(secret) - size + 1)}
+    for start in range(len(folded) - size + 1):
+        if folded[start : start + size] in pieces:
+            hits[start : start + size] = [True] * size
+
+
+def _replace(text: str, hits: Sequence[_Span]) -> str:
+    """Replace each hit in a text, and the text between two hits that are close to each other."""
+    redacted: list[str] = []
+    position = 0
+    last_end = -1
+    for _, start, end in hits:
+        if end <= position:
+            continue
+        if last_end < 0 or start - last_end > 2 * LONGEST_COINCIDENCE:
+            redacted += [text[position:start], "***"]
+        position = last_end = end
+    return "".join(redacted) + text[position:] if redacted else text

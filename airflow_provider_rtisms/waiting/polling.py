@@ -1,0 +1,85 @@
+"""Poll once, and read the Connection again if the credentials are refused: for the worker and for the triggerer."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
+from decimal import Decimal
+from typing import TypeVar
+
+from airflow_provider_rtisms.api.errors import RtiSmsAuthenticationError, RtiSmsTransientError
+from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
+from airflow_provider_rtisms.api.transport.fetch import fetch
+from airflow_provider_rtisms.waiting.delivery_wait import DeliveryWait
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+#: Opens a client with the credentials that the Connection holds now.
+Connect = Callable[[], AbstractAsyncContextManager[AsyncRtiSmsClient]]
+
+
+async def with_current_credentials(connect: Connect, work: Callable[[AsyncRtiSmsClient], Awaitable[T]]) -> T:
+    """
+    Do work with a client. If its credentials are refused, read the Connection again, and go on if it has changed.
+
+    :param connect: opens a client; called again after a refusal, and then reads the Connection again.
+    :param work: what to do; starts again from its beginning after a refusal.
+    :return: its result.
+    :raises RtiSmsAuthenticationError: the credentials are refused, and the Connection holds no others.
+    """
+    refused: tuple[ApiSettings, RtiSmsAuthenticationError] | None = None
+    while True:
+        try:
+            async with connect() as client:
+                settings = client.settings
+                if refused is not None and refused[0] == settings:
+                    raise refused[1]
+                return await work(client)
+        except RtiSmsAuthenticationError as error:
+            if refused is not None and error is refused[1]:
+                raise
+            refused = settings, error
+            log.warning("%s Reading the Connection again, in case its credentials were rotated", error)
+
+
+async def poll_deliveries(client: AsyncRtiSmsClient, wait: DeliveryWait, missing_until: float) -> bool:
+    """
+    Poll every submission that is still open, once.
+
+    :param client: an opened client.
+    :param wait: the wait; keeps what the poll finds.
+    :param missing_until: wall-clock time (seconds since the epoch) until which an unknown id is accepted.
+    :return: whether every submission is final.
+    :raises RtiSmsError: the wait has failed.
+    """
+    earlier_error = wait.last_error
+    async with aclosing(fetch(client, wait.open_ids)) as outcomes:
+        async for submission_id, outcome in outcomes:
+            wait.note(submission_id, outcome)
+    is_done = wait.is_over(missing_ok=time.time() < missing_until)
+    log.info("%s", wait.progress())
+    if wait.last_error is not earlier_error:
+        log.warning("%s The next poll will try again", wait.last_error)
+    return is_done
+
+
+async def poll_balance(client: AsyncRtiSmsClient, minimum: Decimal) -> tuple[bool, Decimal | None]:
+    """
+    Poll the balance, once.
+
+    :param client: an opened client.
+    :param minimum: the amount to wait for.
+    :return: whether the balance is at least that, and the balance; None after a transient error.
+    :raises RtiSmsPermanentError: the API refused.
+    """
+    try:
+        balance = await client.get_balance()
+    except RtiSmsTransientError as error:
+        log.warning("%s The next poll will try again", error)
+        return False, None
+    log.info("The balance is %s; waiting for %s", balance, minimum)
+    return balance >= minimum, balance
