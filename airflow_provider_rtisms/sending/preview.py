@@ -9,7 +9,7 @@ from typing import Any
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.api.values.text import SmsText, gsm_misfits
 from airflow_provider_rtisms.sending.placeholders import PlaceholderText
-from airflow_provider_rtisms.sending.rows import check_rows, rows_of_argument
+from airflow_provider_rtisms.sending.rows import Row, check_rows, rows_of_argument
 
 #: How many texts a preview shows.
 SAMPLES = 3
@@ -59,6 +59,7 @@ def preview(
     text: Any = None,
     rows: Iterable[Mapping[str, Any]] | None = None,
     messages: Any = None,
+    message_rows: Iterable[Row] | None = None,
     charset: int | None = None,
     max_parts: int | None = None,
     samples: int = SAMPLES,
@@ -67,12 +68,13 @@ def preview(
     Describe what the arguments of a send give, see
     :meth:`~airflow_provider_rtisms.hooks.rtisms.RtiSmsHook.preview_sms`.
 
-    :param messages: as for a send, or an iterable of :class:`~airflow_provider_rtisms.sending.rows.Row`.
+    :param message_rows: rows of a file in place of ``messages``.
     """
-    if (text is None) == (messages is None):
+    if (text is not None) + (messages is not None) + (message_rows is not None) != 1:
         raise RtiSmsInputError("Give either text or messages.")
     if text is None:
-        checked = check_rows(rows_of_argument(messages), charset=charset, max_parts=max_parts)
+        table = rows_of_argument(messages) if message_rows is None else message_rows
+        checked = check_rows(table, charset=charset, max_parts=max_parts)
         return preview_texts((message.text for message in checked), samples)
     if rows is None:
         return preview_texts([SmsText.of(text, charset, max_parts)], samples)
