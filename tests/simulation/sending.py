@@ -159,7 +159,9 @@ class _Task:
                     self.world.fail(f"{name} is reported as {submission.outcome}, but was texted")
                 case SendOutcome.NOT_SENT if is_calm:
                     self.world.fail(f"{name} is not sent, although nothing failed")
-                case SendOutcome.UNCERTAIN if not self.world.kills + self.world.cancellations + self.world.faults.total():
+                case SendOutcome.UNCERTAIN if (
+                    not self.world.kills + self.world.cancellations + self.world.faults.total()
+                ):
                     if self.network.world.latencies[-1] < 1:
                         self.world.fail(f"{name} is uncertain, although nothing failed")
 
@@ -186,5 +188,3 @@ def _make_messages(world: World) -> list[Message]:
         messages.setdefault((number, text.characters), Message(Recipient(number), text, reference))
     world.check_text(repr(list(messages.values())), "the repr of messages")
     return list(messages.values())
-
-

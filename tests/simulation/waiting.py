@@ -49,7 +49,9 @@ async def wait_history(world: World, network: Network) -> None:
 async def _wait(world: World, network: Network, connect: Any) -> None:
     rng, api = world.rng, network.api
     began = now()
-    ids = [api.new_submission(rng.choice((0, 0, 0, 30)), rng.choice((0, 1, 5, 60, 400))) for _ in range(rng.randint(1, 8))]
+    ids = [
+        api.new_submission(rng.choice((0, 0, 0, 30)), rng.choice((0, 1, 5, 60, 400))) for _ in range(rng.randint(1, 8))
+    ]
     deadline = began + rng.choice((0, 3, 60, 300))
     missing_until = EPOCH + began + rng.choice((0, 10, 60))
     fail_on = rng.choice(((), (), ("REJECTED", "UNDELIVERED")))
