@@ -30,7 +30,7 @@ ROWS = """
     links triggers
     sensors
     operators
-    doctor notifications transfers retry_policy
+    doctor notifications preview transfers retry_policy
     cli
     sandbox
 """
