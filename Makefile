@@ -51,7 +51,7 @@ PYTEST = -m pytest --numprocesses $(WORKERS) --dist loadgroup $(PYTEST_OPTIONS)
 WORKERS := 4
 
 # What knows nothing of Airflow runs once, without it.
-PURE := tests/unit/api tests/unit/doctor tests/unit/sandbox tests/unit/sending tests/unit/test_distribution.py tests/unit/test_reference.py
+PURE := tests/unit/api tests/unit/sandbox tests/unit/sending tests/unit/test_distribution.py tests/unit/test_reference.py
 .PHONY: test-bare
 test-bare: WORKERS := 8
 test-bare: env-bare  ## the tests of what knows nothing of Airflow, where that is not installed
