@@ -52,7 +52,7 @@ WORKERS := 4
 DISTRIBUTION := --dist loadfile --no-loadscope-reorder
 
 # What knows nothing of Airflow runs once, without it.
-PURE := tests/unit/api tests/unit/sandbox tests/unit/sending tests/unit/waiting tests/unit/test_distribution.py \
+PURE := tests/unit/api tests/unit/sandbox tests/unit/sending tests/unit/waiting tests/unit/doctor tests/unit/test_distribution.py \
 	tests/unit/test_reference.py tests/unit/test_rooms.py tests/unit/test_virtual_time.py
 .PHONY: test-bare
 test-bare: WORKERS := 8
