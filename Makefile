@@ -60,6 +60,10 @@ test-bare: DISTRIBUTION := --dist worksteal
 test-bare: env-bare  ## the tests of what knows nothing of Airflow, where that is not installed
 	$(BUILD)/bare/bin/python $(PYTEST) $(PURE)
 
+.PHONY: mutants
+mutants: env-bare  ## change the code one place at a time; do the tests notice? (FILES=..., or MUTANTS=200 SEED=1)
+	$(BUILD)/bare/bin/python -m scripts.mutants $(FILES) $(if $(MUTANTS),--sample $(MUTANTS)) $(if $(SEED),--seed $(SEED))
+
 # The minors between the oldest and the newest run what touches the interfaces of Airflow, in which they differ.
 test-airflow-3.2 test-airflow-3.1 test-airflow-3.0: LEFT_OUT := tests/unit/test_imports.py \
 	tests/system/test_documents.py tests/system/test_secrets.py tests/system/test_cli.py tests/system/ui
