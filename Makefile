@@ -51,11 +51,17 @@ PYTEST = -m pytest --numprocesses $(WORKERS) --dist loadgroup $(PYTEST_OPTIONS)
 WORKERS := 4
 
 # What knows nothing of Airflow runs once, without it.
-PURE := tests/unit/api tests/unit/sandbox tests/unit/sending tests/unit/test_distribution.py tests/unit/test_reference.py
+PURE := tests/unit/api tests/unit/sandbox tests/unit/sending tests/unit/test_distribution.py tests/unit/test_reference.py \
+	tests/simulation
 .PHONY: test-bare
 test-bare: WORKERS := 8
 test-bare: env-bare  ## the tests of what knows nothing of Airflow, where that is not installed
 	$(BUILD)/bare/bin/python $(PYTEST) $(PURE)
+
+SEEDS := 100000
+.PHONY: simulate
+simulate: env-bare  ## play histories of callers against a modelled API (SEEDS=1000000; one in detail: SEEDS=17..17)
+	@$(BUILD)/bare/bin/python -m tests.simulation $(SEEDS)
 
 # The minors between the oldest and the newest run what touches the interfaces of Airflow, in which they differ.
 test-airflow-3.2 test-airflow-3.1 test-airflow-3.0: LEFT_OUT := tests/unit/test_imports.py \
