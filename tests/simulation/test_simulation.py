@@ -6,7 +6,6 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -29,18 +28,13 @@ HISTORIES_IN_ALL = 10_000
 #: Tests that share them, so that they run in parallel.
 PARTS = 8
 #: Seeds in which each planted defect has to be found.
-SEARCHED = 600
-
-
-@pytest.fixture(autouse=True)
-def _simulated() -> Iterator[None]:
-    with simulated():
-        yield
+SEARCHED = 2000
 
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_everything_holds_in_every_history(part: int) -> None:
-    results = (run_history(seed) for seed in range(part, HISTORIES_IN_ALL, PARTS))
+    with simulated():
+        results = [run_history(seed) for seed in range(part, HISTORIES_IN_ALL, PARTS)]
     failed = [describe_failure(result) for result in results if result.failures]
     assert not failed, "\n".join(failed[:10])
 
@@ -57,8 +51,9 @@ with simulated():
     command = [sys.executable, "-c", replay]
     shown = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True).stdout
     lines: list[Any] = []
-    for seed in seeds:
-        lines += [seed, *(run_history(seed, is_traced=True).lines or [])]
+    with simulated():
+        for seed in seeds:
+            lines += [seed, *(run_history(seed, is_traced=True).lines or [])]
     assert len(lines) > 300
     assert shown.splitlines() == "\n".join(map(str, lines)).splitlines()
 
@@ -99,9 +94,9 @@ DEFECTS: dict[str, tuple[Any, str, Any, str]] = {
 @pytest.mark.parametrize("name", DEFECTS)
 def test_it_finds(name: str) -> None:
     owner, attribute, broken, finding = DEFECTS[name]
-    with mock.patch.object(owner, attribute, broken, create=True):
-        failures = [failure for seed in range(SEARCHED) for failure in run_history(seed).failures]
-    assert any(finding in failure for failure in failures), failures[:10]
+    with simulated(), mock.patch.object(owner, attribute, broken, create=True):
+        failures = (failure for seed in range(SEARCHED) for failure in run_history(seed).failures)
+        assert any(finding in failure for failure in failures)
 
 
 def test_a_client_that_is_interrupted_while_it_closes_leaves_no_session_open() -> None:
@@ -115,5 +110,6 @@ def test_a_client_that_is_interrupted_while_it_closes_leaves_no_session_open() -
 
     world = World(seed=0)
     world.latencies, world.cancel_probability = (1.0,), 0.0
-    run_in(world, interrupt)
+    with simulated():
+        run_in(world, interrupt)
     assert world.open_sessions == 0

@@ -13,7 +13,7 @@ from airflow_provider_rtisms.api.errors import RtiSmsError
 from tests.virtual_time import VirtualTimeLoop
 
 #: A history with more steps than this never ends.
-MAX_STEPS = 200_000
+MAX_STEPS = 50_000
 #: Virtual seconds in which a cancelled task has to end.
 CANCELLATION_TIME = 5.0
 #: Characters of a secret in a row that nothing may show. The package itself accepts 7 as a coincidence.
