@@ -10,7 +10,7 @@ from airflow_provider_rtisms.waiting.delivery_wait import DeliveryWait
 
 def test_progress_counts_final_and_open_submissions_by_state() -> None:
     wait = DeliveryWait(["1", "2", "3", "4"], fail_on=())
-    assert wait.progress() == "0 of 4 submissions are final; open: 4 not seen"
+    assert wait.progress() == "0 of 4 submissions are final; open: 4 not fetched yet"
     for submission_id, status in (("1", "DELIVERED"), ("2", "EXPIRED"), ("3", "DELIVERED"), ("4", "SENT")):
         wait.note(submission_id, SmsDetails(submission_id, status))
     assert wait.progress() == "3 of 4 submissions are final (2 DELIVERED, 1 EXPIRED); open: 1 SENT"
