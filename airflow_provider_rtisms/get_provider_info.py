@@ -50,6 +50,12 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
         "unencrypted: for test networks only.",
         "schema": {"type": ["boolean", "null"]},
     },
+    "sender": {
+        "label": "Default sender",
+        "description": "Sender of messages whose operator names no other one, as RealTime has allowed it for the "
+        "account.",
+        "schema": {"type": ["string", "null"]},
+    },
 }
 
 #: Schema is hidden, since it is part of Base URL. Port is shown: "Test Connection" of Airflow 3.3 returns "Bad Request"
@@ -69,6 +75,7 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
         "requests_per_second": "no limit",
         "proxy": "http://proxy.example:3128",
         "ca_bundle": "/path/to/ca.pem",
+        "sender": "none",
     },
 }
 
@@ -92,6 +99,13 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [{"integration-name": integration, "python-modules": [f"{package}.operators.rtisms"]}],
         "sensors": [{"integration-name": integration, "python-modules": [f"{package}.sensors.rtisms"]}],
         "triggers": [{"integration-name": integration, "python-modules": [f"{package}.triggers.rtisms"]}],
+        "transfers": [
+            {
+                "source-integration-name": "Common SQL",
+                "target-integration-name": integration,
+                "python-module": f"{package}.transfers.sql_to_rtisms",
+            }
+        ],
         "notifications": [f"{package}.notifications.rtisms.RtiSmsNotifier"],
         "cli": [f"{package}.cli.get_cli_commands"],
         "extra-links": [f"{package}.links.rtisms.RtiSmsPanelLink"],

@@ -37,6 +37,7 @@ class ApiSettings:
     :param ca_bundle: file of PEM certificates to trust. Default None: REQUESTS_CA_BUNDLE, SSL_CERT_FILE, certifi.
     :param max_attempts: most attempts of one call, the first one included. Default 5.
     :param allow_http: allow plain http to a host that is not loopback. Default False.
+    :param sender: the sender of messages that name no other one. Default None.
     :raises RtiSmsConfigError: a value is missing or malformed; names the field and the remedy.
     """
 
@@ -50,6 +51,7 @@ class ApiSettings:
     ca_bundle: str | None = None
     max_attempts: int = 5
     allow_http: bool = False
+    sender: str | None = None
 
     def __post_init__(self) -> None:
         checked = {
@@ -64,6 +66,7 @@ class ApiSettings:
             ),
             "proxy": _proxy(self.proxy),
             "ca_bundle": _ca_bundle(self.ca_bundle),
+            "sender": _sender(self.sender),
         }
         checked["base_url"] = _base_url(self.base_url or DEFAULT_BASE_URL, bool(checked["allow_http"]))
         for name, value in checked.items():
@@ -163,6 +166,16 @@ def _proxy(value: Any) -> str | None:
 
 def _ca_bundle(value: Any) -> str | None:
     return None if value in (None, "") else _check_certificates(value, "ca_bundle")
+
+
+def _sender(value: Any) -> str | None:
+    if value in (None, ""):
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)  # JSON such as {"sender": 96000}
+    if not isinstance(value, str) or not value.strip():
+        raise RtiSmsConfigError(f"sender is {shape(value)}: use a str that is not empty.")
+    return value
 
 
 def _check_certificates(value: Any, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
@@ -14,6 +14,7 @@ from airflow_provider_rtisms.hooks.connection import form_widgets, settings_from
 from airflow_provider_rtisms.hooks.event_loop import amask_secret, in_thread, single_flight_read
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from decimal import Decimal
 
     from airflow_provider_rtisms.api import AsyncRtiSmsClient, RtiSmsClient, SmsDetails, Submission
@@ -108,63 +109,109 @@ class RtiSmsHook(BaseHook):
         """
         return self.get_conn().get_balance()
 
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        idempotent: bool | None = None,
+    ) -> Any:
+        """
+        Do a call that this package does not know, with the token, the retries and the errors of every other call.
+
+        ::
+
+            hook.request("GET", "/balance")  # {"balance": "457.00"}
+
+        :param method: as for :func:`~airflow_provider_rtisms.api.endpoints.request`, like the other parameters.
+        :return: the decoded JSON.
+        :raises RtiSmsInputError: an argument has another form; nothing was sent.
+        :raises RtiSmsUncertainError: the request is not idempotent, and its response was lost.
+        :raises RtiSmsError: see :mod:`~airflow_provider_rtisms.api.errors`.
+        """
+        return self.get_conn().request(method, path, params=params, json=json, idempotent=idempotent)
+
     def send_sms(
         self,
         *,
-        recipients: Any,
-        text: Any,
-        sender: str,
+        recipients: Any = None,
+        text: Any = None,
+        messages: Any = None,
+        sender: str | None = None,
         charset: int | None = None,
         max_parts: int | None = None,
+        max_messages: int | None = None,
+        max_parts_total: int | None = None,
         **options: Any,
     ) -> list[Submission]:
         """
-        Send a text to one or many recipients, each once (API: Send SMS).
+        Send a text to one or many recipients, or many messages with a text each, each once (API: Send SMS).
 
         :param recipients: a phone number in international form, or a list of them.
-        :param text: the message.
-        :param sender: as allowed for the account.
+        :param text: the message to all recipients.
+        :param messages: instead of these two, dicts with ``recipient``, ``text`` and maybe ``reference``, a key of the
+            caller that no other message has.
+        :param sender: as allowed for the account; default the extra ``sender`` of the Connection.
         :param charset: 0, 1, 6 or 8; None picks by the text.
         :param max_parts: most parts that one SMS may take.
-        :param options: ``on_uncertain`` and ``chunk_size`` of :class:`~airflow_provider_rtisms.sending.outbox.Outbox`.
-        :return: what is known of each distinct recipient, by position.
-        :raises RtiSmsInputError: a value cannot be sent; nothing was sent.
+        :param max_messages: most messages.
+        :param max_parts_total: most parts of all messages together.
+        :param options: ``on_uncertain``, ``chunk_size`` and ``window`` of
+            :class:`~airflow_provider_rtisms.sending.outbox.Outbox`.
+        :return: what is known of each message or distinct recipient, by position.
+        :raises RtiSmsInputError: a value cannot be sent; nothing was sent. All bad messages are named by position.
         :raises RtiSmsUncertainError: a response was lost. The request is not repeated, since the server may have acted
             on it.
         :raises RtiSmsError: see :mod:`~airflow_provider_rtisms.api.errors`; ``submissions`` holds what is known.
         """
-        outbox = self.get_outbox(
-            recipients=recipients, text=text, sender=sender, charset=charset, max_parts=max_parts, **options
-        )
+        limits = {"max_parts": max_parts, "max_messages": max_messages, "max_parts_total": max_parts_total}
+        source = {"recipients": recipients, "text": text, "messages": messages, "charset": charset}
+        outbox = self.get_outbox(sender=sender, **{**source, **limits, **options})
         return self.send(outbox)
 
-    def get_outbox(
-        self,
-        *,
-        recipients: Any,
-        text: Any,
-        sender: str,
-        charset: int | None = None,
-        max_parts: int | None = None,
-        store: Store | None = None,
-        **options: Any,
-    ) -> Outbox:
+    def get_outbox(self, *, sender: str | None = None, store: Store | None = None, **arguments: Any) -> Outbox:
         """
         Check the arguments of a send, and return it ready for :meth:`send`. Nothing is sent yet.
 
-        :param recipients: as for :meth:`send_sms`, like the next four and ``options``.
+        :param sender: as for :meth:`send_sms`.
         :param store: where to record what is sent, so that a later attempt knows it; default in memory.
+        :param arguments: the other ones of :meth:`send_sms`.
         :raises RtiSmsInputError: a value cannot be sent.
         """
-        from airflow_provider_rtisms.api.values.recipients import parse_recipients
-        from airflow_provider_rtisms.api.values.text import SmsText
-        from airflow_provider_rtisms.sending.journal import MemoryStore, SendJournal
-        from airflow_provider_rtisms.sending.message import to_everybody
-        from airflow_provider_rtisms.sending.outbox import Outbox
+        from airflow_provider_rtisms.sending.arguments import make_outbox
 
-        messages = to_everybody(parse_recipients(recipients), SmsText.of(text, charset, max_parts))
-        journal = SendJournal(MemoryStore() if store is None else store, self.get_conn().settings.client_secret)
-        return Outbox(messages, sender, journal, **options)
+        settings = self.get_conn().settings
+        return make_outbox(settings, self.rtisms_conn_id, sender=sender, store=store, **arguments)
+
+    def preview_sms(
+        self,
+        *,
+        text: Any = None,
+        rows: Iterable[Mapping[str, Any]] | None = None,
+        messages: Any = None,
+        charset: int | None = None,
+        max_parts: int | None = None,
+        samples: int = 3,
+    ) -> dict[str, Any]:
+        """
+        Say what a send would do: charsets, parts, and the characters that force UCS-2. It sends nothing, and asks
+        nothing of the API.
+
+        :param text: a text, in which ``{column}`` stands for a value of ``rows`` where those are given.
+        :param rows: dicts of values by column; the text becomes a message for each.
+        :param messages: instead of these two, messages as for :meth:`send_sms`.
+        :param charset: 0, 1, 6 or 8; None picks by each text.
+        :param max_parts: most parts that one SMS may take.
+        :param samples: how many of the first texts to return.
+        :return: see :func:`~airflow_provider_rtisms.sending.preview.preview_texts`. ``samples`` holds texts as they
+            would go out, so keep the result out of XCom and logs where they are confidential.
+        :raises RtiSmsInputError: a value cannot be sent; names the rows.
+        """
+        from airflow_provider_rtisms.sending.preview import preview
+
+        return preview(text=text, rows=rows, messages=messages, charset=charset, max_parts=max_parts, samples=samples)
 
     def send(self, outbox: Outbox) -> list[Submission]:
         """

@@ -22,7 +22,7 @@ class RtiSmsNotifier(BaseNotifier):
 
     :param recipients: (templated) a phone number in international form, a list of them, or a JSON list.
     :param text: (templated) the message.
-    :param sender: (templated) as allowed for the account.
+    :param sender: (templated) as allowed for the account; default the extra ``sender`` of the Connection.
     :param rtisms_conn_id: (templated) the Connection.
     :param charset: 0, 1, 6 or 8 of the API; None picks by the text.
     :param max_parts: most parts that one SMS may take.
@@ -36,7 +36,7 @@ class RtiSmsNotifier(BaseNotifier):
         *,
         recipients: Any,
         text: str,
-        sender: str,
+        sender: str | None = None,
         rtisms_conn_id: str = "rtisms_default",
         charset: int | None = None,
         max_parts: int = 1,

@@ -4,11 +4,14 @@ Submission ids as people and templates give them. Source: docs/vendor-api.md, "G
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
 from airflow_provider_rtisms.api.values.lists import as_iterable
+
+log = logging.getLogger(__name__)
 
 #: The vendor's ids have 13 to 16 digits. The length is not promised, but a URL has to hold the id.
 MAX_ID_DIGITS = 100
@@ -47,13 +50,20 @@ def iter_submission_ids(value: Any) -> Iterator[str]:
     """
     Yield the submission ids of an operator's argument, one by one.
 
+    Records whose ``submission_id`` is null, such as those of messages that were not sent, are left out with one log
+    line.
+
     :param value: an id; an iterable of ids; a list of ids as JSON or as a Python literal, which a template renders; or
         records with a ``submission_id``, which the operators return.
     :raises RtiSmsInputError: it is anything else; names the position.
     """
+    without_id = 0
     for position, item in enumerate(as_iterable(value, "submission_ids", "4193366853543393")):
-        yield check_submission_id(_id_of(item), f"submission_ids[{position}]")
-
-
-def _id_of(item: Any) -> Any:
-    return item.get("submission_id") if isinstance(item, Mapping) else item
+        if isinstance(item, Mapping):
+            if "submission_id" in item and item["submission_id"] is None:
+                without_id += 1
+                continue
+            item = item.get("submission_id")
+        yield check_submission_id(item, f"submission_ids[{position}]")
+    if without_id:
+        log.info("%d records of submission_ids have no submission id and are left out", without_id)

@@ -13,7 +13,7 @@ from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
 NAMED_IN_MESSAGE = 10
 
 
-def as_iterable(value: Any, field_name: str, example: str) -> Iterable[Any]:
+def as_iterable(value: Any, field_name: str, example: Any) -> Iterable[Any]:
     """
     Return the items of an argument that takes one or many.
 
@@ -45,7 +45,7 @@ def name_some(names: Sequence[str], total: int | None = None, *, limit: int = NA
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
-def _read_list(text: str, field_name: str, example: str) -> Any:
+def _read_list(text: str, field_name: str, example: Any) -> Any:
     for read in (json.loads, ast.literal_eval):
         try:
             return read(text)

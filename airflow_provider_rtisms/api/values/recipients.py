@@ -70,15 +70,25 @@ def parse_recipients(value: Any) -> list[Recipient]:
     return list(dict.fromkeys(recipients))
 
 
+def parse_recipient(value: Any) -> Recipient | None:
+    """
+    Return a phone number, or None where the value is no number in international form.
+
+    :param value: as for :func:`parse_recipients`.
+    """
+    number = _normalize(reveal(value))
+    return None if number is None else Recipient(number)
+
+
 def _parse(value: Any) -> tuple[list[Recipient], list[str]]:
     """Return the numbers, and the positions of other items. It does not raise, since a traceback may show variables."""
     recipients, bad = [], []
     for position, item in enumerate(as_iterable(reveal(value), "recipients", "+56900000000")):
-        number = _normalize(reveal(item))
-        if number is None:
+        recipient = parse_recipient(item)
+        if recipient is None:
             bad.append(f"recipients[{position}]")
         else:
-            recipients.append(Recipient(number))
+            recipients.append(recipient)
     return recipients, bad
 
 

@@ -45,7 +45,7 @@ def redact(text: str, secrets: Iterable[Secret[str]]) -> str:
     hits = [False] * len(folded)
     for value in values:
         _mark(folded, _fold_plain(value), hits)
-    return _replace(text, [span for span, is_hit in zip(spans, hits, strict=True) if is_hit])
+    return _replace(text, [(number, *spans[number]) for number, is_hit in enumerate(hits) if is_hit])
 
 
 def contains(text: str, secret: Secret[str]) -> bool:
@@ -107,15 +107,20 @@ def _mark(folded: str, secret: str, hits: list[bool]) -> None:
             hits[start : start + size] = [True] * size
 
 
-def _replace(text: str, hits: Sequence[_Span]) -> str:
-    """Replace each hit in a text, and the text between two hits that are close to each other."""
+def _replace(text: str, hits: Iterable[tuple[int, str, int, int]]) -> str:
+    """
+    Replace the parts of a text that hits cover, and what stands between two hits that belong together.
+
+    :param text: the text.
+    :param hits: position among the letters and digits, then the span. Hits belong together if no letter or digit stands
+        between them, only encoded punctuation, or if they are close to each other.
+    """
     redacted: list[str] = []
     position = 0
-    last_end = -1
-    for _, start, end in hits:
-        if end <= position:
-            continue
-        if last_end < 0 or start - last_end > 2 * LONGEST_COINCIDENCE:
+    last_number = -1
+    for number, _, start, end in hits:
+        is_continued = redacted and (number == last_number + 1 or start - position <= 2 * LONGEST_COINCIDENCE)
+        if not is_continued:
             redacted += [text[position:start], "***"]
-        position = last_end = end
-    return "".join(redacted) + text[position:] if redacted else text
+        position, last_number = end, number
+    return "".join(redacted) + text[position:]

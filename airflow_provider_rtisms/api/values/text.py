@@ -128,6 +128,15 @@ class SmsText:
                 )
 
 
+def gsm_misfits(text: str) -> list[str]:
+    """
+    Return the characters of a text that GSM 7-bit does not have, each once.
+
+    :param text: what a person reads.
+    """
+    return list(dict.fromkeys(character for character in text if character not in _SEPTETS))
+
+
 def _pick_charset(text: str) -> Charset:
     return Charset.GSM_7BIT if all(character in _SEPTETS for character in text) else Charset.UCS_2
 

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import Connection
 
-from airflow_provider_rtisms.api.errors import RtiSmsConfigError
+from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError
 from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.get_provider_info import CONN_FIELDS
 from airflow_provider_rtisms.hooks.connection import settings_from_connection
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Sandbox
-from tests.hostile import details, response
+from tests.hostile import details, response, until
 from tests.unit.conftest import Serve
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
@@ -155,3 +155,32 @@ def test_logs_and_reprs_hold_no_secret(rtisms_sandbox: Sandbox, caplog: pytest.L
     text = f"{caplog.text} {hook!r} {vars(hook)} {hook.get_settings()!r}"
     assert "sandbox-secret" not in text
     assert "Bearer" not in text
+
+
+class TestRequest:
+    def test_a_call_that_the_package_does_not_know(self, rtisms_sandbox: Sandbox) -> None:
+        assert RtiSmsHook().request("GET", "/balance") == {"balance": "457.00"}
+
+    def test_a_request_shares_the_token_of_the_hook(self, serve_default: Serve) -> None:
+        server = serve_default(response({"balance": "1"}))
+        with RtiSmsHook() as hook:
+            hook.get_balance()
+            hook.request("POST", "/numbers", json={"name": "x"})
+        assert len(server.grants) == 1
+        assert [f"{call.method} {call.target}" for call in server.calls] == ["GET /api/balance", "POST /api/numbers"]
+
+    def test_nothing_leaves_for_another_server(self, serve_default: Serve) -> None:
+        server = serve_default(response({}))
+        with pytest.raises(RtiSmsInputError):
+            RtiSmsHook().request("GET", "https://evil.example/api/balance")
+        assert server.requests == []
+
+
+def test_the_context_manager_closes_the_sockets(serve_default: Serve) -> None:
+    server = serve_default(response({"balance": "1"}))
+    with RtiSmsHook() as hook:
+        hook.get_balance()
+        client = hook.get_conn()  # kept, so that no garbage collection closes the sockets
+        assert server.connections_open == 1
+    asyncio.run(until(lambda: server.connections_open == 0))
+    assert client.settings.base_url == server.url
