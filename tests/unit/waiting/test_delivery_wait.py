@@ -77,40 +77,40 @@ class TestOpen:
         assert state.open_ids == ["1"]
 
 
-class TestSettle:
+class TestIsOver:
     def test_it_is_over_when_every_submission_is_final(self) -> None:
         state = wait("1", "2")
         state.note("1", details("1"))
-        assert state.settle(missing_ok=False) is False
+        assert state.is_over(missing_ok=False) is False
         state.note("2", details("2", "EXPIRED"))
-        assert state.settle(missing_ok=False) is True
+        assert state.is_over(missing_ok=False) is True
 
     def test_nothing_to_wait_for_is_over_at_once(self) -> None:
-        assert wait().settle(missing_ok=False) is True
+        assert wait().is_over(missing_ok=False) is True
 
     def test_a_state_of_fail_on_fails_it_while_others_are_open(self) -> None:
         state = wait("1", "2", "3", fail_on=("REJECTED", "EXPIRED"))
         state.note("1", details("1", "EXPIRED"))
         state.note("2", details("2", "UNDELIVERED"))
         with pytest.raises(errors.RtiSmsDeliveryError) as caught:
-            state.settle(missing_ok=True)
+            state.is_over(missing_ok=True)
         assert str(caught.value) == "1 of 3 submissions reached a state of fail_on: 1 EXPIRED"
         assert caught.value.subject == "1 EXPIRED"
 
     def test_a_finished_record_fails_it_too(self) -> None:
         state = wait("1", fail_on=("REJECTED",), finished=(record("1", "REJECTED"),))
         with pytest.raises(errors.RtiSmsDeliveryError):
-            state.settle(missing_ok=True)
+            state.is_over(missing_ok=True)
 
     def test_an_unknown_submission_fails_it_unless_that_is_accepted(self) -> None:
         state = wait("1", "2", "3")
         state.note("2", MISSING)
         state.note("3", errors.RtiSmsNotFoundError("HTTP 404", status=404))
-        assert state.settle(missing_ok=True) is False
+        assert state.is_over(missing_ok=True) is False
         with pytest.raises(
             errors.RtiSmsNotFoundError, match=r"^2 of 3 submissions are unknown .*\(HTTP 404\): 2, 3\."
         ) as caught:
-            state.settle(missing_ok=False)
+            state.is_over(missing_ok=False)
         assert (caught.value.subject, caught.value.status) == ("2, 3", 404)
 
     @pytest.mark.parametrize("outcome", [details("1", "PENDING"), details("1"), LATER])
@@ -118,7 +118,7 @@ class TestSettle:
         state = wait("1")
         state.note("1", MISSING)
         state.note("1", outcome)
-        state.settle(missing_ok=False)
+        state.is_over(missing_ok=False)
 
 
 class TestErrors:
@@ -128,7 +128,7 @@ class TestErrors:
         state.note("1", LATER)
         assert state.open_ids == ["1"]
         assert state.last_error is LATER
-        assert state.settle(missing_ok=False) is False
+        assert state.is_over(missing_ok=False) is False
 
     @pytest.mark.parametrize(
         "error", [errors.RtiSmsForbiddenError("403"), errors.RtiSmsAuthenticationError("401"), errors.RtiSmsError("?")]
@@ -151,17 +151,18 @@ class TestWords:
         for one in "67":
             state.note(one, details(one, "SENT"))
         assert state.progress() == (
-            "1 of 9 submissions are final; open: 3 PENDING, 2 SENT, 2 not seen, 1 not found yet"
+            "1 of 9 submissions are final (1 DELIVERED); open: 3 PENDING, 2 SENT, 2 not fetched yet, 1 not found yet"
         )
         state.note("6", details("6", None))
         assert "1 no status" in state.progress()
 
     def test_progress_of_a_wait_that_is_over(self) -> None:
-        assert wait("1", finished=(record("1"),)).progress() == "1 of 1 submissions are final"
+        state = wait("1", "2", "3", finished=(record("1"), record("2", "EXPIRED"), record("3")))
+        assert state.progress() == "3 of 3 submissions are final (2 DELIVERED, 1 EXPIRED)"
 
     def test_a_timeout_names_what_is_open_and_the_last_error(self) -> None:
         state = wait("1", "2")
-        assert state.timeout_message() == "Timed out: 0 of 2 submissions are final; open: 2 not seen (1, 2)."
+        assert state.timeout_message() == "Timed out: 0 of 2 submissions are final; open: 2 not fetched yet (1, 2)."
         state.note("1", LATER)
         assert state.timeout_message().endswith("(1, 2). The last error was: HTTP 503")
 

@@ -23,7 +23,7 @@ SOON = errors.RtiSmsServerError("HTTP 503")
 
 
 class Client:
-    """Answers from a table; an exception is raised."""
+    """Responds from a table; an exception is raised."""
 
     def __init__(self, settings: ApiSettings = OLD, outcomes: Any = None) -> None:
         self.settings = settings
@@ -136,7 +136,9 @@ class TestPollDeliveries:
         client = Client(outcomes={"1": SmsDetails("1", "DELIVERED"), "3": SmsDetails("3", "SENT")})
         assert self.poll(client, wait) is False
         assert sorted(filter(None, client.polled)) == ["1", "3"]
-        assert [record.getMessage() for record in caplog.records] == ["2 of 3 submissions are final; open: 1 SENT"]
+        assert [record.getMessage() for record in caplog.records] == [
+            "2 of 3 submissions are final (2 DELIVERED); open: 1 SENT"
+        ]
         client.outcomes["3"] = SmsDetails("3", "EXPIRED")
         assert self.poll(client, wait) is True
 
@@ -144,7 +146,7 @@ class TestPollDeliveries:
         wait = DeliveryWait(["1"], ())
         client = Client(outcomes={"1": SOON})
         assert self.poll(client, wait) is False
-        assert [record.getMessage() for record in caplog.records] == ["The next poll will try again. HTTP 503"]
+        assert [record.getMessage() for record in caplog.records] == ["HTTP 503 The next poll will try again"]
         caplog.clear()
         client.outcomes["1"] = SmsDetails("1", "SENT")
         self.poll(client, wait)
@@ -171,12 +173,12 @@ class TestPollBalance:
         caplog.set_level(logging.INFO)
         client: Any = Client(outcomes=Decimal(balance))
         assert asyncio.run(poll_balance(client, Decimal(10))) == (is_enough, Decimal(balance))
-        assert f"The balance is {balance}; waiting for 10" in caplog.text
+        assert f"The balance is {balance}, {'at least' if is_enough else 'below'} 10" in caplog.text
 
     def test_a_transient_error_is_a_warning(self, caplog: pytest.LogCaptureFixture) -> None:
         client: Any = Client(outcomes=SOON)
         assert asyncio.run(poll_balance(client, Decimal(10))) == (False, None)
-        assert "The next poll will try again. HTTP 503" in caplog.text
+        assert "HTTP 503 The next poll will try again" in caplog.text
 
     def test_a_permanent_error_ends_it(self) -> None:
         client: Any = Client(outcomes=errors.RtiSmsForbiddenError("HTTP 403"))
