@@ -18,7 +18,6 @@ from tests.simulation.fetching import check_nothing_left, make_masker, make_sett
 from tests.simulation.network import Network, SimulatedClient, check_clients
 from tests.simulation.world import World, current_process
 
-
 #: Digests and salts of the journal; one may hold the digits of a number by chance.
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 

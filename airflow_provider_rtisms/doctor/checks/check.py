@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from airflow_provider_rtisms.doctor.context import Context, Finding
 
-
 #: The page that the checks compare with.
 PAGE = "docs/vendor-api.md"
 

@@ -20,12 +20,12 @@ from airflow_provider_rtisms.sending.journal import MemoryStore, SendJournal
 from airflow_provider_rtisms.sending.message import Message, to_everybody
 from airflow_provider_rtisms.sending.outbox import (
     MAX_ROUNDS,
-    PROGRESS_INTERVAL,
     Outbox,
     check_chunk_size,
     check_on_uncertain,
     check_window,
 )
+from airflow_provider_rtisms.sending.progress import PROGRESS_INTERVAL
 from tests import virtual_time
 from tests.virtual_time import now, settle
 

@@ -93,7 +93,14 @@ class TestAmounts:
 class TestIds:
     @pytest.mark.parametrize(
         ("value", "checked"),
-        [(0, "0"), ("0", "0"), ("007", "007"), (10**MAX_ID_DIGITS - 1, "9" * 100), ("9" * MAX_ID_DIGITS, "9" * 100)],
+        [
+            (0, "0"),
+            ("0", "0"),
+            ("007", "7"),
+            ("000", "0"),
+            (10**MAX_ID_DIGITS - 1, "9" * 100),
+            ("9" * MAX_ID_DIGITS, "9" * 100),
+        ],
     )
     def test_digits_are_taken(self, value: Any, checked: str) -> None:
         assert check_submission_id(value) == checked
@@ -163,7 +170,7 @@ class TestLists:
 
     @pytest.mark.parametrize("value", [None, 1.5, b"1", bytearray(b"1"), object()])
     def test_anything_else_is_refused(self, value: Any) -> None:
-        with pytest.raises(RtiSmsInputError, match=r"^ids is .*: use a list, or a template that gives one\.$"):
+        with pytest.raises(RtiSmsInputError, match=r"^ids is .*: use a list, or a template that renders one\.$"):
             as_iterable(value, "ids", "1")
 
     @pytest.mark.parametrize("value", ["[", "[1", "[a]", "[1] 2", "[" * 100_000])
