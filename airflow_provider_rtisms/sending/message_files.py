@@ -50,17 +50,17 @@ def read_table_file(path: str | StoragePath, field_name: str) -> Iterator[tuple[
     :raises RtiSmsInputError: as :func:`read_message_file`.
     """
     place = storage_path(field_name, path)
-    ending = PurePath(place.name.removesuffix(".gz")).suffix
-    if ending not in (".csv", ".jsonl"):
+    suffix = PurePath(place.name.removesuffix(".gz")).suffix
+    if suffix not in (".csv", ".jsonl"):
         raise RtiSmsInputError(f"{field_name} ends in {place.name[-20:]!r}: use .csv, .csv.gz, .jsonl or .jsonl.gz.")
     failure: str | None = None
     with _open_text(place) as text:
         try:
-            yield from _read_csv(text, field_name) if ending == ".csv" else _read_json_lines(text)
+            yield from _read_csv(text, field_name) if suffix == ".csv" else _read_json_lines(text)
         except (UnicodeDecodeError, csv.Error, gzip.BadGzipFile, EOFError, zlib.error) as error:
             failure = type(error).__name__  # its text may repeat a part of the file
     if failure is not None:
-        raise RtiSmsInputError(f"{field_name} is not a {ending} file in UTF-8 ({failure}). Nothing was sent.")
+        raise RtiSmsInputError(f"{field_name} is not a {suffix} file in UTF-8 ({failure}). Nothing was sent.")
 
 
 def _read_csv(text: IO[str], field_name: str) -> Iterator[tuple[str, Secret[Any] | str]]:

@@ -59,7 +59,7 @@ class Vendor:
 
     def __init__(self, behaviour: Behaviour | None = None) -> None:
         self.behaviour = behaviour or (lambda positions: ["submitted"] * len(positions))
-        #: The positions of the messages of each request, in the order of departure.
+        #: The positions of the messages of each request, in the order in which they were sent.
         self.requests: list[list[int]] = []
         self.texts: list[str] = []
         self.departures: list[float] = []

@@ -188,8 +188,10 @@ class TestPlaceholders:
 
 class TestPreview:
     def test_it_says_what_a_send_would_do(self) -> None:
-        told = preview(text="Hola {name}", rows=[{"name": "Ana"}, {"name": "Łukasz ő"}, {"name": "x" * 200}], samples=2)
-        assert told == {
+        shown = preview(
+            text="Hola {name}", rows=[{"name": "Ana"}, {"name": "Łukasz ő"}, {"name": "x" * 200}], samples=2
+        )
+        assert shown == {
             "messages": 3,
             "parts_total": 4,
             "max_parts": 2,

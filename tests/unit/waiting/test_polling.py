@@ -23,7 +23,7 @@ SOON = errors.RtiSmsServerError("HTTP 503")
 
 
 class Client:
-    """Answers from a table; an exception is raised."""
+    """Responds from a table; an exception is raised."""
 
     def __init__(self, settings: ApiSettings = OLD, outcomes: Any = None) -> None:
         self.settings = settings
