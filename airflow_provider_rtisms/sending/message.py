@@ -42,7 +42,7 @@ class Message:
     @property
     def name(self) -> str:
         """What logs and errors call the message: its reference, or its position and the end of the number."""
-        return self.reference or f"{self.position} {self.recipient.masked}"
+        return self.reference or f"{self.position} {self.recipient.masked}".strip()
 
 
 def to_everybody(recipients: Sequence[Recipient], text: SmsText) -> list[Message]:

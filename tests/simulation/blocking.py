@@ -21,7 +21,6 @@ from tests.simulation.network import Network, SimulatedClient
 from tests.simulation.world import World
 from tests.virtual_time import START, now
 
-
 #: Virtual seconds after which every call has ended.
 PATIENCE = 3000.0
 

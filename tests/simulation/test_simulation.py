@@ -68,7 +68,12 @@ async def _acquire_in_two_steps(self: Permit) -> None:
 #: What is broken, how, and what the simulation says then.
 DEFECTS: dict[str, tuple[Any, str, Any, str]] = {
     "a third request for a message": (outbox, "MAX_REQUESTS_IN_DOUBT", 3, "was texted 3 times, not 2"),
-    "a window that is never committed": (SendJournal, "commit", lambda *_: None, "is uncertain, although nothing failed"),
+    "a window that is never committed": (
+        SendJournal,
+        "commit",
+        lambda *_: None,
+        "is uncertain, although nothing failed",
+    ),
     "entries of another secret that count for nothing": (
         SendJournal,
         "_unreadable",
