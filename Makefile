@@ -52,13 +52,22 @@ WORKERS := 4
 DISTRIBUTION := --dist loadfile --no-loadscope-reorder
 
 # What knows nothing of Airflow runs once, without it.
-PURE := tests/unit/api tests/unit/sandbox tests/unit/sending tests/unit/waiting tests/unit/test_distribution.py \
-	tests/unit/test_reference.py tests/unit/test_rooms.py tests/unit/test_virtual_time.py
+PURE := tests/unit/api tests/unit/sandbox tests/unit/sending tests/unit/waiting tests/unit/doctor tests/unit/test_distribution.py \
+	tests/unit/test_reference.py tests/unit/test_rooms.py tests/unit/test_virtual_time.py tests/simulation
 .PHONY: test-bare
 test-bare: WORKERS := 8
 test-bare: DISTRIBUTION := --dist worksteal
 test-bare: env-bare  ## the tests of what knows nothing of Airflow, where that is not installed
 	$(BUILD)/bare/bin/python $(PYTEST) $(PURE)
+
+.PHONY: mutants
+mutants: env-bare  ## change the code one place at a time; do the tests notice? (FILES=..., or MUTANTS=200 SEED=1)
+	$(BUILD)/bare/bin/python -m scripts.mutants $(FILES) $(if $(MUTANTS),--sample $(MUTANTS)) $(if $(SEED),--seed $(SEED))
+
+SEEDS := 100000
+.PHONY: simulate
+simulate: env-bare  ## play histories of callers against a modelled API (SEEDS=1000000; one in detail: SEEDS=17..17)
+	@$(BUILD)/bare/bin/python -m tests.simulation $(SEEDS)
 
 # The minors between the oldest and the newest run what touches the interfaces of Airflow, in which they differ.
 test-airflow-3.2 test-airflow-3.1 test-airflow-3.0: LEFT_OUT := tests/unit/test_imports.py \

@@ -35,7 +35,7 @@ def wait(run_dag: RunDag, request: pytest.FixtureRequest) -> Any:
             pytest.skip("dag.test of Airflow 3.0 passes the first reschedule to sensors as text, and they fail on it")
         dag_id = "".join(c if c.isalnum() else "_" for c in request.node.name)
         with DAG(dag_id, schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
-            RtiSmsDeliverySensor(**{"task_id": "wait", "poke_interval": 0.2, "timeout": 30, **arguments})
+            RtiSmsDeliverySensor(**{"task_id": "wait", "poke_interval": 0.2, "timeout": 120, **arguments})
         return run_dag(dag)
 
     return wait
