@@ -208,7 +208,9 @@ def _change_statement(statement: ast.stmt) -> Iterator[ast.AST]:
             yield ast.Pass()
         case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]) | ast.Delete() | ast.Break() | ast.Continue():
             yield ast.Pass()
-        case ast.Return(value=value) if value is not None and not _is_none(value):
+        case ast.Return(value=None | ast.Constant(value=None | False)):
+            pass
+        case ast.Return():
             yield ast.Return(value=ast.Constant(value=None))
         case ast.If(test=ast.Name() | ast.Attribute() | ast.Call() | ast.NamedExpr() as test):
             yield _with(statement, test=ast.UnaryOp(op=ast.Not(), operand=test))
@@ -228,6 +230,8 @@ def _change_expression(node: ast.AST, is_message: bool) -> Iterator[ast.AST]:
             yield operand
         case ast.BinOp(op=operator) if type(operator) in _ARITHMETIC:
             yield _with(node, op=_ARITHMETIC[type(operator)]())
+        case ast.Call(func=ast.Name(id="min" | "max")):
+            pass  # the order of arguments makes no difference
         case ast.Call(args=[first, second, *rest]) if not is_message and not isinstance(first, ast.Starred):
             yield _with(node, args=[second, first, *rest])
         case ast.IfExp(body=body, orelse=orelse):
@@ -247,10 +251,6 @@ def _with(node: Any, **fields: Any) -> Any:
     for name, value in fields.items():
         setattr(changed, name, value)
     return changed
-
-
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
 
 
 def _unparse(node: ast.AST) -> str:
