@@ -43,7 +43,7 @@ class Mutant:
     :param path: the file.
     :param number: position among the changes to the file.
     :param lines: the lines of the innermost statement, as far as its own expressions go.
-    :param text: the source line, and what became of which part of it.
+    :param text: the function, the source line, and what became of which part of it.
     """
 
     path: str
@@ -69,9 +69,11 @@ def mutants_of(file: Path) -> list[Mutant]:
     source = file.read_text(encoding="utf-8")
     source_lines = source.splitlines()
     mutants = []
-    for number, (statement, before, after) in enumerate(_changes(ast.parse(source))):
+    tree = ast.parse(source)
+    scopes = _scopes(tree)
+    for number, (statement, before, after) in enumerate(_changes(tree)):
         line = source_lines[before.lineno - 1].strip()
-        text = f"{line}  # {_unparse(before)} -> {_unparse(after)}"
+        text = f"{scopes.get(before.lineno, 'module')}: {line}  # {_unparse(before)} -> {_unparse(after)}"
         mutants.append(Mutant(str(file), number, _own_lines(statement), text))
     return mutants
 
@@ -84,6 +86,22 @@ def compile_mutant(mutant: Mutant) -> CodeType:
             changed = _Replace(before, after).visit(tree)
             return compile(ast.fix_missing_locations(changed), mutant.path, "exec")
     raise ValueError(f"no such mutant: {mutant}")
+
+
+def _scopes(tree: ast.Module) -> dict[int, str]:
+    """Return the name of the innermost function or class of each line."""
+    scopes: dict[int, str] = {}
+
+    def visit(node: ast.AST, name: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            inner = name
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                inner = f"{name}.{child.name}".lstrip(".")
+                scopes.update(dict.fromkeys(range(child.lineno, (child.end_lineno or child.lineno) + 1), inner))
+            visit(child, inner)
+
+    visit(tree, "")
+    return scopes
 
 
 class _Replace(ast.NodeTransformer):

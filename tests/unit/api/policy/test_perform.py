@@ -397,7 +397,7 @@ def test_a_transport_error_says_what_happened() -> None:
     error = TransportError(errors.RtiSmsTimeoutError, "what", "detail")
     assert (error.kind, error.what, error.detail) == (errors.RtiSmsTimeoutError, "what", "detail")
     assert error.args == (errors.RtiSmsTimeoutError, "what", "detail")
-    assert TransportError(errors.RtiSmsTimeoutError, "what").detail == ""
+    assert TransportError(errors.RtiSmsTimeoutError, "what").args == (errors.RtiSmsTimeoutError, "what", "")
 
 
 def test_a_call_that_waits_for_the_token_of_another_one_sends_it() -> None:
