@@ -43,7 +43,7 @@ class Mutant:
     :param path: the file.
     :param number: position among the changes to the file.
     :param lines: the lines of the innermost statement, as far as its own expressions go.
-    :param text: the source line, and what became of which part of it.
+    :param text: the function, the source line, and what became of which part of it.
     """
 
     path: str
@@ -69,9 +69,11 @@ def mutants_of(file: Path) -> list[Mutant]:
     source = file.read_text(encoding="utf-8")
     source_lines = source.splitlines()
     mutants = []
-    for number, (statement, before, after) in enumerate(_changes(ast.parse(source))):
+    tree = ast.parse(source)
+    scopes = _scopes(tree)
+    for number, (statement, before, after) in enumerate(_changes(tree)):
         line = source_lines[before.lineno - 1].strip()
-        text = f"{line}  # {_unparse(before)} -> {_unparse(after)}"
+        text = f"{scopes.get(before.lineno, 'module')}: {line}  # {_unparse(before)} -> {_unparse(after)}"
         mutants.append(Mutant(str(file), number, _own_lines(statement), text))
     return mutants
 
@@ -84,6 +86,22 @@ def compile_mutant(mutant: Mutant) -> CodeType:
             changed = _Replace(before, after).visit(tree)
             return compile(ast.fix_missing_locations(changed), mutant.path, "exec")
     raise ValueError(f"no such mutant: {mutant}")
+
+
+def _scopes(tree: ast.Module) -> dict[int, str]:
+    """Return the name of the innermost function or class of each line."""
+    scopes: dict[int, str] = {}
+
+    def visit(node: ast.AST, name: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            inner = name
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                inner = f"{name}.{child.name}".lstrip(".")
+                scopes.update(dict.fromkeys(range(child.lineno, (child.end_lineno or child.lineno) + 1), inner))
+            visit(child, inner)
+
+    visit(tree, "")
+    return scopes
 
 
 class _Replace(ast.NodeTransformer):
@@ -208,7 +226,9 @@ def _change_statement(statement: ast.stmt) -> Iterator[ast.AST]:
             yield ast.Pass()
         case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]) | ast.Delete() | ast.Break() | ast.Continue():
             yield ast.Pass()
-        case ast.Return(value=value) if value is not None and not _is_none(value):
+        case ast.Return(value=None | ast.Constant(value=None | False)):
+            pass
+        case ast.Return():
             yield ast.Return(value=ast.Constant(value=None))
         case ast.If(test=ast.Name() | ast.Attribute() | ast.Call() | ast.NamedExpr() as test):
             yield _with(statement, test=ast.UnaryOp(op=ast.Not(), operand=test))
@@ -228,6 +248,8 @@ def _change_expression(node: ast.AST, is_message: bool) -> Iterator[ast.AST]:
             yield operand
         case ast.BinOp(op=operator) if type(operator) in _ARITHMETIC:
             yield _with(node, op=_ARITHMETIC[type(operator)]())
+        case ast.Call(func=ast.Name(id="min" | "max")):
+            pass  # the order of arguments makes no difference
         case ast.Call(args=[first, second, *rest]) if not is_message and not isinstance(first, ast.Starred):
             yield _with(node, args=[second, first, *rest])
         case ast.IfExp(body=body, orelse=orelse):
@@ -247,10 +269,6 @@ def _with(node: Any, **fields: Any) -> Any:
     for name, value in fields.items():
         setattr(changed, name, value)
     return changed
-
-
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
 
 
 def _unparse(node: ast.AST) -> str:

@@ -31,6 +31,7 @@ PARTS = 8
 SEARCHED = 2000
 
 
+@pytest.mark.timeout(600)  # 15 s on an idle core
 @pytest.mark.parametrize("part", range(PARTS))
 def test_everything_holds_in_every_history(part: int) -> None:
     with simulated():

@@ -20,7 +20,6 @@ from airflow_provider_rtisms.sending import journal as journal_module
 from airflow_provider_rtisms.sending.journal import MemoryStore, SendJournal
 from airflow_provider_rtisms.sending.message import Message, to_everybody
 from airflow_provider_rtisms.sending.outbox import (
-    MAX_ROUNDS,
     Outbox,
     check_chunk_size,
     check_on_uncertain,
@@ -284,7 +283,7 @@ class TestRounds:
         task, vendor = Task(2), Vendor(by_position({0: "unknown_error"}))
         assert task.send(vendor) == "rs"
         assert vendor.requests == [[0], [1], [0], [0], [0]]
-        assert len(vendor.requests) == 1 + MAX_ROUNDS
+        assert len(vendor.requests) == 1 + 4
         assert vendor.departures == pytest.approx([0, 0, 0.5, 1.5, 3.5])
         assert "Sending 1 messages again in 0.5 s" in caplog.text
 
@@ -522,7 +521,7 @@ class TestWords:
         monkeypatch.setattr("time.monotonic", lambda: clock[0])
 
         def reply(positions: list[int]) -> Reply:
-            clock[0] += PROGRESS_INTERVAL / 2
+            clock[0] += 2.5
             return ["submitted"]
 
         Task(4).send(Vendor(reply), window=1)
