@@ -82,7 +82,13 @@ def test_a_bad_row_is_named_without_its_values(bad: Any, problem: str) -> None:
 
 
 def test_all_bad_rows_are_in_one_error() -> None:
-    rows = [row(recipient="", text=None), row(), row(reference=None), row(reference=None), row(reference="c", text="")]
+    rows = [
+        row(recipient="", text=None, reference="z"),
+        row(),
+        row(reference=None),
+        row(reference=None),
+        row(reference="c", text=""),
+    ]
     with pytest.raises(RtiSmsInputError) as caught:
         check(*rows)
     assert str(caught.value) == (
