@@ -246,7 +246,11 @@ class RtiSmsSendOperator(BaseOperator):
         parts = [message.text.parts for message in messages]
         charsets = sorted({int(message.text.charset) for message in messages})
         self.log.info(
-            "%d messages take %d parts, at most %d each (charsets: %s)", len(parts), sum(parts), max(parts), charsets
+            "%d messages take %d parts, at most %d each (charsets: %s)",
+            len(parts),
+            sum(parts),
+            max(parts, default=0),
+            charsets,
         )
         return outbox
 
@@ -275,7 +279,7 @@ class RtiSmsSendOperator(BaseOperator):
         if left_out := len(outbox.messages) - len(ids):
             self.log.info("The wait leaves out %d messages that have no submission id", left_out)
         polling = self._polling(ids)
-        if self.deferrable:
+        if self.deferrable and ids:
             self.defer(**polling.deferral(wait.poke_interval, wait.timeout))
         return self._finish_wait(polling.poll_until_final(wait.poke_interval, wait.timeout))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import numbers
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +17,8 @@ from airflow_provider_rtisms.api.values.redaction import contains
 from airflow_provider_rtisms.api.values.secret import Secret, reveal
 from airflow_provider_rtisms.api.values.text import SmsText
 from airflow_provider_rtisms.sending.message import Message, check_max_messages, message_key
+
+log = logging.getLogger(__name__)
 
 #: The keys of a row; ``reference`` may be missing.
 FIELDS = ("recipient", "text", "reference")
@@ -77,7 +80,7 @@ def check_rows(
     :param charset: 0, 1, 6 or 8; None picks by each text.
     :param max_parts: most parts that one SMS may take.
     :param max_messages: most messages.
-    :raises RtiSmsInputError: there is no row, there are too many, or some cannot be sent. The error names the position
+    :raises RtiSmsInputError: there are too many rows, or some cannot be sent. The error names the position
         of every bad row and what is wrong with it, never a value.
     """
     SmsText.of("a", charset, max_parts)  # what is wrong with these two is no problem of a row
@@ -104,7 +107,7 @@ def check_rows(
             "sent. Correct these rows."
         )
     if not messages:
-        raise RtiSmsInputError("There are no messages: the list, the file or the query is empty. Nothing was sent.")
+        log.warning("The list, the file or the query has no messages, so there is nothing to send")
     return messages
 
 

@@ -131,7 +131,6 @@ def test_all_bad_rows_are_named_in_one_error(rtisms_sandbox: Sandbox, table: Tab
         ({"text": None}, "either text or text_column"),
         ({"sql": "SELECT phone, phone, name FROM people"}, "recipient_column 'phone' is twice among"),
         ({"sql": "CREATE TABLE other (id)", "text": "hola"}, "returns no table"),
-        ({"sql": "SELECT * FROM people WHERE id > 99"}, "There are no messages"),
         ({"max_messages": 5}, "There are 6 messages, more than max_messages=5"),
         ({"max_parts_total": 5}, "6 messages take 6 parts"),
         ({"sql_conn_id": "rtisms_default"}, "not one of a database"),
@@ -145,6 +144,13 @@ def test_bad_arguments_are_refused_before_anything_is_sent(
     with pytest.raises(AirflowFailException) as caught:
         send(**arguments).execute({})
     assert named in str(caught.value)
+    assert rtisms_sandbox.state().requests == {}
+
+
+def test_an_empty_table_is_nothing_to_send(rtisms_sandbox: Sandbox, table: Table) -> None:
+    table.fill([])
+    assert send().execute({}) == []
+    assert send(wait_for_delivery=True, deferrable=True).execute({}) == []
     assert rtisms_sandbox.state().requests == {}
 
 
