@@ -18,7 +18,7 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
     },
     "max_attempts": {
         "label": "Attempts per call",
-        "description": "How often a call is tried while the API is busy or out of reach, the first time included. "
+        "description": "Most attempts of a call while the API is busy or cannot be reached, including the first one. "
         "Empty: 5.",
         "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 100},
     },
@@ -58,9 +58,9 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
     },
 }
 
-#: Schema is hidden since Base URL says it. Port stays: "Test Connection" of Airflow 3.3 responses "Bad Request" for a
-#: Connection stored without one (the page sends 0 for null, and the server compares them). On 3.2 and later the JSON
-#: of the extras is shown whatever stands here.
+#: Schema is hidden, since it is part of Base URL. Port is shown: "Test Connection" of Airflow 3.3 returns "Bad Request"
+#: for a Connection that was stored without one, because the page sends 0 for null, and the server compares them.
+#: Airflow 3.2 and later show the JSON of the extras anyway.
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": ["schema", "extra"],
     "relabeling": {"login": "Client ID", "password": "Client secret", "host": "Base URL"},

@@ -1,4 +1,4 @@
-"""Where the API is, with which credentials, and within which limits: the fields of a Connection, checked once."""
+"""The settings of a client, as the fields of a Connection give them. They are checked once, here."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class ApiSettings:
 
     def trusted_certificates(self) -> str:
         """
-        Return the path of the PEM file (or folder) that verifies the server.
+        Return the path of the PEM file, or of the folder, whose certificates verify the server.
 
         :raises RtiSmsConfigError: an environment variable names a file that holds no certificates.
         """
@@ -124,9 +124,9 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _credential(name: str, place: str, value: Any) -> str:
+def _credential(name: str, form_field: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise RtiSmsConfigError(f"{name} is missing: put it into {place} of the Connection.")
+        raise RtiSmsConfigError(f"{name} is missing: set {form_field} of the Connection.")
     return value
 
 
@@ -138,7 +138,7 @@ def _base_url(value: str, allow_http: bool) -> str:
     except ValueError:  # the reason would repeat a part of the value, which may be a secret
         raise RtiSmsConfigError(f"Host is {shape(value)} that is not a URL: {_HOST_FORMS}.") from None
     if parts.scheme not in ("http", "https") or not host or any(ord(c) <= 32 for c in value.strip()):
-        raise RtiSmsConfigError(f"Host is {shape(value)} of another form: {_HOST_FORMS}.")
+        raise RtiSmsConfigError(f"Host is {shape(value)} that is not a base URL: {_HOST_FORMS}.")
     if parts.username is not None or parts.query or parts.fragment:
         raise RtiSmsConfigError(
             f"Host holds credentials, a query or a fragment: {_HOST_FORMS}. Put credentials into Login and Password."

@@ -1,4 +1,4 @@
-"""What a bulk fetch has done so far: for the progress lines, the summary and the errors."""
+"""Count what a bulk fetch does, for the progress lines, the summary and the errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from airflow_provider_rtisms.api.transport.stats import Stats
 
 #: How many ids an error message names.
 NAMED_IN_MESSAGE = 10
-#: So many submissions whose attempts were used up, one after the other, end the fetch: the API is down.
+#: After this many submissions in a row that could not be fetched, the fetch ends: the API is down.
 GIVE_UP_AFTER = 50
 
 
@@ -51,7 +51,7 @@ class FetchStats:
         Count what came for an id.
 
         :param submission_id: which.
-        :param outcome: its details, or the error that came in their place.
+        :param outcome: its details, or the error that came instead.
         :return: the record to keep, if there is one.
         """
         if isinstance(outcome, SmsDetails):
@@ -69,7 +69,7 @@ class FetchStats:
         self.failed += 1
         self._failed_in_a_row += 1
         self._first_failure = self._first_failure or outcome
-        # A threshold that stays passed, like everything permanent, holds for the other ids as well.
+        # A rate limit that persists concerns the other ids as well, like every permanent error.
         concerns_all = isinstance(outcome, RtiSmsRateLimitError) or not isinstance(outcome, RtiSmsTransientError)
         if concerns_all or self._failed_in_a_row >= GIVE_UP_AFTER:
             self.fatal = self.fatal or outcome
@@ -80,7 +80,7 @@ class FetchStats:
         Count a record.
 
         :param record: see :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`.
-        :param is_resumed: whether an earlier try had fetched it.
+        :param is_resumed: whether an earlier attempt had fetched it.
         """
         self.fetched += 1
         self.resumed += is_resumed
@@ -92,7 +92,7 @@ class FetchStats:
         """
         Raise if not all that was asked for has come.
 
-        :param missing_ok: whether ids that the API does not know are no gaps.
+        :param missing_ok: whether ids that the API does not know are accepted.
         :raises RtiSmsTransientError: the attempts of some ids were used up; the class is that of the first.
         :raises RtiSmsNotFoundError: some ids are missing; names the first few.
         """
@@ -128,7 +128,7 @@ class FetchStats:
         :param stats: of the client that has fetched.
         :param path: where the records are, or None.
         :return: ``path``, ``requested`` (distinct ids), ``fetched`` (records, those of earlier attempts included),
-            ``missing``, ``by_status``, ``by_operator``, ``cost`` (total), ``duplicates``; and of this try alone
+            ``missing``, ``by_status``, ``by_operator``, ``cost`` (total), ``duplicates``; and of this attempt alone
             ``resumed`` (records taken over), ``requests``, ``tokens``, ``retries``, ``refusals`` (429), ``seconds``.
         """
         return {

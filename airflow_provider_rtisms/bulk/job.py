@@ -14,7 +14,9 @@ from airflow_provider_rtisms.api.transport.fetch import fetch_batches
 from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
 from airflow_provider_rtisms.bulk.fetch_stats import FetchStats
 from airflow_provider_rtisms.bulk.formats import converter
-from airflow_provider_rtisms.bulk.part import PartFile, Record
+from airflow_provider_rtisms.bulk.lineage import report_output
+from airflow_provider_rtisms.bulk.records import Record
+from airflow_provider_rtisms.bulk.storage_errors import STORAGE_ERRORS
 from airflow_provider_rtisms.bulk.target import Target, open_target
 
 if TYPE_CHECKING:
@@ -56,38 +58,39 @@ async def fetch_to_file(
     """
     Fetch many submissions into a file, as a stream.
 
-    What has been fetched is kept beside it until it is complete; where the same ids are fetched again, by the same
-    account and into the same file, only the rest is asked for. Ids that were missing are asked for again.
+    What has been fetched is kept beside it until it is complete; if the same account fetches the same ids
+    into the same file again, only the rest is requested. Missing ids are requested again.
 
     :param client: an opened client, on an event loop that no one else needs: files are written on it.
-    :param ids: what to fetch; those that an earlier try has fetched are taken out.
-    :param path: its ending says the format, see :func:`~airflow_provider_rtisms.bulk.formats.converter`.
+    :param ids: what to fetch; the ids that an earlier attempt has fetched are removed.
+    :param path: its suffix selects the format, see :func:`~airflow_provider_rtisms.bulk.formats.converter`.
     :param on_missing: what to do about ids that the API does not know, after having fetched the rest.
     :return: the summary, see :meth:`~airflow_provider_rtisms.bulk.fetch_stats.FetchStats.summary`.
     :raises RtiSmsPermanentError: missing ids, at the end; anything else, such as 403, at once.
     :raises RtiSmsTransientError: the attempts of some ids were used up: at the end, or at once if the API seems down.
-    :raises OSError: the file cannot be written.
+    :raises RtiSmsStorageError: the file cannot be written; found out before the first request, if it can be.
+    :raises RtiSmsStorageUnavailableError: the file cannot be written at the moment.
     """
     check_on_missing(on_missing)
     convert = converter(path.name)
     stats = FetchStats(len(ids), ids.duplicates)
     settings = client.settings
     with closing(open_target(path, ids.digest(settings.base_url, settings.client_id))) as target:
-        target.restore()
-        with PartFile(target.part_path) as part:
-            part.resume(lambda record: _take_over(record, ids, stats))
-            if stats.resumed:
-                log.info("An earlier try has fetched %d of %d submissions", stats.resumed, stats.requested)
-            log.info("What is fetched is kept in %s until %s is complete", target.kept_at, path)
-            try:
-                await _fetch(client, ids, stats, _keep_in(part, target), on_missing)
-            except BaseException as error:
-                target.save(part)
-                if isinstance(error, RtiSmsError):
-                    kept = f"{stats.fetched} of {stats.requested} submissions are kept in {target.kept_at}"
-                    error.args = (f"{error} {kept}; the same fetch goes on from there.",)
-                raise
-            target.publish(part, convert)
+        target.resume(lambda record: _take_over(record, ids, stats))
+        target.probe()
+        if stats.resumed:
+            log.info("An earlier attempt has fetched %d of %d submissions", stats.resumed, stats.requested)
+        log.info("Records are kept in %s until %s is complete", target.kept_at, path)
+        try:
+            await _fetch(client, ids, stats, _keep_in(target), on_missing)
+            target.commit(lambda file: convert(target.part.lines(), file))
+        except BaseException as error:
+            target.save(is_last=_is_worth_waiting(error))
+            if isinstance(error, RtiSmsError):
+                kept = f"{stats.fetched} of {stats.requested} submissions are kept in {target.kept_at}"
+                error.args = (f"{error} {kept}; the same fetch goes on from there.",)
+            raise
+    report_output(path)
     summary = stats.summary(client.stats, str(path))
     log.info("Bulk fetch done: %s", summary)
     return summary
@@ -104,17 +107,22 @@ def check_on_missing(value: Any) -> None:
 
 
 def _take_over(record: Record, ids: DistinctIds, stats: FetchStats) -> bool:
-    is_ours = ids.discard(record.get("submission_id"))
+    is_ours = ids.discard(record["submission_id"])
     if is_ours:
         stats.add(record, is_resumed=True)
     return is_ours
 
 
-def _keep_in(part: PartFile, target: Target) -> Keep:
+def _is_worth_waiting(error: BaseException) -> bool:
+    """Return whether a refused save should be repeated: not if the store has just failed, or the task is killed."""
+    return isinstance(error, RtiSmsError) and not isinstance(error, STORAGE_ERRORS)
+
+
+def _keep_in(target: Target) -> Keep:
     async def keep(batch: Sequence[Record]) -> None:
-        part.append(batch)
+        target.part.append(batch)
         if target.is_due():
-            await asyncio.to_thread(target.save, part)
+            await asyncio.to_thread(target.save)
 
     return keep
 

@@ -14,6 +14,7 @@ from airflow_provider_rtisms.hooks.connection import form_widgets, settings_from
 from airflow_provider_rtisms.hooks.event_loop import amask_secret, in_thread, single_flight_read
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from decimal import Decimal
 
     from airflow_provider_rtisms.api import AsyncRtiSmsClient, RtiSmsClient, SmsDetails, Submission
@@ -30,7 +31,7 @@ T = TypeVar("T")
 
 class RtiSmsHook(BaseHook):
     """
-    Talk to the RTI SMS API with the credentials of a Connection.
+    Call the RTI SMS API with the credentials of a Connection.
 
     A hook gets a token on first use, and every thread and task that uses the hook shares it. Close the hook, or use it
     as a context manager, to close its sockets::
@@ -67,7 +68,7 @@ class RtiSmsHook(BaseHook):
             return self._client
 
     def close(self) -> None:
-        """Close all sockets, and forget the token and the fields of the Connection. A later call begins again."""
+        """Close all sockets, and forget the token and the Connection. A later call reads the Connection again."""
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
@@ -107,6 +108,30 @@ class RtiSmsHook(BaseHook):
         :raises RtiSmsError: see :mod:`~airflow_provider_rtisms.api.errors`.
         """
         return self.get_conn().get_balance()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        idempotent: bool | None = None,
+    ) -> Any:
+        """
+        Do a call that this package does not know, with the token, the retries and the errors of every other call.
+
+        ::
+
+            hook.request("GET", "/balance")  # {"balance": "457.00"}
+
+        :param method: as for :func:`~airflow_provider_rtisms.api.endpoints.request`, like the other parameters.
+        :return: the decoded JSON.
+        :raises RtiSmsInputError: an argument has another form; nothing was sent.
+        :raises RtiSmsUncertainError: the request is not idempotent, and its response was lost.
+        :raises RtiSmsError: see :mod:`~airflow_provider_rtisms.api.errors`.
+        """
+        return self.get_conn().request(method, path, params=params, json=json, idempotent=idempotent)
 
     def send_sms(
         self,
@@ -234,7 +259,8 @@ class RtiSmsHook(BaseHook):
         :param max_concurrency: most requests at once. Default: that of the Connection.
         :param requests_per_second: most requests a second. Default: that of the Connection.
         :param on_missing: for ids that the API does not know: ``fail``, after the rest has been fetched, or ``skip``.
-        :return: the summary (dict) with ``output_path``, else the records (list of dicts), in the order of arrival.
+        :return: the summary (dict) with ``output_path``, else the records (list of dicts), in the order in
+            which they were fetched.
         :raises RtiSmsInputError: an id or an argument is malformed; nothing was sent.
         :raises RtiSmsError: see :func:`~airflow_provider_rtisms.bulk.job.fetch_to_file`.
         """
@@ -262,7 +288,7 @@ class RtiSmsHook(BaseHook):
     @asynccontextmanager
     async def get_async_conn(self) -> AsyncIterator[AsyncRtiSmsClient]:
         """
-        Read the Connection, and give the client that all triggers of it share on this event loop.
+        Read the Connection, and yield the client that all its triggers on this event loop share.
 
         :raises RtiSmsConfigError: a field of the Connection is missing or malformed.
         """
@@ -276,7 +302,7 @@ class RtiSmsHook(BaseHook):
         """
         Authenticate and read the balance, for the "Test connection" button.
 
-        :return: whether it worked, and a sentence for the person who asked.
+        :return: whether it worked, and a message for the user.
         """
         from airflow_provider_rtisms.api.errors import RtiSmsError
 
@@ -302,7 +328,7 @@ class RtiSmsHook(BaseHook):
 
     @asynccontextmanager
     async def _connect(self, **changes: Any) -> AsyncIterator[AsyncRtiSmsClient]:
-        """Give a client with the token of this hook; ``changes`` replace limits of the Connection."""
+        """Yield a client with the token of this hook; ``changes`` replace limits of the Connection."""
         from dataclasses import replace
 
         from airflow_provider_rtisms.api import AsyncRtiSmsClient

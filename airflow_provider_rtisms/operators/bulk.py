@@ -23,14 +23,14 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
     """
     Fetch the details of thousands of submissions: one request each, ``max_concurrency`` of them at once, one token.
 
-    With ``output_path`` the records stream to a file, which gets its name once it is complete. A task retry asks only
-    for what an interrupted try had not fetched: that is kept in a part file beside the target, named in the log. When
-    the API says that the account's threshold is passed (429), the whole fetch slows down.
+    With ``output_path`` the records stream to a file, which gets its name once it is complete. Until then they are kept
+    in a part file beside it, which the log names, so that a task retry requests only the rest. If the API responds 429
+    (a threshold of the account was passed), the whole fetch slows down.
 
     :param submission_ids: (templated) a list of ids, such a list as JSON, the output of another task, or records with a
         ``submission_id``. Repeated ids are fetched once.
     :param submission_ids_path: (templated) instead of ``submission_ids``, a file of ids, read as a stream: one id per
-        line, or a column of a CSV; a local path or a URL for ObjectStoragePath; ``.gz`` is unpacked.
+        line, or a column of a CSV; a local path or a URL for ObjectStoragePath; ``.gz`` is decompressed.
     :param submission_ids_column: (templated) the column of the CSV; None for one id per line.
     :param output_path: (templated) a local path or a URL for ObjectStoragePath (``s3://conn_id@bucket/key``) that ends
         in ``.jsonl``, ``.jsonl.gz``, ``.csv``, ``.csv.gz`` or ``.parquet`` (extra ``parquet``). None puts the records
@@ -39,8 +39,9 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
     :param requests_per_second: most requests a second. Default: what the Connection says, else no limit.
     :param on_missing: for ids that the API does not know (404): ``fail``, after having fetched the rest, or ``skip``.
     :param rtisms_conn_id: (templated) the Connection.
-    :return: with ``output_path`` the summary, see :meth:`~airflow_provider_rtisms.bulk.fetch_stats.FetchStats.summary`; else the
-        records, see :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`. Order is that of arrival.
+    :return: with ``output_path`` the summary, see
+        :meth:`~airflow_provider_rtisms.bulk.fetch_stats.FetchStats.summary`; else the records in the order of arrival,
+        see :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`.
     :raises AirflowFailException: an argument or an id is malformed, ids are missing, or the API refused.
     :raises RtiSmsTransientError: the API could not be reached within the attempts; a task retry goes on from there.
     """
@@ -101,7 +102,10 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
         from airflow_provider_rtisms.api.values.ids import iter_submission_ids
         from airflow_provider_rtisms.bulk.id_files import read_id_file
+        from airflow_provider_rtisms.bulk.storage import check_rendered
 
+        check_rendered("submission_ids", self.submission_ids)
+        check_rendered("submission_ids_column", self.submission_ids_column)
         if (self.submission_ids is None) == (self.submission_ids_path is None):
             raise RtiSmsInputError("Give either submission_ids or submission_ids_path.")
         if self.submission_ids_path is None:

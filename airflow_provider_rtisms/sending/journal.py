@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import re
 import secrets
 import threading
 from collections import Counter
@@ -79,7 +80,8 @@ class SendJournal:
         self._size = 0
         head = store.get(_HEAD)
         _check_form(head is None or (isinstance(head, dict) and head.get("version") == VERSION))
-        salt = head["salt"] if head else secrets.token_hex(16)
+        salt = head.get("salt") if head else secrets.token_hex(16)
+        _check_form(isinstance(salt, str) and re.fullmatch("[0-9a-f]{32}", salt) is not None)
         self._key = Secret(
             hashlib.pbkdf2_hmac(
                 "sha256", client_secret.get_secret_value().encode(), bytes.fromhex(salt), _DERIVATION_ROUNDS

@@ -33,6 +33,18 @@ def test_balance_and_get(rtisms_sandbox: Sandbox, airflow_database: Path) -> Non
     assert json.loads(done.stdout) == [{"balance": "457.00"}], done.stderr
 
 
+def test_doctor(rtisms_sandbox: Sandbox, airflow_database: Path) -> None:
+    done = airflow("rtisms", "doctor", "--json", "--submission-id", "4193366853543393")
+    assert done.returncode == 0, done.stdout + done.stderr
+    outcomes = {check["name"]: check["outcome"] for check in json.loads(done.stdout)["checks"]}
+    assert outcomes["submission"] == "ok"
+    assert set(outcomes.values()) == {"ok", "skipped"}
+    rtisms_sandbox.rotate_secret("another")
+    done = airflow("rtisms", "doctor", "--conn-id", "rtisms_default")
+    assert done.returncode == 1
+    assert "failed   authentication" in done.stdout
+
+
 def test_an_error_is_one_line(rtisms_sandbox: Sandbox, airflow_database: Path) -> None:
     done = airflow("rtisms", "get", "1")
     assert done.returncode == 1

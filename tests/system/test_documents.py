@@ -43,7 +43,7 @@ BLOCK = re.compile(
 IS_INSTALLED = {"dag-3.0": AIRFLOW_V_3_0_PLUS, "dag-3.3": AIRFLOW_V_3_3_PLUS}
 TESTS = {
     *("install", "connection", "extras", "dag", "hook", "script", "sandbox-script", "output", "sandbox"),
-    *("sandbox-connection", "pytest", "make", "cli", "deadline", *IS_INSTALLED),
+    *("sandbox-connection", "pytest", "make", "cli", "doctor", "doctor-cli", "deadline", *IS_INSTALLED),
 }
 SANDBOX_PORT = "8099"
 """The port in the documents. The tests replace it with a free one."""
@@ -248,6 +248,15 @@ def test_cli_blocks(block: Block, rtisms_sandbox: Sandbox, airflow_database: Pat
     output = bash(block.code)
     assert "457.00" in output
     assert '"status": "DELIVERED"' in output
+
+
+@each_block("doctor", "doctor-cli")
+def test_doctor_blocks(block: Block, rtisms_sandbox: Sandbox, airflow_database: Path) -> None:
+    if block.test == "doctor-cli" and not AIRFLOW_V_3_2_PLUS:
+        pytest.skip("commands of providers are from Airflow 3.2 on")
+    assert bash(block.code.replace(f"http://127.0.0.1:{SANDBOX_PORT}", rtisms_sandbox.url)).endswith(
+        "Nothing failed.\n"
+    )
 
 
 @each_block("pytest")

@@ -35,11 +35,16 @@ def test_api_and_sandbox_import_where_airflow_is_absent() -> None:
     absent = "import sys; sys.modules['airflow'] = None  # importing it raises ImportError"
     package = "airflow_provider_rtisms"
     walk = (
-        f"import importlib, pkgutil\nfor part in ('api', 'sending', 'waiting', 'bulk', 'sandbox'):\n"
+        f"import importlib, pkgutil\nfor part in ('api', 'sending', 'waiting', 'bulk', 'sandbox', 'doctor'):\n"
         f"    folder = importlib.import_module(f'{package}.{{part}}')\n"
         f"    for found in pkgutil.walk_packages(folder.__path__, folder.__name__ + '.'):\n"
         f"        if not found.name.endswith('__main__'):\n"
         f"            importlib.import_module(found.name)"
     )
     loaded = modules_after(f"{absent}\n{walk}")
-    assert {f"{package}.api.transport.aio", f"{package}.sending.outbox", f"{package}.sandbox.server"} <= loaded
+    assert {
+        f"{package}.api.transport.aio",
+        f"{package}.sending.outbox",
+        f"{package}.sandbox.server",
+        f"{package}.doctor.runner",
+    } <= loaded

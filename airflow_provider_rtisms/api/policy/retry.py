@@ -1,5 +1,5 @@
 """
-What is repeated, when, and how often: one policy, made of tenacity's strategies, for both clients.
+Decide what is repeated, when and how often: one policy for both clients, made of tenacity's strategies.
 
 Source: docs/architecture.md, "Retries"; docs/vendor-api.md, "Errors".
 """
@@ -29,7 +29,7 @@ TOTAL_CAP = 300.0
 
 def backoff(failures: int, retry_after: float | None = None) -> float:
     """
-    Return the seconds to pause: exponential with full jitter, or Retry-After where that is longer.
+    Return the seconds to pause: exponential with full jitter, or Retry-After if that is longer.
 
     :param failures: how many attempts have failed, 1 or more.
     :param retry_after: seconds that the server asked to wait, or None.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -75,9 +76,10 @@ class AsyncRtiSmsClient:
         """Close all sockets."""
         sessions = (self._session, self._unpooled)
         self._session = self._unpooled = None
-        for session in sessions:
-            if session is not None:
-                await session.close()
+        async with AsyncExitStack() as stack:  # closes the second session even if the first one is interrupted
+            for session in sessions:
+                if session is not None:
+                    stack.push_async_callback(session.close)
 
     async def __aenter__(self) -> Self:
         """Open the client."""
@@ -101,6 +103,18 @@ class AsyncRtiSmsClient:
     def get_balance(self) -> Awaitable[Decimal]:
         """Fetch the balance of the account, as :meth:`.RtiSmsClient.get_balance` does."""
         return self.perform(endpoints.get_balance())
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        idempotent: bool | None = None,
+    ) -> Awaitable[Any]:
+        """Do a call that this package does not know, as :meth:`.RtiSmsClient.request` does."""
+        return self.perform(endpoints.request(method, path, params=params, json=json, idempotent=idempotent))
 
     async def perform(self, call: Call[T]) -> T:
         """Do one call, as :meth:`.RtiSmsClient.perform` does."""

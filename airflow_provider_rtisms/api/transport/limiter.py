@@ -1,5 +1,5 @@
 """
-How many requests are under way, how many leave in a second, and what a 429 does to both.
+Limit how many requests run at once and how many leave in a second, and slow all of them down after a 429.
 
 Source: docs/vendor-api.md, "Errors" (429: a threshold of the account was passed); docs/architecture.md, "The way of a
 429". The permits follow AIMD: additive increase, multiplicative decrease.
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import deque
 from collections.abc import Callable
 
 from aiolimiter import AsyncLimiter
@@ -50,32 +51,39 @@ class AdaptiveLimiter:
     ) -> None:
         self.max_concurrency = max_concurrency
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
-        self._free = asyncio.Semaphore(max_concurrency)
+        #: How many calls hold a permit.
+        self._held = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
         self._rate: AsyncLimiter | None = None
         if requests_per_second:
             burst = max(1.0, requests_per_second * BURST)
             self._rate = AsyncLimiter(burst, burst / requests_per_second)
         #: Permits that 429s have removed.
         self._removed_permits = 0
-        #: Removed permits that calls still hold; the next calls to finish do not pass theirs on.
-        self._permit_debt = 0
         self._throttled_at = self._resume_at = self._recovered_at = self._succeeded_at = -math.inf
         self._consecutive_throttles = 0
 
     @property
     def permits(self) -> int:
-        """How many calls may be under way at once for now."""
+        """How many calls may run at once now."""
         return self.max_concurrency - self._removed_permits
 
     async def acquire(self) -> None:
-        """Wait for a free permit."""
-        await self._free.acquire()
+        """Wait for a free permit. Calls get permits in the order in which they ask."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self._admit()
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled():  # the permit came at the same moment
+                self.release()
+            raise
 
     def release(self) -> None:
         """Give a permit back."""
-        if self._removed_permits:
-            self._recover()
-        self._return_permit()
+        self._held -= 1
+        self._admit()
 
     async def acquire_rate(self) -> float:
         """
@@ -92,7 +100,7 @@ class AdaptiveLimiter:
         return now
 
     def on_success(self) -> None:
-        """Note that a call has succeeded."""
+        """Record that a call has succeeded."""
         self._succeeded_at = self._clock()
         self._consecutive_throttles = 0
 
@@ -111,9 +119,7 @@ class AdaptiveLimiter:
         if sent_at > self._throttled_at:
             self._throttled_at = now
             self._consecutive_throttles += 1
-            removed = self.permits // 2
-            self._removed_permits += removed
-            self._permit_debt += removed
+            self._removed_permits += self.permits // 2
             pause = max(MIN_PAUSE, backoff(self._consecutive_throttles, retry_after))
             self._resume_at = self._recovered_at = now + pause
             log.warning(
@@ -124,20 +130,22 @@ class AdaptiveLimiter:
             )
         return True
 
+    def _admit(self) -> None:
+        """Give free permits to the calls that have waited longest."""
+        self._recover()
+        while self._waiters and self._held < self.permits:
+            waiter = self._waiters.popleft()
+            if not waiter.done():  # else its call was cancelled
+                waiter.set_result(None)
+                self._held += 1
+
     def _recover(self) -> None:
         """Give back the removed permits that are due by now."""
-        due = int((self._clock() - self._recovered_at) / RECOVERY * self.max_concurrency)
-        for _ in range(min(due, self._removed_permits)):
-            self._removed_permits -= 1
-            self._return_permit()
-        if due > 0:
-            self._recovered_at = self._clock()
-
-    def _return_permit(self) -> None:
-        if self._permit_debt:
-            self._permit_debt -= 1
-        else:
-            self._free.release()
+        if self._removed_permits:
+            seconds_per_permit = RECOVERY / self.max_concurrency
+            due = max(0, int((self._clock() - self._recovered_at) / seconds_per_permit))
+            self._removed_permits = max(0, self._removed_permits - due)
+            self._recovered_at += due * seconds_per_permit
 
 
 class Permit:

@@ -19,7 +19,9 @@ MAX_ID_DIGITS = 100
 
 def check_submission_id(value: Any, field_name: str = "submission_id") -> str:
     """
-    Return a submission id as the string that goes into the URL.
+    Return a submission id as the string that goes into the URL, without leading zeros.
+
+    The API returns ids as JSON strings or numbers, so ``007`` and ``7`` are the same submission everywhere.
 
     :param value: ASCII decimal string or non-negative int; no bool, no float.
     :param field_name: how the error names it, such as ``submission_ids[3]``.
@@ -28,7 +30,7 @@ def check_submission_id(value: Any, field_name: str = "submission_id") -> str:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**MAX_ID_DIGITS:
         return str(value)
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= MAX_ID_DIGITS:
-        return str(value)
+        return value.lstrip("0") or "0"
     raise RtiSmsInputError(
         f"{field_name} is {shape(value)}: use a decimal string such as '4193366853543393' or a non-negative int."
     )
@@ -46,13 +48,13 @@ def parse_submission_ids(value: Any) -> list[str]:
 
 def iter_submission_ids(value: Any) -> Iterator[str]:
     """
-    Give the submission ids of an operator's argument one by one, as they stand there.
+    Yield the submission ids of an operator's argument, one by one.
 
     Records whose ``submission_id`` is null, such as those of messages that were not sent, are left out with one log
     line.
 
-    :param value: an id; an iterable of ids; such a list as JSON or as Python writes it, which is what a template gives;
-        or records with a ``submission_id``, which is what the operators return.
+    :param value: an id; an iterable of ids; a list of ids as JSON or as a Python literal, which a template renders; or
+        records with a ``submission_id``, which the operators return.
     :raises RtiSmsInputError: it is anything else; names the position.
     """
     without_id = 0

@@ -1,4 +1,4 @@
-"""The hook's bulk fetch against the sandbox: what arrives, what is asked, and what is left behind."""
+"""The hook's bulk fetch against the sandbox: what arrives, what is requested, and what stays behind."""
 
 from __future__ import annotations
 
@@ -60,6 +60,13 @@ def test_each_is_fetched_once_with_one_token(hook: RtiSmsHook, sandbox: Sandbox,
     assert state.sockets_peak <= 32
 
 
+def test_leading_zeros_make_no_other_submission(hook: RtiSmsHook, sandbox: Sandbox) -> None:
+    (one,) = seeded(1)
+    records: Any = hook.bulk_get_sms([f"00{one}", one, f"0{one}"])
+    assert [record["submission_id"] for record in records] == [one]
+    assert sandbox.state().requests_by_id == {one: 1}
+
+
 def test_without_a_path_the_records_are_returned(hook: RtiSmsHook) -> None:
     records = hook.bulk_get_sms(seeded(50), max_concurrency=4)
     assert sorted(record["submission_id"] for record in records) == seeded(50)  # type: ignore[index]
@@ -111,7 +118,7 @@ def test_a_threshold_that_stays_passed_ends_the_fetch(
     sandbox.set_faults(Fault("error", path="sms", statuses=(429,)))
     with pytest.raises(RtiSmsRateLimitError, match="Gave up after 5 attempts"):
         hook.bulk_get_sms(seeded(1000))
-    assert len(sandbox.state().requests_by_id) < 100  # the rest was not tried
+    assert len(sandbox.state().requests_by_id) < 100  # the rest was not requested
 
 
 def test_short_lived_tokens_are_renewed_without_a_storm(hook: RtiSmsHook, sandbox: Sandbox) -> None:
@@ -156,7 +163,7 @@ class TestFailure:
         assert len(sandbox.state().requests_by_id) < 2000
         assert not target.exists()
 
-    def test_used_up_tries_fail_after_the_rest(
+    def test_used_up_attempts_fail_after_the_rest(
         self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(retry, "BACKOFF_BASE", 0.001)
@@ -177,7 +184,7 @@ class TestFailure:
         assert len(sandbox.state().requests_by_id) < 200
 
     @pytest.mark.parametrize("name", ["details.xls", "details", "details.parquet.gz"])
-    def test_an_unknown_ending_is_refused_before_a_request(
+    def test_an_unknown_suffix_is_refused_before_a_request(
         self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path, name: str
     ) -> None:
         with pytest.raises(RtiSmsInputError, match="output_path"):
@@ -185,7 +192,7 @@ class TestFailure:
         assert not sandbox.state().requests
 
 
-def test_progress_is_told(
+def test_progress_is_logged(
     hook: RtiSmsHook, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(job, "PROGRESS_EVERY", 0.05)
@@ -235,7 +242,7 @@ class TestResume:
         hook.bulk_get_sms(seeded(5), output_path=target)
         assert sorted(ids_in(target)) == seeded(5)
         assert sorted(tmp_path.iterdir()) == sorted([part, target])
-        assert len(ids_in(part)) == 10
+        assert part.read_bytes().count(b"\n") == 1 + 10  # the header line
 
     def test_the_order_of_the_ids_makes_no_difference(self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path) -> None:
         target = tmp_path / "details.jsonl"

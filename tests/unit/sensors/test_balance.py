@@ -116,21 +116,21 @@ async def tells_of_a_fall(events: AsyncIterator[Any]) -> dict[str, Any] | None:
 
 
 class TestFall:
-    def test_it_tells_once_of_each_fall(self, rtisms_sandbox: Sandbox) -> None:
+    def test_it_reports_each_fall_once(self, rtisms_sandbox: Sandbox) -> None:
         async def main() -> list[str]:
-            told: list[str] = []
+            reported: list[str] = []
 
             async def listen() -> None:
                 async for event in watch().run():
-                    told.append(event.payload["balance"])
+                    reported.append(event.payload["balance"])
 
             listener = asyncio.create_task(listen())
             for balance, expected in [("100", 0), ("99", 1), ("98", 1), ("150", 1), ("97", 2)]:
                 await asyncio.to_thread(rtisms_sandbox.set_balance, balance)
                 await polls(rtisms_sandbox, 2)
-                assert len(told) == expected, balance
+                assert len(reported) == expected, balance
             listener.cancel()
-            return told
+            return reported
 
         assert asyncio.run(main()) == ["99", "97"]
 

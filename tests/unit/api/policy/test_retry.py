@@ -88,9 +88,9 @@ def test_tries_are_limited(
     with pytest.raises(errors.RtiSmsServerError, match="HTTP 503"):
         transport.perform(server, SMS, max_attempts=max_attempts)
     assert len(server.calls) == max_attempts
-    told = [record.getMessage() for record in caplog.records if record.name == retry.__name__]
-    assert len(told) == max_attempts - 1
-    for number, line in enumerate(told, 1):
+    logged = [record.getMessage() for record in caplog.records if record.name == retry.__name__]
+    assert len(logged) == max_attempts - 1
+    for number, line in enumerate(logged, 1):
         assert re.search(
             rf"^get_sms 4193366853543393: .*HTTP 503.* Attempt {number} of 3 failed; the next one starts in 0\.0 s$",
             line,

@@ -1,0 +1,337 @@
+"""
+The network between the callers and the modelled API, and the sessions that stand for aiohttp's.
+
+The client is the real one, down to where it asks aiohttp for a response: only ``open`` differs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import aiohttp
+
+from airflow_provider_rtisms.api.policy.token_cache import TokenCache
+from airflow_provider_rtisms.api.protocol.request import HttpRequest
+from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
+from airflow_provider_rtisms.api.transport.limiter import RECOVERY, AdaptiveLimiter
+from tests.simulation.model_api import ModelApi, Reply
+from tests.simulation.world import World, current_process
+from tests.virtual_time import now
+
+#: What can happen to a request.
+FAULTS = (
+    "no connection",
+    "lost before acting",
+    "lost after acting",
+    "cut off",
+    "unreadable",
+    "too slow",
+    "arrives late",
+    "error before acting",
+    "error after acting",
+    "threshold",
+    "unauthorized",
+    "tokens revoked",
+    "one submission missing",
+    "refused",
+    "odd status",
+)
+#: Seconds; what is less apart happens at the same time.
+MOMENT = 1e-4
+NOT_ACTED_ON = ("no connection", "lost before acting", "error before acting", "threshold", "unauthorized", "refused")
+
+
+@dataclass(frozen=True)
+class Fate:
+    """
+    What happens to one request.
+
+    :param arrives_in: seconds until the API acts on it; None for never.
+    :param ends_in: seconds until the caller gets something; None for never.
+    :param result: gives the response to the caller from that of the API, or the error that comes instead.
+    """
+
+    arrives_in: float | None
+    ends_in: float | None
+    result: Callable[[Reply | None], Reply | Exception]
+
+
+class Network:
+    """
+    Decide what happens to each request.
+
+    :param world: the history.
+    :param api: where requests arrive.
+    """
+
+    def __init__(self, world: World, api: ModelApi) -> None:
+        self.world = world
+        self.api = api
+        rng = world.rng
+        self._probability = rng.choice((0.0, 0.03, 0.15, 0.5))
+        self._kinds = rng.sample(FAULTS, rng.randint(1, len(FAULTS)))
+
+    def calm_down(self) -> None:
+        """Let every later request succeed."""
+        self._probability = 0.0
+        self.world.latencies = (0.0, 0.01)
+        self.api.is_calm = True
+
+    def decide(self, request: HttpRequest, timeout: float) -> Fate:
+        """Return what happens to a request."""
+        world, rng = self.world, self.world.rng
+        up, down = world.latency(), world.latency()
+        kind = "none"
+        if self._probability and rng.random() < self._probability:
+            kind = rng.choice(self._kinds)
+            world.faults[kind] += 1
+        world.trace(f"{request.method} {request.path}, fault: {kind}")
+        arrives_in: float | None = None if kind in NOT_ACTED_ON else up
+        ends_in: float | None = up + down
+        if kind == "too slow":
+            ends_in = None
+        elif kind == "arrives late":
+            arrives_in, ends_in = timeout + up, None
+        elif kind == "tokens revoked":
+            self.api.revoke_tokens()
+        if ends_in is not None and ends_in >= timeout:
+            ends_in = None
+        return Fate(arrives_in, ends_in, lambda reply: self._result(kind, request, reply))
+
+    def _result(self, kind: str, request: HttpRequest, reply: Reply | None) -> Reply | Exception:
+        rng = self.world.rng
+        # Nasty servers repeat what they were sent.
+        echo = b" ".join((request.body or b"", request.headers.get("Authorization", "").encode()))
+        match kind:
+            case "no connection":
+                return aiohttp.ConnectionTimeoutError("no route")
+            case "lost before acting" | "lost after acting":
+                return rng.choice((aiohttp.ServerDisconnectedError(), aiohttp.ClientOSError(104, "Connection reset")))
+            case "cut off":
+                return aiohttp.ClientPayloadError("cut off: " + echo.decode())
+            case "error before acting" | "error after acting":
+                return Reply(rng.choice((500, 502, 503, 504)), echo)
+            case "threshold":
+                return self.api.throttle()
+            case "unauthorized":
+                return Reply(401)
+            case "refused":
+                return Reply(rng.choice((400, 403, 404, 405, 406)), echo)
+            case "odd status":
+                return Reply(rng.choice((302, 418)), echo)
+        assert reply is not None
+        if reply.status != 200:
+            return reply
+        if kind == "unreadable":
+            return Reply(200, rng.choice((reply.body[: len(reply.body) // 2], b"<html>" + echo, b"", b"[]", echo)))
+        if kind == "one submission missing" and b'"submissions"' in reply.body:
+            return Reply(200, reply.body.replace(b'{"status"', b'0, {"status"', 1))
+        return reply
+
+
+class SimulatedSession:
+    """
+    What the client sees of aiohttp.
+
+    :param client: the client that owns the session.
+    """
+
+    def __init__(self, client: SimulatedClient) -> None:
+        self.client = client
+        self.is_closed = False
+        self.process = current_process.get()
+        client.world.open_sessions += 1
+
+    async def close(self) -> None:
+        """Close the sockets; that takes a while."""
+        if not self.is_closed:
+            self.is_closed = True
+            self.client.world.open_sessions -= 1
+            await asyncio.sleep(self.client.world.latency())
+
+    def abandon(self) -> None:
+        """Forget the session, where its process was killed."""
+        if not self.is_closed and self.process is not None and self.process.is_dead:
+            self.is_closed = True
+            self.client.world.open_sessions -= 1
+
+    def request(self, method: str, url: str, *, data: Any, headers: Any, timeout: Any, **options: Any) -> _Exchange:
+        """Send a request, as aiohttp does."""
+        path = url.removeprefix(self.client.settings.base_url)
+        return _Exchange(self, HttpRequest(method, path, headers, data), timeout.total)
+
+
+class _Exchange:
+    """A request and its response: an asynchronous context manager, and the response with its body in one."""
+
+    def __init__(self, session: SimulatedSession, request: HttpRequest, timeout: float) -> None:
+        self._session = session
+        self._client = session.client
+        self._request = request
+        self._timeout = timeout
+        self._chunks: list[bytes | Exception] = []
+        self.status = 0
+        self.headers: dict[str, str] = {}
+
+    @property
+    def content(self) -> _Exchange:
+        return self
+
+    async def readany(self) -> bytes:
+        chunk = self._chunks.pop(0) if self._chunks else b""
+        if isinstance(chunk, Exception):
+            raise chunk
+        return chunk
+
+    def close(self) -> None:
+        pass
+
+    async def __aenter__(self) -> Self:
+        process = current_process.get()
+        client = self._client
+        if process is not None and process.is_dead:
+            raise asyncio.CancelledError
+        if self._session.is_closed:
+            client.world.fail("a request used a closed session")
+        client.before_request(self._request)
+        try:
+            outcome = await self._travel(process)
+        finally:
+            client.after_request(self._request)
+        if isinstance(outcome, aiohttp.ClientPayloadError):
+            self.status, self._chunks = 200, [b'{"', outcome]
+        elif isinstance(outcome, Exception):
+            raise outcome
+        else:
+            self.status, self.headers, self._chunks = outcome.status, outcome.headers, [outcome.body]
+            if outcome.status == 429:
+                client.on_429()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def _travel(self, process: Any) -> Reply | Exception:
+        network, loop = self._client.network, self._client.world.loop
+        fate = network.decide(self._request, self._timeout)
+        future: asyncio.Future[Reply | Exception] = loop.create_future()
+        replies: list[Reply] = []
+
+        def arrive() -> None:
+            is_gone = (process is not None and process.is_dead) or future.cancelled()
+            if not is_gone or network.world.rng.random() < 0.5:  # the bytes may have left
+                replies.append(network.api.handle(self._request))
+
+        def end() -> None:
+            if not future.done():
+                is_timeout = fate.ends_in is None
+                reply = replies[0] if replies else None
+                future.set_result(TimeoutError() if is_timeout else fate.result(reply))
+
+        if fate.arrives_in is not None:
+            loop.call_later(fate.arrives_in, arrive)
+        # A little later than the arrival, so that the response follows the request.
+        loop.call_later(self._timeout if fate.ends_in is None else fate.ends_in + 0.001, end)
+        return await future
+
+
+class SimulatedClient(AsyncRtiSmsClient):
+    """The real client with simulated sessions. It watches how requests leave."""
+
+    def __init__(self, settings: ApiSettings, tokens: TokenCache | None = None, on_secret: Any = None) -> None:
+        super().__init__(settings, tokens or TokenCache(now), on_secret)
+        self.network: Network = asyncio.get_running_loop().network  # type: ignore[attr-defined]
+        self.world = self.network.world
+        self.world.clients.append(self)
+        self.sessions: list[SimulatedSession] = []
+        self._is_masking = on_secret is not None
+        self._in_flight = 0
+        self._throttled: tuple[float, int] | None = None
+
+    async def open(self) -> None:
+        """Make two sessions; reading the certificates takes a while."""
+        if self._session is None:
+            await asyncio.to_thread(int)
+            self.sessions += [SimulatedSession(self), SimulatedSession(self)]
+            self._session, self._unpooled = self.sessions[-2:]  # type: ignore[assignment]
+
+    def before_request(self, request: HttpRequest) -> None:
+        """Check what must hold when a request leaves."""
+        self._in_flight += 1
+        if self._in_flight > self.settings.max_concurrency:
+            self.world.fail(f"{self._in_flight} requests at once, more than max_concurrency")
+        if self._throttled is not None:
+            self._check_throttling(*self._throttled)
+        if request.path == "/api/auth":
+            self.world.refreshes[id(self.tokens)] += 1
+            if self.world.refreshes[id(self.tokens)] > 1:
+                self.world.fail("two token refreshes at a time")
+        elif self._is_masking:
+            token = request.headers["Authorization"].removeprefix("Bearer ")
+            if token not in self.world.masked:
+                self.world.fail("a token was used before logs masked it")
+
+    def after_request(self, request: HttpRequest) -> None:
+        """Note that a request has ended, for whatever reason."""
+        self._in_flight -= 1
+        if request.path == "/api/auth":
+            self.world.refreshes[id(self.tokens)] -= 1
+
+    def on_429(self) -> None:
+        """Remember how many permits there were when the first 429 of a moment came."""
+        time = now()
+        if self._throttled is None or time - self._throttled[0] > MOMENT:
+            self._throttled = time, self.limiter.permits
+
+    def _check_throttling(self, throttled_at: float, permits: int) -> None:
+        """Make sure that a 429 has halved the permits, if the limiter says that it has slowed all requests down."""
+        limiter = self.limiter
+        if not 0 <= limiter._throttled_at - throttled_at < MOMENT:
+            return
+        if now() < limiter._resume_at:
+            self.world.fail("a request left during the pause after a 429")
+        recovered = 1 + (now() - throttled_at) / RECOVERY * limiter.max_concurrency
+        if limiter.permits > permits - permits // 2 + recovered:
+            self.world.fail(f"a 429 left {limiter.permits} of {permits} permits")
+
+
+async def check_clients(world: World) -> None:
+    """Make sure that every client has got all permits back, and closed its sessions."""
+    for client in world.clients:
+        if client._in_flight:
+            world.fail(f"{client._in_flight} requests never ended")
+        for session in client.sessions:
+            session.abandon()
+        free, permits = await _count_free(client.limiter)
+        if free != permits:
+            world.fail(f"{free} permits are free after all calls, instead of {permits}")
+    if world.open_sessions:
+        world.fail(f"Unclosed client session ({world.open_sessions})")
+    await asyncio.sleep(200 + RECOVERY)  # the longest pause, then the recovery
+    for client in world.clients:
+        await _count_free(client.limiter)
+        counts = await _count_free(client.limiter)
+        if counts != (client.limiter.max_concurrency,) * 2:
+            world.fail(f"{counts} permits after the recovery, instead of {client.limiter.max_concurrency}")
+
+
+async def _count_free(limiter: AdaptiveLimiter) -> tuple[int, int]:
+    """Take permits until there are no more, then give all back. Return how many there were, and how many there are due."""
+    free = 0
+    while free <= limiter.max_concurrency:
+        taking = asyncio.ensure_future(limiter.acquire())
+        for _ in range(2):
+            await asyncio.sleep(0)
+        if not taking.done():
+            taking.cancel()
+            await asyncio.wait([taking])
+            break
+        free += 1
+    permits = limiter.permits
+    for _ in range(free):
+        limiter.release()
+    return free, permits
