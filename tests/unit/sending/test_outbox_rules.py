@@ -488,7 +488,7 @@ class TestWords:
     def test_sent_messages_are_logged_with_reference_or_masked_number(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
         messages = [
-            Message(Recipient(number(0)), TEXT),
+            Message(Recipient(number(0)), TEXT, position="recipients[0]"),
             Message(Recipient(number(1)), TEXT, reference="order 7"),
         ]
         Task(2).send(Vendor(), messages, chunk_size=2)
@@ -536,7 +536,7 @@ class TestWords:
 
 class TestOptions:
     @pytest.mark.parametrize(
-        ("chunk_size", "window"), [(1, 100), (50, 100), (51, 102), (250, 500), (251, 500), (500, 500)]
+        ("chunk_size", "window"), [(1, 128), (50, 128), (64, 128), (65, 130), (250, 500), (251, 500), (500, 500)]
     )
     def test_the_default_window_fits_the_chunk_size(self, chunk_size: int, window: int) -> None:
         assert check_window(None, chunk_size) == window

@@ -12,11 +12,11 @@ from uuid import UUID
 import pytest
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
+from airflow_provider_rtisms.operators.message_files import read_message_file
+from airflow_provider_rtisms.operators.send_results import check_output_path, write_results
 from airflow_provider_rtisms.sending.message import Message
-from airflow_provider_rtisms.sending.message_files import read_message_file
 from airflow_provider_rtisms.sending.placeholders import PlaceholderText
 from airflow_provider_rtisms.sending.preview import preview
-from airflow_provider_rtisms.sending.results import check_output_path, write_results
 from airflow_provider_rtisms.sending.rows import check_rows, rows_of_argument
 
 NUMBER = "+56900000100"
@@ -194,8 +194,10 @@ class TestPlaceholders:
 
 class TestPreview:
     def test_it_says_what_a_send_would_do(self) -> None:
-        told = preview(text="Hola {name}", rows=[{"name": "Ana"}, {"name": "Łukasz ő"}, {"name": "x" * 200}], samples=2)
-        assert told == {
+        found = preview(
+            text="Hola {name}", rows=[{"name": "Ana"}, {"name": "Łukasz ő"}, {"name": "x" * 200}], samples=2
+        )
+        assert found == {
             "messages": 3,
             "parts_total": 4,
             "max_parts": 2,
