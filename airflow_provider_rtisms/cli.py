@@ -100,7 +100,7 @@ def preview(args: Namespace) -> None:
 
     try:
         print(show(args))
-    except (RtiSmsError, OSError) as error:
+    except RtiSmsError as error:
         raise SystemExit(str(error)) from None
 
 

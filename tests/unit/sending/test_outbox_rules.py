@@ -486,7 +486,7 @@ class TestWords:
     def test_sent_messages_are_logged_with_reference_or_masked_number(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
         messages = [
-            Message(Recipient(number(0)), TEXT),
+            Message(Recipient(number(0)), TEXT, position="recipients[0]"),
             Message(Recipient(number(1)), TEXT, reference="order 7"),
         ]
         Task(2).send(Vendor(), messages, chunk_size=2)
