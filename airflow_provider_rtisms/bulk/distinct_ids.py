@@ -31,6 +31,7 @@ class DistinctIds:
             with _explained():
                 self._database.execute("PRAGMA journal_mode = OFF")
                 self._database.execute("CREATE TABLE ids (position INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE)")
+                self._database.execute("CREATE TABLE missing (id TEXT NOT NULL, reason TEXT NOT NULL)")
                 self._database.execute("BEGIN")  # never committed: nothing here outlives the process
                 self._database.executemany("INSERT OR IGNORE INTO ids (id) VALUES (?)", self._counted(ids))
                 self._left: int = self._database.execute("SELECT count(*) FROM ids").fetchone()[0]
@@ -56,6 +57,21 @@ class DistinctIds:
             cursor = self._database.execute("DELETE FROM ids WHERE id = ?", [submission_id])
         self._left -= cursor.rowcount
         return cursor.rowcount > 0
+
+    def add_missing(self, submission_id: str, reason: str) -> None:
+        """
+        Remember an id that the API does not know.
+
+        :param submission_id: which.
+        :param reason: what the API said.
+        """
+        with _explained():
+            self._database.execute("INSERT INTO missing VALUES (?, ?)", [submission_id, reason])
+
+    def missing(self) -> Iterator[tuple[str, str]]:
+        """Yield the ids that the API does not know, with the reasons, in the order of arrival."""
+        with _explained():
+            yield from self._database.execute("SELECT id, reason FROM missing ORDER BY rowid")
 
     def digest(self, *context: str) -> str:
         """

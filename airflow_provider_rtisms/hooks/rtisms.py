@@ -194,6 +194,7 @@ class RtiSmsHook(BaseHook):
         max_concurrency: int | None = None,
         requests_per_second: float | None = None,
         on_missing: OnMissing = "fail",
+        missing_path: str | StoragePath | None = None,
     ) -> BulkResult:
         """
         Fetch the details of thousands of submissions, each once, near the limit of the wire.
@@ -205,6 +206,8 @@ class RtiSmsHook(BaseHook):
         :param max_concurrency: most requests under way at once. Default: what the Connection says.
         :param requests_per_second: most requests a second. Default: what the Connection says.
         :param on_missing: for ids that the API does not know: ``fail``, after having fetched the rest, or ``skip``.
+        :param missing_path: a file for these ids: ids and reasons if it ends in ``.csv`` or ``.jsonl``, else one id a
+            line. It is written once all is fetched, also if ``on_missing`` then fails.
         :return: the summary (dict) with ``output_path``, else the records (list of dicts), in the order of arrival.
         :raises RtiSmsInputError: an id or an argument is malformed; nothing was sent.
         :raises RtiSmsError: see :func:`~airflow_provider_rtisms.bulk.job.fetch_to_file`.
@@ -220,6 +223,7 @@ class RtiSmsHook(BaseHook):
 
         check_on_missing(on_missing)
         path = None if output_path is None else storage_path("output_path", output_path)
+        missing = None if missing_path is None else storage_path("missing_path", missing_path)
         client = self.get_conn()
         settings = client.settings
         settings = replace(
@@ -231,8 +235,8 @@ class RtiSmsHook(BaseHook):
         async def main(ids: DistinctIds) -> BulkResult:
             async with AsyncRtiSmsClient(settings, client.tokens, on_secret=mask_secret) as aio_client:
                 if path is None:
-                    return await fetch_to_memory(aio_client, ids, on_missing)
-                return await fetch_to_file(aio_client, ids, path, on_missing)
+                    return await fetch_to_memory(aio_client, ids, on_missing, missing)
+                return await fetch_to_file(aio_client, ids, path, on_missing, missing)
 
         if isinstance(submission_ids, DistinctIds):
             return run(main(submission_ids))
