@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
+from airflow_provider_rtisms.bulk.progress import Counter, Progress
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageUnavailableError
 
 
@@ -26,9 +27,12 @@ class DistinctIds:
         # An empty name means a file of its own in the folder for temporary files. Any thread may use it, since
         # api.fetch.run starts a thread if an event loop is running already.
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._given = 0
+        self._given = Counter()
         try:
-            with _explained():
+            with (
+                _explained(),
+                Progress(lambda: f"Reading submission ids: {self._given} so far, {self._given.per_second}"),
+            ):
                 self._database.execute("PRAGMA journal_mode = OFF")
                 self._database.execute("CREATE TABLE ids (position INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE)")
                 self._database.execute("CREATE TABLE missing (id TEXT NOT NULL, reason TEXT NOT NULL)")
@@ -39,7 +43,7 @@ class DistinctIds:
             self.close()
             raise
         #: How many ids were repeats.
-        self.duplicates: int = self._given - self._left
+        self.duplicates: int = self._given.count - self._left
 
     def __len__(self) -> int:
         """How many ids are left."""
@@ -97,7 +101,7 @@ class DistinctIds:
 
     def _counted(self, ids: Iterable[str]) -> Iterator[tuple[str]]:
         for submission_id in ids:
-            self._given += 1
+            self._given.count += 1
             yield (submission_id,)
 
 

@@ -17,6 +17,7 @@ from airflow_provider_rtisms.bulk.formats import converter
 from airflow_provider_rtisms.bulk.lineage import report_output
 from airflow_provider_rtisms.bulk.missing import MissingFile
 from airflow_provider_rtisms.bulk.part import PartFile
+from airflow_provider_rtisms.bulk.progress import Counter, Progress
 from airflow_provider_rtisms.bulk.records import Record
 from airflow_provider_rtisms.bulk.storage_errors import STORAGE_ERRORS, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.bulk.target import Target, open_target
@@ -28,9 +29,6 @@ log = logging.getLogger(__name__)
 
 OnMissing: TypeAlias = Literal["fail", "skip"]
 Keep: TypeAlias = Callable[[Sequence[Record]], Awaitable[None]]
-
-#: Seconds between two lines of progress.
-PROGRESS_EVERY = 5.0
 
 
 async def fetch_to_memory(
@@ -57,7 +55,8 @@ async def fetch_to_memory(
     async def keep(batch: Sequence[Record]) -> None:
         records.extend(batch)
 
-    await _fetch(client, ids, stats, keep)
+    with Progress(lambda: stats.progress(client.stats)):
+        await _fetch(client, ids, stats, keep)
     _handle_missing(ids, stats, on_missing, missing_file)
     log.info("Bulk fetch done: %s", stats.summary(client.stats, None, _name(missing_path)))
     return records
@@ -93,16 +92,23 @@ async def fetch_to_file(
     convert = converter(path.name)
     missing_file = _open_missing(client, ids, missing_path)
     stats = FetchStats(len(ids), ids.duplicates)
-    with closing(open_target(path, _digest(client, ids))) as target:
+    looking = "Looking for records of an earlier attempt"
+    with (
+        Progress(lambda: f"{looking}: {stats.resumed:,} so far, {stats.requested:,} submissions in all") as progress,
+        closing(open_target(path, _digest(client, ids))) as target,
+    ):
         target.resume(lambda record: _take_over(record, ids, stats))
         target.probe()
         if stats.resumed:
             log.info("An earlier attempt has fetched %d of %d submissions", stats.resumed, stats.requested)
         log.info("Records are kept in %s until %s is complete", target.kept_at, path)
         try:
+            progress.describe = lambda: stats.progress(client.stats)
             await _fetch(client, ids, stats, _keep_in(target))
             _handle_missing(ids, stats, on_missing, missing_file)
-            target.commit(lambda file: convert(_all_lines(target.part, stats), file))
+            lines = _AllLines(target.part, stats, path)
+            progress.describe = lines.progress
+            target.commit(lambda file: convert(lines, file))
         except BaseException as error:
             target.save(is_last=_is_worth_waiting(error))
             if isinstance(error, RtiSmsError):
@@ -147,16 +153,32 @@ def _handle_missing(
     stats.handle_missing(missing_ok=on_missing == "skip", missing_path=missing_path)
 
 
-def _all_lines(part: PartFile, stats: FetchStats) -> Iterator[bytes]:
-    """Yield the lines of a part, and raise at their end if some are missing."""
-    count = 0
-    for line in part.lines():
-        count += 1
-        yield line
-    if count != stats.fetched:
-        raise RtiSmsStorageUnavailableError(
-            f"{part.path} holds {count} records, but {stats.fetched} were fetched: another program has changed it."
-        )
+class _AllLines:
+    """The lines of a part, as many as were fetched; may be read again."""
+
+    def __init__(self, part: PartFile, stats: FetchStats, path: StoragePath) -> None:
+        self._part = part
+        self._stats = stats
+        self._path = path
+        self._read = Counter()
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._read = Counter()
+        for line in self._part.lines():
+            self._read.count += 1
+            yield line
+        if self._read.count != self._stats.fetched:
+            raise RtiSmsStorageUnavailableError(
+                f"{self._part.path} holds {self._read} records, but {self._stats.fetched:,} were fetched: "
+                "another program has changed it."
+            )
+
+    def progress(self) -> str:
+        """Return a line for people."""
+        total = f"{self._stats.fetched:,}"
+        if self._read.count >= self._stats.fetched:
+            return f"Writing {self._path}: all {total} records are converted, saving the file"
+        return f"Writing {self._path}: {self._read} of {total} records converted, {self._read.per_second}"
 
 
 def _take_over(record: Record, ids: DistinctIds, stats: FetchStats) -> bool:
@@ -181,23 +203,13 @@ def _keep_in(target: Target) -> Keep:
 
 
 async def _fetch(client: AsyncRtiSmsClient, ids: DistinctIds, stats: FetchStats, keep: Keep) -> None:
-    reporter = asyncio.create_task(_report(client, stats))
-    try:
-        async with aclosing(fetch_batches(client, ids)) as batches:
-            async for batch in batches:
-                records = [stats.note(submission_id, outcome) for submission_id, outcome in batch]
-                for submission_id, outcome in batch:
-                    if isinstance(outcome, RtiSmsNotFoundError):
-                        ids.add_missing(submission_id, str(outcome))
-                await keep([record for record in records if record is not None])
-                if stats.fatal is not None:
-                    raise stats.fatal
-    finally:
-        reporter.cancel()
+    async with aclosing(fetch_batches(client, ids)) as batches:
+        async for batch in batches:
+            records = [stats.note(submission_id, outcome) for submission_id, outcome in batch]
+            for submission_id, outcome in batch:
+                if isinstance(outcome, RtiSmsNotFoundError):
+                    ids.add_missing(submission_id, str(outcome))
+            await keep([record for record in records if record is not None])
+            if stats.fatal is not None:
+                raise stats.fatal
     stats.raise_for_failures()
-
-
-async def _report(client: AsyncRtiSmsClient, stats: FetchStats) -> None:
-    while True:
-        await asyncio.sleep(PROGRESS_EVERY)
-        log.info("%s", stats.progress(client.stats))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -24,7 +23,6 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsServerError,
 )
 from airflow_provider_rtisms.api.policy import retry
-from airflow_provider_rtisms.bulk import job
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
 from tests.unit.bulk.conftest import seeded
@@ -190,16 +188,6 @@ class TestFailure:
         with pytest.raises(RtiSmsInputError, match="output_path"):
             hook.bulk_get_sms(seeded(1), output_path=tmp_path / name)
         assert not sandbox.state().requests
-
-
-def test_progress_is_logged(
-    hook: RtiSmsHook, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(job, "PROGRESS_EVERY", 0.05)
-    sandbox.set_faults(Fault("latency", seconds=0.05, path="sms"))
-    with caplog.at_level(logging.INFO, logger=job.__name__):
-        hook.bulk_get_sms(seeded(200))
-    assert any("of 200 submissions done" in line and "s left" in line for line in caplog.messages)
 
 
 class TestResume:
