@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, closing
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, RtiSmsNotFoundError, shape
@@ -18,7 +19,7 @@ from airflow_provider_rtisms.bulk.lineage import report_output
 from airflow_provider_rtisms.bulk.missing import MissingFile
 from airflow_provider_rtisms.bulk.part import PartFile
 from airflow_provider_rtisms.bulk.progress import Counter, Progress
-from airflow_provider_rtisms.bulk.records import Record
+from airflow_provider_rtisms.bulk.records import Record, stamp
 from airflow_provider_rtisms.bulk.storage_errors import STORAGE_ERRORS, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.bulk.target import Target, open_target
 
@@ -195,7 +196,8 @@ def _is_worth_waiting(error: BaseException) -> bool:
 
 def _keep_in(target: Target) -> Keep:
     async def keep(batch: Sequence[Record]) -> None:
-        target.part.append(batch)
+        now = datetime.now(UTC)
+        target.part.append([stamp(record, now) for record in batch])
         if target.is_due():
             await asyncio.to_thread(target.save)
 

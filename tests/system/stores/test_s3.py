@@ -12,6 +12,7 @@ import pytest
 
 from airflow_provider_rtisms.api.errors import RtiSmsForbiddenError, RtiSmsNotFoundError
 from airflow_provider_rtisms.bulk import object_store, object_target
+from airflow_provider_rtisms.bulk.id_files import read_id_file
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
@@ -87,6 +88,46 @@ def test_a_retry_asks_only_for_the_rest(
     assert (summary["resumed"], summary["fetched"]) == (100, 100)
     assert ids_in(s3.objects()[KEY]) == seeded(100)
     assert list(s3.objects()) == [KEY]
+
+
+class TestIdFile:
+    def test_ids_come_from_an_object(self, hook: RtiSmsHook, s3: S3Server) -> None:
+        s3.write("ids.csv", "\n".join(["id", *seeded(20)]).encode())
+        hook.bulk_get_sms(read_id_file("s3://store@bucket/ids.csv", "id"), output_path=URL)
+        assert ids_in(s3.objects()[KEY]) == seeded(20)
+
+    @pytest.mark.parametrize(
+        ("fault", "error", "words"),
+        [
+            (None, RtiSmsStorageError, "FileNotFoundError.* must exist"),
+            (S3Fault(403), RtiSmsStorageError, "PermissionError.* permission"),
+            (S3Fault(503), RtiSmsStorageUnavailableError, "again later"),
+            (S3Fault("drop"), RtiSmsStorageUnavailableError, "again later"),
+        ],
+    )
+    def test_an_object_that_cannot_be_read_is_explained(
+        self, s3: S3Server, fault: S3Fault | None, error: type[Exception], words: str
+    ) -> None:
+        s3.faults = [fault] if fault else []
+        with pytest.raises(
+            error, match=rf"^Reading s3://store@bucket/ids\.txt \(submission_ids_path\) failed .*{words}"
+        ):
+            list(read_id_file("s3://store@bucket/ids.txt"))
+
+
+class TestMissingFile:
+    def test_it_may_be_an_object(self, hook: RtiSmsHook, s3: S3Server) -> None:
+        path = "s3://store@bucket/day/missing.csv"
+        hook.bulk_get_sms(["1", *seeded(3)], output_path=URL, missing_path=path, on_missing="skip")
+        assert sorted(s3.objects()) == [KEY, "day/missing.csv"]
+        assert s3.objects()["day/missing.csv"].startswith(b"submission_id,reason\n1,")
+
+    def test_a_refused_deletion_of_its_probe_is_a_warning(
+        self, hook: RtiSmsHook, s3: S3Server, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        s3.faults = [S3Fault(403, "DELETE")]
+        hook.bulk_get_sms(seeded(3), missing_path="s3://store@bucket/day/missing.txt")
+        assert re.search(r"Deleting s3://bucket/day/missing\.txt\.\w+\.probe failed.* Delete it yourself", caplog.text)
 
 
 class TestBeforeTheFirstRequest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -263,3 +264,13 @@ def test_memory_hardly_grows_with_the_number_of_ids(tmp_path: Path) -> None:
             [sys.executable, "-c", MEMORY, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
         )
     assert int(done.stdout.rpartition("grown")[2]) < 15  # MiB
+
+
+def test_a_resumed_record_keeps_the_time_of_its_fetch(hook: RtiSmsHook, tmp_path: Path) -> None:
+    target = tmp_path / "details.jsonl"
+    with pytest.raises(RtiSmsNotFoundError):
+        hook.bulk_get_sms(["1", *seeded(2)], output_path=target)
+    (part,) = tmp_path.iterdir()
+    part.write_text(re.sub(r'("fetched_at": ")\d+', r"\g<1>2020", part.read_text()))
+    hook.bulk_get_sms(["1", *seeded(2)], output_path=target, on_missing="skip")
+    assert all(json.loads(line)["fetched_at"].startswith("2020-") for line in target.read_text().splitlines())

@@ -142,7 +142,7 @@ class TestBeforeTheFirstRequest:
 
 
 def test_none_is_lost_by_a_kill_and_a_resume(tmp_path: Path) -> None:
-    count = 1500
+    count = 400
     output, missing = tmp_path / "details.jsonl", tmp_path / "missing.txt"
     fetch = textwrap.dedent(
         f"""
@@ -152,7 +152,7 @@ def test_none_is_lost_by_a_kill_and_a_resume(tmp_path: Path) -> None:
         RtiSmsHook().bulk_get_sms(ids, output_path={str(output)!r}, missing_path={str(missing)!r}, on_missing="skip")
         """
     )
-    with SandboxProcess(seed=count, faults=[Fault("latency", seconds=0.02)]) as sandbox:
+    with SandboxProcess(seed=count, faults=[Fault("latency", seconds=0.05)]) as sandbox:
         environment = os.environ | {"AIRFLOW_CONN_RTISMS_DEFAULT": sandbox.connection_json()}
         first = subprocess.Popen([sys.executable, "-c", fetch], env=environment)
         while sandbox.state().responded(200, "GET sms") < count // 2 and first.poll() is None:
