@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from airflow_provider_rtisms.bulk.id_files import read_id_file
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
+from scripts.processes import wait_until
 from tests.system.stores.s3 import S3Fault, S3Server
 from tests.unit.bulk.conftest import seeded
 
@@ -224,6 +228,37 @@ class TestPartsDuringTheFetch:
         s3.faults = []
         summary: Any = hook.bulk_get_sms(seeded(100), output_path=URL)
         assert summary["resumed"] == 100
+
+    def test_a_killed_task_saves_what_it_has(
+        self, hook: RtiSmsHook, sandbox: Sandbox, s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Airflow's timeout and SIGTERM raise in the middle of the event loop."""
+
+        class TaskTimeout(BaseException):
+            pass
+
+        def raise_timeout(*_: object) -> None:
+            raise TaskTimeout
+
+        sandbox.set_faults(Fault("latency", seconds=0.1, path="sms"))
+        before = signal.signal(signal.SIGALRM, raise_timeout)
+
+        def kill() -> None:
+            wait_until(lambda: sandbox.state().responded(200, "GET sms") > 40, what="40 responses", timeout=30)
+            os.kill(os.getpid(), signal.SIGALRM)
+
+        try:
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(kill)
+                with pytest.raises(TaskTimeout):
+                    hook.bulk_get_sms(seeded(500), output_path=URL, max_concurrency=8)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        sandbox.set_faults()
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # the retry runs on another machine
+        summary: Any = hook.bulk_get_sms(seeded(500), output_path=URL)
+        assert 20 < summary["resumed"] < 500
+        assert ids_in(s3.objects()[KEY]) == seeded(500)
 
     def test_an_object_of_another_version_is_not_used(self, hook: RtiSmsHook, s3: S3Server) -> None:
         with pytest.raises(RtiSmsNotFoundError):

@@ -185,3 +185,20 @@ class TestWhoMayRead:
         os.mkfifo(tmp_path / "part")
         with pytest.raises(RtiSmsStorageError, match="not a regular file"):
             PartFile(tmp_path / "part")
+
+
+def test_a_part_that_cannot_be_removed_is_a_warning(
+    hook: RtiSmsHook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".part":
+            raise PermissionError(1, "Operation not permitted")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    target = tmp_path / "details.jsonl"
+    hook.bulk_get_sms(seeded(3), output_path=target)
+    assert len(target.read_bytes().splitlines()) == 3
+    assert "could not be removed" in caplog.text
