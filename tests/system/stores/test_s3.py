@@ -56,7 +56,10 @@ def test_the_object_appears_and_nothing_else_stays(hook: RtiSmsHook, s3: S3Serve
     assert ids_in(s3.objects().pop(KEY)) == seeded(50)
     assert list(s3.objects()) == [KEY]
     assert not scratch_files(tmp_path)
-    assert not any("staging" in request for request in s3.requests)  # a PUT is atomic
+    header, records, final = [request for request in s3.requests if request.startswith("PUT")]
+    assert re.search(rf"{PART}header\.jsonl$", header)
+    assert re.search(PART, records)  # saved before the last upload
+    assert final == f"PUT bucket/{KEY}"  # no staging object: a PUT is atomic
 
 
 def test_a_url_without_a_connection_uses_the_environment(
@@ -208,6 +211,10 @@ class TestCommit:
             hook.bulk_get_sms(seeded(50), output_path=URL)
         (kept,) = scratch_files(tmp_path)
         assert f"50 of 50 submissions are kept in {kept} on " in str(caught.value)
+        s3.faults = [S3Fault(status, "PUT", rf"{KEY}$")]
+        with pytest.raises((RtiSmsStorageError, RtiSmsStorageUnavailableError), match=r"50 of 50 .* kept in s3:"):
+            hook.bulk_get_sms(seeded(50), output_path=URL)
+        assert not scratch_files(tmp_path)  # now the store has them
         s3.faults = []
         summary: Any = hook.bulk_get_sms(seeded(50), output_path=URL)
         assert (summary["resumed"], summary["requests"]) == (50, 0)

@@ -137,6 +137,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
                 part.append([json.loads(line("2"))])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert part.path.stat().st_size == part.size
         part.append([json.loads(line("3"))])
     assert resumed(tmp_path / "part") == ["1", "3"]
 
