@@ -121,8 +121,9 @@ class S3Server:
         if isinstance(fault.action, int):
             status, code, message = ERRORS[fault.action]
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
             start_response(status, [("Content-Type", "application/xml")])
-            return [f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()]
+            return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
         if fault.action == "hang":
             self._released.wait(30)
         environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)  # what follows reaches nobody
