@@ -25,7 +25,6 @@ from airflow_provider_rtisms.sending.outbox import (
     check_on_uncertain,
     check_window,
 )
-from airflow_provider_rtisms.sending.progress import PROGRESS_INTERVAL
 from tests import virtual_time
 from tests.virtual_time import now, settle
 
@@ -490,7 +489,7 @@ class TestWords:
             Message(Recipient(number(1)), TEXT, reference="order 7"),
         ]
         Task(2).send(Vendor(), messages, chunk_size=2)
-        assert "Sent 2 messages: ***000 submitted 0, order 7 submitted 1" in caplog.text
+        assert "Sent 2 messages: recipients[0] ***000 submitted 0, order 7 submitted 1" in caplog.text
         caplog.clear()
 
     def test_a_later_attempt_says_how_many_were_sent(self, caplog: pytest.LogCaptureFixture) -> None:
