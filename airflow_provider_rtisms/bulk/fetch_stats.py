@@ -148,7 +148,7 @@ class FetchStats:
         :return: ``path``, ``requested`` (distinct ids), ``fetched`` (records, those of earlier attempts included),
             ``missing`` (how many ids the API does not know), ``missing_ids`` (the first 10 of them), ``missing_path``,
             ``by_status``, ``by_operator``, ``cost`` (total), ``duplicates``; and of this attempt alone ``resumed``
-            (records taken over), ``requests``, ``tokens``, ``retries``, ``refusals`` (429), ``seconds``.
+            (records taken over), ``requests``, ``tokens``, ``retries``, ``throttled`` (429), ``seconds``.
         """
         return {
             "path": path,
@@ -165,7 +165,7 @@ class FetchStats:
             "requests": stats.requests,
             "tokens": stats.tokens,
             "retries": stats.retries,
-            "refusals": stats.throttled,
+            "throttled": stats.throttled,
             "seconds": round(self._seconds, 3),
         }
 

@@ -89,7 +89,7 @@ def test_fifty_mixed_faults_lose_and_repeat_nothing(hook: RtiSmsHook, sandbox: S
     target = tmp_path / "details.jsonl"
     summary: Any = hook.bulk_get_sms(seeded(1000), output_path=target)
     assert sorted(ids_in(target)) == seeded(1000)
-    assert summary["refusals"] == 5
+    assert summary["throttled"] == 5
     # aiohttp itself repeats a GET whose pooled connection was reset, so the sandbox counts and not the client.
     assert sum(sandbox.state().requests_by_id.values()) == 1050
 
