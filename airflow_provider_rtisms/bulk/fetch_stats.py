@@ -30,7 +30,7 @@ class FetchStats:
     """
     Counts of one bulk fetch.
 
-    :param requested: how many distinct ids were asked for.
+    :param requested: how many distinct ids are to be fetched.
     :param duplicates: how often an id was given once more.
     """
 
