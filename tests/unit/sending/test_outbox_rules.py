@@ -573,6 +573,19 @@ class TestOptions:
             Outbox([], " ", SendJournal(MemoryStore(), Secret("s")))
 
 
+class TestDefaults:
+    def test_fifty_recipients_share_a_request(self) -> None:
+        messages = to_everybody([Recipient(number(position)) for position in range(120)], TEXT)
+        vendor = Vendor()
+        virtual_time.run(Outbox(messages, "96000", SendJournal(MemoryStore(), Secret("s"))).send(vendor))
+        assert [len(request) for request in vendor.requests] == [50, 50, 20]
+
+    def test_a_thousand_messages_of_each_outcome_are_named(self) -> None:
+        task = Task(1003)
+        task.send(Vendor(in_turn(LOST, LOST)), chunk_size=1)
+        assert "recipients[1001] ***001 and 1 more" in str(task.error)
+
+
 class TestMessages:
     def test_a_key_is_the_reference_or_the_recipient(self) -> None:
         assert Message(Recipient("+56900000000"), TEXT).key == "recipient +56900000000"
