@@ -253,6 +253,15 @@ class TestRefusals:
         assert task.send(vendor, window=4) == "SNSSS" + "N" * 15
         assert vendor.requests == [[0], [1], [2], [3], [4]]
 
+    def test_a_refusal_stops_requests_of_the_same_window_that_have_not_left(self) -> None:
+        task, vendor = Task(5), Vendor(in_turn(["submitted"], REFUSED))
+        outbox = task.outbox(window=8)
+        with pytest.raises(errors.RtiSmsForbiddenError) as caught:
+            virtual_time.run(outbox.send(vendor))
+        assert _letters(caught.value.submissions) == "snnnn"
+        assert vendor.requests == [[0], [1]]
+        assert outbox.may_have_sent
+
     def test_a_refusal_is_no_request_that_may_have_sent(self) -> None:
         outbox = Task(2).outbox()
         with pytest.raises(errors.RtiSmsForbiddenError):
@@ -595,7 +604,7 @@ class TestOptions:
 
     def test_on_uncertain_is_one_of_three(self) -> None:
         assert [check_on_uncertain(one) for one in ("fail", "resend", "skip")] == ["fail", "resend", "skip"]
-        with pytest.raises(errors.RtiSmsInputError, match="'fail', 'resend' or 'skip'"):
+        with pytest.raises(errors.RtiSmsInputError, match=r"^on_uncertain is .*'fail', 'resend' or 'skip'"):
             check_on_uncertain("retry")
 
     @pytest.mark.parametrize(

@@ -12,7 +12,13 @@ import pytest
 from airflow_provider_rtisms import __version__
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.protocol import endpoints
-from airflow_provider_rtisms.api.protocol.request import Call, HttpResponse, parse_retry_after
+from airflow_provider_rtisms.api.protocol.request import (
+    MAX_RESPONSE_BYTES,
+    Call,
+    HttpRequest,
+    HttpResponse,
+    parse_retry_after,
+)
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.recipients import Recipient, parse_recipients
 from airflow_provider_rtisms.api.values.secret import Secret
@@ -111,6 +117,20 @@ class TestRequests:
     def test_a_sender_that_is_none_is_refused(self, sender: Any) -> None:
         with pytest.raises(errors.RtiSmsInputError, match=r"^sender is .*: use a str that is not empty\.$"):
             endpoints.check_sender(sender)
+
+    def test_reprs_show_what_is_no_secret(self) -> None:
+        assert repr(SEND) == (
+            "Call(name='send_sms', method='POST', path='/api/sms', subject='to 2 recipients', "
+            "content_type='application/json', idempotent=False, is_confidential=True)"
+        )
+        assert repr(SEND.request(Secret("t0ken"))) == (
+            "HttpRequest(method='POST', path='/api/sms', on_new_connection=True)"
+        )
+        assert repr(response(b"body")) == "HttpResponse(status=200)"
+        assert HttpRequest("GET", "/", {}) == HttpRequest("GET", "/", {}, None, on_new_connection=False)
+
+    def test_a_response_of_one_mebibyte_is_the_largest(self) -> None:
+        assert MAX_RESPONSE_BYTES == 1_048_576
 
 
 class TestResults:
