@@ -74,12 +74,13 @@ class CoverageMap:
         :param mutant: whose line they run. A line that runs at import concerns all tests that run a line of its file.
         :param budget: seconds that they may take.
         """
+        own = f"test_{Path(mutant.path).stem}"
         found: set[str] = set()
         for line in mutant.lines:
             found |= self.tests.get((mutant.path, line), set())
         if not found:
             found = {one for (path, _), some in self.tests.items() if path == mutant.path for one in some}
-        own = f"test_{Path(mutant.path).stem}"
+            found |= {one for one in self.seconds if own in one}
         chosen: list[str] = []
         left = budget
         for one in sorted(found, key=lambda one: (own not in one, self.seconds[one], one)):
