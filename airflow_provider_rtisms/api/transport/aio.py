@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import select
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
@@ -56,6 +58,8 @@ class AsyncRtiSmsClient:
         self._timeout = aiohttp.ClientTimeout(total=settings.timeout, ceil_threshold=settings.timeout + 1)
         self._session: aiohttp.ClientSession | None = None
         self._unpooled: aiohttp.ClientSession | None = None
+        #: The process and the event loop that the sockets belong to.
+        self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
 
     async def open(self) -> None:
         """
@@ -67,7 +71,8 @@ class AsyncRtiSmsClient:
             return
         # Reading the certificates takes long enough to delay other tasks of the loop.
         verify = await asyncio.to_thread(_tls_context, self.settings) if self.settings.is_tls else True
-        self._session = _new_session(aiohttp.TCPConnector(limit=self.settings.max_concurrency, ssl=verify))
+        self._owner = os.getpid(), asyncio.get_running_loop()
+        self._session = _new_session(_Connector(limit=self.settings.max_concurrency, ssl=verify))
         # It keeps no connection open, so each of its requests opens a new one.
         self._unpooled = _new_session(aiohttp.TCPConnector(limit=0, ssl=verify, force_close=True))
 
@@ -151,6 +156,11 @@ class AsyncRtiSmsClient:
         session = self._unpooled if request.on_new_connection else self._session
         if session is None:
             raise RuntimeError("AsyncRtiSmsClient is not open: use it in 'async with'")
+        if self._owner != (os.getpid(), asyncio.get_running_loop()):
+            raise RuntimeError(
+                "AsyncRtiSmsClient was opened in another process or event loop, which may read from the same sockets: "
+                "open another client here"
+            )
         self.stats.requests += 1
         try:
             async with session.request(
@@ -165,6 +175,24 @@ class AsyncRtiSmsClient:
                 return HttpResponse(response.status, response.headers, await _read_capped(response))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _failure(error, self.settings.timeout) from None
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Keep connections open, and use none again on which bytes have arrived that belong to no request."""
+
+    async def _get(self, *args: Any, **kwargs: Any) -> Any:
+        while (connection := await super()._get(*args, **kwargs)) is not None and _has_unread_bytes(connection):
+            connection.close()
+        return connection
+
+
+def _has_unread_bytes(connection: Any) -> bool:
+    """Return whether aiohttp or the kernel holds bytes. They would be taken for the response to the next request."""
+    if connection.protocol.should_close:
+        return True
+    poll = select.poll()
+    poll.register(connection.transport.get_extra_info("socket"), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _new_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
