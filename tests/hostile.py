@@ -216,6 +216,8 @@ class HostileServer:
     connections_open: int = 0
     connections_peak: int = 0
     url: str = ""
+    #: How many requests of either kind have come: other ones, and those for a token.
+    _served: list[int] = field(default_factory=lambda: [0, 0])
 
     @property
     def grants(self) -> list[Request]:
@@ -277,9 +279,10 @@ class HostileServer:
         request = Request.parse(await reader.readuntil(b"\r\n\r\n"))
         body = await reader.readexactly(int(request.header("Content-Length") or 0))
         request = Request(request.method, request.target, request.headers, body)
-        script, earlier = (self.auth, self.grants) if request.is_grant else (self.script, self.calls)
+        script = self.auth if request.is_grant else self.script
+        step = script[min(self._served[request.is_grant], len(script) - 1)]
+        self._served[request.is_grant] += 1
         self.requests.append(request)
-        step = script[min(len(earlier), len(script) - 1)]
         exchange = asyncio.ensure_future(step(Exchange(request, writer, self)))
         closed = asyncio.ensure_future(_until_closed(reader))
         try:

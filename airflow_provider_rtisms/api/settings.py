@@ -131,9 +131,7 @@ def _credential(name: str, place: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise RtiSmsConfigError(f"{name} is missing: put it into {place} of the Connection.")
     if any(0xD800 <= ord(character) <= 0xDFFF for character in value):
-        raise RtiSmsConfigError(
-            f"{name} holds characters that are not valid: correct {place} of the Connection."
-        )
+        raise RtiSmsConfigError(f"{name} holds characters that are not valid: correct {place} of the Connection.")
     return value
 
 

@@ -7,6 +7,7 @@ import os
 import select
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -16,6 +17,7 @@ import aiohttp
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.models import SmsDetails, Submission
 from airflow_provider_rtisms.api.policy.effects import Acquire, Effect, MaskSecret, Send, Sleep, Throttled, WaitFor
+from airflow_provider_rtisms.api.policy.flight import CHECK_INTERVAL, Flight
 from airflow_provider_rtisms.api.policy.perform import TransportError, describe_break, perform
 from airflow_provider_rtisms.api.policy.token_cache import TokenCache
 from airflow_provider_rtisms.api.protocol import endpoints
@@ -25,6 +27,7 @@ from airflow_provider_rtisms.api.transport.limiter import AdaptiveLimiter, Permi
 from airflow_provider_rtisms.api.transport.stats import Stats
 
 T = TypeVar("T")
+R = TypeVar("R")
 OnSecret = Callable[[str], Awaitable[None] | None]
 
 
@@ -123,6 +126,8 @@ class AsyncRtiSmsClient:
             except StopIteration as end:
                 self.limiter.on_success()
                 return end.value  # type: ignore[no-any-return]
+            finally:
+                flow.close()
 
     async def _do(self, effect: Effect, permit: Permit) -> Any:
         match effect:
@@ -140,10 +145,9 @@ class AsyncRtiSmsClient:
                 is_shared = permit.on_throttled(retry_after)
                 self.stats.retries += is_shared
                 return is_shared
-            case WaitFor(future):
+            case WaitFor(flight):
                 permit.release()
-                # Shielded, since a caller that is cancelled must not cancel the future for all other callers.
-                return await asyncio.shield(asyncio.wrap_future(future))
+                return await _wait_for(flight)
             case MaskSecret(secret):
                 self.stats.tokens += 1
                 if self._on_secret is not None:
@@ -175,6 +179,17 @@ class AsyncRtiSmsClient:
                 return HttpResponse(response.status, response.headers, await _read_capped(response))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _failure(error, self.settings.timeout) from None
+
+
+async def _wait_for(flight: Flight[R]) -> R | None:
+    """Wait as :meth:`.Flight.wait` does, without blocking the event loop."""
+    loop, landed = asyncio.get_running_loop(), asyncio.Event()
+    flight.on_complete(lambda: loop.call_soon_threadsafe(landed.set))
+    while not flight.is_complete and not flight.is_abandoned():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CHECK_INTERVAL):
+                await landed.wait()
+    return flight.result
 
 
 class _Connector(aiohttp.TCPConnector):

@@ -115,6 +115,8 @@ class RtiSmsClient:
                     effect = flow.send(result)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
+        finally:
+            flow.close()  # it has not ended if an interrupt came between two effects
 
     def close(self) -> None:
         """Close all sockets."""
@@ -137,8 +139,8 @@ class RtiSmsClient:
                 return self._exchange(request)
             case Sleep(seconds):
                 time.sleep(seconds)
-            case WaitFor(future):
-                return future.result()
+            case WaitFor(flight):
+                return flight.wait()
             case MaskSecret(secret):
                 if self._on_secret is not None:
                     self._on_secret(secret.get_secret_value())
