@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from decimal import Decimal
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypeVar
@@ -133,6 +134,8 @@ class RtiSmsClient:
                     effect = flow.send(result)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
+        finally:
+            flow.close()  # it has not ended if an interrupt came between two effects
 
     def close(self) -> None:
         """Close all sockets."""
@@ -146,7 +149,7 @@ class RtiSmsClient:
 
     def _open(self) -> None:
         self._pid = os.getpid()
-        self._slots = _ThreadSlots(self.settings.max_concurrency)
+        self._slots = _ThreadSlots(self.settings.max_concurrency, longest=2 * self.settings.timeout)
         self._session = new_session(self.settings)
 
     def _do(self, effect: Effect) -> Any:
@@ -155,8 +158,8 @@ class RtiSmsClient:
                 return self._exchange(request)
             case Sleep(seconds):
                 time.sleep(seconds)
-            case WaitFor(future):
-                return future.result()
+            case WaitFor(flight):
+                return flight.wait()
             case MaskSecret(secret):
                 if self._on_secret is not None:
                     self._on_secret(secret.get_secret_value())
@@ -192,32 +195,53 @@ class RtiSmsClient:
 
 class _ThreadSlots:
     """
-    Let a limited number of threads work at once.
+    Let a limited number of threads work at once, also where signals and task timeouts interrupt them anywhere.
 
-    A slot belongs to a thread. A thread that lost its slot to an interrupt (a signal, a task timeout) uses it for its
-    next call, and the slots of threads that have ended are free again. A semaphore would lose them, until it blocks
-    every call.
+    A semaphore loses the slots of interrupted threads, until it blocks every call. Here a slot belongs to a thread. A
+    thread that an interrupt kept from giving its slot back uses it for its next call. Slots of threads that have ended,
+    and slots that are held longer than any exchange can last, are free again.
+
+    The primitives are those written in C. An interrupt inside of :class:`threading.Condition`, which is Python code,
+    can leave its lock locked.
 
     :param most: how many threads may work at once.
+    :param longest: seconds after which no exchange holds its slot.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, longest: float) -> None:
         self._most = most
-        self._holders: set[threading.Thread] = set()
-        self._changed = threading.Condition()
+        self._longest = longest
+        self._lock = threading.Lock()
+        #: The threads that hold a slot, and since when, on the monotonic clock.
+        self._holders: dict[threading.Thread, float] = {}
+        #: Wakes one thread that waits for a slot.
+        self._freed: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def __enter__(self) -> None:
         me = threading.current_thread()
-        with self._changed:
-            while me not in self._holders and len(self._holders) >= self._most:
-                if not self._changed.wait(timeout=1.0):
-                    self._holders = {thread for thread in self._holders if thread.is_alive()}
-            self._holders.add(me)
+        while not self._take(me):
+            with suppress(queue.Empty):
+                self._freed.get(timeout=1.0)
 
     def __exit__(self, *_: object) -> None:
-        with self._changed:
-            self._holders.discard(threading.current_thread())
-            self._changed.notify()
+        with self._lock:
+            self._holders.pop(threading.current_thread(), None)
+        if self._freed.empty():
+            self._freed.put(None)
+
+    def _take(self, me: threading.Thread) -> bool:
+        with self._lock:
+            now = time.monotonic()
+            if me not in self._holders and len(self._holders) >= self._most:
+                since = now - self._longest
+                self._holders = {one: at for one, at in self._holders.items() if one.is_alive() and at > since}
+            if me not in self._holders and len(self._holders) >= self._most:
+                return False
+            self._holders[me] = now
+            is_one_left = len(self._holders) < self._most
+        if is_one_left and self._freed.empty():
+            self._freed.put(None)  # several slots may have become free since a thread was woken
+        return True
 
 
 def new_session(settings: ApiSettings) -> requests.Session:

@@ -116,7 +116,7 @@ def test_whoever_waits_takes_over_from_a_leader_that_is_gone(end: type[BaseExcep
     assert isinstance(effect, WaitFor)
     with pytest.raises(end):
         leader.throw(end())
-    outcome = effect.future.result(timeout=1)
+    outcome = effect.flight.result
     assert outcome is None
     assert isinstance(follower.send(outcome), MaskSecret)
     assert issuer.issued == 1
