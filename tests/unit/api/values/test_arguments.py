@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -81,7 +82,7 @@ class TestAmounts:
         assert str(parse_amount(value)) == str(check_amount("minimum", value)) == amount
 
     @pytest.mark.parametrize(
-        "value", ["", "12,50", "NaN", "Infinity", float("inf"), float("nan"), None, True, False, [], b"1"]
+        "value", ["", "12,50", "NaN", "Infinity", float("inf"), float("nan"), None, True, False, [], b"1", Fraction(1)]
     )
     def test_anything_else_is_refused(self, value: Any) -> None:
         with pytest.raises(ValueError, match=r"^not a decimal string$"):
