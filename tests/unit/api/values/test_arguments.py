@@ -14,12 +14,13 @@ from airflow_provider_rtisms.api.values.amounts import check_amount, parse_amoun
 from airflow_provider_rtisms.api.values.arguments import check_choice, check_whole_number
 from airflow_provider_rtisms.api.values.durations import check_seconds
 from airflow_provider_rtisms.api.values.ids import (
-    MAX_ID_DIGITS,
     check_submission_id,
     iter_submission_ids,
     parse_submission_ids,
 )
 from airflow_provider_rtisms.api.values.lists import as_iterable, name_some
+
+MAX_ID_DIGITS = 100
 
 
 class TestChoice:
@@ -134,6 +135,12 @@ class TestIds:
     def test_each_id_comes_once_where_a_list_is_wanted_and_as_often_as_it_stands_there_otherwise(self) -> None:
         assert parse_submission_ids(["2", 1, "2", {"submission_id": 1}]) == ["2", "1"]
         assert list(iter_submission_ids(["2", 1, "2", {"submission_id": 1}])) == ["2", "1", "2", "1"]
+
+    def test_what_is_no_list_of_ids_is_refused_with_an_example(self) -> None:
+        with pytest.raises(RtiSmsInputError, match=r"^submission_ids is None: use a list"):
+            parse_submission_ids(None)
+        with pytest.raises(RtiSmsInputError, match=r'use JSON such as \["4193366853543393"\]\.$'):
+            parse_submission_ids("[1")
 
     def test_the_position_of_a_bad_id_is_named(self) -> None:
         with pytest.raises(RtiSmsInputError, match=r"^submission_ids\[1\] is None"):
