@@ -1,4 +1,4 @@
-"""A model of the API (docs/vendor-api.md): tokens, submissions, a threshold. It acts at once and never fails by itself."""
+"""A model of the API (docs/vendor-api.md): tokens, submissions, a threshold. It acts at once."""
 
 from __future__ import annotations
 
@@ -123,7 +123,11 @@ class ModelApi:
         is_final = now >= stored.final_at
         status = stored.final_status if is_final else "PENDING"
         times = {"registered": EPOCH, "sent": 0, "done": EPOCH + 1 if is_final else 0}
-        info = {"status": {"code": "1", "status": status}, "cost": 1, "operator": {"id": "188", "mcc": "730", "mnc": "01"}}
+        info = {
+            "status": {"code": "1", "status": status},
+            "cost": 1,
+            "operator": {"id": "188", "mcc": "730", "mnc": "01"},
+        }
         return _json({"id": submission_id, "timestamps": times, "info": info})
 
     def _send(self, request: HttpRequest) -> Reply:

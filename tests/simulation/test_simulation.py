@@ -19,18 +19,20 @@ from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.sending import outbox
 from airflow_provider_rtisms.sending.journal import SendJournal
 from tests.simulation.__main__ import describe_failure
+from tests.simulation.client import SimulatedClient
 from tests.simulation.history import HISTORIES, run_history, run_in, simulated
-from tests.simulation.network import Network, SimulatedClient
+from tests.simulation.network import Network
 from tests.simulation.world import World
 
 ROOT = Path(__file__).parents[2]
 HISTORIES_IN_ALL = 10_000
 #: Tests that share them, so that they run in parallel.
-PARTS = 8
+PARTS = 20
 #: Seeds in which each planted defect has to be found.
 SEARCHED = 2000
 
 
+@pytest.mark.timeout(300)  # a part takes two seconds of computing, but CI machines are busy
 @pytest.mark.parametrize("part", range(PARTS))
 def test_everything_holds_in_every_history(part: int) -> None:
     with simulated():
@@ -68,7 +70,12 @@ async def _acquire_in_two_steps(self: Permit) -> None:
 #: What is broken, how, and what the simulation says then.
 DEFECTS: dict[str, tuple[Any, str, Any, str]] = {
     "a third request for a message": (outbox, "MAX_REQUESTS_IN_DOUBT", 3, "was texted 3 times, not 2"),
-    "a window that is never committed": (SendJournal, "commit", lambda *_: None, "is uncertain, although nothing failed"),
+    "a window that is never committed": (
+        SendJournal,
+        "commit",
+        lambda *_: None,
+        "is uncertain, although nothing failed",
+    ),
     "entries of another secret that count for nothing": (
         SendJournal,
         "_unreadable",
