@@ -46,17 +46,23 @@ test-chaos: env-airflow-3.3  ## kill parts of a whole Airflow on PostgreSQL, mid
 e2e-celery: env-airflow-3.3  ## the examples on CeleryExecutor, with Redis and two workers
 	$(LATEST)/python -m pytest -m celery
 
-# Many tests wait, so there are more workers than cores; those that share an Airflow share a worker (tests/system).
-PYTEST = -m pytest --numprocesses $(WORKERS) --dist loadgroup $(PYTEST_OPTIONS)
+# Many tests wait, so there are more workers than cores. A module is not split, since its tests may share an Airflow.
+PYTEST = -m pytest --numprocesses $(WORKERS) $(DISTRIBUTION) $(PYTEST_OPTIONS)
 WORKERS := 4
+DISTRIBUTION := --dist loadfile --no-loadscope-reorder
 
 # What knows nothing of Airflow runs once, without it.
-PURE := tests/unit/api tests/unit/sandbox tests/unit/sending tests/unit/test_distribution.py tests/unit/test_reference.py \
-	tests/simulation
+PURE := tests/unit/api tests/unit/sandbox tests/unit/sending tests/unit/waiting tests/unit/doctor tests/unit/test_distribution.py \
+	tests/unit/test_reference.py tests/unit/test_rooms.py tests/unit/test_virtual_time.py tests/simulation
 .PHONY: test-bare
 test-bare: WORKERS := 8
+test-bare: DISTRIBUTION := --dist worksteal
 test-bare: env-bare  ## the tests of what knows nothing of Airflow, where that is not installed
 	$(BUILD)/bare/bin/python $(PYTEST) $(PURE)
+
+.PHONY: mutants
+mutants: env-bare  ## change the code one place at a time; do the tests notice? (FILES=..., or MUTANTS=200 SEED=1)
+	$(BUILD)/bare/bin/python -m scripts.mutants $(FILES) $(if $(MUTANTS),--sample $(MUTANTS)) $(if $(SEED),--seed $(SEED))
 
 SEEDS := 100000
 .PHONY: simulate

@@ -1,6 +1,6 @@
 """
-``airflow rtisms``: ask the API from a shell. Airflow finds it by the key ``cli`` of the provider's description, from
-3.2 on; versions that do not know the key leave it alone.
+``airflow rtisms``: call the API from a shell. Airflow 3.2 and later find it by the key ``cli`` of the provider's
+description. Earlier versions ignore the key.
 """
 
 from __future__ import annotations
@@ -45,6 +45,18 @@ def get_cli_commands() -> list[GroupCommand]:
                     func=lazy_load_command(f"{__name__}.get"),
                     args=(_ARG_SUBMISSION_ID, _ARG_CONN_ID, ARG_OUTPUT, ARG_VERBOSE),
                 ),
+                ActionCommand(
+                    name="doctor",
+                    help="Check the Connection, the network and the API, and say what to do",
+                    func=lazy_load_command(f"{__name__}.doctor"),
+                    args=(_ARG_CONN_ID, *_doctor_args(), ARG_VERBOSE),
+                ),
+                ActionCommand(
+                    name="preview",
+                    help="Show what a send would do, and send nothing",
+                    func=lazy_load_command(f"{__name__}.preview"),
+                    args=(*_preview_args(), ARG_VERBOSE),
+                ),
             ),
         )
     ]
@@ -64,6 +76,38 @@ def get(args: Namespace) -> None:
     from airflow_provider_rtisms.api.protocol import endpoints
 
     _show(args, _ask(args, lambda: endpoints.get_sms(args.submission_id)).to_record())
+
+
+@suppress_logs_and_warning
+def doctor(args: Namespace) -> None:
+    """Print the report of the doctor."""
+    from airflow_provider_rtisms.doctor.command import run, settings_of_connection
+
+    raise SystemExit(run(lambda: settings_of_connection(args.conn_id), args))
+
+
+def _doctor_args() -> list[Arg]:
+    from airflow_provider_rtisms.doctor.arguments import OPTIONS
+
+    return [Arg((flag,), **options) for flag, options in OPTIONS]  # type: ignore[no-untyped-call]
+
+
+@suppress_logs_and_warning
+def preview(args: Namespace) -> None:
+    """Print what a send would do."""
+    from airflow_provider_rtisms.api.errors import RtiSmsError
+    from airflow_provider_rtisms.preview import show
+
+    try:
+        print(show(args))
+    except RtiSmsError as error:
+        raise SystemExit(str(error)) from None
+
+
+def _preview_args() -> list[Arg]:
+    from airflow_provider_rtisms.preview import OPTIONS
+
+    return [Arg((flag,), **option) for flag, option in OPTIONS.items()]  # type: ignore[no-untyped-call]
 
 
 def _ask(args: Namespace, make_call: Callable[[], Call[T]]) -> T:

@@ -18,7 +18,7 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
     },
     "max_attempts": {
         "label": "Attempts per call",
-        "description": "How often a call is tried while the API is busy or out of reach, the first time included. "
+        "description": "Most attempts of a call while the API is busy or cannot be reached, including the first one. "
         "Empty: 5.",
         "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 100},
     },
@@ -50,11 +50,17 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
         "unencrypted: for test networks only.",
         "schema": {"type": ["boolean", "null"]},
     },
+    "sender": {
+        "label": "Default sender",
+        "description": "Sender of messages whose operator names no other one, as RealTime has allowed it for the "
+        "account.",
+        "schema": {"type": ["string", "null"]},
+    },
 }
 
-#: Schema is hidden since Base URL says it. Port stays: "Test Connection" of Airflow 3.3 responses "Bad Request" for a
-#: Connection stored without one (the page sends 0 for null, and the server compares them). On 3.2 and later the JSON
-#: of the extras is shown whatever stands here.
+#: Schema is hidden, since it is part of Base URL. Port is shown: "Test Connection" of Airflow 3.3 returns "Bad Request"
+#: for a Connection that was stored without one, because the page sends 0 for null, and the server compares them.
+#: Airflow 3.2 and later show the JSON of the extras anyway.
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": ["schema", "extra"],
     "relabeling": {"login": "Client ID", "password": "Client secret", "host": "Base URL"},
@@ -69,6 +75,7 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
         "requests_per_second": "no limit",
         "proxy": "http://proxy.example:3128",
         "ca_bundle": "/path/to/ca.pem",
+        "sender": "none",
     },
 }
 
@@ -92,6 +99,13 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [{"integration-name": integration, "python-modules": [f"{package}.operators.rtisms"]}],
         "sensors": [{"integration-name": integration, "python-modules": [f"{package}.sensors.rtisms"]}],
         "triggers": [{"integration-name": integration, "python-modules": [f"{package}.triggers.rtisms"]}],
+        "transfers": [
+            {
+                "source-integration-name": "Common SQL",
+                "target-integration-name": integration,
+                "python-module": f"{package}.transfers.sql_to_rtisms",
+            }
+        ],
         "notifications": [f"{package}.notifications.rtisms.RtiSmsNotifier"],
         "cli": [f"{package}.cli.get_cli_commands"],
         "extra-links": [f"{package}.links.rtisms.RtiSmsPanelLink"],

@@ -1,5 +1,5 @@
 """
-A ready ``retry_policy`` for tasks that talk to the RTI SMS API (Airflow 3.3 and later).
+A ``retry_policy`` for tasks that call the RTI SMS API (Airflow 3.3 and later).
 
 ::
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 try:
     from airflow.providers.common.compat.sdk import RetryDecision, RetryPolicy
 except ImportError as error:
-    raise ImportError("airflow_provider_rtisms.retry_policy needs Airflow 3.3: retry policies are new there") from error
+    raise ImportError("airflow_provider_rtisms.retry_policy needs Airflow 3.3 or later") from error
 
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsPermanentError
 
@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 
 class RtiSmsRetryPolicy(RetryPolicy):
     """
-    Fail at once on what cannot succeed, and wait as long as the server asks.
+    Fail at once after a permanent error, and wait as long as the server asks.
 
-    - A permanent error, such as bad credentials or a refused sender, fails the task. The operators of this package see
-      to that by themselves; the policy does it for tasks of your own that use the hook.
-    - An response with Retry-After, such as 429, is retried after that time, but not sooner than the task's own delay.
-    - Everything else is left to the task's ``retries`` and ``retry_delay``.
+    - A permanent error, such as refused credentials or a refused sender, fails the task. The operators of this package
+      do that without the policy. The policy does it for your own tasks that use the hook.
+    - After a response with Retry-After, such as a 429, the task is retried after that time, but not before
+      ``retry_delay`` of the task.
+    - For any other error, ``retries`` and ``retry_delay`` of the task decide.
 
-    :param longest: a Retry-After beyond it is cut to it.
+    :param longest: the longest time to wait for Retry-After.
     """
 
     def __init__(self, longest: timedelta = timedelta(hours=1)) -> None:
@@ -43,12 +44,12 @@ class RtiSmsRetryPolicy(RetryPolicy):
         self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
     ) -> RetryDecision:
         """
-        Decide what comes after a failure.
+        Decide what follows a failure.
 
         :param exception: what the task raised; an error of the API may also be its cause.
-        :param try_number: not looked at.
-        :param max_tries: not looked at.
-        :param context: tells the task's own delay.
+        :param try_number: not used.
+        :param max_tries: not used.
+        :param context: holds the task, whose ``retry_delay`` is used.
         """
         error = _api_error(exception)
         if isinstance(error, RtiSmsPermanentError):
@@ -60,7 +61,7 @@ class RtiSmsRetryPolicy(RetryPolicy):
         return RetryDecision.retry(delay, reason=f"The server asked to wait for {error.retry_after:g} s")
 
     def serialize(self) -> dict[str, Any]:
-        """Return what :meth:`deserialize` makes the policy from."""
+        """Return what :meth:`deserialize` recreates the policy from."""
         return {"longest": self.longest.total_seconds()}
 
     @classmethod

@@ -30,7 +30,18 @@ maximum_signature_line_length = 100
 # downloaded. Private names appear in signatures, but the reference does not document them.
 nitpicky = True
 PRIVATE = (
-    *("api.policy", "api.protocol", "api.transport", "api.values", "bulk", "hooks.connection", "sending", "waiting"),
+    *(
+        "api.policy",
+        "api.protocol",
+        "api.transport",
+        "api.values",
+        "bulk",
+        "hooks.connection",
+        "hooks.event_loop",
+        "hooks.sending",
+        "sending",
+        "waiting",
+    ),
     *("sandbox.runner.RunningSandbox", "sensors.base", "triggers.polling"),
 )
 nitpick_ignore_regex = [

@@ -9,14 +9,16 @@ from typing import Any
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.policy import retry, token_cache
 from airflow_provider_rtisms.api.protocol import request
+from airflow_provider_rtisms.api.transport import limiter
 from airflow_provider_rtisms.get_provider_info import CONN_FIELDS
 from airflow_provider_rtisms.sandbox.faults import KINDS
 from airflow_provider_rtisms.sandbox.magic_numbers import MAGIC_NUMBERS
+from airflow_provider_rtisms.sending import options, outbox
 from airflow_provider_rtisms.sensors import delivery_polling
 from airflow_provider_rtisms.triggers import polling as trigger_polling
 
 #: Modules whose constants a page may show.
-MODULES = (delivery_polling, request, retry, token_cache, trigger_polling)
+MODULES = (delivery_polling, limiter, options, outbox, request, retry, token_cache, trigger_polling)
 
 
 def substitutions() -> dict[str, Any]:

@@ -12,6 +12,9 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath, dag, task
 
 from airflow_provider_rtisms.operators.rtisms import RtiSmsBulkGetDetailsOperator
 
+#: The day of the run; in Airflow 3 a run that a person starts may have no logical date, and so no ``ds``.
+DAY = "{{ (dag_run.logical_date or dag_run.run_after) | ds }}"
+
 
 @dag(
     schedule=None,
@@ -20,9 +23,9 @@ from airflow_provider_rtisms.operators.rtisms import RtiSmsBulkGetDetailsOperato
 )
 def example_rtisms_bulk_reconcile() -> None:
     @task
-    def export_sent_ids(params: dict[str, Any], ds: str) -> str:
+    def export_sent_ids(day: str, params: dict[str, Any]) -> str:
         """Write the ids of the SMS sent on that day to a file. Replace this with your own query."""
-        folder = ObjectStoragePath(params["folder"]) / f"ds={ds}"
+        folder = ObjectStoragePath(params["folder"]) / f"day={day}"
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "sent.csv"
         ids = range(params["first_id"], params["first_id"] + params["count"])
@@ -31,9 +34,9 @@ def example_rtisms_bulk_reconcile() -> None:
 
     details = RtiSmsBulkGetDetailsOperator(
         task_id="fetch_details",
-        submission_ids_path=export_sent_ids(),
+        submission_ids_path=export_sent_ids(DAY),
         submission_ids_column="submission_id",
-        output_path="{{ params.folder }}/ds={{ ds }}/details.csv.gz",
+        output_path=f"{{{{ params.folder }}}}/day={DAY}/details.csv.gz",
         on_missing="skip",
         retries=3,
     )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from airflow_provider_rtisms.sandbox import Sandbox
-from scripts.processes import wait_until
+
+TIMEOUT = 60.0
+"""Seconds in which the first poll has to come."""
 
 
 @contextmanager
@@ -20,12 +24,20 @@ def final_after_first_poll(sandbox: Sandbox, status: str = "DELIVERED") -> Itera
     :return: its id.
     """
     submission_id = sandbox.add_submission("PENDING")
+    left = threading.Event()
 
     def finish_after_first_poll() -> None:
-        wait_until(lambda: sandbox.state().requests_by_id.get(submission_id), what="the first poll", timeout=60)
+        deadline = time.monotonic() + TIMEOUT
+        while not sandbox.state().requests_by_id.get(submission_id):
+            assert time.monotonic() < deadline, "no first poll"
+            if left.wait(0.1):
+                return
         sandbox.add_submission(status, submission_id=submission_id, pending_for=0, sent_for=0)
 
     with ThreadPoolExecutor() as executor:
         finished = executor.submit(finish_after_first_poll)
-        yield submission_id
+        try:
+            yield submission_id
+        finally:
+            left.set()  # where the block has failed, no poll comes any more
         finished.result()

@@ -1,5 +1,5 @@
 """
-What can go wrong with a call: one exception for each documented failure.
+The errors: one exception for each failure that the vendor documents.
 
 Every class here is a :class:`RtiSmsError`. It is either permanent (:class:`RtiSmsPermanentError`: the same call fails
 again until a person changes something) or transient (:class:`RtiSmsTransientError`: the same call may succeed later).
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 class RtiSmsError(Exception):
     """
-    Base of every error that this package raises about the API.
+    The base class of all errors of the API.
 
-    :param message: what was asked, what came, and what to do about it.
+    :param message: what was requested, what happened, and what to do.
     :param call: name of the API call, such as ``get_sms``; ``authenticate`` for POST /auth.
     :param subject: what the call was about, such as the submission id.
-    :param status: HTTP status of the response, or None where there was no response.
+    :param status: HTTP status of the response, or None if there was no response.
     :param retry_after: seconds that the server asked to wait for, or None.
     :param submissions: what is known of each recipient of a send that failed.
     """
@@ -56,7 +56,7 @@ class RtiSmsError(Exception):
         Return a copy of the error whose message says more; raise it in place of the original.
 
         :param context: sentences that follow the message.
-        :param submissions: what is known of each recipient; default as before.
+        :param submissions: what is known of each recipient; default: those of this error.
         """
         error = copy.copy(self)
         error.args = (f"{self} {context}",)
@@ -87,7 +87,7 @@ class RtiSmsConfigError(RtiSmsPermanentError, ValueError):
 
 
 class RtiSmsBadRequestError(RtiSmsPermanentError):
-    """400: malformed request or token."""
+    """400: the request or the token is malformed."""
 
     may_have_acted = False
 
@@ -111,13 +111,13 @@ class RtiSmsForbiddenError(RtiSmsPermanentError):
 
 
 class RtiSmsNotFoundError(RtiSmsPermanentError):
-    """404: no such submission, or Host points at something that is not the API."""
+    """404: the submission does not exist, or Host points at something that is not the API."""
 
     may_have_acted = False
 
 
 class RtiSmsMethodNotAllowedError(RtiSmsPermanentError):
-    """405: wrong method; Host points at something that is not the API."""
+    """405: the method is wrong, or Host points at something that is not the API."""
 
     may_have_acted = False
 
@@ -133,7 +133,7 @@ class RtiSmsRedirectError(RtiSmsPermanentError):
 
 
 class RtiSmsUnexpectedStatusError(RtiSmsPermanentError):
-    """A status that the API does not document."""
+    """The server returned a status that the API does not document."""
 
 
 class RtiSmsResponseTooLargeError(RtiSmsPermanentError):
@@ -203,7 +203,7 @@ class RtiSmsNoBalanceError(RtiSmsPermanentError):
 
 
 class RtiSmsNotAcceptedError(RtiSmsTransientError):
-    """``unknown_error`` for some of the recipients, in every attempt."""
+    """``unknown_error``: the vendor did not accept some of the recipients in any attempt."""
 
 
 #: The class for each documented status that means failure, outside POST /auth.
@@ -225,7 +225,7 @@ STATUS_ERRORS: dict[int, type[RtiSmsError]] = {
 REMEDIES: dict[type[RtiSmsError], str] = {
     RtiSmsBadRequestError: "The request is malformed; check the values given to the operator.",
     RtiSmsAuthenticationError: "Check Login (client id) and Password (client secret) of the Connection.",
-    RtiSmsTokenRefusedError: "The server refused a new token as well; ask RealTime whether the account is active.",
+    RtiSmsTokenRefusedError: "Ask RealTime whether the account is active.",
     RtiSmsForbiddenError: "The account may not do this; ask RealTime to allow it.",
     RtiSmsNotFoundError: "Check the submission id, and that Host of the Connection points at the API.",
     RtiSmsMethodNotAllowedError: "Check that Host of the Connection points at the API.",
@@ -234,7 +234,7 @@ REMEDIES: dict[type[RtiSmsError], str] = {
     RtiSmsUnexpectedStatusError: "Check that Host of the Connection points at the API.",
     RtiSmsResponseTooLargeError: "Check that Host of the Connection points at the API.",
     RtiSmsUnsafeTokenError: "Check that Host of the Connection points at the API.",
-    RtiSmsCertificateError: "If your company's own authority signs it, set extra 'ca_bundle' to its PEM file.",
+    RtiSmsCertificateError: "If your company's authority signs it, set extra 'ca_bundle' to the authority's PEM file.",
     RtiSmsRateLimitError: "Lower 'requests_per_second' or 'max_concurrency' of the Connection.",
     RtiSmsTimeoutError: "Raise 'timeout' of the Connection if the network is slow.",
 }

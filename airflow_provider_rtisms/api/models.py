@@ -1,8 +1,9 @@
 """
 What the API's responses hold, as immutable values.
 
-Parsing is strict about the type of what is there, and lenient about what is missing: unknown fields are ignored, absent
-ones become None. Source: docs/vendor-api.md, "Get SMS info" and "Send SMS".
+Parsing checks the type of each field that is present. It ignores unknown fields, and reads absent ones as None.
+
+Source: docs/vendor-api.md, "Get SMS info" and "Send SMS".
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 
 class SmsStatus(StrEnum):
-    """The documented delivery states of a submission. The numeric code is not part of the decision."""
+    """The documented delivery states of a submission. Only the name decides; the numeric code is not used."""
 
     PENDING = "PENDING"
     SENT = "SENT"
@@ -27,14 +28,16 @@ class SmsStatus(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
+#: The same as plain strings.
+DOCUMENTED_STATUSES = frozenset(str(status) for status in SmsStatus)
 #: States that never change again.
 FINAL_STATUSES = frozenset({SmsStatus.DELIVERED, SmsStatus.REJECTED, SmsStatus.UNDELIVERED, SmsStatus.EXPIRED})
 #: States that can still change, even where ``done`` is set.
 OPEN_STATUSES = frozenset({SmsStatus.PENDING, SmsStatus.SENT})
 
-#: What a status may look like. Results go to XCom, so free text of a server is not taken for a status.
+#: The form of a status. Results go to XCom, so free text of a server is not accepted as a status.
 STATUS_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
-#: What an id of a submission may look like; its length is not promised.
+#: The form of a submission id. The vendor does not promise its length.
 SUBMISSION_ID = re.compile(r"[0-9]{1,100}")
 
 #: Send statuses that mean: the message was not accepted, and nothing was sent.
@@ -42,7 +45,7 @@ REFUSED_STATUSES = frozenset({"account_no_balance", "unknown_error"})
 #: All documented send statuses.
 DOCUMENTED_SEND_STATUSES = REFUSED_STATUSES | {"submitted"}
 
-#: Numbers beyond this are refused: JSON consumers hold them inexactly or not at all (RFC 8259, section 6).
+#: Larger numbers are refused, since other JSON parsers may round them (RFC 8259, section 6).
 LARGEST_NUMBER = 1e15
 
 
@@ -54,7 +57,7 @@ class Operator:
     :param id: the vendor's id for it.
     :param name: its name, such as ``Entel Pcs``.
     :param mcc: mobile country code, a digit string whose leading zeros matter.
-    :param mnc: mobile network code, likewise.
+    :param mnc: mobile network code, also a digit string.
     """
 
     id: str | None = None
@@ -69,11 +72,11 @@ class SmsDetails:
     One submission, as Get SMS info describes it.
 
     :param submission_id: decimal string.
-    :param status: name of the state as it came; see :class:`SmsStatus` for the documented ones.
+    :param status: name of the state, as the vendor returned it; see :class:`SmsStatus` for the documented ones.
     :param status_code: its numeric form, a string.
     :param registered_at: when the vendor accepted it, UTC.
     :param sent_at: when it was handed to the recipient's operator, UTC; None if that has not happened.
-    :param done_at: when the final outcome came in, UTC; None if that has not happened.
+    :param done_at: when it became final, UTC; None if that has not happened.
     :param cost: a number without a documented unit.
     :param operator: the recipient's network.
     """
@@ -169,8 +172,8 @@ class Submission:
 
     :param outcome: ``submitted``: the vendor has accepted the message. ``refused``: the vendor has refused it.
         ``uncertain``: a request went out, but no usable response came back. ``not_sent``: no request went out.
-    :param status: the vendor's own word, as it came: ``submitted``, ``account_no_balance``, ``unknown_error`` or
-        another; None where there was no response.
+    :param status: the vendor's word, unchanged: ``submitted``, ``account_no_balance``, ``unknown_error`` or
+        another; None if there was no response.
     :param submission_id: decimal string, only where the outcome is ``submitted``.
     """
 
@@ -241,18 +244,20 @@ def _object(value: Any, field: str) -> Mapping[str, Any]:
 def _text(value: Any, field: str) -> str | None:
     if value is None:
         return None
-    if type(value) is str and value.isascii() and "\x00" not in value:  # most of them; bulk fetches feel the rest
+    if type(value) is str and value.isascii() and "\x00" not in value:  # the fast path, for bulk fetches
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
         raise ValueError(f"{field} is a JSON {_kind(value)} where a string was expected")
-    # PostgreSQL stores no NUL, UTF-8 no lone surrogate; neither may stop a record on its way to a warehouse.
+    # PostgreSQL cannot store a NUL, and UTF-8 cannot encode a lone surrogate.
     return value.encode("utf-8", "replace").decode().replace("\x00", "�")
 
 
 def _word(value: Any, field: str) -> str | None:
     text = _text(value, field)
+    if text in DOCUMENTED_STATUSES:  # nearly always; bulk fetches feel the check below
+        return text
     if text is not None and not STATUS_WORD.fullmatch(text):
         raise ValueError(f"{field} is not one word of letters, digits, '_' and '-'")
     return text

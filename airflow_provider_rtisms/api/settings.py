@@ -1,4 +1,4 @@
-"""Where the API is, with which credentials, and within which limits: the fields of a Connection, checked once."""
+"""The settings of a client, as the fields of a Connection give them. They are checked once, here."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ class ApiSettings:
     :param ca_bundle: file of PEM certificates to trust. Default None: REQUESTS_CA_BUNDLE, SSL_CERT_FILE, certifi.
     :param max_attempts: most attempts of one call, the first one included. Default 5.
     :param allow_http: allow plain http to a host that is not loopback. Default False.
+    :param sender: the sender of messages that name no other one. Default None.
     :raises RtiSmsConfigError: a value is missing or malformed; names the field and the remedy.
     """
 
@@ -50,6 +51,7 @@ class ApiSettings:
     ca_bundle: str | None = None
     max_attempts: int = 5
     allow_http: bool = False
+    sender: str | None = None
 
     def __post_init__(self) -> None:
         checked = {
@@ -64,6 +66,7 @@ class ApiSettings:
             ),
             "proxy": _proxy(self.proxy),
             "ca_bundle": _ca_bundle(self.ca_bundle),
+            "sender": _sender(self.sender),
         }
         checked["base_url"] = _base_url(self.base_url or DEFAULT_BASE_URL, bool(checked["allow_http"]))
         for name, value in checked.items():
@@ -76,7 +79,7 @@ class ApiSettings:
 
     def trusted_certificates(self) -> str:
         """
-        Return the path of the PEM file (or folder) that verifies the server.
+        Return the path of the PEM file, or of the folder, whose certificates verify the server.
 
         :raises RtiSmsConfigError: an environment variable names a file that holds no certificates.
         """
@@ -121,9 +124,9 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _credential(name: str, place: str, value: Any) -> str:
+def _credential(name: str, form_field: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise RtiSmsConfigError(f"{name} is missing: put it into {place} of the Connection.")
+        raise RtiSmsConfigError(f"{name} is missing: set {form_field} of the Connection.")
     return value
 
 
@@ -135,7 +138,7 @@ def _base_url(value: str, allow_http: bool) -> str:
     except ValueError:  # the reason would repeat a part of the value, which may be a secret
         raise RtiSmsConfigError(f"Host is {shape(value)} that is not a URL: {_HOST_FORMS}.") from None
     if parts.scheme not in ("http", "https") or not host or any(ord(c) <= 32 for c in value.strip()):
-        raise RtiSmsConfigError(f"Host is {shape(value)} of another form: {_HOST_FORMS}.")
+        raise RtiSmsConfigError(f"Host is {shape(value)} that is not a base URL: {_HOST_FORMS}.")
     if parts.username is not None or parts.query or parts.fragment:
         raise RtiSmsConfigError(
             f"Host holds credentials, a query or a fragment: {_HOST_FORMS}. Put credentials into Login and Password."
@@ -163,6 +166,16 @@ def _proxy(value: Any) -> str | None:
 
 def _ca_bundle(value: Any) -> str | None:
     return None if value in (None, "") else _check_certificates(value, "ca_bundle")
+
+
+def _sender(value: Any) -> str | None:
+    if value in (None, ""):
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)  # JSON such as {"sender": 96000}
+    if not isinstance(value, str) or not value.strip():
+        raise RtiSmsConfigError(f"sender is {shape(value)}: use a str that is not empty.")
+    return value
 
 
 def _check_certificates(value: Any, name: str) -> str:

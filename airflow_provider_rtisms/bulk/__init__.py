@@ -1,3 +1,3 @@
-"""Fetching the details of thousands of submissions into a file: ids in, records out. Stands between hooks and api."""
+"""Fetch the details of thousands of submissions into a file. Hooks use this package; it uses api."""
 
 from __future__ import annotations

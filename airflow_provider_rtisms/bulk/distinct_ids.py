@@ -5,60 +5,88 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Self
+
+from airflow_provider_rtisms.bulk.progress import Counter, Progress
+from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageUnavailableError
 
 
 class DistinctIds:
     """
     Distinct submission ids in their order, kept in a temporary database that SQLite deletes by itself.
 
-    A Python set of a million ids takes 100 MB. This takes 2 MB of cache, 60 MB of disk and 1.4 s (4.6 s where the ids
+    A Python set of a million ids takes 100 MB. This takes 2 MB of cache, 60 MB of disk and 1.4 s (4.6 s if the ids
     come in random order): little beside the minutes that fetching them takes. Use it as a context manager.
 
-    :param ids: checked ids; read to the end at once, so that a malformed one is found before anything is asked for.
+    :param ids: checked ids; read to the end at once, so that a malformed id is found before the first request.
+    :raises RtiSmsStorageUnavailableError: the folder for temporary files is full.
     """
 
     def __init__(self, ids: Iterable[str]) -> None:
-        # An empty name means a file of its own in the folder for temporary files; any thread, since api.fetch.run
-        # takes one of its own where an event loop runs already.
+        # An empty name means a file of its own in the folder for temporary files. Any thread may use it, since
+        # api.fetch.run starts a thread if an event loop is running already.
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._given = 0
+        self._given = Counter()
         try:
-            self._database.execute("PRAGMA journal_mode = OFF")
-            self._database.execute("CREATE TABLE ids (position INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE)")
-            self._database.execute("BEGIN")  # one transaction for good: nothing here outlives the process
-            self._database.executemany("INSERT OR IGNORE INTO ids (id) VALUES (?)", self._counted(ids))
+            with (
+                _explained(),
+                Progress(lambda: f"Reading submission ids: {self._given} so far, {self._given.per_second}"),
+            ):
+                self._database.execute("PRAGMA journal_mode = OFF")
+                self._database.execute("CREATE TABLE ids (position INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE)")
+                self._database.execute("CREATE TABLE missing (id TEXT NOT NULL, reason TEXT NOT NULL)")
+                self._database.execute("BEGIN")  # never committed: nothing here outlives the process
+                self._database.executemany("INSERT OR IGNORE INTO ids (id) VALUES (?)", self._counted(ids))
+                self._left: int = self._database.execute("SELECT count(*) FROM ids").fetchone()[0]
         except BaseException:
             self.close()
             raise
-        self._left: int = self._database.execute("SELECT count(*) FROM ids").fetchone()[0]
-        #: How many ids had been there before.
-        self.duplicates: int = self._given - self._left
+        #: How many ids were repeats.
+        self.duplicates: int = self._given.count - self._left
 
     def __len__(self) -> int:
-        """How many there are, without those that were taken out."""
+        """How many ids are left."""
         return self._left
 
     def __iter__(self) -> Iterator[str]:
-        """Give them in their order."""
-        for (submission_id,) in self._database.execute("SELECT id FROM ids ORDER BY position"):
-            yield submission_id
+        """Yield the ids in their order."""
+        with _explained():
+            for (submission_id,) in self._database.execute("SELECT id FROM ids ORDER BY position"):
+                yield submission_id
 
-    def discard(self, submission_id: object) -> bool:
-        """Take one out; return whether it was there."""
-        cursor = self._database.execute("DELETE FROM ids WHERE id = ?", [submission_id])
+    def discard(self, submission_id: str) -> bool:
+        """Remove an id; return whether it was there."""
+        with _explained():
+            cursor = self._database.execute("DELETE FROM ids WHERE id = ?", [submission_id])
         self._left -= cursor.rowcount
         return cursor.rowcount > 0
+
+    def add_missing(self, submission_id: str, reason: str) -> None:
+        """
+        Remember an id that the API does not know.
+
+        :param submission_id: which.
+        :param reason: what the API said.
+        """
+        with _explained():
+            self._database.execute("INSERT INTO missing VALUES (?, ?)", [submission_id, reason])
+
+    def missing(self) -> Iterator[tuple[str, str]]:
+        """Yield the ids that the API does not know, with the reasons, in the order of arrival."""
+        with _explained():
+            yield from self._database.execute("SELECT id, reason FROM missing ORDER BY rowid")
 
     def digest(self, *context: str) -> str:
         """
         Return what identifies this set of ids, whatever their order: 16 hexadecimal digits.
 
-        :param context: what else makes a difference.
+        :param context: what else the digest depends on.
         """
         digest = hashlib.sha256("\n".join(context).encode())
-        for (submission_id,) in self._database.execute("SELECT id FROM ids ORDER BY id"):
-            digest.update(b"\n" + submission_id.encode())
+        with _explained():
+            for (submission_id,) in self._database.execute("SELECT id FROM ids ORDER BY id"):
+                digest.update(b"\n" + submission_id.encode())
         return digest.hexdigest()[:16]
 
     def close(self) -> None:
@@ -73,5 +101,16 @@ class DistinctIds:
 
     def _counted(self, ids: Iterable[str]) -> Iterator[tuple[str]]:
         for submission_id in ids:
-            self._given += 1
+            self._given.count += 1
             yield (submission_id,)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise RtiSmsStorageUnavailableError(
+            f"Keeping the submission ids in a temporary SQLite database failed ({error}). Free some space in the "
+            "folder for temporary files, or set the environment variable SQLITE_TMPDIR to a larger folder."
+        ) from error

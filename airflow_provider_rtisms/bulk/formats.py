@@ -1,4 +1,4 @@
-"""The formats of files of records, by the ending of their name; converted from JSON lines, as a stream."""
+"""Convert records to the format that a file name asks for, as a stream."""
 
 from __future__ import annotations
 
@@ -6,97 +6,87 @@ import csv
 import gzip
 import io
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError
-from airflow_provider_rtisms.api.models import SmsDetails
+from airflow_provider_rtisms.bulk.records import COLUMNS, TIMES
 
-#: The columns of every format, in their order; see :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`.
-COLUMNS = tuple(SmsDetails("").to_record())
+T = TypeVar("T")
 #: Rows of a row group of Parquet; they are in memory together.
 ROW_GROUP = 10_000
 
-Convert = Callable[[Path, IO[bytes]], None]
+#: Takes records as JSON lines, and a binary file to write to.
+Convert = Callable[[Iterable[bytes], IO[bytes]], None]
 
 
 def converter(name: str) -> Convert:
     """
-    Return what turns a file of JSON lines into the format that a name asks for.
+    Return the function that converts records to the format that a name asks for.
 
     :param name: ends in ``.jsonl``, ``.csv`` or ``.parquet``; ``.gz`` may follow the first two.
-    :return: takes the path of the JSON lines, and a binary file to write to.
-    :raises RtiSmsInputError: the ending is none of these.
+    :return: takes records as JSON lines, and a binary file to write to.
+    :raises RtiSmsInputError: the name has no such suffix.
     :raises RtiSmsConfigError: pyarrow is missing.
     """
     bare = name.removesuffix(".gz")
-    ending = Path(bare).suffix
-    if ending not in _CONVERTERS or (ending == ".parquet" and bare != name):
+    suffix = Path(bare).suffix
+    if suffix not in _CONVERTERS or (suffix == ".parquet" and bare != name):
         raise RtiSmsInputError(f"output_path ends in {name[-20:]!r}: use .jsonl, .jsonl.gz, .csv, .csv.gz or .parquet.")
-    if ending == ".parquet":
+    if suffix == ".parquet":
         try:
             import pyarrow  # noqa: F401
         except ImportError:
             raise RtiSmsConfigError(
                 "Writing .parquet takes pyarrow: pip install 'airflow-provider-rtisms[parquet]', or use .jsonl or .csv."
             ) from None
-    convert = _CONVERTERS[ending]
-    return convert if bare == name else _packed(convert)
+    convert = _CONVERTERS[suffix]
+    return convert if bare == name else gzipped(convert)
 
 
-def read_records(json_lines: Path) -> Iterator[dict[str, Any]]:
-    """Give the records of a file of JSON lines one by one."""
-    with json_lines.open("rb") as lines:
-        for line in lines:
-            yield json.loads(line)
+def gzipped(convert: Callable[[Iterable[T], IO[bytes]], None]) -> Callable[[Iterable[T], IO[bytes]], None]:
+    """Return a function that writes through gzip what another one writes."""
 
-
-def _packed(convert: Convert) -> Convert:
-    def convert_packed(json_lines: Path, target: IO[bytes]) -> None:
+    def convert_gzipped(items: Iterable[T], target: IO[bytes]) -> None:
         # Without name and time, equal records make equal files.
         with gzip.GzipFile(filename="", mode="wb", fileobj=target, mtime=0) as packed:
-            convert(json_lines, packed)  # type: ignore[arg-type]  # it has what IO[bytes] needs here
+            convert(items, packed)  # type: ignore[arg-type]  # it has what IO[bytes] needs here
 
-    return convert_packed
-
-
-def _to_jsonl(json_lines: Path, target: IO[bytes]) -> None:
-    with json_lines.open("rb") as lines:
-        shutil.copyfileobj(lines, target)
+    return convert_gzipped
 
 
-def _to_csv(json_lines: Path, target: IO[bytes]) -> None:
+def _to_jsonl(json_lines: Iterable[bytes], target: IO[bytes]) -> None:
+    target.writelines(json_lines)
+
+
+def _to_csv(json_lines: Iterable[bytes], target: IO[bytes]) -> None:
     text = io.TextIOWrapper(target, "utf-8", newline="")
     rows = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     rows.writeheader()
-    for record in read_records(json_lines):
+    for record in map(json.loads, json_lines):
         # Databases read true and false; Python's own words only some of them.
         rows.writerow({**record, "is_final": json.dumps(record["is_final"])})
     text.detach()
 
 
-def _to_parquet(json_lines: Path, target: IO[bytes]) -> None:
+def _to_parquet(json_lines: Iterable[bytes], target: IO[bytes]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     moment = pa.timestamp("s", tz="UTC")
-    types = {"is_final": pa.bool_(), "cost": pa.float64(), **dict.fromkeys(_MOMENTS, moment)}
+    types = {"is_final": pa.bool_(), "cost": pa.float64(), **dict.fromkeys(TIMES, moment)}
     schema = pa.schema([(column, types.get(column, pa.string())) for column in COLUMNS])
-    records = read_records(json_lines)
+    records = map(json.loads, json_lines)
     with pq.ParquetWriter(target, schema) as writer:
         while rows := [_with_moments(record) for record in islice(records, ROW_GROUP)]:
             writer.write_table(pa.Table.from_pylist(rows, schema))
 
 
-_MOMENTS = tuple(column for column in COLUMNS if column.endswith("_at"))
-
-
 def _with_moments(record: dict[str, Any]) -> dict[str, Any]:
-    return record | {name: datetime.fromisoformat(record[name]) for name in _MOMENTS if record[name]}
+    return record | {name: datetime.fromisoformat(record[name]) for name in TIMES if record[name]}
 
 
 _CONVERTERS: dict[str, Convert] = {".jsonl": _to_jsonl, ".csv": _to_csv, ".parquet": _to_parquet}

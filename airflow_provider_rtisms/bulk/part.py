@@ -1,79 +1,167 @@
-"""What a fetch has got so far, on disk at once, so that a later try need not ask for it again."""
+"""Write fetched records to disk at once, so that a later attempt does not request them again."""
 
 from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from airflow_provider_rtisms.api.errors import RtiSmsTransientError
+from airflow_provider_rtisms.bulk.local_files import open_private
+from airflow_provider_rtisms.bulk.records import COLUMNS, Record, parse_record
+from airflow_provider_rtisms.bulk.storage_errors import explain_failures
 
-Record = dict[str, Any]
+log = logging.getLogger(__name__)
+
+#: The first line of a part: the version of its format, and the columns of its records.
+HEADER = json.dumps({"rtisms_part": 1, "columns": COLUMNS}).encode() + b"\n"
+#: Bytes; a longer line is damage.
+MAX_LINE = 4 * 1024 * 1024
+_READ_SIZE = 1024 * 1024
 
 
 class PartFile:
     """
-    Records as JSON lines in a local file, for one process at a time. A line that a kill has cut off is dropped.
+    A header and records as JSON lines in a local file, which only its owner may read.
 
-    Use it as a context manager.
+    One process at a time may have it open. Use it as a context manager.
 
-    :param path: the file; made if it is missing, continued if it is there.
+    :param path: the file; created if it is missing, continued if it is there. A file with another header is replaced.
     :raises RtiSmsTransientError: another process has it open.
+    :raises RtiSmsError: the file cannot be written, or a symbolic link has that name.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab+")
+        with explain_failures(f"Writing {path}"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = _open_locked(path)
+            self._begin()
+
+    def _begin(self) -> None:
+        path = self.path
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever had it before may have finished meanwhile; then this is no part any more.
-            is_free = path.exists() and os.path.samestat(os.fstat(self._file.fileno()), path.stat())
-        except BlockingIOError:
-            is_free = False
-        if not is_free:
-            self._file.close()
-            raise RtiSmsTransientError(f"Another process is fetching the same submissions into {path}.")
+            self.size = os.fstat(self._descriptor).st_size
+            if self.size and os.pread(self._descriptor, len(HEADER), 0) != HEADER:
+                log.warning("%s was written by another version, or is damaged. Its submissions are fetched again", path)
+                path.unlink()  # never overwritten: it may be a hard link to a file of someone else
+                os.close(self._descriptor)
+                self._descriptor = _open_locked(path, is_new=True)
+                self.size = 0
+            if not self.size:
+                self._write(HEADER)
+        except BaseException:
+            self.close()
+            raise
 
     def resume(self, accept: Callable[[Record], bool]) -> None:
         """
-        Read what an earlier try has left, up to the first line that does not belong there.
+        Read what an earlier attempt has written, and remove the lines that are damaged or not accepted.
 
-        :param accept: told each record; returns False for one that does not belong.
+        :param accept: called with each record; returns False for a record that does not belong here.
         """
-        self._file.seek(0)
-        good = 0
-        for line in self._file:
-            if not line.endswith(b"\n") or not accept(_read(line)):
-                break
-            good += len(line)
-        self._file.truncate(good)
-        self._file.seek(good)
+        read = kept = len(HEADER)
+        for line in self._lines():
+            read += len(line)
+            record = parse_record(line)
+            if record is not None and accept(record):
+                if kept < read - len(line):  # close the gap that a dropped line left
+                    os.pwrite(self._descriptor, line, kept)
+                kept += len(line)
+        if kept < self.size:
+            log.warning("%s: damaged or repeated lines were removed. Their submissions are fetched again", self.path)
+            os.ftruncate(self._descriptor, kept)
+            self.size = kept
 
     def append(self, records: Sequence[Record]) -> None:
-        """Add records; once this returns, they outlive the process."""
-        self._file.write("".join(json.dumps(record) + "\n" for record in records).encode())
-        self._file.flush()
+        """
+        Add records; once this returns, they outlive the process.
 
-    def tail(self, offset: int) -> bytes:
-        """Return what has been added since the file was that long (bytes)."""
-        with self.path.open("rb") as file:
-            file.seek(offset)
-            return file.read()
+        :raises RtiSmsError: the disk is full, for example; the file then is as it was before.
+        """
+        with explain_failures(f"Writing {self.path}"):
+            self._write("".join(json.dumps(record) + "\n" for record in records).encode())
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the records as JSON lines."""
+        return self._lines()
+
+    def pieces(self, offset: int, size: int) -> Iterator[bytes]:
+        """
+        Yield the lines that begin at an offset or later, in pieces of whole lines.
+
+        :param offset: bytes from the beginning of the file; a line begins there.
+        :param size: bytes of a piece, at most; a longer line is a piece of its own.
+        """
+        piece = bytearray()
+        for line in self._lines(max(offset, len(HEADER))):
+            if piece and len(piece) + len(line) > size:
+                yield bytes(piece)
+                piece.clear()
+            piece += line
+        if piece:
+            yield bytes(piece)
+
+    def remove(self) -> None:
+        """Remove the file, which is no longer needed. A failure is only logged."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s is no longer needed, but could not be removed (%s). Remove it yourself", self.path, error)
+
+    def close(self) -> None:
+        """Let other processes open the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self.close()
+
+    def _write(self, data: bytes) -> None:
+        written = 0
+        try:
+            while written < len(data):
+                written += os.pwrite(self._descriptor, data[written:], self.size + written)
+        except BaseException:
+            os.ftruncate(self._descriptor, self.size)
+            raise
+        self.size += written
+
+    def _lines(self, offset: int = len(HEADER)) -> Iterator[bytes]:
+        """Yield the lines from an offset on; the last one may lack its end."""
+        rest = b""
+        while chunk := os.pread(self._descriptor, _READ_SIZE, offset):
+            offset += len(chunk)
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                yield line + b"\n"
+            if len(rest) > MAX_LINE:
+                yield rest
+                rest = b""
+        if rest:
+            yield rest
 
 
-def _read(line: bytes) -> Record:
+def _open_locked(path: Path, *, is_new: bool = False) -> int:
+    descriptor = open_private(path, is_new=is_new)
     try:
-        record = json.loads(line)
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Another process may have finished and removed the file before we got the lock.
+        is_ours = os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
+    except (BlockingIOError, FileNotFoundError):
+        is_ours = False
+    except BaseException:
+        os.close(descriptor)
+        raise
+    if not is_ours:
+        os.close(descriptor)
+        raise RtiSmsTransientError(f"Another process is fetching the same submissions into {path}.")
+    return descriptor

@@ -1,12 +1,15 @@
-"""Paths as DAG authors write them: on this machine, or in any store that ObjectStoragePath knows."""
+"""Read the paths that DAG authors write: local ones, and URLs that ObjectStoragePath knows."""
 
 from __future__ import annotations
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PosixPath
-from typing import TYPE_CHECKING, TypeAlias, TypeGuard
+from typing import IO, TYPE_CHECKING, TypeAlias, TypeGuard, cast
 from urllib.parse import urlsplit
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
+from airflow_provider_rtisms.bulk.storage_errors import explain_failures
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -26,7 +29,9 @@ def storage_path(field_name: str, value: object) -> StoragePath:
     :param field_name: how the error names it.
     :param value: a local path, a URL such as ``s3://conn_id@bucket/key`` or ``file:///folder/name``, or a path object.
     :raises RtiSmsInputError: it is anything else.
+    :raises RtiSmsStorageError: Airflow knows no store for the URL's scheme.
     """
+    check_rendered(field_name, value)
     if is_local(value):
         return value
     if isinstance(value, str) and value.strip():
@@ -37,7 +42,56 @@ def storage_path(field_name: str, value: object) -> StoragePath:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
     if isinstance(value, ObjectStoragePath):
-        return Path(value.path) if value.protocol in ("file", "local") else value
+        if value.protocol in ("file", "local"):
+            return Path(value.path)
+        with explain_failures(f"Opening {value} ({field_name})", Exception):
+            _connect(value)
+        return value
     if isinstance(value, str) and value.strip():
-        return ObjectStoragePath(value)
+        with explain_failures(f"Opening {value} ({field_name})", Exception):
+            path = ObjectStoragePath(value)
+            _connect(path)
+            return path
     raise RtiSmsInputError(f"{field_name} is {shape(value)}: use a path, or a URL such as s3://conn_id@bucket/key.")
+
+
+def check_rendered(field_name: str, value: object) -> None:
+    """
+    Refuse an argument whose template rendered to the word None.
+
+    :param field_name: how the error names it.
+    :param value: the argument.
+    :raises RtiSmsInputError: it is that word.
+    """
+    if isinstance(value, str) and value.strip() == "None":
+        raise RtiSmsInputError(
+            f'{field_name} is the word "None": the task or variable that its template reads from returned nothing.'
+        )
+
+
+def open_to_read(path: StoragePath) -> IO[bytes]:
+    """
+    Open a file or an object. ObjectStoragePath.open would report lineage, with the conn_id in the URI.
+
+    :param path: local or in an object store.
+    :raises Exception: whatever the store raises; for a local file OSError.
+    """
+    if is_local(path):
+        return path.open("rb")
+    remote = cast("ObjectStoragePath", path)
+    return cast("IO[bytes]", remote.fs.open(remote.path, "rb"))
+
+
+def _connect(path: ObjectStoragePath) -> None:
+    """
+    Let Airflow open the store, which it keeps for the rest of the process.
+
+    This is done here because the file systems of some providers call asyncio.run, which fails inside an event loop.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        path.fs  # noqa: B018
+    else:
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(lambda: path.fs).result()

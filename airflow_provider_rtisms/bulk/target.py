@@ -1,157 +1,105 @@
-"""Where a bulk fetch ends up: a local file or an object, and what is kept beside it until it is complete."""
+"""Where a bulk fetch writes to, and where it keeps its records until the file is complete."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
+from airflow_provider_rtisms.bulk.local_files import LocalOutput
+from airflow_provider_rtisms.bulk.part import PartFile
 from airflow_provider_rtisms.bulk.storage import is_local
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    from airflow_provider_rtisms.bulk.formats import Convert
-    from airflow_provider_rtisms.bulk.part import PartFile
+    from airflow_provider_rtisms.bulk.local_files import Fill
+    from airflow_provider_rtisms.bulk.records import Record
     from airflow_provider_rtisms.bulk.storage import StoragePath
-
-#: Seconds between two uploads of what has been fetched, where the target is in an object store.
-UPLOAD_EVERY = 10.0
 
 
 class Target(Protocol):
-    """What :mod:`~airflow_provider_rtisms.bulk.job` needs of a place to write to."""
+    """The file of a bulk fetch, and the part that keeps the records until it is complete."""
 
-    part_path: Path
-    """The local file that collects records."""
-    kept_at: str
-    """Where a later try finds them, for people."""
+    part: PartFile
+    """The local file that collects the records."""
 
-    def restore(self) -> None:
-        """Bring what an earlier try has left into ``part_path``."""
+    @property
+    def kept_at(self) -> str:
+        """Where a later attempt finds the records, for people."""
+
+    def resume(self, accept: Callable[[Record], bool]) -> None:
+        """
+        Read what an earlier attempt has fetched into the part.
+
+        :param accept: called with each record; returns False for a record that does not belong here.
+        """
+
+    def probe(self) -> None:
+        """
+        Find out whether the file can be written, before the first request.
+
+        :raises RtiSmsError: it cannot.
+        """
 
     def is_due(self) -> bool:
-        """Whether :meth:`save` should be called now; cheap."""
+        """Return whether :meth:`save` should be called now; cheap."""
 
-    def save(self, part: PartFile) -> None:
-        """Keep what has been fetched so far where a try on another machine finds it."""
+    def save(self, *, is_last: bool = False) -> None:
+        """
+        Save the records where an attempt on another machine finds them. A failure is only logged.
 
-    def publish(self, part: PartFile, convert: Convert) -> None:
-        """Put the complete file under its final name, in one step, and remove what was kept beside it."""
+        :param is_last: whether no further save follows; then a failure is repeated with backoff.
+        """
+
+    def commit(self, fill: Fill) -> None:
+        """
+        Write the complete file under its final name, in one step, and remove the part.
+
+        :param fill: writes the content.
+        :raises RtiSmsError: the file cannot be written; the part is kept.
+        """
 
     def close(self) -> None:
-        """Remove what only this try needs."""
+        """Close the part."""
 
 
 class LocalTarget:
     """
-    A file on this machine. Its part lies beside it, named after the ids, so that parts of other ids are never mixed in.
+    A file on this machine. Its part lies beside it, named after the ids, so that other ids are never mixed in.
 
     :param path: the final name.
     :param digest: identifies the ids.
     """
 
     def __init__(self, path: Path, digest: str) -> None:
-        self.path = path
-        self.part_path = path.with_name(f"{path.name}.{digest}.part")
-        self.kept_at = str(self.part_path)
-        self._draft = path.with_name(f"{path.name}.{digest}.draft")
+        self.part = PartFile(path.with_name(f"{path.name}.{digest}.part"))
+        self.kept_at = str(self.part.path)
+        self._output = LocalOutput(path, path.with_name(f"{path.name}.{digest}.staging"))
 
-    def restore(self) -> None:
-        """Do nothing: the part is where it was left."""
+    def resume(self, accept: Callable[[Record], bool]) -> None:
+        """Read the part, which is where the earlier attempt left it."""
+        self.part.resume(accept)
+
+    def probe(self) -> None:
+        """Create the staging file for a moment."""
+        self._output.probe()
 
     def is_due(self) -> bool:
         """Return False: the part is safe as soon as it is written."""
         return False
 
-    def save(self, part: PartFile) -> None:
+    def save(self, *, is_last: bool = False) -> None:
         """Do nothing, see :meth:`is_due`."""
 
-    def publish(self, part: PartFile, convert: Convert) -> None:
-        """Convert the part beside the target, then rename (POSIX: atomic)."""
-        with self._draft.open("wb") as draft:
-            convert(part.path, draft)
-            draft.flush()
-            os.fsync(draft.fileno())
-        self._draft.replace(self.path)
-        part.path.unlink()
+    def commit(self, fill: Fill) -> None:
+        """Write a staging file beside the final one, then rename it."""
+        self._output.commit(fill)
+        self.part.remove()
 
     def close(self) -> None:
-        """Remove a draft that was not finished."""
-        self._draft.unlink(missing_ok=True)
-
-
-class ObjectTarget:
-    """
-    An object in a store such as S3 or GCS, which cannot be appended to.
-
-    Records collect in a temporary local file; every few seconds what is new goes to the store as one numbered object,
-    in a folder beside the target. A try on another machine reads these back.
-
-    :param path: the final name.
-    :param digest: identifies the ids.
-    """
-
-    def __init__(self, path: ObjectStoragePath, digest: str) -> None:
-        self.path = path
-        self._scratch = tempfile.TemporaryDirectory(prefix="rtisms-")
-        self.part_path = Path(self._scratch.name, "part.jsonl")
-        self._draft = Path(self._scratch.name, "draft")
-        self._folder = path.parent / f"{path.name}.{digest}.part"
-        self._upload = path.parent / f"{path.name}.{digest}.draft"
-        self.kept_at = str(self._folder)
-        self._saved_bytes = self._saved_objects = 0
-        self._saved_at = time.monotonic()
-
-    def restore(self) -> None:
-        """Download the numbered objects, one after the other."""
-        with self.part_path.open("wb") as part:
-            for kept in self._kept():
-                with kept.open("rb") as source:  # type: ignore[no-untyped-call]
-                    shutil.copyfileobj(source, part)
-                self._saved_objects += 1
-            self._saved_bytes = part.tell()
-
-    def is_due(self) -> bool:
-        """Return whether the last upload is :data:`UPLOAD_EVERY` seconds ago."""
-        return time.monotonic() - self._saved_at > UPLOAD_EVERY
-
-    def save(self, part: PartFile) -> None:
-        """Upload what is new as the next numbered object."""
-        self._saved_at = time.monotonic()
-        if part.path.stat().st_size < self._saved_bytes:  # a damaged end was dropped: begin anew
-            self._forget()
-        if tail := part.tail(self._saved_bytes):
-            self._saved_objects += 1
-            with (self._folder / f"{self._saved_objects:08}.jsonl").open("wb") as kept:  # type: ignore[no-untyped-call]
-                kept.write(tail)
-            self._saved_bytes += len(tail)
-
-    def publish(self, part: PartFile, convert: Convert) -> None:
-        """Convert locally, upload under another name, then move: no store shows half an object under the final name."""
-        with self._draft.open("wb") as draft:
-            convert(part.path, draft)
-        store = self.path.fs
-        store.put_file(str(self._draft), self._upload.path)
-        store.mv(self._upload.path, self.path.path)
-        self._forget()
-
-    def close(self) -> None:
-        """Remove the temporary files."""
-        self._scratch.cleanup()
-
-    def _kept(self) -> list[ObjectStoragePath]:
-        if not self._folder.exists():
-            return []
-        return sorted((one for one in self._folder.iterdir() if one.name.endswith(".jsonl")), key=lambda one: one.name)
-
-    def _forget(self) -> None:
-        for kept in self._kept():
-            kept.unlink()
-        self._saved_bytes = self._saved_objects = 0
+        """Close the part."""
+        self.part.close()
 
 
 def open_target(path: StoragePath, digest: str) -> Target:
@@ -160,7 +108,10 @@ def open_target(path: StoragePath, digest: str) -> Target:
 
     :param path: local or in an object store.
     :param digest: identifies the ids.
+    :raises RtiSmsError: the part cannot be opened.
     """
     if is_local(path):
         return LocalTarget(path, digest)
+    from airflow_provider_rtisms.bulk.object_target import ObjectTarget
+
     return ObjectTarget(cast("ObjectStoragePath", path), digest)

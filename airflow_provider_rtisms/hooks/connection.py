@@ -1,13 +1,9 @@
-"""Read a Connection: its fields as settings, and how to read it on the event loop."""
+"""The fields of a Connection: as checked settings, and as widgets of the form in Airflow below 3.2."""
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -19,7 +15,6 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
     from airflow_provider_rtisms.api.settings import ApiSettings
-    from airflow_provider_rtisms.api.transport.shared import SharedByKey
 
 log = logging.getLogger(__name__)
 
@@ -59,46 +54,6 @@ def settings_from_connection(connection: Connection) -> ApiSettings:
     return settings
 
 
-@dataclass(slots=True)
-class _Read:
-    """The latest read of a Connection: when it began, and what it gave."""
-
-    began: float = 0.0
-    settings: ApiSettings | None = None
-
-
-async def single_flight_read(conn_id: str, read: Callable[[], ApiSettings]) -> ApiSettings:
-    """
-    Read a Connection in a thread, which is the one way that works in dag.test and in a triggerer on every version.
-
-    asgiref's ``sync_to_async`` lets the thread reach the triggerer's supervisor; a bare thread does not. Callers share
-    a read that began after they had asked, since the supervisor serves few reads a second, and a triggerer may start a
-    thousand triggers at once.
-
-    :param conn_id: which Connection.
-    :param read: reads it, blocking.
-    :raises RtiSmsConfigError: a field of the Connection is missing or malformed.
-    """
-    from asgiref.sync import sync_to_async
-
-    asked = time.monotonic()
-    with _reads().use(conn_id, _Read) as entry:
-        async with entry.lock:
-            latest = entry.value
-            if latest.settings is None or latest.began < asked:
-                latest.began = time.monotonic()
-                latest.settings = None
-                latest.settings = await sync_to_async(read)()
-            return latest.settings
-
-
-@cache
-def _reads() -> SharedByKey[_Read]:
-    from airflow_provider_rtisms.api.transport.shared import SharedByKey
-
-    return SharedByKey()
-
-
 def _base_url(connection: Connection) -> str:
     from airflow_provider_rtisms.api.settings import is_loopback
 
@@ -113,7 +68,7 @@ def _base_url(connection: Connection) -> str:
         scheme = (connection.schema or ("http" if is_loopback(bare) else "https")).removesuffix("://")
         host = f"{scheme}://{host}"
     if connection.port:
-        with suppress(ValueError):  # not a URL; the settings say so
+        with suppress(ValueError):  # not a URL: ApiSettings raises an error that says so
             parts = urlsplit(host)
             if parts.netloc.rpartition("]")[2].count(":") == 0:
                 host = parts._replace(netloc=f"{parts.netloc}:{connection.port}").geturl()

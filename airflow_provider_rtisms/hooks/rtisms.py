@@ -1,4 +1,4 @@
-"""The way from an Airflow Connection to a client of the RTI SMS API."""
+"""The hook: it calls the RTI SMS API with the credentials of an Airflow Connection."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
 from airflow_provider_rtisms.get_provider_info import UI_FIELD_BEHAVIOUR
-from airflow_provider_rtisms.hooks.connection import form_widgets, settings_from_connection, single_flight_read
+from airflow_provider_rtisms.hooks.connection import form_widgets, settings_from_connection
+from airflow_provider_rtisms.hooks.event_loop import amask_secret, in_thread, single_flight_read
+from airflow_provider_rtisms.hooks.sending import SendMixin
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from decimal import Decimal
 
-    from airflow_provider_rtisms.api import AsyncRtiSmsClient, RtiSmsClient, SmsDetails, Submission
+    from airflow_provider_rtisms.api import AsyncRtiSmsClient, RtiSmsClient, SmsDetails
     from airflow_provider_rtisms.api.settings import ApiSettings
     from airflow_provider_rtisms.bulk.job import OnMissing
     from airflow_provider_rtisms.bulk.storage import StoragePath
-    from airflow_provider_rtisms.sending.journal import Store
-    from airflow_provider_rtisms.sending.outbox import Outbox
 
     BulkResult: TypeAlias = dict[str, Any] | list[dict[str, Any]]
 
 T = TypeVar("T")
 
 
-class RtiSmsHook(BaseHook):
+class RtiSmsHook(SendMixin, BaseHook):
     """
-    Talk to the RTI SMS API with the credentials of a Connection.
+    Call the RTI SMS API with the credentials of a Connection.
 
     A hook gets a token on first use, and every thread and task that uses the hook shares it. Close the hook, or use it
     as a context manager, to close its sockets::
@@ -66,7 +67,7 @@ class RtiSmsHook(BaseHook):
             return self._client
 
     def close(self) -> None:
-        """Close all sockets, and forget the token and the fields of the Connection. A later call begins again."""
+        """Close all sockets, and forget the token and the Connection. A later call reads the Connection again."""
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
@@ -107,75 +108,29 @@ class RtiSmsHook(BaseHook):
         """
         return self.get_conn().get_balance()
 
-    def send_sms(
+    def request(
         self,
+        method: str,
+        path: str,
         *,
-        recipients: Any,
-        text: Any,
-        sender: str,
-        charset: int | None = None,
-        max_parts: int | None = None,
-        **options: Any,
-    ) -> list[Submission]:
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        idempotent: bool | None = None,
+    ) -> Any:
         """
-        Send a text to one or many recipients, each once (API: Send SMS).
+        Do a call that this package does not know, with the token, the retries and the errors of every other call.
 
-        :param recipients: a phone number in international form, or a list of them.
-        :param text: the message.
-        :param sender: as allowed for the account.
-        :param charset: 0, 1, 6 or 8; None picks by the text.
-        :param max_parts: most parts that one SMS may take.
-        :param options: ``on_uncertain`` and ``chunk_size`` of :class:`~airflow_provider_rtisms.sending.outbox.Outbox`.
-        :return: what is known of each distinct recipient, by position.
-        :raises RtiSmsInputError: a value cannot be sent; nothing was sent.
-        :raises RtiSmsUncertainError: a response was lost. The request is not repeated, since the server may have acted
-            on it.
-        :raises RtiSmsError: see :mod:`~airflow_provider_rtisms.api.errors`; ``submissions`` holds what is known.
+        ::
+
+            hook.request("GET", "/balance")  # {"balance": "457.00"}
+
+        :param method: as for :func:`~airflow_provider_rtisms.api.endpoints.request`, like the other parameters.
+        :return: the decoded JSON.
+        :raises RtiSmsInputError: an argument has another form; nothing was sent.
+        :raises RtiSmsUncertainError: the request is not idempotent, and its response was lost.
+        :raises RtiSmsError: see :mod:`~airflow_provider_rtisms.api.errors`.
         """
-        outbox = self.get_outbox(
-            recipients=recipients, text=text, sender=sender, charset=charset, max_parts=max_parts, **options
-        )
-        return self.send(outbox)
-
-    def get_outbox(
-        self,
-        *,
-        recipients: Any,
-        text: Any,
-        sender: str,
-        charset: int | None = None,
-        max_parts: int | None = None,
-        store: Store | None = None,
-        **options: Any,
-    ) -> Outbox:
-        """
-        Check the arguments of a send, and return it ready for :meth:`send`. Nothing is sent yet.
-
-        :param recipients: as for :meth:`send_sms`, like the next four and ``options``.
-        :param store: where to record what is sent, so that a later attempt knows it; default in memory.
-        :raises RtiSmsInputError: a value cannot be sent.
-        """
-        from airflow_provider_rtisms.api.values.recipients import parse_recipients
-        from airflow_provider_rtisms.api.values.text import SmsText
-        from airflow_provider_rtisms.sending.journal import MemoryStore, SendJournal
-        from airflow_provider_rtisms.sending.message import to_everybody
-        from airflow_provider_rtisms.sending.outbox import Outbox
-
-        messages = to_everybody(parse_recipients(recipients), SmsText.of(text, charset, max_parts))
-        journal = SendJournal(MemoryStore() if store is None else store, self.get_conn().settings.client_secret)
-        return Outbox(messages, sender, journal, **options)
-
-    def send(self, outbox: Outbox) -> list[Submission]:
-        """
-        Send what an outbox holds.
-
-        :param outbox: from :meth:`get_outbox`.
-        :return: what is known of each message, by position.
-        :raises RtiSmsError: as :meth:`send_sms`.
-        """
-        from airflow_provider_rtisms.api.transport.fetch import run
-
-        return run(self._with_client(outbox.send))
+        return self.get_conn().request(method, path, params=params, json=json, idempotent=idempotent)
 
     def run_async(self, work: Callable[[AsyncRtiSmsClient], Awaitable[T]]) -> T:
         """
@@ -200,6 +155,7 @@ class RtiSmsHook(BaseHook):
         max_concurrency: int | None = None,
         requests_per_second: float | None = None,
         on_missing: OnMissing = "fail",
+        missing_path: str | StoragePath | None = None,
     ) -> BulkResult:
         """
         Fetch the details of thousands of submissions, each once, with many requests at once.
@@ -211,7 +167,10 @@ class RtiSmsHook(BaseHook):
         :param max_concurrency: most requests at once. Default: that of the Connection.
         :param requests_per_second: most requests a second. Default: that of the Connection.
         :param on_missing: for ids that the API does not know: ``fail``, after the rest has been fetched, or ``skip``.
-        :return: the summary (dict) with ``output_path``, else the records (list of dicts), in the order of arrival.
+        :param missing_path: a file for these ids: ids and reasons if it ends in ``.csv`` or ``.jsonl``, else one id a
+            line. It is written after the fetch, also if ``on_missing`` then fails.
+        :return: the summary (dict) with ``output_path``, else the records (list of dicts), in the order in
+            which they were fetched.
         :raises RtiSmsInputError: an id or an argument is malformed; nothing was sent.
         :raises RtiSmsError: see :func:`~airflow_provider_rtisms.bulk.job.fetch_to_file`.
         """
@@ -223,13 +182,14 @@ class RtiSmsHook(BaseHook):
 
         check_on_missing(on_missing)
         path = None if output_path is None else storage_path("output_path", output_path)
+        missing = None if missing_path is None else storage_path("missing_path", missing_path)
         limits = {"max_concurrency": max_concurrency, "requests_per_second": requests_per_second}
         changes = {name: value for name, value in limits.items() if value is not None}
 
         async def main(ids: DistinctIds, client: AsyncRtiSmsClient) -> BulkResult:
             if path is None:
-                return await fetch_to_memory(client, ids, on_missing)
-            return await fetch_to_file(client, ids, path, on_missing)
+                return await fetch_to_memory(client, ids, on_missing, missing)
+            return await fetch_to_file(client, ids, path, on_missing, missing)
 
         if isinstance(submission_ids, DistinctIds):
             return run(self._with_client(lambda client: main(submission_ids, client), **changes))
@@ -239,21 +199,21 @@ class RtiSmsHook(BaseHook):
     @asynccontextmanager
     async def get_async_conn(self) -> AsyncIterator[AsyncRtiSmsClient]:
         """
-        Read the Connection, and give the client that all triggers of it share on this event loop.
+        Read the Connection, and yield the client that all its triggers on this event loop share.
 
         :raises RtiSmsConfigError: a field of the Connection is missing or malformed.
         """
         from airflow_provider_rtisms.api.transport.shared import shared_client
 
         settings = await single_flight_read(self.rtisms_conn_id, self.get_settings)
-        async with shared_client(settings, on_secret=_amask_secret) as client:
+        async with shared_client(settings, on_secret=amask_secret) as client:
             yield client
 
     def test_connection(self) -> tuple[bool, str]:
         """
         Authenticate and read the balance, for the "Test connection" button.
 
-        :return: whether it worked, and a sentence for the person who asked.
+        :return: whether it worked, and a message for the user.
         """
         from airflow_provider_rtisms.api.errors import RtiSmsError
 
@@ -279,7 +239,7 @@ class RtiSmsHook(BaseHook):
 
     @asynccontextmanager
     async def _connect(self, **changes: Any) -> AsyncIterator[AsyncRtiSmsClient]:
-        """Give a client with the token of this hook; ``changes`` replace limits of the Connection."""
+        """Yield a client with the token of this hook; ``changes`` replace limits of the Connection."""
         from dataclasses import replace
 
         from airflow_provider_rtisms.api import AsyncRtiSmsClient
@@ -287,7 +247,7 @@ class RtiSmsHook(BaseHook):
 
         client = self._client
         if client is None:
-            client = await _in_thread(self.get_conn)
+            client = await in_thread(self.get_conn)
         settings = replace(client.settings, **changes)
         try:
             async with AsyncRtiSmsClient(settings, client.tokens, on_secret=mask_secret) as aio_client:
@@ -295,18 +255,3 @@ class RtiSmsHook(BaseHook):
         except RtiSmsAuthenticationError:
             self.close()  # so that the next call reads the Connection again
             raise
-
-
-async def _in_thread(function: Callable[[], T]) -> T:
-    from asgiref.sync import sync_to_async
-
-    return await sync_to_async(function)()
-
-
-async def _amask_secret(secret: str) -> None:
-    try:
-        from airflow.sdk.log import amask_secret
-    except ImportError:  # before Airflow 3.3.2
-        await _in_thread(lambda: mask_secret(secret))
-    else:
-        await amask_secret(secret)

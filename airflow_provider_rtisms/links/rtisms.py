@@ -1,4 +1,4 @@
-"""Links from a task to where RealTime shows what became of it."""
+"""The link from a task to RealTime's web panel."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
 
-#: RealTime documents no address of its web panel beyond this one, so none leads to a single submission.
+#: The only address of the web panel that RealTime documents, so the link cannot lead to a single submission.
 PANEL_URL = "https://www.rti-sms.com"
 
 
 class RtiSmsPanelLink(BaseOperatorLink):
-    """Leads to RealTime's web panel, whatever API the Connection names."""
+    """Link to RealTime's web panel, also if the Connection names another server."""
 
     name = "RTI SMS panel"
 
@@ -23,7 +23,7 @@ class RtiSmsPanelLink(BaseOperatorLink):
         """
         Return the panel's address.
 
-        :param operator: not looked at.
-        :param ti_key: not looked at.
+        :param operator: not used.
+        :param ti_key: not used.
         """
         return PANEL_URL

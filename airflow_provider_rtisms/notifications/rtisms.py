@@ -1,4 +1,4 @@
-"""Alerts by SMS. Importing this module loads no HTTP library; that happens where the work happens."""
+"""Alerts by SMS. Importing this module loads no HTTP library; running a task does."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 class RtiSmsNotifier(BaseNotifier):
     """
-    Send an SMS when something happens: ``on_failure_callback``, ``on_success_callback``, deadline alerts and the like.
+    Send an SMS when something happens: ``on_failure_callback``, ``on_success_callback``, deadline alerts and so on.
 
-    An alert that cannot be sent is logged, and never breaks what it reports on. It goes out at most once: what is
-    uncertain is not repeated. A longer text is cut to ``max_parts`` with an ellipsis.
+    An alert that cannot be sent is logged, and does not fail the task or the DAG run. A request that may have been sent
+    is not repeated. A text that is too long is cut to ``max_parts`` and ends with an ellipsis.
 
-    :param recipients: (templated) a phone number in international form, a list of them, or such a list as JSON.
+    :param recipients: (templated) a phone number in international form, a list of them, or a JSON list.
     :param text: (templated) the message.
-    :param sender: (templated) as allowed for the account.
+    :param sender: (templated) as allowed for the account; default the extra ``sender`` of the Connection.
     :param rtisms_conn_id: (templated) the Connection.
     :param charset: 0, 1, 6 or 8 of the API; None picks by the text.
     :param max_parts: most parts that one SMS may take.
-    :param kwargs: ``context``, where Airflow gives one.
+    :param kwargs: ``context``, if Airflow passes one.
     """
 
     template_fields: Sequence[str] = ("recipients", "text", "sender", "rtisms_conn_id")
@@ -36,7 +36,7 @@ class RtiSmsNotifier(BaseNotifier):
         *,
         recipients: Any,
         text: str,
-        sender: str,
+        sender: str | None = None,
         rtisms_conn_id: str = "rtisms_default",
         charset: int | None = None,
         max_parts: int = 1,
@@ -51,15 +51,16 @@ class RtiSmsNotifier(BaseNotifier):
         self.max_parts = max_parts
 
     def __call__(self, *args: Any) -> None:
-        """Render the templates and send: on a copy, since rendering is for good, and the next alert needs templates."""
-        with self._breaking_nothing():
+        """Render the templates and send, on a copy: rendering replaces the templates, and the next alert needs them."""
+        with self._logging_errors():
             super(RtiSmsNotifier, copy.copy(self)).__call__(*args)
 
     def __await__(self) -> Generator[Any, None, None]:
         """
-        Render the templates and send, in the triggerer (Airflow 3.1 and later): in a thread, since that is where
-        Connections and Variables can be read. Airflow gives a deadline alert no ``var``; without it every number would
-        have to stand in the alert's arguments, which Airflow stores.
+        Render the templates and send a deadline alert, in the triggerer (Airflow 3.1 and later).
+
+        It runs in a thread, since Connections and Variables can only be read there. Airflow gives a deadline alert no
+        ``var``, so this adds it. Without it, the numbers would be in the arguments of the alert, which Airflow stores.
         """
         from asgiref.sync import sync_to_async
 
@@ -72,12 +73,12 @@ class RtiSmsNotifier(BaseNotifier):
 
         :param context: of the task or DAG run that the alert is about.
         """
-        with self._breaking_nothing():
+        with self._logging_errors():
             self._send()
 
     async def async_notify(self, context: Context) -> None:
         """
-        Send the alert without blocking the event loop: in a thread, since that is where Connections can be read.
+        Send the alert without blocking the event loop, in a thread, since Connections can only be read there.
 
         :param context: of the DAG run that the alert is about.
         """
@@ -86,10 +87,10 @@ class RtiSmsNotifier(BaseNotifier):
         await sync_to_async(self.notify)(context)
 
     @contextmanager
-    def _breaking_nothing(self) -> Iterator[None]:
+    def _logging_errors(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # whatever it is, what the alert is about comes first
+        except Exception as error:  # an alert must not fail the task that it is about
             self.log.error("The alert failed: %s", error)
 
     def _send(self) -> None:
@@ -98,7 +99,7 @@ class RtiSmsNotifier(BaseNotifier):
 
         whole = SmsText.of(self.text, self.charset)
         text = whole.cut(self.max_parts)
-        with RtiSmsHook(self.rtisms_conn_id) as hook:  # the DAG processor and the triggerer live long
+        with RtiSmsHook(self.rtisms_conn_id) as hook:  # closed, since the DAG processor and the triggerer run for days
             outbox = hook.get_outbox(
                 recipients=self.recipients, text=text.characters, sender=self.sender, charset=text.charset
             )
@@ -123,7 +124,7 @@ class _Variables:
         return Variable.get(key, deserialize_json=self._deserialize_json)
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return a Variable, or the default where there is none."""
+        """Return a Variable, or the default if there is none."""
         from airflow.providers.common.compat.sdk import Variable
 
         return Variable.get(key, default, deserialize_json=self._deserialize_json)

@@ -23,24 +23,28 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
     """
     Fetch the details of thousands of submissions: one request each, ``max_concurrency`` of them at once, one token.
 
-    With ``output_path`` the records stream to a file, which gets its name once it is complete. A task retry asks only
-    for what an interrupted try had not fetched: that is kept in a part file beside the target, named in the log. When
-    the API says that the account's threshold is passed (429), the whole fetch slows down.
+    With ``output_path`` the records stream to a file, which gets its name once it is complete. Until then they are kept
+    in a part file beside it, which the log names, so that a task retry requests only the rest. If the API responds 429
+    (a threshold of the account was passed), the whole fetch slows down.
 
     :param submission_ids: (templated) a list of ids, such a list as JSON, the output of another task, or records with a
         ``submission_id``. Repeated ids are fetched once.
     :param submission_ids_path: (templated) instead of ``submission_ids``, a file of ids, read as a stream: one id per
-        line, or a column of a CSV; a local path or a URL for ObjectStoragePath; ``.gz`` is unpacked.
+        line, or a column of a CSV; a local path or a URL for ObjectStoragePath; ``.gz`` is decompressed.
     :param submission_ids_column: (templated) the column of the CSV; None for one id per line.
     :param output_path: (templated) a local path or a URL for ObjectStoragePath (``s3://conn_id@bucket/key``) that ends
         in ``.jsonl``, ``.jsonl.gz``, ``.csv``, ``.csv.gz`` or ``.parquet`` (extra ``parquet``). None puts the records
         into XCom, at most :data:`MAX_RECORDS_IN_XCOM`.
+    :param missing_path: (templated) a file for the ids that the API does not know: ids and reasons if it ends in
+        ``.csv`` or ``.jsonl``, else one id a line; ``.gz`` may follow. It is written once all is fetched, also if
+        ``on_missing`` then fails the task.
     :param max_concurrency: most requests under way at once. Default: what the Connection says, else 32.
     :param requests_per_second: most requests a second. Default: what the Connection says, else no limit.
     :param on_missing: for ids that the API does not know (404): ``fail``, after having fetched the rest, or ``skip``.
     :param rtisms_conn_id: (templated) the Connection.
-    :return: with ``output_path`` the summary, see :meth:`~airflow_provider_rtisms.bulk.fetch_stats.FetchStats.summary`; else the
-        records, see :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`. Order is that of arrival.
+    :return: with ``output_path`` the summary, see
+        :meth:`~airflow_provider_rtisms.bulk.fetch_stats.FetchStats.summary`; else the records in the order of arrival,
+        see :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`.
     :raises AirflowFailException: an argument or an id is malformed, ids are missing, or the API refused.
     :raises RtiSmsTransientError: the API could not be reached within the attempts; a task retry goes on from there.
     """
@@ -50,6 +54,7 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
         "submission_ids_path",
         "submission_ids_column",
         "output_path",
+        "missing_path",
         "rtisms_conn_id",
     )
     operator_extra_links = (RtiSmsPanelLink(),)
@@ -65,6 +70,7 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
         max_concurrency: int | None = None,
         requests_per_second: float | None = None,
         on_missing: OnMissing = "fail",
+        missing_path: Any = None,
         rtisms_conn_id: str = "rtisms_default",
         **kwargs: Any,
     ) -> None:
@@ -76,6 +82,7 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
         self.max_concurrency = max_concurrency
         self.requests_per_second = requests_per_second
         self.on_missing = on_missing
+        self.missing_path = missing_path
         self.rtisms_conn_id = rtisms_conn_id
 
     def execute(self, context: Context) -> dict[str, Any] | list[dict[str, Any]]:
@@ -95,13 +102,17 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
                 max_concurrency=self.max_concurrency,
                 requests_per_second=self.requests_per_second,
                 on_missing=self.on_missing,
+                missing_path=self.missing_path,
             )
 
     def _read_ids(self) -> Iterator[str]:
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
         from airflow_provider_rtisms.api.values.ids import iter_submission_ids
         from airflow_provider_rtisms.bulk.id_files import read_id_file
+        from airflow_provider_rtisms.bulk.storage import check_rendered
 
+        check_rendered("submission_ids", self.submission_ids)
+        check_rendered("submission_ids_column", self.submission_ids_column)
         if (self.submission_ids is None) == (self.submission_ids_path is None):
             raise RtiSmsInputError("Give either submission_ids or submission_ids_path.")
         if self.submission_ids_path is None:

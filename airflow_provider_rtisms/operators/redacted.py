@@ -32,7 +32,7 @@ class Redacted(Secret[Any]):
         self._value = value
 
     def __str__(self) -> str:
-        """Return how much there is of it."""
+        """Return how many characters or values it has."""
         if isinstance(self._value, str):
             return f"redacted: {len(self._value)} characters"
         return f"redacted: {len(self._value)} values" if isinstance(self._value, Sized) else "redacted"

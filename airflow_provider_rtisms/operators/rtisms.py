@@ -1,4 +1,4 @@
-"""Operators for the RTI SMS API. Importing this module loads no HTTP library; that happens where the work happens."""
+"""Operators for the RTI SMS API. Importing this module loads no HTTP library; running a task does."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class RtiSmsGetBalanceOperator(BaseOperator):
     Fetch the account's balance.
 
     :param rtisms_conn_id: (templated) the Connection.
-    :return: the decimal string, exactly as the vendor tells it; its currency is not documented.
+    :return: the decimal string, exactly as the vendor returns it; its currency is not documented.
     :raises AirflowFailException: the API refused; task retries would not help.
     :raises RtiSmsTransientError: the API could not be reached within the attempts; task retries may help.
     """

@@ -12,10 +12,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import re
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError
@@ -79,7 +80,8 @@ class SendJournal:
         self._size = 0
         head = store.get(_HEAD)
         _check_form(head is None or (isinstance(head, dict) and head.get("version") == VERSION))
-        salt = head["salt"] if head else secrets.token_hex(16)
+        salt = head.get("salt") if head else secrets.token_hex(16)
+        _check_form(isinstance(salt, str) and re.fullmatch("[0-9a-f]{32}", salt) is not None)
         self._key = Secret(
             hashlib.pbkdf2_hmac(
                 "sha256", client_secret.get_secret_value().encode(), bytes.fromhex(salt), _DERIVATION_ROUNDS
@@ -121,6 +123,16 @@ class SendJournal:
     def requests_in_doubt(self, digest: str) -> int:
         """Return how many requests there were for a message since one may have sent it, that one included."""
         return self._requests_in_doubt[digest] + self._unreadable + sum(digest in to for to in self._open.values())
+
+    def others(self, digests: Iterable[str]) -> list[Submission]:
+        """
+        Return what is known of messages that earlier attempts have sent, or may have sent, and this one does not have.
+
+        :param digests: the messages of this attempt.
+        """
+        known = {*self._results, *self._requests_in_doubt, *(digest for to in self._open.values() for digest in to)}
+        others = (self.status_of(digest) for digest in known.difference(digests))
+        return [one for one in others if one.is_submitted or one.is_uncertain]
 
     def begin(self, digests: Sequence[str]) -> int:
         """
@@ -166,7 +178,8 @@ class SendJournal:
             for digest, result in zip(to, results, strict=True):
                 if self._requests_in_doubt[digest] or result is None or result.is_uncertain:
                     self._requests_in_doubt[digest] += 1
-                if result is not None and _rank(result) >= _rank(self._results.get(digest, NOT_SENT)):
+                was_submitted = self._results.get(digest, NOT_SENT).is_submitted
+                if result is not None and (result.is_submitted or not was_submitted):
                     self._results[digest] = result
 
 
@@ -178,11 +191,6 @@ def _parse_results(records: Any) -> list[Submission | None] | None:
 
 def _may_be_sent(result: Submission | None) -> bool:
     return result is None or result.is_submitted or result.is_uncertain
-
-
-def _rank(result: Submission) -> int:
-    """A message that was submitted stays submitted, and a doubt is not removed by a later refusal."""
-    return 2 if result.is_submitted else 1 if result.is_uncertain else 0
 
 
 def _check_form(is_known: bool) -> None:

@@ -12,48 +12,47 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from airflow_provider_rtisms.api.errors import (
     RtiSmsError,
     RtiSmsNoBalanceError,
     RtiSmsNotAcceptedError,
+    RtiSmsSenderRefusedError,
     RtiSmsUncertainError,
 )
-from airflow_provider_rtisms.api.models import Submission
+from airflow_provider_rtisms.api.models import SendOutcome, Submission
 from airflow_provider_rtisms.api.policy.retry import backoff
 from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.api.protocol.request import Call
-from airflow_provider_rtisms.api.values.arguments import check_choice, check_whole_number
 from airflow_provider_rtisms.api.values.lists import name_some
 from airflow_provider_rtisms.sending.journal import NOT_SENT, SendJournal
-from airflow_provider_rtisms.sending.message import Message
+from airflow_provider_rtisms.sending.message import Message, batched_by_text
+from airflow_provider_rtisms.sending.options import (
+    DEFAULT_CHUNK_SIZE,
+    OnUncertain,
+    check_chunk_size,
+    check_on_uncertain,
+    check_window,
+)
+from airflow_provider_rtisms.sending.progress import Progress
+from airflow_provider_rtisms.sending.stoppable import make_stoppable
+from airflow_provider_rtisms.sending.summary import describe, describe_vanished, summarize
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-OnUncertain = Literal["fail", "resend", "skip"]
 
-#: Recipients of one request. The API documents no limit.
-DEFAULT_CHUNK_SIZE = 50
-#: Messages that are recorded as about to be sent, and not yet as sent; a killed worker leaves so many uncertain.
-DEFAULT_WINDOW = 100
-#: An entry of the journal stays below the 64 KiB at which Airflow begins to warn about values in its state store.
-MAX_CHUNK_SIZE = MAX_WINDOW = 500
 #: How many requests a message gets in one attempt of the task, while the vendor returns ``unknown_error``.
 MAX_ROUNDS = 4
 #: How many requests a message gets with ``on_uncertain="resend"``, in all attempts of the task: one repetition.
 MAX_REQUESTS_IN_DOUBT = 2
 #: Lost responses in a row that end the sending, since each further one leaves more messages uncertain.
 MAX_CONSECUTIVE_LOSSES = 2
-#: How many messages of each outcome an error names. People have to be asked about them, so it is high.
-NAMED_IN_ERROR = 1000
-#: Seconds between two progress lines.
-PROGRESS_INTERVAL = 5.0
 
 
 class Client(Protocol):
@@ -65,15 +64,10 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """A message, its position among the messages of the task, and its digest in the journal."""
+    """A message and its digest in the journal."""
 
     message: Message
-    position: int
     digest: str
-
-    @property
-    def name(self) -> str:
-        return self.message.reference or f"recipients[{self.position}] {self.message.recipient.masked}"
 
 
 class Outbox:
@@ -90,6 +84,7 @@ class Outbox:
         raise an error at the end. ``resend``: send them again, once. ``skip``: do not send them again.
     :param chunk_size: most recipients of one request, 1 to 500.
     :param window: most messages that a killed process leaves uncertain, at least ``chunk_size``, at most 500.
+    :param sender_source: where the sender comes from, for the error if the API refuses it.
     :param pause: waits for some seconds.
     :param in_thread: runs a function that blocks, and waits for its result.
     :raises RtiSmsInputError: an argument has an impossible value.
@@ -104,6 +99,7 @@ class Outbox:
         on_uncertain: OnUncertain = "fail",
         chunk_size: int = DEFAULT_CHUNK_SIZE,
         window: int | None = None,
+        sender_source: str = "the argument 'sender'",
         pause: Callable[[float], Awaitable[Any]] = asyncio.sleep,
         in_thread: Callable[..., Awaitable[Any]] = asyncio.to_thread,
     ) -> None:
@@ -112,10 +108,11 @@ class Outbox:
         self._window = check_window(window, self._chunk_size)
         self._parallel_windows = 2 if self._window >= 2 * self._chunk_size else 1
         self._sender = endpoints.check_sender(sender)
+        self._sender_source = sender_source
         self._journal = journal
-        self._items = [
-            _Item(message, position, journal.digest(message.key)) for position, message in enumerate(messages)
-        ]
+        self._items = [_Item(message, journal.digest(message.key)) for message in messages]
+        #: What earlier attempts have sent, or may have sent, and the caller no longer has.
+        self._vanished = journal.others(item.digest for item in self._items)
         self._pause = pause
         self._in_thread = in_thread
         #: Requests that have gone out and that the server did not provably ignore.
@@ -129,8 +126,7 @@ class Outbox:
         self._fatal: RtiSmsError | None = None
         #: Whether the journal refused a write. Then another attempt may have taken over.
         self.is_journal_lost = False
-        self._done = 0
-        self._reported_at = self._started = time.monotonic()
+        self._progress = Progress(len(self._items))
 
     @property
     def messages(self) -> list[Message]:
@@ -157,11 +153,12 @@ class Outbox:
         :raises RtiSmsError: the API refused or could not be reached, and messages may be left. Every error carries what
             is known of each message as ``submissions``.
         """
-        sent = sum(submission.is_submitted for submission in self.submissions)
-        if sent:
+        if sent := self.counts()["submitted"]:
             log.info(
                 "%d of %d messages were sent in an earlier attempt; they are not sent again", sent, len(self._items)
             )
+        if self._vanished:
+            log.warning("No longer among the messages: %s", describe_vanished(self._vanished))
         try:
             due = [item for item in self._items if self._is_due(item, is_first_round=True)]
             for round_number in range(1, MAX_ROUNDS + 1):
@@ -176,6 +173,22 @@ class Outbox:
         except RtiSmsError as error:
             raise self._with_summary(error) from None
         return self.submissions
+
+    def results(self) -> list[dict[str, Any]]:
+        """
+        Return what is known of each message, by position, as JSON-safe dicts.
+
+        Where the caller gave messages of their own texts, each dict begins with the ``reference``; it is None for a
+        message without one.
+        """
+        records = [(item.message, self._status_of(item).to_record()) for item in self._items]
+        return [{"reference": one.reference, **record} if one.is_row else record for one, record in records]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many messages there are, how many with each outcome, and how many have vanished since before."""
+        counts = Counter(str(submission.outcome) for submission in self.submissions)
+        outcomes = {str(outcome): counts[outcome] for outcome in SendOutcome}
+        return {"messages": len(self._items), **outcomes, "vanished": len(self._vanished)}
 
     def check_submitted(self) -> None:
         """
@@ -194,17 +207,7 @@ class Outbox:
 
     def summary(self) -> str:
         """Return in one line what is known of all messages. It names references, ids and masked numbers only."""
-        names: dict[str, list[str]] = {}
-        for item in self._items:
-            submission = self._status_of(item)
-            outcome = str(submission.outcome)
-            if submission.status not in (None, outcome):
-                outcome += f" ({submission.status})"
-            names.setdefault(outcome, []).append(submission.submission_id or item.name)
-        if self._unmatched:
-            names["listed in responses that match no recipient"] = [_describe(one) for one in self._unmatched]
-        counts = (f"{len(some)} {outcome}: {name_some(some, limit=NAMED_IN_ERROR)}" for outcome, some in names.items())
-        return f"Of {len(self._items)} messages: {'; '.join(counts)}."
+        return summarize(self.messages, self.submissions, self._unmatched, self._vanished)
 
     def _status_of(self, item: _Item) -> Submission:
         return self._journal.status_of(item.digest)
@@ -220,7 +223,7 @@ class Outbox:
 
     async def _send_round(self, client: Client, due: Sequence[_Item]) -> None:
         """Send each message once. Two windows are under way, so that requests do not wait for the journal."""
-        self._done = len(self._items) - len(due)
+        self._progress.begin(len(due))
         windows: set[asyncio.Task[None]] = set()
         try:
             for requests in self._windows(due):
@@ -243,14 +246,7 @@ class Outbox:
 
     def _windows(self, due: Sequence[_Item]) -> Iterator[list[list[_Item]]]:
         """Give the requests of one window at a time: messages of equal text together, in the order of the texts."""
-        by_text: dict[Any, list[_Item]] = {}
-        for item in due:
-            by_text.setdefault(item.message.text, []).append(item)
-        requests = (
-            items[start : start + self._chunk_size]
-            for items in by_text.values()
-            for start in range(0, len(items), self._chunk_size)
-        )
+        requests = batched_by_text(due, lambda item: item.message.text, self._chunk_size)
         window: list[list[_Item]] = []
         size = 0
         for request in requests:
@@ -274,31 +270,31 @@ class Outbox:
                     self._journal.commit(number, results)
             raise
         await self._record(self._journal.commit, number, results)
-        self._done += len(results)
-        self._report()
+        self._progress.add(len(results))
+        responses = ((item, results[item.digest]) for items in requests for item in items)
+        named = [f"{item.message.name} {describe(one)}" for item, one in responses if one is not None and one.status]
+        if named:
+            log.info("Sent %d messages: %s", len(named), name_some(named))
 
     async def _send_request(
         self, client: Client, items: Sequence[_Item], results: dict[str, Submission | None]
     ) -> None:
-        if self._fatal is not None:
-            results.update(dict.fromkeys((item.digest for item in items), NOT_SENT))
-            return
         recipients = [item.message.recipient for item in items]
         call = endpoints.send_sms(recipients=recipients, text=items[0].message.text, sender=self._sender)
         self._requests += 1
         try:
-            submissions = await client.perform(call)
+            submissions = await client.perform(make_stoppable(call, lambda: self._fatal is not None))
         except RtiSmsUncertainError as error:
             self._on_loss(error)
         except RtiSmsError as error:  # the server did not act on it
             self._requests -= 1
             results.update(dict.fromkeys((item.digest for item in items), NOT_SENT))
+            if isinstance(error, RtiSmsSenderRefusedError):
+                error = error.with_context(f"The sender comes from {self._sender_source}.")
             self._fatal = self._fatal or error
         else:
             self._consecutive_losses, self._is_probing = 0, False
             results.update(zip((item.digest for item in items), submissions, strict=True))
-            named = [f"{item.name} {_describe(one)}" for item, one in zip(items, submissions, strict=True)]
-            log.info("Sent %d messages: %s", len(items), name_some(named))
 
     def _on_loss(self, error: RtiSmsUncertainError) -> None:
         self._unmatched += error.submissions
@@ -317,7 +313,9 @@ class Outbox:
             raise
 
     def _check_certain(self) -> None:
-        if not any(submission.is_uncertain for submission in self.submissions):
+        # Messages that have vanished cannot be sent again, so "resend" ends with the warning about them.
+        looked_at = self.submissions + (self._vanished if self._on_uncertain == "fail" else [])
+        if not any(submission.is_uncertain for submission in looked_at):
             return
         if self._on_uncertain == "skip":
             log.warning("Uncertain messages are not sent again, since on_uncertain is 'skip'. %s", self.summary())
@@ -330,50 +328,3 @@ class Outbox:
 
     def _with_summary(self, error: RtiSmsError) -> RtiSmsError:
         return error.with_context(self.summary(), submissions=self.submissions + self._unmatched)
-
-    def _report(self) -> None:
-        now = time.monotonic()
-        if now - self._reported_at < PROGRESS_INTERVAL:
-            return
-        self._reported_at = now
-        total = len(self._items)
-        rate = self._done / (now - self._started)
-        left = f"about {(total - self._done) / rate:,.0f} s left" if rate else "time left unknown"
-        share = 100 * self._done / total
-        log.info("%d of %d messages done (%.0f%%), %.0f a second, %s", self._done, total, share, rate, left)
-
-
-def check_on_uncertain(value: object) -> OnUncertain:
-    """
-    Return what to do with uncertain messages.
-
-    :raises RtiSmsInputError: it is none of ``fail``, ``resend`` and ``skip``.
-    """
-    choices: tuple[OnUncertain, ...] = ("fail", "resend", "skip")
-    return check_choice("on_uncertain", value, choices)
-
-
-def check_chunk_size(value: object) -> int:
-    """
-    Return the most recipients of one request.
-
-    :raises RtiSmsInputError: it is not a whole number from 1 to 500.
-    """
-    return check_whole_number("chunk_size", value, most=MAX_CHUNK_SIZE)
-
-
-def check_window(value: object, chunk_size: int) -> int:
-    """
-    Return the most messages that a killed process leaves uncertain.
-
-    :param value: None for a default that fits the chunk size.
-    :param chunk_size: most recipients of one request.
-    :raises RtiSmsInputError: it is not a whole number from ``chunk_size`` to 500.
-    """
-    if value is None:
-        return min(max(DEFAULT_WINDOW, 2 * chunk_size), MAX_WINDOW)
-    return check_whole_number("window", value, least=chunk_size, most=MAX_WINDOW)
-
-
-def _describe(submission: Submission) -> str:
-    return " ".join(filter(None, (submission.status, submission.submission_id)))

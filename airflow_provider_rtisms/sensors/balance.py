@@ -44,7 +44,7 @@ class RtiSmsBalanceSensor(DeferrableSensor):
         """
         Poll once.
 
-        :return: done, with the balance, once it is enough.
+        :return: whether the wait is done, with the balance if it is.
         """
         from airflow_provider_rtisms.api.values.amounts import check_amount
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
@@ -57,7 +57,7 @@ class RtiSmsBalanceSensor(DeferrableSensor):
         return PokeReturnValue(is_done, str(balance) if is_done else None)
 
     def deferral(self, context: Context) -> dict[str, Any]:
-        """Hand the wait over to the trigger."""
+        """Return the arguments of ``defer`` that hand the wait over to the trigger."""
         from airflow_provider_rtisms.triggers.balance import RtiSmsBalanceTrigger
 
         trigger = RtiSmsBalanceTrigger(

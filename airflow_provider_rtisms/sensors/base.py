@@ -19,6 +19,8 @@ from airflow.providers.common.compat.sdk import (
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_rtisms.waiting.events import WaitEvent
+
 #: The error text of Airflow 2 for a deferral that has timed out; later versions raise a class of their own.
 DEFERRAL_TIMEOUT = "Trigger/execution timeout"
 
@@ -87,7 +89,8 @@ class DeferrableSensor(BaseSensorOperator):
 
 def trigger_deadline(started: float, timeout: float) -> float:
     """
-    Return when a trigger gives up: shortly before Airflow ends the deferral, so that the trigger can say what it saw.
+    Return when a trigger gives up: shortly before Airflow ends the deferral, so that the event can say what the
+    trigger saw.
 
     :param started: when the wait began, in seconds since the epoch.
     :param timeout: seconds that it may last.
@@ -100,20 +103,42 @@ def finish_wait(event: Any, expects: str) -> Mapping[str, Any]:
     Return what a deferred wait has found.
 
     :param event: the payload of a trigger of this package.
-    :param expects: the key that it has to bring, ``records`` or ``balance``.
+    :param expects: the key that its payload has to contain, ``records`` or ``balance``.
     :raises AirflowFailException: the wait failed.
-    :raises AirflowSensorTimeout: its time was up.
+    :raises AirflowSensorTimeout: the wait has timed out.
+    :raises AirflowException: the event is of an unknown form.
+    """
+    parsed = read_wait_event(event, expects)
+    raise_for_outcome(parsed)
+    return parsed.found
+
+
+def read_wait_event(event: Any, expects: str) -> WaitEvent:
+    """
+    Return how a deferred wait ended.
+
+    :param event: the payload of a trigger of this package.
+    :param expects: the key that a finished wait has to bring.
     :raises AirflowException: the event is of an unknown form.
     """
     from airflow_provider_rtisms.waiting.events import UnknownEventError, parse_trigger_event
 
     try:
-        parsed = parse_trigger_event(event, expects)
+        return parse_trigger_event(event, expects)
     except UnknownEventError as error:
         raise AirflowException(str(error)) from None
-    match parsed.outcome:
+
+
+def raise_for_outcome(event: WaitEvent) -> None:
+    """
+    Raise if a deferred wait did not finish.
+
+    :param event: how it ended.
+    :raises AirflowFailException: the wait failed.
+    :raises AirflowSensorTimeout: its time was up.
+    """
+    match event.outcome:
         case "failed":
-            raise AirflowFailException(parsed.message)
+            raise AirflowFailException(event.message)
         case "timeout":
-            raise AirflowSensorTimeout(parsed.message)
-    return parsed.found
+            raise AirflowSensorTimeout(event.message)

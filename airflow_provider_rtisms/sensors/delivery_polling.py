@@ -1,4 +1,4 @@
-"""The worker's side of a wait for delivery: poll, hand the wait over to the trigger, take its event back."""
+"""The worker's side of a wait for delivery: poll, defer to the trigger, and read its event."""
 
 from __future__ import annotations
 
@@ -8,18 +8,29 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowSensorTimeout
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+)
 
 from airflow_provider_rtisms.hooks.failures import fail_without_retry
-from airflow_provider_rtisms.sensors.base import finish_wait, trigger_deadline
+from airflow_provider_rtisms.sensors.base import raise_for_outcome, read_wait_event, trigger_deadline
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
     from airflow_provider_rtisms.waiting.delivery_wait import Record
 
 log = logging.getLogger(__name__)
 
 #: Waits over more submissions keep their records out of Airflow's database, and fetch them once more at the end.
 MAX_RECORDS_IN_DATABASE = 1000
+#: What ends a wait that has failed; AirflowSkipException where ``soft_fail`` is set.
+FAILURES = (AirflowFailException, AirflowSensorTimeout, AirflowSkipException)
+#: The XCom that holds the records of a wait that has failed.
+RECORDS_KEY = "records"
 
 
 class DeliveryPolling:
@@ -32,6 +43,7 @@ class DeliveryPolling:
     :param missing_ok_for: seconds or timedelta from the start of the wait in which an unknown id is accepted.
     :param started: when the wait began, in seconds since the epoch; default now.
     :param finished: records of submissions that are known to be final already.
+    :param min_delivered: how many submissions have to be delivered: a number, or a share of them.
     :raises AirflowFailException: an argument is malformed.
     """
 
@@ -44,15 +56,22 @@ class DeliveryPolling:
         *,
         started: float | None = None,
         finished: Iterable[Record] = (),
+        min_delivered: float | None = None,
     ) -> None:
         from airflow_provider_rtisms.api.values.durations import check_seconds
         from airflow_provider_rtisms.api.values.ids import parse_submission_ids
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-        from airflow_provider_rtisms.waiting.delivery_wait import DeliveryWait, check_fail_on
+        from airflow_provider_rtisms.waiting.delivery_wait import (
+            DeliveryWait,
+            check_fail_on,
+            check_min_delivered,
+            needed_deliveries,
+        )
 
         with fail_without_retry():
             ids = parse_submission_ids(submission_ids)
-            self.wait = DeliveryWait(ids, check_fail_on(fail_on), finished)
+            needed_deliveries(check_min_delivered(min_delivered), len(ids))
+            self.wait = DeliveryWait(ids, check_fail_on(fail_on), finished, min_delivered)
             missing_seconds = check_seconds("missing_ok_for", missing_ok_for)
         if not ids:
             log.warning("submission_ids is empty, so there is nothing to wait for")
@@ -71,7 +90,7 @@ class DeliveryPolling:
 
         with fail_without_retry():
             if not self.wait.open_ids:
-                return self.wait.settle(missing_ok=True)
+                return self.wait.is_over(missing_ok=True)
             return self._hook.run_async(lambda client: poll_deliveries(client, self.wait, self._missing_until))
 
     def poll_until_final(self, poke_interval: float, timeout: float) -> list[Record]:
@@ -112,8 +131,16 @@ class DeliveryPolling:
             max_poke_interval=max_poke_interval,
             deferred_at=time.time(),
             with_records=is_small,
+            min_delivered=wait.min_delivered,
         )
         return {"trigger": trigger, "method_name": "execute_complete", "timeout": timedelta(seconds=timeout)}
+
+    def push_records(self, context: Context) -> None:
+        """Push the records of a wait that has failed to XCom, so that a downstream task can act on them."""
+        ti, task = context.get("ti"), context.get("task")
+        records = self.wait.records
+        if ti is not None and getattr(task, "do_xcom_push", True) and len(records) <= MAX_RECORDS_IN_DATABASE:
+            ti.xcom_push(key=RECORDS_KEY, value=records)
 
     def complete(self, event: Any) -> list[Record]:
         """
@@ -121,7 +148,9 @@ class DeliveryPolling:
 
         :param event: the payload of the trigger.
         """
-        self.wait.restore(finish_wait(event, "records")["records"])
+        parsed = read_wait_event(event, "records")
+        self.wait.restore(parsed.found.get("records", ()))
+        raise_for_outcome(parsed)
         if not self.poll():
             raise self.wait.last_error or AirflowException(
                 f"A submission that was final is open again: {self.wait.progress()}"

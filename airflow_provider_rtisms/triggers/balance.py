@@ -15,7 +15,7 @@ from airflow_provider_rtisms.waiting.polling import poll_balance
 
 try:
     from airflow.triggers.base import BaseEventTrigger
-except ImportError:  # Airflow 2 has no asset watchers, but finds this module importable
+except ImportError:  # Airflow 2 has no asset watchers, but it imports this module
     BaseEventTrigger = BaseTrigger  # type: ignore[misc,assignment]
 
 
@@ -54,7 +54,7 @@ class RtiSmsBalanceTrigger(BaseTrigger):
         self.deferred_at = deferred_at
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments that make the trigger again."""
+        """Return the class path and the arguments that recreate the trigger."""
         return serialize_args(
             self, "rtisms_conn_id", "minimum", "poke_interval", "deadline", "max_poke_interval", "deferred_at"
         )
@@ -82,9 +82,9 @@ class RtiSmsBalanceFallTrigger(BaseEventTrigger):
     """
     Fire when the balance falls below a threshold, once per fall: for an ``AssetWatcher`` (Airflow 3).
 
-    Each event is ``{"balance": "12.00", "threshold": "50"}``. If the balance is low when the watch begins, that is a
-    fall. On Airflow 3.3 and later the asset state store remembers across restarts of the triggerer that a fall was
-    reported. Earlier versions report it again after a restart. Errors of any kind are logged and do not end the watch.
+    Each event is ``{"balance": "12.00", "threshold": "50"}``. A balance that is low when the watch begins counts
+    as a fall. On Airflow 3.3 and later the asset state store remembers a reported fall when the triggerer is restarted.
+    Earlier versions report it again after a restart. Errors of any kind are logged and do not end the watch.
 
     :param threshold: the amount, a decimal string or a number.
     :param rtisms_conn_id: the Connection.
@@ -103,7 +103,7 @@ class RtiSmsBalanceFallTrigger(BaseEventTrigger):
         self._is_stored = True
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments that make the trigger again."""
+        """Return the class path and the arguments that recreate the trigger."""
         return serialize_args(self, "threshold", "rtisms_conn_id", "poke_interval")
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -114,7 +114,7 @@ class RtiSmsBalanceFallTrigger(BaseEventTrigger):
                 balance = await self._get_balance()
                 was_low = await self._recall()
             except Exception as error:
-                self.log.warning("The next poll will try again. %s", error)
+                self.log.warning("%s The next poll will try again", error)
             else:
                 is_low = balance < threshold
                 if is_low and not was_low:
@@ -146,7 +146,7 @@ class RtiSmsBalanceFallTrigger(BaseEventTrigger):
             await store.aset(self._key, is_low)
             self._is_stored = True
         except Exception as error:
-            self.log.warning("The state of the balance could not be stored. The next poll will try again. %s", error)
+            self.log.warning("The state of the balance could not be stored: %s. The next poll will try again", error)
 
     @property
     def _key(self) -> str:

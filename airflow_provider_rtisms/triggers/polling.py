@@ -1,4 +1,4 @@
-"""What the triggers have in common: poll until the wait is over, and end as one event."""
+"""What the triggers have in common: they poll until the wait is over, and end with one event."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MIN_POKE_INTERVAL = 0.1
 #: one loop of the scheduler more, to see that the worker's process has ended. It fails a task that resumes before that:
 #: "the executor reported that the task instance finished with state success, but its state attribute is queued".
 DEFERRAL_GRACE = 10.0
-#: The part of an interval by which polls are spread, so that waits that began together do not poll together.
+#: The fraction by which pauses vary at random, so that waits that began together do not poll together.
 JITTER = 0.1
 
 
@@ -32,7 +32,7 @@ class DeferredWait(Protocol):
 
     :param rtisms_conn_id: the Connection; read again when its credentials are refused.
     :param poke_interval: seconds between two polls.
-    :param max_poke_interval: seconds up to which they grow; None if they do not.
+    :param max_poke_interval: seconds up to which the pauses grow; None if they do not.
     :param deferred_at: wall-clock time (seconds since the epoch) at which the task polled and then deferred.
     :param deadline: wall-clock time at which to give up.
     :param trigger_id: None where ``dag.test()`` runs it instead of a triggerer.
@@ -92,35 +92,39 @@ async def wait_since_deferral(trigger: DeferredWait, seconds: float) -> None:
 
 
 async def pause(seconds: float) -> None:
-    """Wait for about some seconds."""
+    """Sleep for some seconds, more or less by :data:`JITTER`."""
     jittered = seconds * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
     await asyncio.sleep(max(MIN_POKE_INTERVAL, jittered))
 
 
 async def run_until_deadline(
-    trigger: DeferredWait, work: Awaitable[Mapping[str, Any]], timeout_message: Callable[[], str]
+    trigger: DeferredWait,
+    work: Awaitable[Mapping[str, Any]],
+    timeout_message: Callable[[], str],
+    found_so_far: Callable[[], Mapping[str, Any]] = dict,
 ) -> TriggerEvent:
     """
     Return the event that ends a trigger.
 
-    :param trigger: which.
-    :param work: what the trigger waits for; its result is what the event brings.
-    :param timeout_message: gives the message where the time is up.
+    :param trigger: the trigger that waits.
+    :param work: the wait; its result goes into the event.
+    :param timeout_message: returns the message of a timeout.
+    :param found_so_far: returns what the event brings if the wait has failed or timed out.
     """
     try:
         async with asyncio.timeout(trigger.deadline - time.time()) as limit:
             event = WaitEvent("finished", found=await work)
     except RtiSmsPermanentError as error:
-        event = WaitEvent("failed", str(error))
+        event = WaitEvent("failed", str(error), found_so_far())
     except TimeoutError:
         if not limit.expired():
             raise
-        event = WaitEvent("timeout", timeout_message())
+        event = WaitEvent("timeout", timeout_message(), found_so_far())
     await wait_since_deferral(trigger, DEFERRAL_GRACE)
     return TriggerEvent(event.to_payload())  # type: ignore[no-untyped-call]
 
 
 def serialize_args(trigger: Any, *names: str) -> tuple[str, dict[str, Any]]:
-    """Return the class path of a trigger, and the arguments that make it again, as ``serialize`` has to."""
+    """Return the class path of a trigger, and the arguments that recreate it: the result of ``serialize``."""
     kind = type(trigger)
     return f"{kind.__module__}.{kind.__qualname__}", {name: getattr(trigger, name) for name in names}

@@ -34,6 +34,8 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
     :param max_poke_interval: seconds up to which the pauses between polls grow; None if they do not.
     :param deferred_at: wall-clock time at which the task polled and then deferred. The trigger yields no event within
         10 seconds of it, see :data:`~airflow_provider_rtisms.triggers.polling.DEFERRAL_GRACE`.
+    :param min_delivered: how many submissions have to be delivered, see
+        :class:`~airflow_provider_rtisms.sensors.rtisms.RtiSmsDeliverySensor`.
     :param with_records: whether the event holds the records; large waits keep them out of Airflow's database.
     """
 
@@ -50,6 +52,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         max_poke_interval: float | None = None,
         deferred_at: float = 0.0,
         with_records: bool = True,
+        min_delivered: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.rtisms_conn_id = rtisms_conn_id
@@ -62,9 +65,10 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         self.max_poke_interval = max_poke_interval
         self.deferred_at = deferred_at
         self.with_records = with_records
+        self.min_delivered = min_delivered
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments that make the trigger again."""
+        """Return the class path and the arguments that recreate the trigger."""
         return serialize_args(
             self,
             "rtisms_conn_id",
@@ -77,15 +81,19 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
             "max_poke_interval",
             "deferred_at",
             "with_records",
+            "min_delivered",
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the wait is over, and yield how it ended."""
-        wait = DeliveryWait(self.submission_ids, self.fail_on, self.finished)
-        yield await run_until_deadline(self, self._wait(wait), wait.timeout_message)
+        wait = DeliveryWait(self.submission_ids, self.fail_on, self.finished, self.min_delivered)
+        yield await run_until_deadline(self, self._wait(wait), wait.timeout_message, lambda: self._found(wait))
 
     async def _wait(self, wait: DeliveryWait) -> dict[str, Any]:
         await poll_until_done(self, lambda client: poll_deliveries(client, wait, self.missing_until))
+        return self._found(wait)
+
+    def _found(self, wait: DeliveryWait) -> dict[str, Any]:
         if self.with_records:
             return {"records": wait.records}
         return {"records": [], "submission_ids": self.submission_ids}

@@ -6,6 +6,7 @@ Source: docs/vendor-api.md, "Get SMS info" and "Errors" (404).
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsTransientError,
     shape,
 )
-from airflow_provider_rtisms.api.models import OPEN_STATUSES, RECORD_FIELDS, SmsDetails
+from airflow_provider_rtisms.api.models import OPEN_STATUSES, RECORD_FIELDS, SmsDetails, SmsStatus
 from airflow_provider_rtisms.api.values.lists import name_some
 
 Record = dict[str, Any]
@@ -31,11 +32,20 @@ class DeliveryWait:
     :param submission_ids: checked ids.
     :param fail_on: final states that fail the wait.
     :param finished: records of submissions that are known to be final already.
+    :param min_delivered: how many submissions have to be delivered: an int, or a float for a share of them. Then
+        ``fail_on`` is not used.
     """
 
-    def __init__(self, submission_ids: Sequence[str], fail_on: Iterable[str], finished: Iterable[Record] = ()) -> None:
+    def __init__(
+        self,
+        submission_ids: Sequence[str],
+        fail_on: Iterable[str],
+        finished: Iterable[Record] = (),
+        min_delivered: float | None = None,
+    ) -> None:
         self.submission_ids = list(submission_ids)
         self.fail_on = frozenset(fail_on)
+        self.min_delivered = min_delivered
         #: The last transient error, of any poll.
         self.last_error: RtiSmsError | None = None
         self._records: dict[str, Record] = {}
@@ -59,10 +69,10 @@ class DeliveryWait:
 
     def note(self, submission_id: str, outcome: SmsDetails | RtiSmsError) -> None:
         """
-        Add what one poll found for one submission.
+        Add what a poll found for one submission.
 
         :param submission_id: which.
-        :param outcome: its details, or the error that came instead.
+        :param outcome: its details, or the error that its fetch gave.
         :raises RtiSmsError: the error is permanent and concerns more than this submission.
         """
         self._missing.pop(submission_id, None)
@@ -78,15 +88,17 @@ class DeliveryWait:
         else:
             raise outcome
 
-    def settle(self, missing_ok: bool) -> bool:
+    def is_over(self, missing_ok: bool) -> bool:
         """
-        Decide after a poll whether the wait is over.
+        Return whether the wait is over, after a poll.
 
         :param missing_ok: whether submissions that the API does not know yet are accepted.
-        :return: True if every submission is final.
-        :raises RtiSmsDeliveryError: some reached a state of ``fail_on``.
+        :return: whether every submission is final.
+        :raises RtiSmsDeliveryError: some reached a state of ``fail_on``, or ``min_delivered`` can no longer be reached.
         :raises RtiSmsNotFoundError: the API does not know some of them, and ``missing_ok`` is False.
         """
+        if self.min_delivered is not None:
+            return self._is_over_with_min_delivered(0 if missing_ok else len(self._missing))
         failed = [f"{record['submission_id']} {record['status']}" for record in self._failed()]
         if failed:
             count = f"{len(failed)} of {len(self.submission_ids)}"
@@ -103,14 +115,33 @@ class DeliveryWait:
             )
         return not self.open_ids
 
+    def _is_over_with_min_delivered(self, missing: int) -> bool:
+        """
+        Return whether the wait is over, if a number of deliveries is enough.
+
+        :param missing: submissions that the API does not know and that are no longer waited for.
+        """
+        needed = needed_deliveries(self.min_delivered, len(self.submission_ids))
+        undelivered = [record for record in self.records if record["status"] != SmsStatus.DELIVERED]
+        possible = len(self.submission_ids) - len(undelivered) - missing
+        if possible < needed:
+            names = [f"{record['submission_id']} {record['status']}" for record in undelivered]
+            names += [f"{one} not found" for one in self._missing] if missing else []
+            raise RtiSmsDeliveryError(
+                f"min_delivered can no longer be reached: it needs {needed} of {len(self.submission_ids)} submissions, "
+                f"and at most {possible} can be delivered. Not delivered: {name_some(names)}",
+                subject=name_some(names),
+            )
+        return len(self.open_ids) <= missing
+
     def progress(self) -> str:
-        """Return a line for the log: how many are final, and the last state of the others."""
-        still = self.open_ids
-        states = Counter(self._seen.get(one, "not seen") for one in still)
-        text = f"{len(self.submission_ids) - len(still)} of {len(self.submission_ids)} submissions are final"
-        if states:
-            text += "; open: " + ", ".join(f"{count} {state}" for state, count in states.most_common())
-        return text
+        """Return a line for the log: how many are final, with their states, and the last state of the others."""
+        final = Counter(record["status"] or "no status" for record in self.records)
+        still_open = Counter(self._seen.get(one, "not fetched yet") for one in self.open_ids)
+        text = f"{final.total()} of {len(self.submission_ids)} submissions are final"
+        if final:
+            text += f" ({_count(final)})"
+        return f"{text}; open: {_count(still_open)}" if still_open else text
 
     def timeout_message(self) -> str:
         """Return the message of a timeout: what is open, and the last error."""
@@ -121,9 +152,45 @@ class DeliveryWait:
         return [record for record in self.records if record["status"] in self.fail_on]
 
 
+def _count(states: Counter[str]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in states.most_common())
+
+
+def check_min_delivered(value: Any) -> float | None:
+    """
+    Return the ``min_delivered`` of a sensor or an operator.
+
+    :param value: an int, 1 or more, for a number of submissions; a float above 0 and up to 1 for a share of them; or
+        None.
+    :raises RtiSmsInputError: it is anything else.
+    """
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    is_share = isinstance(value, float) and 0 < value <= 1
+    if value is None or is_count or is_share:
+        return value  # type: ignore[no-any-return]
+    raise RtiSmsInputError(
+        f"min_delivered is {shape(value)}: use a whole number of submissions, 1 or more, or a share such as 0.95."
+    )
+
+
+def needed_deliveries(min_delivered: float | None, total: int) -> int:
+    """
+    Return how many of some submissions have to be delivered.
+
+    :param min_delivered: checked, see :func:`check_min_delivered`; None means none.
+    :param total: how many submissions there are.
+    :raises RtiSmsInputError: it is a number of submissions, and there are fewer.
+    """
+    if isinstance(min_delivered, float):
+        return math.ceil(round(min_delivered * total, 6))  # 0.95 * 20 is 19, not a little more
+    if min_delivered is not None and min_delivered > total:
+        raise RtiSmsInputError(f"min_delivered is {min_delivered}, but there are only {total} submissions.")
+    return min_delivered or 0
+
+
 def check_records(value: Any) -> list[Record]:
     """
-    Return records that another process has written: the event of a trigger, or a store.
+    Check records that another process has written: into the event of a trigger, or into a store.
 
     :param value: decoded JSON.
     :raises ValueError: it is not a list of records of submissions, see

@@ -1,5 +1,5 @@
 """
-The event that ends a trigger: built in the triggerer, read in the worker, described here once.
+The event that ends a trigger: built in the triggerer, and read in the worker.
 
 Airflow stores and logs events, so they hold ids and records, and no secret, number or text. Worker and triggerer may
 run different releases of this package, so the worker refuses an event that it does not know.
@@ -30,8 +30,9 @@ class WaitEvent:
     How a deferred wait ended.
 
     :param outcome: ``finished``, ``failed`` (a task retry does not help) or ``timeout``.
-    :param message: why, where it did not finish.
-    :param found: what the wait found, such as ``{"records": [...]}`` or ``{"balance": "457.00"}``.
+    :param message: why it failed or timed out.
+    :param found: what the wait found, such as ``{"records": [...]}`` or ``{"balance": "457.00"}``. If it did not
+        finish: what it had found until then.
     """
 
     outcome: Outcome
@@ -40,9 +41,8 @@ class WaitEvent:
 
     def to_payload(self) -> dict[str, Any]:
         """Return the JSON form: what a trigger yields."""
-        if self.outcome == "finished":
-            return {"version": VERSION, "outcome": self.outcome, **self.found}
-        return {"version": VERSION, "outcome": self.outcome, "message": self.message}
+        message = {} if self.outcome == "finished" else {"message": self.message}
+        return {"version": VERSION, "outcome": self.outcome, **message, **self.found}
 
 
 def parse_trigger_event(payload: Any, expects: str) -> WaitEvent:
@@ -50,22 +50,26 @@ def parse_trigger_event(payload: Any, expects: str) -> WaitEvent:
     Return the event that a trigger has yielded.
 
     :param payload: the JSON form.
-    :param expects: the key that a finished wait has to bring, ``records`` or ``balance``.
+    :param expects: the key that the event of a finished wait has to contain, ``records`` or ``balance``.
     :raises UnknownEventError: the payload is of another form.
     """
     match payload:
         case {"version": int(version)} if version != VERSION:
             raise UnknownEventError(_advice(f"version {version}"))
         case {"outcome": "finished"} if expects in payload:
-            found = {name: value for name, value in payload.items() if name not in ("version", "outcome")}
-            try:
-                _check_found(found)
-            except ValueError as error:
-                raise UnknownEventError(_advice(str(error))) from None
-            return WaitEvent("finished", found=found)
+            return WaitEvent("finished", found=_found(payload))
         case {"outcome": "failed" | "timeout" as outcome, "message": str(message)}:
-            return WaitEvent(outcome, message)
+            return WaitEvent(outcome, message, _found(payload))
     raise UnknownEventError(_advice(f"it is {shape(payload)}"))
+
+
+def _found(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = {name: value for name, value in payload.items() if name not in ("version", "outcome", "message")}
+    try:
+        _check_found(found)
+    except ValueError as error:
+        raise UnknownEventError(_advice(str(error))) from None
+    return found
 
 
 def _check_found(found: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""One poll of a wait, and what happens when credentials are refused: for the worker and for the triggerer."""
+"""Poll once, and read the Connection again if the credentials are refused: for the worker and for the triggerer."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ async def with_current_credentials(connect: Connect, work: Callable[[AsyncRtiSms
     """
     Do work with a client. If its credentials are refused, read the Connection again, and go on if it has changed.
 
-    :param connect: opens a client; called again after a refusal, when it reads the Connection again.
-    :param work: what to do; done again from its beginning after a refusal.
+    :param connect: opens a client; called again after a refusal, and then reads the Connection again.
+    :param work: what to do; starts again from its beginning after a refusal.
     :return: its result.
     :raises RtiSmsAuthenticationError: the credentials are refused, and the Connection holds no others.
     """
@@ -51,7 +51,7 @@ async def poll_deliveries(client: AsyncRtiSmsClient, wait: DeliveryWait, missing
     Poll every submission that is still open, once.
 
     :param client: an opened client.
-    :param wait: what is waited for; notes what the poll finds.
+    :param wait: the wait; keeps what the poll finds.
     :param missing_until: wall-clock time (seconds since the epoch) until which an unknown id is accepted.
     :return: whether every submission is final.
     :raises RtiSmsError: the wait has failed.
@@ -60,10 +60,10 @@ async def poll_deliveries(client: AsyncRtiSmsClient, wait: DeliveryWait, missing
     async with aclosing(fetch(client, wait.open_ids)) as outcomes:
         async for submission_id, outcome in outcomes:
             wait.note(submission_id, outcome)
-    is_done = wait.settle(missing_ok=time.time() < missing_until)
-    log.info("%s", wait.progress())
+    is_done = wait.is_over(missing_ok=time.time() < missing_until)
     if wait.last_error is not earlier_error:
-        log.warning("The next poll will try again. %s", wait.last_error)
+        log.warning("%s The next poll will try again", wait.last_error)
+    log.info("%s", wait.progress())
     return is_done
 
 
@@ -72,14 +72,15 @@ async def poll_balance(client: AsyncRtiSmsClient, minimum: Decimal) -> tuple[boo
     Poll the balance, once.
 
     :param client: an opened client.
-    :param minimum: the amount that is waited for.
-    :return: whether the balance is at least that, and the balance; None if a transient error came instead.
+    :param minimum: the amount to wait for.
+    :return: whether the balance is at least that, and the balance; None after a transient error.
     :raises RtiSmsPermanentError: the API refused.
     """
     try:
         balance = await client.get_balance()
     except RtiSmsTransientError as error:
-        log.warning("The next poll will try again. %s", error)
+        log.warning("%s The next poll will try again", error)
         return False, None
-    log.info("The balance is %s; waiting for %s", balance, minimum)
-    return balance >= minimum, balance
+    is_done = balance >= minimum
+    log.info("The balance is %s, %s %s", balance, "at least" if is_done else "below", minimum)
+    return is_done, balance

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS, AIRFLOW_V_3_3_PLUS
 
 RunDag = Callable[..., "FinishedRun"]
 
@@ -22,23 +22,18 @@ TIMEOUT = 600
 """Seconds that a test here may take. A command of Airflow takes 2 s on an idle machine, and 20 s on a busy one."""
 STATES = ("success", "failure", "skipped")
 """The final states of a task for which Airflow has callbacks."""
+HAS_ERRORS = AIRFLOW_V_3_3_PLUS or not AIRFLOW_V_3_0_PLUS
+"""Whether ``dag.test()`` passes the exception of a failed task to its callbacks."""
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-    """Give the tests here more time, and give tests that share an Airflow the same worker of pytest-xdist."""
+    """Give the tests here more time, and start with those that take longest."""
     for item in items:
-        if HERE not in item.path.parents:
-            continue
-        if item.get_closest_marker("timeout") is None:
+        if HERE in item.path.parents and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(TIMEOUT))
-        fixtures = item.fixturenames if isinstance(item, pytest.Function) else []
-        if item.get_closest_marker("deployment"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-        elif "airflow_database" in fixtures:
-            item.add_marker(pytest.mark.xdist_group("run_dag" if "run_dag" in fixtures else "airflow_database"))
-    yield
-    items.sort(key=lambda item: item.get_closest_marker("deployment") is None)  # they take longest, so they start first
+    yield  # to plugins that shuffle and deselect
+    items.sort(key=lambda item: (not item.get_closest_marker("deployment"), not item.get_closest_marker("system")))
 
 
 @dataclass
@@ -48,11 +43,13 @@ class FinishedRun:
 
     :param state: the final state of the run.
     :param task_states: the final state of each task by task id, one of STATES.
+    :param errors: the exceptions of failed tasks by task id; empty where HAS_ERRORS is false.
     :param xcoms: the XComs by task id, map index and key.
     """
 
     state: str = ""
     task_states: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, BaseException] = field(default_factory=dict)
     xcoms: dict[tuple[str, int, str], Any] = field(default_factory=dict)
 
     def xcom(self, task_id: str, key: str = "return_value", *, map_index: int = -1) -> Any:
@@ -75,6 +72,8 @@ class FinishedRun:
         def read(context: Mapping[str, Any]) -> None:
             ti = context["ti"]
             self.task_states.setdefault(ti.task_id, state)  # Airflow 2 calls a skipped task's on_success_callback too
+            if error := context.get("exception"):
+                self.errors[ti.task_id] = error
             for key in keys:
                 value = ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
                 self.xcoms[ti.task_id, ti.map_index, key] = value

@@ -164,7 +164,7 @@ def assert_evidence_is_complete(texts: Mapping[str, str], sandbox: Sandbox) -> N
     assert "debug" in everything.lower()
     assert "Entel Pcs" in tables  # an XCom
     assert "4193366853543393" in tables  # a rendered template
-    assert "hidden: " in tables
+    assert "redacted: " in tables
     assert sandbox.state().count_responses(503) == 1
     assert [message.text for message in sandbox.state().messages] == [TEXT] * 3  # 2 tasks and a notifier
 
@@ -272,8 +272,8 @@ def careless():
 
         hook = RtiSmsHook()
         hook.get_balance()
-        os.write(2, quote_plus(hook.get_settings().client_secret).encode() + b"\\n")
-        os.write(2, hook.get_conn().tokens._token.value.encode() + b"\\n")
+        os.write(2, quote_plus(hook.get_settings().client_secret.get_secret_value()).encode() + b"\\n")
+        os.write(2, hook.get_conn().tokens._token.value.get_secret_value().encode() + b"\\n")
         return os.environ["AIRFLOW_VAR_RTISMS_RECIPIENT"]
 
     write("{{ var.value.rtisms_text }}")

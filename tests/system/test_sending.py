@@ -62,7 +62,7 @@ def test_it_sends_waits_in_a_trigger_and_leaks_nothing(
         (submission_id, "DELIVERED") for submission_id in ids
     ]
     everything = everything_in(airflow_database)
-    assert "hidden: " in everything
+    assert "redacted: " in everything
     assert TEXT not in everything
     assert not any(number.removeprefix("+") in everything for number in NUMBERS)
 
@@ -81,7 +81,7 @@ def test_mapped_tasks_redact_what_they_render_too(
     assert run_dag(dag).state == "success"
     assert sorted(message.recipient for message in rtisms_sandbox.state().messages) == others
     rows = [row for row in everything_in(airflow_database).splitlines() if dag.dag_id in row]
-    assert len([row for row in rows if "hidden: 1 values" in row and f"hidden: {len(TEXT)} characters" in row]) == 2
+    assert len([row for row in rows if "redacted: 1 values" in row and f"redacted: {len(TEXT)} characters" in row]) == 2
     assert not [row for row in rows if TEXT in row]
 
 

@@ -31,15 +31,25 @@ def test_provider_discovery_loads_nothing_else() -> None:
     assert not loaded & HEAVY
 
 
+def test_the_options_of_the_doctor_load_no_http_library() -> None:
+    """Airflow reads them for each of its own commands."""
+    assert not modules_after("import airflow_provider_rtisms.doctor.arguments") & HEAVY
+
+
 def test_api_and_sandbox_import_where_airflow_is_absent() -> None:
     absent = "import sys; sys.modules['airflow'] = None  # importing it raises ImportError"
     package = "airflow_provider_rtisms"
     walk = (
-        f"import importlib, pkgutil\nfor part in ('api', 'sending', 'waiting', 'bulk', 'sandbox'):\n"
+        f"import importlib, pkgutil\nfor part in ('api', 'sending', 'waiting', 'bulk', 'sandbox', 'doctor'):\n"
         f"    folder = importlib.import_module(f'{package}.{{part}}')\n"
         f"    for found in pkgutil.walk_packages(folder.__path__, folder.__name__ + '.'):\n"
         f"        if not found.name.endswith('__main__'):\n"
         f"            importlib.import_module(found.name)"
     )
     loaded = modules_after(f"{absent}\n{walk}")
-    assert {f"{package}.api.transport.aio", f"{package}.sending.outbox", f"{package}.sandbox.server"} <= loaded
+    assert {
+        f"{package}.api.transport.aio",
+        f"{package}.sending.outbox",
+        f"{package}.sandbox.server",
+        f"{package}.doctor.runner",
+    } <= loaded

@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from airflow_provider_rtisms import api, sandbox
+from airflow_provider_rtisms import api, doctor, sandbox
 from airflow_provider_rtisms.api.transport.stats import Stats
 from airflow_provider_rtisms.bulk.fetch_stats import FetchStats
 from airflow_provider_rtisms.get_provider_info import get_provider_info
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "airflow_provider_rtisms"
-#: Public modules that Airflow is not told of; ``control`` holds no names, but describes the HTTP calls.
+#: Public modules that Airflow does not know; ``control`` holds no names, but describes the HTTP calls.
 OTHER_MODULES = {
     f"{PACKAGE}.{name}" for name in ("api.errors", "retry_policy", "sandbox.control", "sandbox.pytest_plugin")
 }
 #: What the package ``api`` exports; its modules ``endpoints`` and ``errors`` are documented name by name.
-API_NAMES = {*api.__all__, "authenticate", "get_balance", "get_sms", "send_sms"} - {"endpoints", "errors"}
+API_NAMES = {*api.__all__, "authenticate", "get_balance", "get_sms", "request", "send_sms"} - {"endpoints", "errors"}
 
 
 def documented(*directives: str) -> set[str]:
@@ -43,7 +43,7 @@ def _modules(entry: dict[str, object]) -> list[object]:
 
 def test_the_reference_documents_the_public_names_of_packages() -> None:
     names = {name.rpartition(".")[2] for name in documented("autoclass", "autofunction")}
-    assert names == API_NAMES | set(sandbox.__all__)
+    assert names == API_NAMES | set(sandbox.__all__) | set(doctor.__all__)
 
 
 def test_the_code_cites_pages_and_sections_that_exist() -> None:
@@ -67,4 +67,4 @@ def test_the_page_of_the_bulk_operator_lists_the_summary() -> None:
     page = (ROOT / "docs" / "bulk-get-details.md").read_text()
     first_cells = re.findall(r"^\| (`[^|]+) \|", page.partition("## The summary")[2], re.MULTILINE)
     listed = re.findall(r"`(\w+)`", " ".join(first_cells))
-    assert sorted(listed) == sorted(FetchStats(0, 0).summary(Stats(), None))
+    assert sorted(listed) == sorted(FetchStats(0, 0).summary(Stats(), None, None))

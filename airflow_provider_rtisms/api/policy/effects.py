@@ -25,8 +25,8 @@ class Send:
     """
     Send a request and read its response.
 
-    The transport sends back the :class:`~.protocol.request.HttpResponse`, or throws in the
-    :class:`~.perform.TransportError` that came instead.
+    The transport sends back the :class:`~.protocol.request.HttpResponse`. If there is none, it throws in a
+    :class:`~.perform.TransportError`.
 
     :param request: what to send.
     """

@@ -1,5 +1,5 @@
 """
-How one call goes, from the token to the result: one generator that both clients drive.
+Do one call, from the token to the result: one generator that both clients drive.
 
 Source: docs/architecture.md, "One call".
 """
@@ -43,7 +43,7 @@ MAX_THROTTLES = 50
 
 class TransportError(Exception):
     """
-    Thrown into a flow by a transport: a request got no response.
+    A request got no response. A transport throws this into a flow.
 
     :param kind: the class of the failure.
     :param what: what happened, in our words.

@@ -1,5 +1,5 @@
 """
-What is repeated, when, and how often: one policy, made of tenacity's strategies, for both clients.
+Decide what is repeated, when and how often: one policy for both clients, made of tenacity's strategies.
 
 Source: docs/architecture.md, "Retries"; docs/vendor-api.md, "Errors".
 """
@@ -29,7 +29,7 @@ TOTAL_CAP = 300.0
 
 def backoff(failures: int, retry_after: float | None = None) -> float:
     """
-    Return the seconds to pause: exponential with full jitter, or Retry-After where that is longer.
+    Return the seconds to pause: exponential with full jitter, or Retry-After if that is longer.
 
     :param failures: how many attempts have failed, 1 or more.
     :param retry_after: seconds that the server asked to wait, or None.
@@ -50,7 +50,6 @@ class RetryPolicy:
     """
 
     def __init__(self, call: Call[Any], max_attempts: int) -> None:
-        self.call = call
         self.max_attempts = max_attempts
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(partial(is_worth_repeating, call)),

@@ -67,7 +67,7 @@ class Token:
 
 class TokenCache:
     """
-    One token for many callers.
+    Hold one token for many callers.
 
     :param clock: seconds on a monotonic clock.
     """

@@ -6,21 +6,22 @@ Source: docs/vendor-api.md, "Authenticate", "Get SMS info", "Send SMS", "Get bal
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
+from json import dumps
 from typing import Any
 from urllib.parse import urlencode
 
 from airflow_provider_rtisms.api import errors
-from airflow_provider_rtisms.api.models import DOCUMENTED_SEND_STATUSES, SmsDetails, SmsStatus, Submission
+from airflow_provider_rtisms.api.models import DOCUMENTED_SEND_STATUSES, DOCUMENTED_STATUSES, SmsDetails, Submission
 from airflow_provider_rtisms.api.protocol.request import AUTHENTICATE, Call
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.amounts import parse_amount
 from airflow_provider_rtisms.api.values.ids import check_submission_id
+from airflow_provider_rtisms.api.values.paths import check_method, check_path, encode_query, mask_path
 from airflow_provider_rtisms.api.values.recipients import Recipient, parse_recipients
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.api.values.text import SmsText
@@ -45,7 +46,7 @@ SEND_SMS = "send_sms"
 
 def authenticate(settings: ApiSettings) -> Call[TokenGrant]:
     """
-    POST /auth: the OAuth2 client-credentials grant (RFC 6749, section 4.4), with the API's own form of response.
+    Describe POST /auth: the client-credentials grant of OAuth2 (RFC 6749, section 4.4), with its own form of response.
 
     :param settings: whose credentials to send.
     :return: the call; its result is a :class:`TokenGrant`.
@@ -68,7 +69,7 @@ def authenticate(settings: ApiSettings) -> Call[TokenGrant]:
 
 def get_sms(submission_id: str | int) -> Call[SmsDetails]:
     """
-    GET /sms/{submissionId}.
+    Describe GET /sms/{submissionId}.
 
     :param submission_id: ASCII decimal string or non-negative int.
     :return: the call; its result is a :class:`SmsDetails`.
@@ -87,7 +88,7 @@ def get_sms(submission_id: str | int) -> Call[SmsDetails]:
 
 def send_sms(*, recipients: Any, text: Any, sender: str, charset: int | None = None) -> Call[list[Submission]]:
     """
-    POST /sms. Not idempotent: the API has no idempotency key.
+    Describe POST /sms. It is not idempotent, since the API has no idempotency key.
 
     :param recipients: phone numbers in international form, each once.
     :param text: the message.
@@ -96,8 +97,9 @@ def send_sms(*, recipients: Any, text: Any, sender: str, charset: int | None = N
     :return: the call; its result is one :class:`Submission` per recipient, by position.
     :raises RtiSmsInputError: a value cannot be sent; nothing is sent.
     """
-    is_checked = not isinstance(recipients, str) and all(isinstance(one, Recipient) for one in recipients)
-    recipients = list(recipients) if is_checked else parse_recipients(recipients)
+    # An outbox may list a number twice, for two of its messages; only then does a number stay there twice.
+    is_checked = isinstance(recipients, list) and recipients and all(isinstance(one, Recipient) for one in recipients)
+    recipients = recipients if is_checked else parse_recipients(recipients)
     text = text if isinstance(text, SmsText) else SmsText.of(text, charset)
     payload = {
         "recipients": [recipient.get_secret_value() for recipient in recipients],
@@ -110,7 +112,7 @@ def send_sms(*, recipients: Any, text: Any, sender: str, charset: int | None = N
         path="/api/sms",
         parse=partial(_parse_submissions, len(recipients)),
         subject=f"to {len(recipients)} recipients",
-        body=json.dumps(payload).encode("ascii"),
+        body=dumps(payload).encode("ascii"),
         idempotent=False,
         is_confidential=True,
         confidential=[*recipients, Secret(text.characters)],
@@ -131,11 +133,75 @@ def check_sender(value: Any) -> str:
 
 def get_balance() -> Call[Decimal]:
     """
-    GET /balance.
+    Describe GET /balance.
 
     :return: the call; its result is the exact :class:`~decimal.Decimal`.
     """
     return Call(name="get_balance", method="GET", path="/api/balance", parse=_parse_balance)
+
+
+def request(
+    method: str,
+    path: str,
+    *,
+    params: Mapping[str, Any] | None = None,
+    json: Any = None,
+    idempotent: bool | None = None,
+) -> Call[Any]:
+    """
+    Describe a call that this package does not know.
+
+    Errors never repeat the response to such a call if it is not idempotent, or if it has ``params`` or ``json``, since
+    the response may repeat phone numbers and texts.
+
+    :param method: GET, POST, PUT, PATCH or DELETE.
+    :param path: below the base URL of the API, such as ``/sms/4193366853543393``; ``/api/sms/4193366853543393`` is the
+        same. Segments consist of letters, digits and ``. _ ~ -``.
+    :param params: the query; lists repeat a name, and None leaves it out.
+    :param json: the body, as JSON; None for no body.
+    :param idempotent: whether the request may be sent again after its response was lost. Default: GET only.
+    :return: the call; its result is the decoded JSON.
+    :raises RtiSmsInputError: an argument has another form; nothing is sent.
+    """
+    method = check_method(method)
+    path = check_path(path)
+    if not isinstance(idempotent, bool | None):
+        raise errors.RtiSmsInputError(f"idempotent is {errors.shape(idempotent)}: use True, False or None.")
+    is_idempotent = method == "GET" if idempotent is None else idempotent
+    query = encode_query(params)
+    return Call(
+        name="request",
+        method=method,
+        path=path + query,
+        parse=lambda response: response,
+        subject=f"{method} {mask_path(path)}",
+        body=None if json is None else _encode_json(json),
+        idempotent=is_idempotent,
+        is_confidential=not is_idempotent or bool(query) or json is not None,
+        words=_strings,
+    )
+
+
+def _encode_json(value: Any) -> bytes:
+    try:
+        return dumps(value, allow_nan=False).encode("ascii")
+    except (TypeError, ValueError, RecursionError):
+        raise errors.RtiSmsInputError(
+            f"json is {errors.shape(value)} that JSON cannot hold: use dicts, lists, strings, numbers, bools and None."
+        ) from None
+
+
+def _strings(response: Any) -> Iterator[str]:
+    """Give every string of a response, so that none of them can repeat the client secret or the token."""
+    waiting = [response]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, list):
+            waiting += value
 
 
 def _parse_grant(response: Any) -> TokenGrant:
@@ -166,8 +232,8 @@ def _parse_submissions(expected: int, response: Any) -> list[Submission]:
     submissions = [Submission.from_response(item) for item in items]
     if len(submissions) != expected:
         raise errors.RtiSmsInvalidResponseError(
-            f"{SEND_SMS}: the response lists {len(submissions)} submissions for {expected} recipients, so nobody knows "
-            "which is whose.",
+            f"{SEND_SMS}: the response lists {len(submissions)} submissions for {expected} recipients, so they "
+            "cannot be matched.",
             call=SEND_SMS,
             status=200,
             submissions=submissions,
@@ -177,7 +243,7 @@ def _parse_submissions(expected: int, response: Any) -> list[Submission]:
 
 def _undocumented_status(details: SmsDetails) -> Iterable[str]:
     status = details.status
-    return () if status is None or status in SmsStatus.__members__ else (status,)
+    return () if status is None or status in DOCUMENTED_STATUSES else (status,)
 
 
 def _words_of_submissions(submissions: Iterable[Submission]) -> Iterable[str]:

@@ -47,14 +47,14 @@ _COMMON_HEADERS = {
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
     """
-    Bytes to send. The repr shows neither headers nor body, since both hold secrets.
+    A request to send. Its repr shows neither headers nor body, since both hold secrets.
 
     :param method: HTTP method.
     :param path: absolute path below the base URL.
     :param headers: all headers that matter to the API.
     :param body: the body, or None.
-    :param on_new_connection: whether the request must not use a connection that was kept open. The server may have
-        closed such a connection, and a break would not show whether the server acted on the request.
+    :param on_new_connection: whether the request must open a new connection. If a connection that was kept open breaks,
+        it is not known whether the server acted on the request.
     """
 
     method: str
@@ -67,7 +67,7 @@ class HttpRequest:
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
     """
-    Bytes that came back.
+    The response that the server returned.
 
     :param status: HTTP status.
     :param headers: a mapping that ignores case.
@@ -128,7 +128,7 @@ class Call(Generic[T]):
         """
         Return the result that the response holds.
 
-        :param response: what came back.
+        :param response: what the server returned.
         :param secrets: what neither the result nor a message may repeat: the client secret, the token that was sent.
         :raises RtiSmsError: the class for the response's status; RtiSmsInvalidResponseError for a 200 that cannot be
             read.
@@ -159,10 +159,10 @@ class Call(Generic[T]):
         retry_after: float | None = None,
     ) -> errors.RtiSmsError:
         """
-        Return an error that says what was asked, what came and what to do.
+        Return an error that says what was requested, what happened, and what to do.
 
         :param kind: its class.
-        :param what: what came.
+        :param what: what happened.
         :param status: HTTP status, if there was a response.
         :param retry_after: seconds that the server asked to wait.
         """
@@ -192,7 +192,7 @@ class Call(Generic[T]):
                 raise ValueError("a status or an id repeats confidential values of the request")
 
     def _excerpt(self, response: HttpResponse, secrets: Iterable[Secret[str]]) -> str:
-        """Describe a body for a message: its beginning, or only its length where it is confidential."""
+        """Describe a body for a message: its beginning, or only its length if it is confidential."""
         body = response.body
         if not body:
             return "an empty body"
@@ -208,7 +208,7 @@ class Call(Generic[T]):
 
 def parse_retry_after(value: str | None, now: datetime | None = None) -> float | None:
     """
-    Return the seconds that a Retry-After header asks for (RFC 9110, section 10.2.3), or None where it cannot be read.
+    Return the seconds that a Retry-After header asks for (RFC 9110, section 10.2.3), or None if it cannot be read.
 
     :param value: seconds, or an HTTP date.
     :param now: the time to count from; default the present.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from decimal import Decimal
 from pathlib import Path
@@ -103,6 +103,18 @@ class AsyncRtiSmsClient:
     def get_balance(self) -> Awaitable[Decimal]:
         """Fetch the balance of the account, as :meth:`.RtiSmsClient.get_balance` does."""
         return self.perform(endpoints.get_balance())
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        idempotent: bool | None = None,
+    ) -> Awaitable[Any]:
+        """Do a call that this package does not know, as :meth:`.RtiSmsClient.request` does."""
+        return self.perform(endpoints.request(method, path, params=params, json=json, idempotent=idempotent))
 
     async def perform(self, call: Call[T]) -> T:
         """Do one call, as :meth:`.RtiSmsClient.perform` does."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from decimal import Decimal
 from http.cookiejar import DefaultCookiePolicy
@@ -94,6 +94,25 @@ class RtiSmsClient:
         """
         return self.perform(endpoints.get_balance())
 
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        idempotent: bool | None = None,
+    ) -> Any:
+        """
+        Do a call that this package does not know, with the token, the retries and the errors of every other call.
+
+        :param method: as for :func:`~airflow_provider_rtisms.api.endpoints.request`, like the other parameters.
+        :return: the decoded JSON.
+        :raises RtiSmsInputError: an argument has another form; nothing was sent.
+        :raises RtiSmsError: see :meth:`perform`.
+        """
+        return self.perform(endpoints.request(method, path, params=params, json=json, idempotent=idempotent))
+
     def perform(self, call: Call[T]) -> T:
         """
         Do one call, with retries and token.
@@ -128,7 +147,7 @@ class RtiSmsClient:
     def _open(self) -> None:
         self._pid = os.getpid()
         self._slots = _ThreadSlots(self.settings.max_concurrency)
-        self._session = _new_session(self.settings)
+        self._session = new_session(self.settings)
 
     def _do(self, effect: Effect) -> Any:
         match effect:
@@ -163,12 +182,12 @@ class RtiSmsClient:
                     stream=True,
                 ) as response,
             ):
-                return HttpResponse(response.status_code, response.headers, _read_capped(response))
+                return HttpResponse(response.status_code, response.headers, read_capped(response))
         except (requests.RequestException, HTTPError) as error:
-            raise _failure(error, self.settings.timeout) from None
+            raise transport_error(error, self.settings.timeout) from None
 
     def _session_for(self, request: HttpRequest) -> AbstractContextManager[requests.Session]:
-        return _new_session(self.settings) if request.on_new_connection else nullcontext(self._session)
+        return new_session(self.settings) if request.on_new_connection else nullcontext(self._session)
 
 
 class _ThreadSlots:
@@ -201,7 +220,8 @@ class _ThreadSlots:
             self._changed.notify()
 
 
-def _new_session(settings: ApiSettings) -> requests.Session:
+def new_session(settings: ApiSettings) -> requests.Session:
+    """Return a session that uses the proxy and the certificates of the settings, and follows no redirect."""
     session = _Session()
     session.trust_env = False  # see ApiSettings.proxy_to_use
     proxy = settings.proxy_to_use()
@@ -219,7 +239,8 @@ class _Session(requests.Session):
         return None
 
 
-def _read_capped(response: requests.Response) -> bytes:
+def read_capped(response: requests.Response) -> bytes:
+    """Return the body of a response that is streamed, or raise TransportError if it is too large."""
     body = bytearray()
     while chunk := response.raw.read(65536, decode_content=False):
         body += chunk
@@ -231,7 +252,7 @@ def _read_capped(response: requests.Response) -> bytes:
     return bytes(body)
 
 
-def _failure(error: Exception, timeout: float) -> TransportError:
+def transport_error(error: Exception, timeout: float) -> TransportError:
     """Say what a failure of requests or urllib3 means."""
     reason = _root(error)
     if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):

@@ -1,8 +1,8 @@
 """
-What requests and urllib3 lack: a total timeout that holds for each read, and responses that are read as HTTP says.
+Add what requests and urllib3 lack: one total timeout for all reads of a response, and interim responses.
 
-urllib3's read timeout starts again with each byte, so a server that sends a byte a second can hold a request for ever.
-http.client takes an interim response other than 100 for the final one (RFC 9110, section 15.2, forbids that).
+urllib3's read timeout starts again with each byte, so a server that sends one byte per second can block a request
+forever. http.client treats an interim response other than 100 as the final one, which RFC 9110, section 15.2, forbids.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import requests.adapters
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-#: Interim responses that a client reads before it gives up; servers send one or two.
+#: How many interim responses a client reads before it fails; servers send one or two.
 MAX_INTERIM_RESPONSES = 20
 
 
@@ -65,7 +65,7 @@ class _DeadlineReader(io.RawIOBase):
 
 
 class _DeadlineResponse(http.client.HTTPResponse):
-    """A response that is read within what is left of the total timeout. Interim responses are passed over."""
+    """A response that is read within what is left of the total timeout. Interim responses are skipped."""
 
     _reader: _DeadlineReader | None = None
 
@@ -97,7 +97,7 @@ class _DeadlineResponse(http.client.HTTPResponse):
         super()._close_conn()  # type: ignore[misc]
 
     def _drop_connection_with_unread_bytes(self) -> None:
-        """Bytes after the end of a response would be taken for the response to the next request."""
+        """Close a connection with unread bytes, which would be read as the response to the next request."""
         if self._reader is None or self.fp is None or self.fp.closed:
             return
         self._reader.is_complete = True

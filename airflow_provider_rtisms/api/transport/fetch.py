@@ -1,5 +1,5 @@
 """
-Many submissions at once: one GET each, over the asyncio transport.
+Fetch many submissions at once, with one GET for each.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
 
 T = TypeVar("T")
-#: A submission id with its details, or with the error that came in their place.
+#: A submission id, with the details or the error that its fetch gave.
 Outcome: TypeAlias = tuple[str, SmsDetails | RtiSmsError]
 
-#: Outcomes that may lie between the workers and their consumer; beyond it the workers wait.
+#: Outcomes that may wait for the consumer. If there are more, the workers pause.
 BACKLOG = 1000
 
 
@@ -28,12 +28,12 @@ async def fetch_batches(
     client: AsyncRtiSmsClient, submission_ids: Iterable[str]
 ) -> AsyncGenerator[Sequence[Outcome], None]:
     """
-    Fetch many submissions, ``max_concurrency`` at a time, and give what has come in whenever something has.
+    Fetch many submissions, ``max_concurrency`` at a time, and yield outcomes as soon as there are some.
 
     :param client: an opened client.
     :param submission_ids: checked ids; read as they are needed.
-    :return: outcomes, in the order of arrival; nothing more is asked for after a permanent error other than a 404.
-        Close the generator to stop early.
+    :return: outcomes, in the order in which they were fetched. After a permanent error other than a 404 it fetches no
+        further ids. Close the generator to stop early.
     """
     ids = iter(submission_ids)
     outcomes: asyncio.Queue[Outcome | BaseException | None] = asyncio.Queue(BACKLOG)
@@ -56,7 +56,7 @@ async def fetch_batches(
 
 
 async def fetch(client: AsyncRtiSmsClient, submission_ids: Iterable[str]) -> AsyncGenerator[Outcome, None]:
-    """Do what :func:`fetch_batches` does, and give one outcome at a time."""
+    """Do what :func:`fetch_batches` does, and yield one outcome at a time."""
     async with aclosing(fetch_batches(client, submission_ids)) as batches:
         async for batch in batches:
             for outcome in batch:
@@ -67,9 +67,9 @@ async def _work_all(
     client: AsyncRtiSmsClient, ids: Iterator[str], outcomes: asyncio.Queue[Outcome | BaseException | None]
 ) -> None:
     """
-    Run one worker per place in the pool, and no more than there are ids.
+    Run ``max_concurrency`` workers, or one per id if there are fewer ids.
 
-    What ends them comes last: None, or an exception that is no outcome.
+    The last item of the queue is None, or the exception that ended the workers.
     """
     workers: list[asyncio.Task[None]] = []
     end: BaseException | None = None
@@ -98,12 +98,12 @@ async def _work(
             outcome = error
         await outcomes.put((submission_id, outcome))
         if isinstance(outcome, RtiSmsPermanentError) and not isinstance(outcome, RtiSmsNotFoundError):
-            return  # it would be the same for every other id
+            return  # every other id would get the same error
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """
-    Run a coroutine to its end from blocking code, also where a loop runs in this thread already, as in a notebook.
+    Run a coroutine from blocking code, even if a loop is running in this thread already, as in a notebook.
 
     :param main: the coroutine.
     :return: its result.

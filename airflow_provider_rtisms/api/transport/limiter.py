@@ -1,5 +1,5 @@
 """
-How many requests are under way, how many leave in a second, and what a 429 does to both.
+Limit how many requests run at once and how many leave in a second, and slow all of them down after a 429.
 
 Source: docs/vendor-api.md, "Errors" (429: a threshold of the account was passed); docs/architecture.md, "The way of a
 429". The permits follow AIMD: additive increase, multiplicative decrease.
@@ -65,7 +65,7 @@ class AdaptiveLimiter:
 
     @property
     def permits(self) -> int:
-        """How many calls may be under way at once for now."""
+        """How many calls may run at once now."""
         return self.max_concurrency - self._removed_permits
 
     async def acquire(self) -> None:
@@ -100,7 +100,7 @@ class AdaptiveLimiter:
         return now
 
     def on_success(self) -> None:
-        """Note that a call has succeeded."""
+        """Record that a call has succeeded."""
         self._succeeded_at = self._clock()
         self._consecutive_throttles = 0
 

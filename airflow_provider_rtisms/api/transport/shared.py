@@ -62,7 +62,7 @@ _clients: SharedByKey[AsyncRtiSmsClient] = SharedByKey()
 @asynccontextmanager
 async def shared_client(settings: ApiSettings, on_secret: OnSecret | None = None) -> AsyncIterator[AsyncRtiSmsClient]:
     """
-    Give the client that all users of these settings on this event loop share. The last user closes it.
+    Yield the client that all users of these settings on this event loop share. The last user closes it.
 
     :param settings: equal settings share a client, and so a token, sockets and ``max_concurrency``.
     :param on_secret: as for :class:`AsyncRtiSmsClient`; that of the first user is kept.

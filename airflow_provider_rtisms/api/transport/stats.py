@@ -1,4 +1,4 @@
-"""Counters of one client, counted where things happen: in the transport."""
+"""What the transport counts."""
 
 from __future__ import annotations
 

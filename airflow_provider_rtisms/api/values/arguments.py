@@ -1,4 +1,4 @@
-"""Checks of arguments that are a choice, a number or a flag. Each raises one error that names the field."""
+"""Check arguments that are a choice or a number. Each check raises one error that names the field."""
 
 from __future__ import annotations
 

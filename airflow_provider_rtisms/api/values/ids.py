@@ -4,11 +4,14 @@ Submission ids as people and templates give them. Source: docs/vendor-api.md, "G
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
 from airflow_provider_rtisms.api.values.lists import as_iterable
+
+log = logging.getLogger(__name__)
 
 #: The vendor's ids have 13 to 16 digits. The length is not promised, but a URL has to hold the id.
 MAX_ID_DIGITS = 100
@@ -16,7 +19,9 @@ MAX_ID_DIGITS = 100
 
 def check_submission_id(value: Any, field_name: str = "submission_id") -> str:
     """
-    Return a submission id as the string that goes into the URL.
+    Return a submission id as the string that goes into the URL, without leading zeros.
+
+    The API returns ids as JSON strings or numbers, so ``007`` and ``7`` are the same submission everywhere.
 
     :param value: ASCII decimal string or non-negative int; no bool, no float.
     :param field_name: how the error names it, such as ``submission_ids[3]``.
@@ -25,7 +30,7 @@ def check_submission_id(value: Any, field_name: str = "submission_id") -> str:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**MAX_ID_DIGITS:
         return str(value)
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= MAX_ID_DIGITS:
-        return str(value)
+        return value.lstrip("0") or "0"
     raise RtiSmsInputError(
         f"{field_name} is {shape(value)}: use a decimal string such as '4193366853543393' or a non-negative int."
     )
@@ -43,15 +48,22 @@ def parse_submission_ids(value: Any) -> list[str]:
 
 def iter_submission_ids(value: Any) -> Iterator[str]:
     """
-    Give the submission ids of an operator's argument one by one, as they stand there.
+    Yield the submission ids of an operator's argument, one by one.
 
-    :param value: an id; an iterable of ids; such a list as JSON or as Python writes it, which is what a template gives;
-        or records with a ``submission_id``, which is what the operators return.
+    Records whose ``submission_id`` is null, such as those of messages that were not sent, are left out with one log
+    line.
+
+    :param value: an id; an iterable of ids; a list of ids as JSON or as a Python literal, which a template renders; or
+        records with a ``submission_id``, which the operators return.
     :raises RtiSmsInputError: it is anything else; names the position.
     """
+    without_id = 0
     for position, item in enumerate(as_iterable(value, "submission_ids", "4193366853543393")):
-        yield check_submission_id(_id_of(item), f"submission_ids[{position}]")
-
-
-def _id_of(item: Any) -> Any:
-    return item.get("submission_id") if isinstance(item, Mapping) else item
+        if isinstance(item, Mapping):
+            if "submission_id" in item and item["submission_id"] is None:
+                without_id += 1
+                continue
+            item = item.get("submission_id")
+        yield check_submission_id(item, f"submission_ids[{position}]")
+    if without_id:
+        log.info("%d records of submission_ids have no submission id and are left out", without_id)

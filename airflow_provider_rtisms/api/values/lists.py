@@ -1,4 +1,4 @@
-"""Lists as people and templates give them to an argument, and lists as errors and logs name them."""
+"""Lists: how arguments are read as lists, and how errors and logs name their items."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
 NAMED_IN_MESSAGE = 10
 
 
-def as_iterable(value: Any, field_name: str, example: str) -> Iterable[Any]:
+def as_iterable(value: Any, field_name: str, example: Any) -> Iterable[Any]:
     """
     Return the items of an argument that takes one or many.
 
-    :param value: an item; an iterable of items; or such a list as JSON or as Python writes it, which is what a template
-        gives.
+    :param value: an item; an iterable of items; or a list of items as JSON or as a Python literal, which a template
+        renders.
     :param field_name: how the error names the argument.
     :param example: an item, for the error.
     :raises RtiSmsInputError: it is anything else.
@@ -28,7 +28,7 @@ def as_iterable(value: Any, field_name: str, example: str) -> Iterable[Any]:
     if isinstance(value, str | int | Mapping):
         return [value]
     if not isinstance(value, Iterable) or isinstance(value, bytes | bytearray):
-        raise RtiSmsInputError(f"{field_name} is {shape(value)}: use a list, or a template that gives one.")
+        raise RtiSmsInputError(f"{field_name} is {shape(value)}: use a list, or a template that renders one.")
     return value
 
 
@@ -45,7 +45,7 @@ def name_some(names: Sequence[str], total: int | None = None, *, limit: int = NA
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
-def _read_list(text: str, field_name: str, example: str) -> Any:
+def _read_list(text: str, field_name: str, example: Any) -> Any:
     for read in (json.loads, ast.literal_eval):
         try:
             return read(text)

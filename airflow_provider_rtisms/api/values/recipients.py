@@ -1,9 +1,9 @@
 """
 Phone numbers as people and templates give them, and how they may be shown.
 
-Sources: ITU-T E.164; docs/vendor-api.md, "Send SMS". Only the form is checked. Whether a number exists is known to its
-network alone, so the metadata of the phonenumbers library (8 MB, released every few weeks) would add weight and would
-refuse numbers that were allotted after its release.
+Sources: ITU-T E.164; docs/vendor-api.md, "Send SMS". Only the form is checked, since only its network knows
+whether a number exists. The metadata of the phonenumbers library (8 MB, released every few weeks) would add weight, and
+would refuse numbers that were assigned after its release.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ def parse_recipients(value: Any) -> list[Recipient]:
     """
     Return the phone numbers of an operator's argument, each once, in their order.
 
-    Spaces, hyphens, dots and parentheses are dropped. A trunk zero in parentheses is refused, since numbers with and
+    Spaces, hyphens, dots and parentheses are removed. A trunk zero in parentheses is refused, since numbers with and
     without it differ, and so is a slash, which people write between two numbers.
 
-    :param value: a number, an iterable of numbers, or such a list as JSON or as Python writes it, which is what a
-        template gives; may be wrapped in a Secret.
-    :raises RtiSmsInputError: one is anything else; names the positions, never the values.
+    :param value: a number; an iterable of numbers; or a list of numbers as JSON or as a Python literal, which a
+        template renders. It may be wrapped in a Secret.
+    :raises RtiSmsInputError: an item is anything else. The error names the positions, never the values.
     """
     recipients, bad = _parse(value)
     if bad:
@@ -70,15 +70,25 @@ def parse_recipients(value: Any) -> list[Recipient]:
     return list(dict.fromkeys(recipients))
 
 
+def parse_recipient(value: Any) -> Recipient | None:
+    """
+    Return a phone number, or None where the value is no number in international form.
+
+    :param value: as for :func:`parse_recipients`.
+    """
+    number = _normalize(reveal(value))
+    return None if number is None else Recipient(number)
+
+
 def _parse(value: Any) -> tuple[list[Recipient], list[str]]:
-    """Return the numbers, and the positions of what is none. No frame that holds a plain number raises."""
+    """Return the numbers, and the positions of other items. It does not raise, since a traceback may show variables."""
     recipients, bad = [], []
     for position, item in enumerate(as_iterable(reveal(value), "recipients", "+56900000000")):
-        number = _normalize(reveal(item))
-        if number is None:
+        recipient = parse_recipient(item)
+        if recipient is None:
             bad.append(f"recipients[{position}]")
         else:
-            recipients.append(Recipient(number))
+            recipients.append(recipient)
     return recipients, bad
 
 

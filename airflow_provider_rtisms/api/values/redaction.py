@@ -1,4 +1,4 @@
-"""Keep secrets out of text that a server or a library has written, whatever encoding it repeats them in."""
+"""Remove secrets from text that a server or a library has written, in whichever encoding it repeats them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from airflow_provider_rtisms.api.values.secret import Secret
 
 #: Letters and digits in a row that a secret and a text may share by chance. More of them are redacted.
 LONGEST_COINCIDENCE = 7
-#: A secret with fewer letters and digits is looked for as it stands only.
+#: A secret with fewer letters and digits is looked for literally only.
 SHORTEST_FOLDED = 4
-#: Layers of encoding that are looked through, such as percent-encoded JSON.
+#: How many layers of encoding are decoded; percent-encoded JSON has two.
 MAX_LAYERS = 3
 
 _USERINFO = re.compile(r"(?<=//)[^/@\s]*@")
@@ -21,7 +21,7 @@ _ESCAPES = re.compile(
     r"(?P<percent>(?:%[0-9A-Fa-f]{2})+)|\\u(?P<unicode>[0-9A-Fa-f]{4})|\\x(?P<byte>[0-9A-Fa-f]{2})"
     r"|(?P<simple>\\[nrtbf])|(?P<entity>&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,8});)"
 )
-#: A character and the part of the original text that stands for it.
+#: A character, and the start and the end of its form in the original text.
 _Span = tuple[str, int, int]
 
 
@@ -45,7 +45,7 @@ def redact(text: str, secrets: Iterable[Secret[str]]) -> str:
     hits = [False] * len(folded)
     for value in values:
         _mark(folded, _fold_plain(value), hits)
-    return _replace(text, [span for span, is_hit in zip(spans, hits, strict=True) if is_hit])
+    return _replace(text, [(number, *spans[number]) for number, is_hit in enumerate(hits) if is_hit])
 
 
 def contains(text: str, secret: Secret[str]) -> bool:
@@ -107,15 +107,20 @@ def _mark(folded: str, secret: str, hits: list[bool]) -> None:
             hits[start : start + size] = [True] * size
 
 
-def _replace(text: str, hits: Sequence[_Span]) -> str:
-    """Replace the parts of a text that hits cover, and what stands between two hits that follow each other closely."""
+def _replace(text: str, hits: Iterable[tuple[int, str, int, int]]) -> str:
+    """
+    Replace the parts of a text that hits cover, and what stands between two hits that belong together.
+
+    :param text: the text.
+    :param hits: position among the letters and digits, then the span. Hits belong together if no letter or digit stands
+        between them, only encoded punctuation, or if they are close to each other.
+    """
     redacted: list[str] = []
     position = 0
-    last_end = -1
-    for _, start, end in hits:
-        if end <= position:
-            continue
-        if last_end < 0 or start - last_end > 2 * LONGEST_COINCIDENCE:
+    last_number = -1
+    for number, _, start, end in hits:
+        is_continued = redacted and (number == last_number + 1 or start - position <= 2 * LONGEST_COINCIDENCE)
+        if not is_continued:
             redacted += [text[position:start], "***"]
-        position = last_end = end
-    return "".join(redacted) + text[position:] if redacted else text
+        position, last_number = end, number
+    return "".join(redacted) + text[position:]

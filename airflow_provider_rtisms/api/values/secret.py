@@ -52,7 +52,7 @@ class Secret(Generic[T]):
 
 
 def reveal(value: Any) -> Any:
-    """Return the value of a Secret, or the value itself where it is not wrapped."""
+    """Return the value of a Secret, or the value itself if it is not wrapped."""
     return value.get_secret_value() if isinstance(value, Secret) else value
 
 

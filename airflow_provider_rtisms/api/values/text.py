@@ -56,12 +56,13 @@ class SmsText:
     @classmethod
     def of(cls, text: Any, charset: Any = None, max_parts: int | None = None) -> SmsText:
         """
-        Return a text that can be sent as asked.
+        Check a text, and choose its charset.
 
         :param text: a str that is not empty; may be wrapped in a Secret.
         :param charset: 0, 1, 6 or 8; None for GSM 7-bit where every character fits, else UCS-2.
         :param max_parts: most parts that one SMS may take; None for any number.
-        :raises RtiSmsInputError: the text is not a str, does not fit the charset (names the character), or is longer.
+        :raises RtiSmsInputError: the text is not a str, does not fit the charset (names the character), or takes
+            more than ``max_parts``.
         """
         if not isinstance(reveal(text), str) or not reveal(text):
             raise RtiSmsInputError(f"text is {shape(reveal(text))}: use a str that is not empty.")
@@ -92,7 +93,7 @@ class SmsText:
 
     def cut(self, max_parts: int) -> SmsText:
         """
-        Return the text, or the most of its beginning that fits into some parts together with an ellipsis.
+        Return the text, or as much of its beginning as fits into ``max_parts`` together with an ellipsis.
 
         :param max_parts: 1 or more.
         :raises RtiSmsInputError: ``max_parts`` is anything else.
@@ -109,7 +110,7 @@ class SmsText:
 
     @property
     def _capacity(self) -> tuple[int, int]:
-        """Septets or units of an SMS that stands alone, and of one that is joined with others."""
+        """How many septets or units a single SMS holds, and how many a part of a concatenated SMS holds."""
         return (70, 67) if self.charset is Charset.UCS_2 else (160, 153)
 
     def _cost(self, character: str) -> int:
@@ -125,6 +126,15 @@ class SmsText:
                     f"text[{position}] is {character!a} (U+{ord(character):04X}), which charset {self.charset} cannot "
                     "hold: leave charset out, or replace the character."
                 )
+
+
+def gsm_misfits(text: str) -> list[str]:
+    """
+    Return the characters of a text that GSM 7-bit does not have, each once.
+
+    :param text: what a person reads.
+    """
+    return list(dict.fromkeys(character for character in text if character not in _SEPTETS))
 
 
 def _pick_charset(text: str) -> Charset:

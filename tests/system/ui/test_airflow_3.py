@@ -171,7 +171,7 @@ def test_a_wait_defers_and_the_details_follow(
     assert run.state() == "success", run.failure_log()
 
     page.goto(f"{url_of(run)}/tasks/wait_for_delivery")
-    expect(page.get_by_text("3 of 3 submissions are final", exact=True)).to_be_visible()
+    expect(page.get_by_text("3 of 3 submissions are final (3 DELIVERED)", exact=True)).to_be_visible()
     take_picture(page, "delivered")
 
     page.set_viewport_size({"width": 1440, "height": 740})

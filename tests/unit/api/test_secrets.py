@@ -27,13 +27,13 @@ from tests.unit.conftest import Serve
 
 SECRET = "s3cret/+&= ñ\"\\'"
 MINTED = "minted.by-the$hostile/server" * 3
-TOLD = (SECRET, quote_plus(SECRET), quote(SECRET, safe=""), json.dumps(SECRET)[1:-1], repr(SECRET)[1:-1])
+ENCODINGS = (SECRET, quote_plus(SECRET), quote(SECRET, safe=""), json.dumps(SECRET)[1:-1], repr(SECRET)[1:-1])
 SMS = endpoints.get_sms("4193366853543393")
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
 
 
-def assert_hidden(text: str) -> None:
+def assert_redacted(text: str) -> None:
     for secret in (SECRET, quote_plus(SECRET), quote(SECRET, safe=""), "s3cret", "minted", "hostile/server"):
         assert secret not in text
 
@@ -51,7 +51,7 @@ def test_nothing_is_told_when_all_goes_well(
     transport.perform(server, SMS, client_secret=SECRET)
     assert "HTTP 401" in caplog.text
     assert "HTTP 503" in caplog.text
-    assert_hidden(caplog.text)
+    assert_redacted(caplog.text)
 
 
 ECHO = MINTED.encode()
@@ -88,20 +88,20 @@ def test_a_token_that_is_echoed_is_not_repeated(
     server = serve(step, auth=[grant(MINTED)])
     with pytest.raises(errors.RtiSmsError) as caught:
         transport.perform(server, SMS, max_attempts=2)
-    assert_hidden("".join(traceback.format_exception(caught.value)))
-    assert_hidden(repr(vars(caught.value)) + repr(caught.value) + caplog.text)
+    assert_redacted("".join(traceback.format_exception(caught.value)))
+    assert_redacted(repr(vars(caught.value)) + repr(caught.value) + caplog.text)
 
 
-@pytest.mark.parametrize("told", TOLD)
+@pytest.mark.parametrize("encoded", ENCODINGS)
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 500])
 def test_a_secret_that_is_echoed_is_not_repeated(
-    transport: Transport, serve: Serve, status: int, told: str, caplog: pytest.LogCaptureFixture
+    transport: Transport, serve: Serve, status: int, encoded: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = serve(auth=[response(f"client_secret={told} is wrong".encode(), status)])
+    server = serve(auth=[response(f"client_secret={encoded} is wrong".encode(), status)])
     with pytest.raises(errors.RtiSmsError) as caught:
         transport.perform(server, SMS, client_secret=SECRET, max_attempts=2)
-    assert_hidden("".join(traceback.format_exception(caught.value)))
-    assert_hidden(repr(vars(caught.value)) + repr(caught.value) + caplog.text)
+    assert_redacted("".join(traceback.format_exception(caught.value)))
+    assert_redacted(repr(vars(caught.value)) + repr(caught.value) + caplog.text)
 
 
 def test_a_grant_that_cannot_be_read_is_not_repeated(
@@ -110,7 +110,7 @@ def test_a_grant_that_cannot_be_read_is_not_repeated(
     server = serve(auth=[response(json.dumps({"access_token": MINTED}).encode()[:-1])])
     with pytest.raises(errors.RtiSmsInvalidResponseError) as caught:
         transport.perform(server, SMS, max_attempts=2)
-    assert_hidden(str(caught.value) + caplog.text)
+    assert_redacted(str(caught.value) + caplog.text)
 
 
 def test_reprs_show_no_secret() -> None:
@@ -130,7 +130,7 @@ def test_reprs_show_no_secret() -> None:
         RtiSmsClient(settings),
     ]
     for value in values:
-        assert_hidden(f"{value!r} {value}")
+        assert_redacted(f"{value!r} {value}")
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -144,7 +144,7 @@ def test_local_variables_show_no_secret(transport: Transport, serve: Serve, stat
     shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
     ours = [frame for frame in shown.stack if "airflow_provider_rtisms" in frame.filename]
     assert [name for frame in ours for name in frame.locals or () if name in ("secrets", "settings")]
-    assert_hidden("".join(value for frame in ours for value in (frame.locals or {}).values()))
+    assert_redacted("".join(value for frame in ours for value in (frame.locals or {}).values()))
 
 
 def test_a_bad_setting_shows_no_secret() -> None:
@@ -152,7 +152,7 @@ def test_a_bad_setting_shows_no_secret() -> None:
         ApiSettings(client_id="me", client_secret=Secret(SECRET), base_url="ftp://example")
     shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
     assert "ftp" in "".join(shown.format())
-    assert_hidden("".join(value for frame in list(shown.stack)[1:] for value in (frame.locals or {}).values()))
+    assert_redacted("".join(value for frame in list(shown.stack)[1:] for value in (frame.locals or {}).values()))
 
 
 class TestSecret:

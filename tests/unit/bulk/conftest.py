@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 
+import fsspec
 import pytest
+from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sandbox.submissions import FIRST_SEEDED_ID
 from scripts.processes import wait_until
+
+try:
+    from airflow.sdk.io import attach
+except ImportError:  # Airflow 2
+    from airflow.io.store import attach  # type: ignore[no-redef,import-not-found,unused-ignore]
 
 
 @pytest.fixture
@@ -25,6 +33,16 @@ def sandbox(rtisms_sandbox: Sandbox) -> Sandbox:
 @pytest.fixture
 def hook(sandbox: Sandbox) -> RtiSmsHook:
     return RtiSmsHook()
+
+
+@pytest.fixture
+def bucket() -> Iterator[ObjectStoragePath]:
+    """Return a folder of an object store: fsspec's own, in memory."""
+    store = fsspec.filesystem("memory")
+    attach(protocol="memory", fs=store)
+    yield ObjectStoragePath("memory://bucket/day")
+    if store.exists("/bucket"):
+        store.rm("/bucket", recursive=True)
 
 
 def seeded(count: int) -> list[str]:

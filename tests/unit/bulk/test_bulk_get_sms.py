@@ -1,10 +1,10 @@
-"""The hook's bulk fetch against the sandbox: what arrives, what is asked, and what is left behind."""
+"""The hook's bulk fetch against the sandbox: what arrives, what is requested, and what stays behind."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +24,6 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsServerError,
 )
 from airflow_provider_rtisms.api.policy import retry
-from airflow_provider_rtisms.bulk import job
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
 from tests.unit.bulk.conftest import seeded
@@ -60,6 +59,13 @@ def test_each_is_fetched_once_with_one_token(hook: RtiSmsHook, sandbox: Sandbox,
     assert state.sockets_peak <= 32
 
 
+def test_leading_zeros_make_no_other_submission(hook: RtiSmsHook, sandbox: Sandbox) -> None:
+    (one,) = seeded(1)
+    records: Any = hook.bulk_get_sms([f"00{one}", one, f"0{one}"])
+    assert [record["submission_id"] for record in records] == [one]
+    assert sandbox.state().requests_by_id == {one: 1}
+
+
 def test_without_a_path_the_records_are_returned(hook: RtiSmsHook) -> None:
     records = hook.bulk_get_sms(seeded(50), max_concurrency=4)
     assert sorted(record["submission_id"] for record in records) == seeded(50)  # type: ignore[index]
@@ -83,7 +89,7 @@ def test_fifty_mixed_faults_lose_and_repeat_nothing(hook: RtiSmsHook, sandbox: S
     target = tmp_path / "details.jsonl"
     summary: Any = hook.bulk_get_sms(seeded(1000), output_path=target)
     assert sorted(ids_in(target)) == seeded(1000)
-    assert summary["refusals"] == 5
+    assert summary["throttled"] == 5
     # aiohttp itself repeats a GET whose pooled connection was reset, so the sandbox counts and not the client.
     assert sum(sandbox.state().requests_by_id.values()) == 1050
 
@@ -111,7 +117,7 @@ def test_a_threshold_that_stays_passed_ends_the_fetch(
     sandbox.set_faults(Fault("error", path="sms", statuses=(429,)))
     with pytest.raises(RtiSmsRateLimitError, match="Gave up after 5 attempts"):
         hook.bulk_get_sms(seeded(1000))
-    assert len(sandbox.state().requests_by_id) < 100  # the rest was not tried
+    assert len(sandbox.state().requests_by_id) < 100  # the rest was not requested
 
 
 def test_short_lived_tokens_are_renewed_without_a_storm(hook: RtiSmsHook, sandbox: Sandbox) -> None:
@@ -156,7 +162,7 @@ class TestFailure:
         assert len(sandbox.state().requests_by_id) < 2000
         assert not target.exists()
 
-    def test_used_up_tries_fail_after_the_rest(
+    def test_used_up_attempts_fail_after_the_rest(
         self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(retry, "BACKOFF_BASE", 0.001)
@@ -177,22 +183,12 @@ class TestFailure:
         assert len(sandbox.state().requests_by_id) < 200
 
     @pytest.mark.parametrize("name", ["details.xls", "details", "details.parquet.gz"])
-    def test_an_unknown_ending_is_refused_before_a_request(
+    def test_an_unknown_suffix_is_refused_before_a_request(
         self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path, name: str
     ) -> None:
         with pytest.raises(RtiSmsInputError, match="output_path"):
             hook.bulk_get_sms(seeded(1), output_path=tmp_path / name)
         assert not sandbox.state().requests
-
-
-def test_progress_is_told(
-    hook: RtiSmsHook, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(job, "PROGRESS_EVERY", 0.05)
-    sandbox.set_faults(Fault("latency", seconds=0.05, path="sms"))
-    with caplog.at_level(logging.INFO, logger=job.__name__):
-        hook.bulk_get_sms(seeded(200))
-    assert any("of 200 submissions done" in line and "s left" in line for line in caplog.messages)
 
 
 class TestResume:
@@ -235,7 +231,7 @@ class TestResume:
         hook.bulk_get_sms(seeded(5), output_path=target)
         assert sorted(ids_in(target)) == seeded(5)
         assert sorted(tmp_path.iterdir()) == sorted([part, target])
-        assert len(ids_in(part)) == 10
+        assert part.read_bytes().count(b"\n") == 1 + 10  # the header line
 
     def test_the_order_of_the_ids_makes_no_difference(self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path) -> None:
         target = tmp_path / "details.jsonl"
@@ -268,3 +264,13 @@ def test_memory_hardly_grows_with_the_number_of_ids(tmp_path: Path) -> None:
             [sys.executable, "-c", MEMORY, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
         )
     assert int(done.stdout.rpartition("grown")[2]) < 15  # MiB
+
+
+def test_a_resumed_record_keeps_the_time_of_its_fetch(hook: RtiSmsHook, tmp_path: Path) -> None:
+    target = tmp_path / "details.jsonl"
+    with pytest.raises(RtiSmsNotFoundError):
+        hook.bulk_get_sms(["1", *seeded(2)], output_path=target)
+    (part,) = tmp_path.iterdir()
+    part.write_text(re.sub(r'("fetched_at": ")\d+', r"\g<1>2020", part.read_text()))
+    hook.bulk_get_sms(["1", *seeded(2)], output_path=target, on_missing="skip")
+    assert all(json.loads(line)["fetched_at"].startswith("2020-") for line in target.read_text().splitlines())

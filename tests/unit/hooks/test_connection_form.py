@@ -37,9 +37,9 @@ def form_of_airflow_3() -> dict[str, Any]:
 
     [ours] = [meta for meta in HookMetaService.hook_meta_data() if meta.connection_type == "rtisms"]
     assert ours.standard_fields is not None
-    told = ours.standard_fields.model_dump()
-    told["schema"] = told.pop("url_schema")
-    standard = {name: field for name, field in told.items() if field}
+    fields = ours.standard_fields.model_dump()
+    fields["schema"] = fields.pop("url_schema")
+    standard = {name: field for name, field in fields.items() if field}
     assert ours.extra_fields is not None
     return {
         "extras": {

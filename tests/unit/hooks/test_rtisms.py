@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import Connection
 
-from airflow_provider_rtisms.api.errors import RtiSmsConfigError
+from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError
 from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.get_provider_info import CONN_FIELDS
 from airflow_provider_rtisms.hooks.connection import settings_from_connection
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Sandbox
-from tests.hostile import details, response
+from tests.hostile import details, response, until
 from tests.unit.conftest import Serve
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
@@ -124,28 +124,28 @@ class TestCalls:
 
 class TestTestConnection:
     def test_tells_the_balance(self, rtisms_sandbox: Sandbox) -> None:
-        ok, told = RtiSmsHook().test_connection()
+        ok, message = RtiSmsHook().test_connection()
         assert ok
-        assert "457.00" in told
+        assert "457.00" in message
 
     def test_tells_wrong_credentials(self, rtisms_sandbox: Sandbox) -> None:
         rtisms_sandbox.rotate_secret("another")
-        ok, told = RtiSmsHook().test_connection()
+        ok, message = RtiSmsHook().test_connection()
         assert not ok
-        assert "Password" in told
+        assert "Password" in message
 
     def test_tells_a_wrong_field(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps({"conn_type": "rtisms"}))
-        ok, told = RtiSmsHook().test_connection()
+        ok, message = RtiSmsHook().test_connection()
         assert not ok
-        assert "Login" in told
+        assert "Login" in message
 
     @pytest.mark.parametrize("step", [response(b"<html>"), response(status=500), response([1])])
     def test_tells_a_broken_server(self, serve_default: Serve, step: Any) -> None:
         serve_default(step, extra={"max_attempts": 1})
-        ok, told = RtiSmsHook().test_connection()
+        ok, message = RtiSmsHook().test_connection()
         assert not ok
-        assert told.startswith("get_balance: ")
+        assert message.startswith("get_balance: ")
 
 
 def test_logs_and_reprs_hold_no_secret(rtisms_sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
@@ -155,3 +155,32 @@ def test_logs_and_reprs_hold_no_secret(rtisms_sandbox: Sandbox, caplog: pytest.L
     text = f"{caplog.text} {hook!r} {vars(hook)} {hook.get_settings()!r}"
     assert "sandbox-secret" not in text
     assert "Bearer" not in text
+
+
+class TestRequest:
+    def test_a_call_that_the_package_does_not_know(self, rtisms_sandbox: Sandbox) -> None:
+        assert RtiSmsHook().request("GET", "/balance") == {"balance": "457.00"}
+
+    def test_a_request_shares_the_token_of_the_hook(self, serve_default: Serve) -> None:
+        server = serve_default(response({"balance": "1"}))
+        with RtiSmsHook() as hook:
+            hook.get_balance()
+            hook.request("POST", "/numbers", json={"name": "x"})
+        assert len(server.grants) == 1
+        assert [f"{call.method} {call.target}" for call in server.calls] == ["GET /api/balance", "POST /api/numbers"]
+
+    def test_nothing_leaves_for_another_server(self, serve_default: Serve) -> None:
+        server = serve_default(response({}))
+        with pytest.raises(RtiSmsInputError):
+            RtiSmsHook().request("GET", "https://evil.example/api/balance")
+        assert server.requests == []
+
+
+def test_the_context_manager_closes_the_sockets(serve_default: Serve) -> None:
+    server = serve_default(response({"balance": "1"}))
+    with RtiSmsHook() as hook:
+        hook.get_balance()
+        client = hook.get_conn()  # kept, so that no garbage collection closes the sockets
+        assert server.connections_open == 1
+    asyncio.run(until(lambda: server.connections_open == 0))
+    assert client.settings.base_url == server.url

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -39,6 +40,13 @@ def test_a_long_text_is_cut(rtisms_sandbox: Sandbox) -> None:
     notifier(text="a" * 500).notify({})
     notifier(text="ā" * 500, max_parts=2).notify({})
     assert texts(rtisms_sandbox) == ["a" * 157 + "...", "ā" * 133 + "…"]
+
+
+def test_the_connection_has_the_default_sender(rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = {**json.loads(rtisms_sandbox.connection_json()), "extra": {"sender": "97000"}}
+    monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps(connection))
+    notifier(sender=None).notify({})
+    assert [message.sender for message in rtisms_sandbox.state().messages] == ["97000"]
 
 
 def test_it_can_be_awaited(rtisms_sandbox: Sandbox) -> None:

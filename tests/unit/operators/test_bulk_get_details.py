@@ -51,9 +51,23 @@ def test_too_many_for_xcom_are_refused_before_a_request(
         {"submission_ids": KNOWN, "submission_ids_path": "ids.txt"},
         {"submission_ids": ["12a"]},
         {"submission_ids": KNOWN, "output_path": ""},
+        {"submission_ids_path": "/no/such/file"},
+        {"submission_ids_path": "gs://bucket/ids.txt"},
     ],
 )
-def test_malformed_arguments_fail_for_good_before_a_request(rtisms_sandbox: Sandbox, arguments: Any) -> None:
+def test_malformed_arguments_fail_without_retry_before_a_request(rtisms_sandbox: Sandbox, arguments: Any) -> None:
     with pytest.raises(AirflowFailException):
         run(**arguments)
+    assert not rtisms_sandbox.state().requests
+
+
+@pytest.mark.parametrize(
+    "field", ["submission_ids", "submission_ids_path", "submission_ids_column", "output_path", "missing_path"]
+)
+def test_a_template_that_rendered_to_none_is_explained(rtisms_sandbox: Sandbox, field: str) -> None:
+    arguments = {"submission_ids": KNOWN} if field in ("output_path", "missing_path") else {}
+    if field == "submission_ids_column":
+        arguments = {"submission_ids_path": "ids.csv"}
+    with pytest.raises(AirflowFailException, match=f'^{field} is the word "None".* returned nothing'):
+        run(**{**arguments, field: "None"})
     assert not rtisms_sandbox.state().requests

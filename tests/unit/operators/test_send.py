@@ -19,33 +19,8 @@ from airflow_provider_rtisms.api.errors import RtiSmsNotAcceptedError, RtiSmsRat
 from airflow_provider_rtisms.api.models import SmsDetails
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
-from airflow_provider_rtisms.sending.journal import MemoryStore
 
 NUMBERS = [f"+569000001{position:02}" for position in range(4)]
-
-
-class TaskStore(MemoryStore):
-    """Airflow's task state store as far as it is used here; the system tests use the real one."""
-
-    def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
-        super().set(key, value)
-
-
-class Pushes:
-    """What a task pushes to XCom."""
-
-    def __init__(self) -> None:
-        self.pushed: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.pushed[key] = value
-
-
-@pytest.fixture
-def context(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """The context of an attempt on Airflow 3.3."""
-    pytest.importorskip("airflow.sdk.definitions.retry_policy", reason="Airflow 3.3 and later")
-    return {"ti": Pushes(), "task_state_store": TaskStore()}
 
 
 def send(**arguments: Any) -> RtiSmsSendOperator:

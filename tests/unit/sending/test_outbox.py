@@ -224,7 +224,7 @@ class Desk:
         self.pauses.append(seconds)
 
     def received(self) -> list[str]:
-        """Whom the sandbox took a message for, in the order of arrival."""
+        """The recipients of the messages that the sandbox accepted, in their order."""
         return [one.recipient for one in self.sandbox.state().messages if one.status == "submitted"]
 
 

@@ -10,9 +10,11 @@ import time
 from typing import Any, NamedTuple
 
 import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
+from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
 from airflow_provider_rtisms.triggers.polling import next_interval
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 from tests.hostile import details, hang, response, until
@@ -259,10 +261,15 @@ class TestSerialization:
         assert set(new_trigger("1").serialize()[1]) == set(names)
 
     def test_holds_no_secret(self, rtisms_sandbox: Sandbox) -> None:
-        done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
-        trigger = new_trigger(done)
-        asyncio.run(fire(trigger))
-        assert rtisms_sandbox.client_secret not in json.dumps(trigger.serialize()) + repr(vars(trigger))
+        """Airflow stores what a sensor defers with. This sensor has polled before that, so it has a token."""
+        waiting = rtisms_sandbox.add_submission("SENT")
+        with pytest.raises(TaskDeferred) as deferred:
+            RtiSmsDeliverySensor(task_id="wait", submission_ids=[waiting], deferrable=True).execute({})
+        stored = json.dumps([deferred.value.trigger.serialize(), deferred.value.kwargs])
+        (token,) = rtisms_sandbox.state().tokens
+        assert waiting in stored
+        assert rtisms_sandbox.client_secret not in stored
+        assert token not in stored
 
 
 class TestOneProcess:

@@ -19,7 +19,6 @@ from airflow_provider_rtisms.api.models import FINAL_STATUSES, SmsDetails, SmsSt
 from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.api.protocol.request import HttpResponse, parse_retry_after
 from airflow_provider_rtisms.api.settings import ApiSettings
-from airflow_provider_rtisms.api.values.durations import check_seconds
 from airflow_provider_rtisms.api.values.ids import check_submission_id, parse_submission_ids
 
 TEXT = st.text() | st.sampled_from(["", "1", "0", "4193366853543393", "DELIVERED", "\x00", "\ud800", "1e400", "-5"])
@@ -124,6 +123,10 @@ class TestIds:
     @given(st.integers(0, 10**100 - 1))
     def test_digits_are_kept_as_they_came(self, number: int) -> None:
         assert check_submission_id(number) == check_submission_id(str(number)) == str(number)
+
+    @given(st.integers(0, 10**50), st.integers(0, 50))
+    def test_leading_zeros_are_removed(self, number: int, zeros: int) -> None:
+        assert check_submission_id("0" * zeros + str(number)) == str(number)
 
     @given(SCALARS | JSON | st.binary())
     def test_anything_else_is_refused(self, value: Any) -> None:
@@ -267,14 +270,3 @@ class TestSettings:
     def test_empty_fields_of_a_form_mean_the_defaults(self) -> None:
         empty = dict.fromkeys(("base_url", "timeout", "max_concurrency", "max_attempts", "proxy", "ca_bundle"), "")
         assert ApiSettings(client_id="me", client_secret="s", **empty) == ApiSettings(client_id="me", client_secret="s")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(("value", "seconds"), [(0, 0.0), (1.5, 1.5), (timedelta(minutes=1), 60.0)])
-def test_seconds_of_a_wait(value: Any, seconds: float) -> None:
-    assert check_seconds("missing_ok_for", value) == seconds
-
-
-@pytest.mark.parametrize("value", [-1, True, None, "60", float("nan"), float("inf"), timedelta(seconds=-1)])
-def test_seconds_of_a_wait_that_make_no_sense(value: Any) -> None:
-    with pytest.raises(errors.RtiSmsInputError, match="missing_ok_for"):
-        check_seconds("missing_ok_for", value)

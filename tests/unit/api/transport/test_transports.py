@@ -71,10 +71,10 @@ class TestWhatGoesOut:
         assert request.header("Content-Type") == "application/json"
         assert request.header("Accept-Encoding") == "identity"
 
-    @pytest.mark.parametrize("ending", ["", "/", "/api", "/api/"])
-    def test_base_url_may_name_the_api(self, transport: Transport, serve: Serve, ending: str) -> None:
+    @pytest.mark.parametrize("path", ["", "/", "/api", "/api/"])
+    def test_base_url_may_name_the_api(self, transport: Transport, serve: Serve, path: str) -> None:
         server = serve(response(BALANCE))
-        transport.perform(server, endpoints.get_balance(), base_url=f"{server.url}/gateway{ending}")
+        transport.perform(server, endpoints.get_balance(), base_url=f"{server.url}/gateway{path}")
         assert [request.target for request in server.requests] == ["/gateway/api/auth", "/gateway/api/balance"]
 
     def test_connections_are_kept(self, transport: Transport, serve: Serve) -> None:

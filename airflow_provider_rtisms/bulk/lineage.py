@@ -1,0 +1,56 @@
+"""
+Report the files that a bulk fetch reads and writes to Airflow's hook lineage.
+
+Each file is reported once, under the URI that its assets have: without the conn_id. Reading and writing through
+ObjectStoragePath would report every part object instead, and OpenLineage would then ignore the outlets of the task.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING
+
+from airflow_provider_rtisms.bulk.storage import is_local
+
+if TYPE_CHECKING:
+    from airflow_provider_rtisms.bulk.storage import StoragePath
+
+log = logging.getLogger(__name__)
+
+
+def report_input(path: StoragePath) -> None:
+    """
+    Report a file that was read.
+
+    :param path: local or in an object store.
+    """
+    _report("add_input_asset", path)
+
+
+def report_output(path: StoragePath) -> None:
+    """
+    Report a file that was written.
+
+    :param path: local or in an object store.
+    """
+    _report("add_output_asset", path)
+
+
+def asset_uri(path: StoragePath) -> str:
+    """Return the URI that names a file in assets and in lineage."""
+    if is_local(path):
+        return f"file://{path.absolute()}"
+    return re.sub(r"^(\w+://)[^/@]*@", r"\1", str(path))
+
+
+def _report(method: str, path: StoragePath) -> None:
+    try:
+        from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+    except ImportError:  # without Airflow
+        return
+    try:
+        collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
+        getattr(collector, method)(context=path, uri=asset_uri(path))
+    except Exception:
+        log.warning("The lineage of %s could not be reported", path, exc_info=True)

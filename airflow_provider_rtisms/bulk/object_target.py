@@ -1,0 +1,139 @@
+"""A bulk fetch into an object store, which cannot append to an object."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from airflow_provider_rtisms.bulk.object_store import ObjectOutput, ObjectStore
+from airflow_provider_rtisms.bulk.part import HEADER, PartFile
+from airflow_provider_rtisms.bulk.records import parse_record
+from airflow_provider_rtisms.bulk.storage_errors import STORAGE_ERRORS, RtiSmsStorageError
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    from airflow_provider_rtisms.bulk.local_files import Fill
+    from airflow_provider_rtisms.bulk.records import Record
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two uploads of what has been fetched.
+UPLOAD_EVERY = 10.0
+#: Bytes of one part object, at most.
+PIECE_SIZE = 8 * 1024 * 1024
+
+
+class ObjectTarget:
+    """
+    An object in a store such as S3 or GCS.
+
+    Records collect in a local part file in the folder for temporary files. Every few seconds the new ones are uploaded
+    as a part object, in a folder beside the target, where an attempt on another machine finds them.
+
+    :param path: the final name.
+    :param digest: identifies the ids.
+    """
+
+    def __init__(self, path: ObjectStoragePath, digest: str) -> None:
+        self.path = path
+        self._store = ObjectStore(path)
+        self._folder = f"{path.path}.{digest}.part"
+        self._folder_url = f"{path}.{digest}.part"
+        self._output = ObjectOutput(path, digest)
+        self.part = PartFile(self._output.staging_path.with_suffix(".part"))
+        self._objects: set[str] = set()  # the keys of our own part objects
+        self._saved = len(HEADER)  # bytes of the part that are in the store
+        self._saved_at = time.monotonic()
+        self._saving = threading.Lock()  # a cancelled fetch saves while its last upload may still run in a thread
+
+    @property
+    def kept_at(self) -> str:
+        """Where a later attempt finds the records: the store, or this machine if the store refused them."""
+        if self._saved >= self.part.size:
+            return self._folder_url
+        return f"{self.part.path} on {socket.gethostname()}"
+
+    def resume(self, accept: Callable[[Record], bool]) -> None:
+        """Read the local part, then the part objects."""
+        self.part.resume(accept)
+        is_first = self.part.size == len(HEADER)
+        for records in self._read_objects(accept):
+            self.part.append(records)
+        if is_first:
+            self._saved = self.part.size
+        # Otherwise this machine may have records that the store lacks: they are uploaded again, all together.
+
+    def probe(self) -> None:
+        """Write a part object without records. It stays until the file is complete."""
+        self._write_object("header", b"")
+
+    def is_due(self) -> bool:
+        """Return whether the last upload is :data:`UPLOAD_EVERY` seconds ago."""
+        return time.monotonic() - self._saved_at > UPLOAD_EVERY
+
+    def save(self, *, is_last: bool = False) -> None:
+        """Upload the new records as part objects."""
+        attempts = None if is_last else 1
+        with self._saving:
+            try:
+                for piece in self.part.pieces(self._saved, PIECE_SIZE):
+                    self._write_object(uuid4().hex, piece, attempts)
+                    self._saved += len(piece)
+            except STORAGE_ERRORS as error:
+                log.warning("%s The records are kept in %s for now", error, self.kept_at)
+            self._saved_at = time.monotonic()
+
+    def commit(self, fill: Fill) -> None:
+        """Write the file locally, then upload it, then delete the part objects."""
+        self.save(is_last=True)
+        self._output.commit(fill)
+        self.part.remove()
+        self._delete_objects()
+
+    def close(self) -> None:
+        """Close the local part, and remove it if the store has all of its records."""
+        if self._saved >= self.part.size:
+            self.part.remove()
+        self.part.close()
+
+    def _write_object(self, name: str, lines: bytes, attempts: int | None = None) -> None:
+        key = f"{self._folder}/{name}.jsonl"
+        self._objects.add(key)
+        self._store.write(key, HEADER + lines, attempts)
+
+    def _read_objects(self, accept: Callable[[Record], bool]) -> Iterator[list[Record]]:
+        try:
+            for key in self._store.list(self._folder):
+                data = self._store.read(key)
+                if not data.startswith(HEADER):
+                    log.warning("%s was written by another version, or is damaged: it is not used", key)
+                    continue
+                records = map(parse_record, data[len(HEADER) :].splitlines(keepends=True))
+                yield [record for record in records if record is not None and accept(record)]
+        except RtiSmsStorageError as error:  # such as no permission to list
+            log.warning("%s The submissions that an earlier attempt has fetched are fetched again", error)
+
+    def _delete_objects(self) -> None:
+        """Delete the part objects. The file is complete, so a failure is only logged."""
+        keys = self._objects
+        try:
+            with suppress(RtiSmsStorageError):  # no permission to list
+                keys |= set(self._store.list(self._folder))
+            while keys:
+                self._store.delete(min(keys))
+                keys.remove(min(keys))
+            self._store.delete_folder(self._folder)
+        except STORAGE_ERRORS as error:
+            log.warning(
+                "%s is complete, but its part objects could not be deleted. %s Delete the folder %s yourself",
+                self.path,
+                error,
+                self._folder_url,
+            )

@@ -1,0 +1,67 @@
+"""The records of files: their columns, and which JSON lines hold one."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from airflow_provider_rtisms.api.models import LARGEST_NUMBER, SmsDetails
+
+Record: TypeAlias = dict[str, Any]
+
+#: The columns of every format, in their order: those of
+#: :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`, and when the record was fetched.
+COLUMNS = (*SmsDetails("").to_record(), "fetched_at")
+#: The columns that hold a time: ISO 8601 with its offset, or null.
+TIMES = tuple(column for column in COLUMNS if column.endswith("_at"))
+
+
+def stamp(record: Record, moment: datetime) -> Record:
+    """
+    Return a record as files hold it.
+
+    :param record: see :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`.
+    :param moment: when it was fetched, UTC.
+    """
+    return record | {"fetched_at": moment.isoformat(timespec="seconds")}
+
+
+def parse_record(line: bytes) -> Record | None:
+    """
+    Read a JSON line that this package may have written.
+
+    :param line: one line of a part file.
+    :return: the record; None if the line is damaged, or if this version would not write such a record.
+    """
+    try:
+        record = json.loads(line) if line.endswith(b"\n") else None
+        return record if isinstance(record, dict) and _is_record(record) else None
+    except (ValueError, RecursionError):  # a lone surrogate cannot be encoded, which is a ValueError too
+        return None
+
+
+def _is_record(record: Record) -> bool:
+    if tuple(record) != COLUMNS:
+        return False
+    for column, value in record.items():
+        if column == "is_final":
+            is_good = isinstance(value, bool)
+        elif column == "cost":
+            is_good = value is None or _is_amount(value)
+        elif value is None:
+            is_good = column not in ("submission_id", "fetched_at")
+        else:
+            is_good = isinstance(value, str) and bool(value.encode() or column != "submission_id")
+            if is_good and column in TIMES:
+                is_good = datetime.fromisoformat(value).tzinfo is not None
+        if not is_good:
+            return False
+    return True
+
+
+def _is_amount(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < LARGEST_NUMBER and math.isfinite(value)

@@ -1,0 +1,101 @@
+"""What the doctor found: one result for each check, as text for a person and as JSON for a program."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+_WIDTH = 118
+#: Where the results begin, below the outcome and the name.
+_INDENT = 26
+
+
+class Outcome(StrEnum):
+    """
+    How a check ended.
+
+    ``ok``: as documented. ``differs``: not as documented, but the package works. ``failed``: the package cannot work
+    until somebody changes something. ``skipped``: not checked; the result says why.
+    """
+
+    OK = "ok"
+    DIFFERS = "differs"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """
+    The result of one check. It holds no secret, token, phone number, text or balance.
+
+    :param name: the name of the check.
+    :param outcome: how it ended.
+    :param expected: what is documented, and in which section of the documentation.
+    :param got: what came, or why the check was skipped.
+    :param remedy: what a person can do; empty if there is nothing to do.
+    """
+
+    name: str
+    outcome: Outcome
+    expected: str
+    got: str
+    remedy: str
+
+    def to_text(self) -> str:
+        """Return the lines of the report for this check."""
+        parts = [(f"{self.outcome:<8} {self.name:<16} ", self.got)]
+        if self.outcome is not Outcome.SKIPPED:
+            parts.append(("expected: ", self.expected))
+        if self.remedy:
+            parts.append(("to do:    ", self.remedy))
+        return "\n".join(_wrap(title, text) for title, text in parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """
+    The results of all checks, in the order in which they ran.
+
+    :param checks: one result for each check.
+    """
+
+    checks: Sequence[CheckResult]
+
+    @property
+    def exit_status(self) -> int:
+        """0 if no check failed, else 1."""
+        return int(any(check.outcome is Outcome.FAILED for check in self.checks))
+
+    def summary(self) -> str:
+        """Return how many checks ended how, and where to begin."""
+        counts = Counter(check.outcome for check in self.checks)
+        line = ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome)
+        failed = [check.name for check in self.checks if check.outcome is Outcome.FAILED]
+        if failed:
+            return f"{line}. Begin with {failed[0]}: other checks may depend on it."
+        return f"{line}. Nothing failed."
+
+    def to_text(self) -> str:
+        """Return the report for a person."""
+        return "\n".join([*(check.to_text() for check in self.checks), "", self.summary()])
+
+    def to_json(self) -> str:
+        """Return ``{"checks": [{"name", "outcome", "expected", "got", "remedy"}, ...]}``."""
+        return json.dumps({"checks": [asdict(check) for check in self.checks]}, indent=2)
+
+
+def _wrap(title: str, text: str) -> str:
+    first = title if len(title) == _INDENT else " " * _INDENT + title
+    return textwrap.fill(
+        text,
+        _WIDTH,
+        initial_indent=first,
+        subsequent_indent=" " * len(first),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,202 @@
+"""Arguments as people and templates give them: choices, numbers, spans of time, amounts, ids and lists."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from airflow_provider_rtisms.api.errors import RtiSmsInputError
+from airflow_provider_rtisms.api.values.amounts import check_amount, parse_amount
+from airflow_provider_rtisms.api.values.arguments import check_choice, check_whole_number
+from airflow_provider_rtisms.api.values.durations import check_seconds
+from airflow_provider_rtisms.api.values.ids import (
+    MAX_ID_DIGITS,
+    check_submission_id,
+    iter_submission_ids,
+    parse_submission_ids,
+)
+from airflow_provider_rtisms.api.values.lists import as_iterable, name_some
+
+
+class TestChoice:
+    @pytest.mark.parametrize("value", ["fail", "resend", "skip"])
+    def test_a_choice_is_taken(self, value: str) -> None:
+        assert check_choice("on_uncertain", value, ("fail", "resend", "skip")) == value
+
+    @pytest.mark.parametrize(
+        ("value", "shape"), [("Fail", "a str of 4 characters"), (None, "None"), (1, "a value of type int")]
+    )
+    def test_anything_else_is_refused_with_the_choices(self, value: Any, shape: str) -> None:
+        with pytest.raises(RtiSmsInputError) as caught:
+            check_choice("on_uncertain", value, ("fail", "resend", "skip"))
+        assert str(caught.value) == f"on_uncertain is {shape}: use 'fail', 'resend' or 'skip'."
+
+
+class TestWholeNumber:
+    @pytest.mark.parametrize("value", [1, 2, 10**30])
+    def test_one_or_more_is_taken(self, value: int) -> None:
+        assert check_whole_number("n", value) == value
+
+    @pytest.mark.parametrize("value", [2, 5])
+    def test_the_bounds_are_allowed(self, value: int) -> None:
+        assert check_whole_number("n", value, least=2, most=5) == value
+
+    @pytest.mark.parametrize("value", [0, -1, True, False, 1.0, "1", None, Decimal(1)])
+    def test_anything_else_is_refused(self, value: Any) -> None:
+        with pytest.raises(RtiSmsInputError, match=r"^n is .*: use a whole number, 1 or more\.$"):
+            check_whole_number("n", value)
+
+    @pytest.mark.parametrize("value", [1, 6])
+    def test_numbers_beyond_the_bounds_are_refused(self, value: int) -> None:
+        with pytest.raises(RtiSmsInputError, match=r"use a whole number, from 2 to 5\.$"):
+            check_whole_number("n", value, least=2, most=5)
+
+
+class TestSeconds:
+    @pytest.mark.parametrize(
+        ("value", "seconds"), [(0, 0.0), (1, 1.0), (0.5, 0.5), (timedelta(minutes=2), 120.0), (timedelta(0), 0.0)]
+    )
+    def test_seconds_and_spans_are_taken_as_a_float(self, value: Any, seconds: float) -> None:
+        checked = check_seconds("timeout", value)
+        assert checked == seconds
+        assert type(checked) is float
+
+    @pytest.mark.parametrize(
+        "value", [-0.001, True, False, None, "60", float("nan"), float("inf"), timedelta(seconds=-1), Decimal(1)]
+    )
+    def test_anything_else_is_refused(self, value: Any) -> None:
+        with pytest.raises(RtiSmsInputError, match=r"^timeout is .*: use seconds, 0 or more, or a timedelta\.$"):
+            check_seconds("timeout", value)
+
+
+class TestAmounts:
+    @pytest.mark.parametrize(
+        ("value", "amount"),
+        [("12.50", "12.50"), (" 7 ", "7"), (3, "3"), (0.1, "0.1"), (Decimal("1.10"), "1.10"), ("-5", "-5")],
+    )
+    def test_amounts_are_exact(self, value: Any, amount: str) -> None:
+        assert str(parse_amount(value)) == str(check_amount("minimum", value)) == amount
+
+    @pytest.mark.parametrize(
+        "value", ["", "12,50", "NaN", "Infinity", float("inf"), float("nan"), None, True, False, [], b"1"]
+    )
+    def test_anything_else_is_refused(self, value: Any) -> None:
+        with pytest.raises(ValueError, match=r"^not a decimal string$"):
+            parse_amount(value)
+        with pytest.raises(RtiSmsInputError, match=r"^minimum is .*: use a decimal string such as '12\.50'\.$"):
+            check_amount("minimum", value)
+
+
+class TestIds:
+    @pytest.mark.parametrize(
+        ("value", "checked"),
+        [
+            (0, "0"),
+            ("0", "0"),
+            ("007", "7"),
+            ("000", "0"),
+            (10**MAX_ID_DIGITS - 1, "9" * 100),
+            ("9" * MAX_ID_DIGITS, "9" * 100),
+        ],
+    )
+    def test_digits_are_taken(self, value: Any, checked: str) -> None:
+        assert check_submission_id(value) == checked
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            -1,
+            10**MAX_ID_DIGITS,
+            "9" * (MAX_ID_DIGITS + 1),
+            "",
+            " 1",
+            "1a",
+            "-1",
+            "+1",
+            "1.0",
+            "٣",
+            "²",
+            True,
+            1.0,
+            None,
+            b"1",
+        ],
+    )
+    def test_anything_else_is_refused(self, value: Any) -> None:
+        with pytest.raises(
+            RtiSmsInputError, match=r"^submission_id is .* use a decimal string such as '4193366853543393'"
+        ):
+            check_submission_id(value)
+
+    def test_a_str_subclass_becomes_a_str(self) -> None:
+        class Word(str):
+            pass
+
+        assert type(check_submission_id(Word("12"))) is str
+
+    def test_each_id_comes_once_where_a_list_is_wanted_and_as_often_as_it_stands_there_otherwise(self) -> None:
+        assert parse_submission_ids(["2", 1, "2", {"submission_id": 1}]) == ["2", "1"]
+        assert list(iter_submission_ids(["2", 1, "2", {"submission_id": 1}])) == ["2", "1", "2", "1"]
+
+    def test_the_position_of_a_bad_id_is_named(self) -> None:
+        with pytest.raises(RtiSmsInputError, match=r"^submission_ids\[1\] is None"):
+            parse_submission_ids(["2", {"status": "SENT"}])
+
+
+class TestLists:
+    @pytest.mark.parametrize(
+        ("value", "items"),
+        [
+            ("one", ["one"]),
+            (7, [7]),
+            ({"submission_id": "1"}, [{"submission_id": "1"}]),
+            (["a", "b"], ["a", "b"]),
+            (("a",), ["a"]),
+            ('["a", "b"]', ["a", "b"]),
+            (" ['a', \"b\"]", ["a", "b"]),
+            ("[]", []),
+            ([], []),
+        ],
+    )
+    def test_one_or_many_are_taken(self, value: Any, items: list[Any]) -> None:
+        assert list(as_iterable(value, "ids", "1")) == items
+
+    def test_an_iterator_is_not_read_ahead(self) -> None:
+        iterator = iter("ab")
+        assert as_iterable(iterator, "ids", "1") is iterator
+
+    @pytest.mark.parametrize("value", [None, 1.5, b"1", bytearray(b"1"), object()])
+    def test_anything_else_is_refused(self, value: Any) -> None:
+        with pytest.raises(RtiSmsInputError, match=r"^ids is .*: use a list, or a template that renders one\.$"):
+            as_iterable(value, "ids", "1")
+
+    @pytest.mark.parametrize("value", ["[", "[1", "[a]", "[1] 2", "[" * 100_000])
+    def test_text_that_is_no_list_is_refused_with_an_example(self, value: str) -> None:
+        with pytest.raises(RtiSmsInputError) as caught:
+            as_iterable(value, "ids", "1")
+        assert str(caught.value) == (
+            f'ids is a str of {len(value)} characters that cannot be read as a list: use JSON such as ["1"].'
+        )
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "text"),
+    [
+        ([], {}, ""),
+        (["a"], {}, "a"),
+        (list("abcdefghij"), {}, "a, b, c, d, e, f, g, h, i, j"),
+        (list("abcdefghijk"), {}, "a, b, c, d, e, f, g, h, i, j and 1 more"),
+        (["a", "b"], {"total": 5}, "a, b and 3 more"),
+        (["a", "b"], {"total": 2}, "a, b"),
+        (["a", "b"], {"total": 0}, "a, b"),
+        (["a", "b", "c"], {"limit": 2}, "a, b and 1 more"),
+        (["a", "b", "c"], {"limit": 2, "total": 9}, "a, b and 7 more"),
+    ],
+)
+def test_a_message_names_the_first_few_and_counts_the_rest(
+    names: list[str], options: dict[str, int], text: str
+) -> None:
+    assert name_some(names, **options) == text

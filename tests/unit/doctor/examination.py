@@ -1,0 +1,53 @@
+"""Run the doctor with all checks, and look for leaks."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.api.values.secret import encodings
+from airflow_provider_rtisms.doctor import Report, diagnose
+from airflow_provider_rtisms.doctor.checks import CHECKS
+from airflow_provider_rtisms.doctor.checks.sending import TEXT
+from tests.unit.doctor.vendor import BALANCE, CLIENT_ID, NUMBER, SECRET, SUBMISSION_ID, TOKEN
+
+#: Seconds for one request.
+TIMEOUT = 1.0
+ALL: dict[str, Any] = {
+    "submission_id": SUBMISSION_ID,
+    "probe_credentials": True,
+    "send_to": NUMBER,
+    "sender": "96000",
+}
+NAMES = [check.name for check in CHECKS]
+
+
+def examine(base_url: str, options: dict[str, Any] | None = None, **settings: Any) -> Report:
+    """Run the doctor with all checks, and look for leaks in both forms of the report."""
+    values = {"client_id": CLIENT_ID, "client_secret": SECRET, "base_url": base_url, **settings}
+    started = time.monotonic()
+    report = diagnose(ApiSettings(**values), timeout=TIMEOUT, **(ALL if options is None else options))
+    assert time.monotonic() - started < 10 * TIMEOUT
+    assert [check.name for check in report.checks] == NAMES
+    text = report.to_text() + report.to_json()
+    leaks = [SECRET, TOKEN, BALANCE, NUMBER, NUMBER[1:], TEXT, "proxy-pass", CLIENT_ID]
+    assert [leak for leak in leaks if any(one in text for one in encodings(leak))] == []
+    return report
+
+
+def not_ok(report: Report) -> dict[str, str]:
+    """Return the checks that found something."""
+    return {check.name: str(check.outcome) for check in report.checks if check.outcome in ("differs", "failed")}
+
+
+def got(report: Report, name: str) -> str:
+    return next(check.got for check in report.checks if check.name == name)
+
+
+def url(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
+
+
+def remedy(report: Report, name: str) -> str:
+    return next(check.remedy for check in report.checks if check.name == name)

@@ -1,0 +1,143 @@
+"""``python -m airflow_provider_rtisms.doctor`` as a person and as a script run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_rtisms.sandbox import Sandbox
+from tests.unit.doctor.examination import NAMES
+from tests.unit.doctor.vendor import BALANCE, CLIENT_ID, NUMBER, SECRET, vendor
+
+
+def doctor(
+    *arguments: str, secret: str | None = SECRET, stdin: int = subprocess.DEVNULL
+) -> subprocess.CompletedProcess[str]:
+    variables = {} if secret is None else {"RTISMS_CLIENT_SECRET": secret}
+    # Importing it fails, as where Airflow is not installed.
+    code = "import sys, runpy; sys.modules['airflow'] = None; runpy.run_module('airflow_provider_rtisms.doctor', alter_sys=True, run_name='__main__')"  # noqa: E501
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, **variables},
+        stdin=stdin,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+
+@pytest.fixture
+def api() -> Iterator[str]:
+    with vendor() as (port, _):
+        yield f"http://127.0.0.1:{port}"
+
+
+def test_the_report_for_a_person(api: str) -> None:
+    done = doctor("--client-id", CLIENT_ID, "--base-url", api)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("airflow-provider-rtisms ")
+    assert lines[2].startswith("ok       settings         base URL http://127.0.0.1:")
+    assert lines[-1].endswith("0 failed, 5 skipped. Nothing failed.")
+    assert max(len(line) for line in lines) <= 118
+    assert BALANCE not in done.stdout
+
+
+def test_the_report_for_a_program(api: str) -> None:
+    done = doctor("--client-id", CLIENT_ID, "--base-url", api, "--json", "--probe-credentials")
+    report = json.loads(done.stdout)
+    assert list(report) == ["checks"]
+    assert {tuple(check) for check in report["checks"]} == {("name", "outcome", "expected", "got", "remedy")}
+    assert {check["outcome"] for check in report["checks"]} == {"ok", "skipped"}
+    assert all("docs/vendor-api.md" in check["expected"] for check in report["checks"])
+
+
+def test_the_page_shows_the_report_of_the_sandbox() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "doctor.md").read_text()
+    shown = page.partition("```text\n")[2].partition("```")[0]
+    with Sandbox() as sandbox:
+        options = ["--submission-id", "4193366853543393", "--probe-credentials"]
+        done = doctor("--client-id", "sandbox-client", "--base-url", sandbox.url, *options, secret="sandbox-secret")
+    assert without_figures(shown) == without_figures(done.stdout)
+
+
+def without_figures(report: str) -> str:
+    """Return a report without line breaks, times, ports, versions and the results of timed calls."""
+    text = re.sub(r"latency .*?expected", "latency expected", report, flags=re.DOTALL)
+    return re.sub(r"[0-9][0-9.]*", "#", " ".join(text.partition("UTC")[2].split()))
+
+
+def test_the_page_lists_the_checks() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "doctor.md").read_text()
+    table = page.partition("## What it checks")[2].partition("## Options")[0]
+    cells = " ".join(re.findall(r"^\| (`[^|]+) \|", table, re.MULTILINE))
+    assert re.findall(r"`(\w+)`", cells) == NAMES
+
+
+def test_a_failure_is_exit_status_1(api: str) -> None:
+    done = doctor("--client-id", CLIENT_ID, "--base-url", api, secret="another")
+    assert done.returncode == 1
+    assert "failed   authentication" in done.stdout
+    assert done.stdout.splitlines()[-1].endswith("Begin with authentication: other checks may depend on it.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--client-id is missing"),
+        (("--client-id", "me", "--client-secret", "s3cret"), "unrecognized arguments"),
+        (("--client-id", "me", "--conn-id", "rtisms_default"), "do not give them as well"),
+        (("--conn-id", "rtisms_default"), "needs Airflow"),
+        (("--client-id", "me", "--submission-id", "../balance"), "submission_id is a str"),
+        (("--client-id", "me", "--send-to", "5691112", "--sender", "1", "--yes"), "Not a phone number"),
+        (("--client-id", "me", "--send-to", NUMBER, "--yes"), "sender is missing"),
+        (("--client-id", "me", "--send-to", NUMBER, "--sender", "1"), "add --yes"),
+        (("--client-id", "me", "--timeout", "0"), "timeout"),
+    ],
+)
+def test_arguments_that_cannot_be_used(arguments: tuple[str, ...], message: str) -> None:
+    done = doctor(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert NUMBER not in done.stderr
+
+
+def test_without_a_secret_nothing_happens() -> None:
+    done = doctor("--client-id", CLIENT_ID, secret=None)
+    assert done.returncode == 2
+    assert "RTISMS_CLIENT_SECRET" in done.stderr
+
+
+def test_one_message_is_sent_and_followed() -> None:
+    with Sandbox(pending_for=0.1, sent_for=0.1) as sandbox:
+        arguments = ["--base-url", sandbox.url, "--send-to", NUMBER, "--sender", "96000", "--yes"]
+        done = doctor("--client-id", "sandbox-client", *arguments, secret="sandbox-secret")
+        messages = sandbox.state().messages
+    assert done.returncode == 0, done.stdout
+    assert len(messages) == 1
+    assert "DELIVERED after" in done.stdout
+    assert NUMBER[1:] not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("reply", "status", "sent"), [("n", 2, 0), ("", 2, 0), ("y", 0, 1)])
+def test_a_person_is_asked_before_a_message_is_sent(reply: str, status: int, sent: int) -> None:
+    terminal, stdin = os.openpty()
+    with Sandbox(pending_for=0, sent_for=0) as sandbox:
+        os.write(terminal, f"{reply}\n".encode())
+        arguments = ["--base-url", sandbox.url, "--send-to", NUMBER, "--sender", "96000"]
+        done = doctor("--client-id", "sandbox-client", *arguments, secret="sandbox-secret", stdin=stdin)
+        messages = sandbox.state().messages
+    os.close(terminal)
+    os.close(stdin)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "one SMS to ***233, which costs money" in done.stderr
+    assert len(messages) == sent

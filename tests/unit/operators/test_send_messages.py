@@ -1,0 +1,351 @@
+"""The send operator with a text for each person: references, windows, files, limits and the default sender."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_rtisms.api.protocol.request import Call
+from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
+from airflow_provider_rtisms.operators.redacted import Redacted
+from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
+from airflow_provider_rtisms.sandbox import Fault, Sandbox
+from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
+from tests.hostile import response
+from tests.unit.conftest import Serve
+
+Context = dict[str, Any]
+
+
+def people(count: int) -> list[dict[str, Any]]:
+    """Return messages to numbers of which none is one of the sandbox's magic numbers."""
+    return [
+        {
+            "recipient": f"+569{number // 800:05}{100 + number % 800}",
+            "text": f"Invoice {number} is due",
+            "reference": f"invoice {number}",
+        }
+        for number in range(count)
+    ]
+
+
+def send(messages: Any = None, **arguments: Any) -> RtiSmsSendOperator:
+    return RtiSmsSendOperator(**{"task_id": "send", "messages": messages, "sender": "96000", **arguments})
+
+
+def received(sandbox: Sandbox) -> Counter[str]:
+    """Count the messages that the sandbox took, by text."""
+    return Counter(message.text for message in sandbox.state().messages if message.status == "submitted")
+
+
+def each_once(count: int) -> Counter[str]:
+    return Counter(message["text"] for message in people(count))
+
+
+def test_results_carry_references(rtisms_sandbox: Sandbox, context: Context) -> None:
+    messages = people(3)
+    messages.append({**messages[0], "reference": "another"})
+    messages.append({"recipient": "+56900010109", "text": "hola"})
+    results = send(json.dumps(messages)).execute(context)
+    assert [result["reference"] for result in results] == ["invoice 0", "invoice 1", "invoice 2", "another", None]
+    by_id = {message.submission_id: message.text for message in rtisms_sandbox.state().messages}
+    assert [by_id[result["submission_id"]] for result in results] == [message["text"] for message in messages]
+    assert context["ti"].pushed["submissions"] == results
+
+
+def test_equal_texts_share_requests(rtisms_sandbox: Sandbox) -> None:
+    send([{**message, "text": f"text {number % 2}"} for number, message in enumerate(people(20))]).execute({})
+    assert rtisms_sandbox.state().requests["POST sms"] == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"messages": people(1), "messages_path": "a.csv"},
+        {"messages": people(1), "text": "hola"},
+        {"recipients": "+56900000100", "messages_path": "a.csv"},
+    ],
+)
+def test_exactly_one_way_to_say_what_is_sent(rtisms_sandbox: Sandbox, arguments: dict[str, Any]) -> None:
+    with pytest.raises(AirflowFailException, match="either recipients and text, or messages, or messages_path"):
+        send(**arguments).execute({})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"messages": [*people(3), {"recipient": "", "text": None}, *people(1)]}, r"messages\[3\].*messages\[4\]"),
+        ({"messages": people(3), "max_messages": 2}, "There are 3 messages"),
+        ({"messages": people(3), "max_parts_total": 2}, "3 messages take 3 parts, more than max_parts_total=2"),
+        ({"recipients": [m["recipient"] for m in people(3)], "text": "hola", "max_messages": 2}, "There are 3"),
+        ({"messages": people(3), "max_messages": "2"}, "max_messages"),
+        ({"messages": people(3), "window": 10}, "window"),
+        ({"messages": people(3), "output_path": "results.parquet"}, "output_path"),
+        ({"messages": people(3), "sender": None}, "extra 'sender' of the Connection rtisms_default"),
+    ],
+)
+def test_a_bad_argument_fails_before_anything_is_sent(
+    rtisms_sandbox: Sandbox, arguments: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(AirflowFailException, match=named) as caught:
+        send(**arguments).execute({})
+    assert "POST sms" not in rtisms_sandbox.state().requests
+    assert "56900000" not in str(caught.value)
+
+
+def test_an_output_path_that_cannot_be_written_fails_before_anything_is_sent(
+    rtisms_sandbox: Sandbox, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(AirflowFailException, match=r"Writing .*file/results\.csv"):
+        send(people(1), output_path=str(tmp_path / "file" / "results.csv")).execute({})
+    assert "POST sms" not in rtisms_sandbox.state().requests
+
+
+def test_messages_come_from_a_file_and_results_go_to_one(
+    rtisms_sandbox: Sandbox, context: Context, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "people.jsonl", tmp_path / "results.jsonl"
+    source.write_text("\n".join(map(json.dumps, people(30))))
+    rtisms_sandbox.set_balance("10")
+    with pytest.raises(AirflowFailException, match="no balance"):
+        send(messages_path=str(source), output_path=str(target)).execute(context)
+    counts = {"messages": 30, "submitted": 10, "refused": 20, "uncertain": 0, "not_sent": 0, "vanished": 0}
+    assert context["ti"].pushed["submissions"] == {"path": str(target), **counts}
+    results = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [result["reference"] for result in results] == [f"invoice {number}" for number in range(30)]
+    assert Counter(result["outcome"] for result in results) == {"submitted": 10, "refused": 20}
+
+    rtisms_sandbox.set_balance("100")
+    summary = send(messages_path=source, output_path=target).execute(context)
+    assert summary == {"path": str(target), **counts, "submitted": 30, "refused": 0}
+    assert received(rtisms_sandbox) == each_once(30)
+
+
+def test_more_messages_than_xcom_takes_need_an_output_path(
+    rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_rtisms.operators.send.MAX_RESULTS_IN_XCOM", 2)
+    with pytest.raises(AirflowFailException, match="Set output_path"):
+        send(people(3)).execute({})
+    assert "POST sms" not in rtisms_sandbox.state().requests
+
+
+def test_a_wait_with_an_output_path_returns_counts(rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
+    path = str(tmp_path / "results.csv")
+    wait = {"wait_for_delivery": True, "deferrable": False, "poke_interval": 0.1}
+    result = send(people(3), output_path=path, **wait).execute({})
+    assert result == {"path": path, "submitted": 3, "by_status": {"DELIVERED": 3}}
+
+
+def test_five_thousand_texts_cost_one_write_per_25(rtisms_sandbox: Sandbox, context: Context) -> None:
+    rtisms_sandbox.set_balance("5000")
+    send(people(5000)).execute(context)
+    assert received(rtisms_sandbox) == each_once(5000)
+    assert context["task_state_store"].writes <= 5000 / 25
+
+
+class DyingStore(dict[str, Any]):
+    """A task state store whose process dies at one of its writes, before or after the write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes_left = -1
+        self.is_late = False
+
+    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
+        self.writes_left -= 1
+        if self.writes_left == 0 and not self.is_late:
+            raise KeyboardInterrupt
+        self[key] = json.loads(json.dumps(value))
+        if self.writes_left == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_attempts_and_changed_rows_send_nothing_twice(
+    rtisms_sandbox: Sandbox, context: Context, seed: int
+) -> None:
+    """A process that dies between the writes of the journal, and rows in another order with other texts."""
+    chance = random.Random(seed)
+    store = context["task_state_store"] = DyingStore()
+    messages = people(300)
+    for _ in range(6):
+        store.writes_left, store.is_late = chance.randint(1, 8), chance.random() < 0.5
+        chance.shuffle(messages)
+        with suppress(KeyboardInterrupt):
+            send(messages, window=50, on_uncertain="skip").execute(context)
+    store.writes_left = -1
+    messages = [{**message, "text": message["text"] + " (again)"} for message in messages]
+    results = send(messages, window=50, on_uncertain="skip").execute(context)
+    sent = Counter(message.recipient for message in rtisms_sandbox.state().messages)
+    assert set(sent.values()) == {1}
+    by_reference = {result["reference"]: result["outcome"] for result in results}
+    numbers = {message["reference"]: message["recipient"] for message in messages}
+    assert by_reference.keys() == numbers.keys()
+    for reference, outcome in by_reference.items():
+        assert outcome == "uncertain" or sent[numbers[reference]] == 1
+    assert Counter(by_reference.values())["uncertain"] <= 50 * 6
+
+
+def test_one_window_is_uncertain_and_every_message_of_it_is_named(
+    rtisms_sandbox: Sandbox, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill while requests are under way leaves the whole window uncertain."""
+    perform, calls = AsyncRtiSmsClient.perform, []
+
+    async def die_at_the_thirtieth(client: AsyncRtiSmsClient, call: Call[Any]) -> Any:
+        calls.append(call)
+        if len(calls) > 30:
+            await asyncio.Event().wait() if len(calls) > 31 else None
+            raise KeyboardInterrupt
+        return await perform(client, call)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AsyncRtiSmsClient, "perform", die_at_the_thirtieth)
+        patch.setattr("airflow_provider_rtisms.sending.journal.SendJournal.commit", lambda *_: None)
+        with pytest.raises(KeyboardInterrupt):
+            send(people(200), window=64, chunk_size=1).execute(context)
+    with pytest.raises(AirflowFailException) as caught:
+        send(people(200), window=64).execute(context)
+    uncertain = [one for one in context["ti"].pushed["submissions"] if one["outcome"] == "uncertain"]
+    assert 0 < len(uncertain) <= 65
+    assert all(one["reference"] in str(caught.value) for one in uncertain)
+    assert set(received(rtisms_sandbox).values()) == {1}
+
+
+def test_lost_responses_end_the_sending_before_the_whole_window_is_uncertain(
+    rtisms_sandbox: Sandbox, context: Context
+) -> None:
+    """Requests that wait for their turn when the API stops to respond do not leave."""
+    send(people(1)).execute(context)
+    rtisms_sandbox.set_faults(Fault("error", path="sms", statuses=(500,)))
+    with pytest.raises(AirflowFailException):
+        send(people(200), window=200).execute(context)
+    outcomes = Counter(one["outcome"] for one in context["ti"].pushed["submissions"])
+    assert outcomes["submitted"] == 1
+    assert outcomes["uncertain"] <= 2 + 32
+    assert rtisms_sandbox.state().requests["POST sms"] <= 1 + 2 + 32
+
+
+def test_rows_that_vanished_are_said(rtisms_sandbox: Sandbox, context: Context, logged: Callable[[], str]) -> None:
+    first = send(people(3)).execute(context)
+    send(people(4)[2:]).execute(context)
+    assert f"No longer among the messages: 2 submitted messages ({first[0]['submission_id']}" in logged().replace(
+        first[1]["submission_id"] + ", " + first[0]["submission_id"],
+        first[0]["submission_id"] + ", " + first[1]["submission_id"],
+    )
+    assert received(rtisms_sandbox) == each_once(4)
+
+
+def test_an_uncertain_row_that_vanished_fails_the_task(rtisms_sandbox: Sandbox, context: Context) -> None:
+    rtisms_sandbox.set_faults(Fault("lost_response", path="sms", times=1))
+    for messages in (people(2), people(2)[1:]):
+        with pytest.raises(AirflowFailException, match="1 uncertain"):
+            send(messages).execute(context)
+    send(people(2)[1:], on_uncertain="skip").execute(context)
+    assert received(rtisms_sandbox) == each_once(2)
+
+
+def test_confidential_fields_are_redacted_when_airflow_renders_them() -> None:
+    operator = send()
+    operator.messages = people(2)
+    operator.text = None
+    assert isinstance(operator.messages, Redacted)
+    assert "Invoice" not in f"{operator.messages} {operator.messages!r}"
+    assert operator.text is None
+
+
+class TestSender:
+    @pytest.fixture
+    def default_sender(self, rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+        def default_sender(sender: str) -> None:
+            connection = {**json.loads(rtisms_sandbox.connection_json()), "extra": {"sender": sender}}
+            monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps(connection))
+
+        return default_sender
+
+    def test_the_connection_has_the_default_and_the_argument_wins(
+        self, rtisms_sandbox: Sandbox, default_sender: Callable[[str], None]
+    ) -> None:
+        default_sender("97000")
+        send(people(1), sender=None).execute({})
+        send(people(1)).execute({})
+        assert [message.sender for message in rtisms_sandbox.state().messages] == ["97000", "96000"]
+
+    def test_a_refused_sender_says_where_it_comes_from(
+        self, rtisms_sandbox: Sandbox, default_sender: Callable[[str], None]
+    ) -> None:
+        default_sender("blocked")
+        with pytest.raises(AirflowFailException, match="comes from extra 'sender' of the Connection rtisms_default"):
+            send(people(1), sender=None).execute({})
+        with pytest.raises(AirflowFailException, match="comes from the argument 'sender'"):
+            send(people(1), sender="blocked").execute({})
+
+
+class TestDefectsOfOld:
+    def test_a_secret_that_goes_and_returns_leaves_everybody_uncertain(
+        self, rtisms_sandbox: Sandbox, context: Context, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def use_secret(secret: str) -> None:
+            rtisms_sandbox.rotate_secret(secret)
+            connection = {**json.loads(rtisms_sandbox.connection_json()), "password": secret}
+            monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps(connection))
+
+        use_secret("secret A")
+        rtisms_sandbox.set_faults(Fault("error", path="sms", statuses=(403,)))
+        with pytest.raises(AirflowFailException, match="3 not_sent"):
+            send(people(3)).execute(context)
+        rtisms_sandbox.set_faults()
+        use_secret("secret B")
+        send(people(3)).execute(context)
+        use_secret("secret A")
+        with pytest.raises(AirflowFailException, match="3 uncertain"):
+            send(people(3)).execute(context)
+        assert received(rtisms_sandbox) == each_once(3)
+
+    def test_resend_repeats_once_in_all_attempts_together(self, rtisms_sandbox: Sandbox, context: Context) -> None:
+        rtisms_sandbox.set_faults(Fault("lost_response", path="sms"))
+        for _ in range(3):
+            with pytest.raises(AirflowFailException):
+                send(people(1), on_uncertain="resend").execute(context)
+        assert received(rtisms_sandbox) == {"Invoice 0 is due": 2}
+
+    @pytest.mark.parametrize("status", ["not_sent", "uncertain", "refused"])
+    def test_the_vendors_word_is_not_our_verdict(self, serve_default: Serve, status: str) -> None:
+        serve_default(response({"submissions": [{"status": status}]}))
+        with pytest.raises(AirflowFailException, match="1 uncertain"):
+            send(people(1)).execute({})
+
+    def test_an_id_counts_as_submitted_whatever_the_status(self, serve_default: Serve) -> None:
+        serve_default(response({"submissions": [{"status": "queued", "submissionId": "42"}]}))
+        (result,) = send(people(1)).execute({})
+        assert (result["outcome"], result["status"], result["submission_id"]) == ("submitted", "queued", "42")
+
+    def test_interim_responses_leave_nothing_uncertain(self, rtisms_sandbox: Sandbox) -> None:
+        rtisms_sandbox.set_faults(Fault("interim", path="sms", statuses=(102, 103)))
+        (result,) = send(people(1)).execute({})
+        assert result["outcome"] == "submitted"
+
+    def test_the_sensor_leaves_out_records_without_an_id(
+        self, rtisms_sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        rtisms_sandbox.set_faults(Fault("lost_response", path="sms", times=1))
+        results = send(people(2), on_uncertain="skip").execute({})
+        assert [one["outcome"] for one in results] == ["uncertain", "submitted"]
+        records = RtiSmsDeliverySensor(task_id="wait", submission_ids=results, poke_interval=0.1).execute({})
+        assert [record["submission_id"] for record in records] == [results[1]["submission_id"]]
+        assert "1 records of submission_ids have no submission id" in caplog.text
+        assert RtiSmsDeliverySensor(task_id="wait", submission_ids=results[:1]).execute({}) == []
+        assert "nothing to wait for" in caplog.text

@@ -1,0 +1,359 @@
+"""The write-ahead journal of a send: each transition, and what later attempts know."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import threading
+from typing import Any
+
+import pytest
+
+from airflow_provider_rtisms.api.errors import RtiSmsConfigError
+from airflow_provider_rtisms.api.models import SendOutcome, Submission
+from airflow_provider_rtisms.api.values.secret import Secret
+from airflow_provider_rtisms.sending import journal as journal_module
+from airflow_provider_rtisms.sending.journal import NOT_SENT, UNCERTAIN, MemoryStore, SendJournal
+
+A, B = Secret("client-secret-a"), Secret("client-secret-b")
+SUBMITTED = Submission(SendOutcome.SUBMITTED, "submitted", "42")
+REFUSED = Submission(SendOutcome.REFUSED, "unknown_error")
+NO_BALANCE = Submission(SendOutcome.REFUSED, "account_no_balance")
+DOUBTFUL = Submission(SendOutcome.UNCERTAIN, "queued")
+#: Entries of this version are in the stores of users.
+VERSION = 1
+#: What an entry can say of a message; None: the response was lost.
+RESULTS = [SUBMITTED, REFUSED, NO_BALANCE, DOUBTFUL, NOT_SENT, None]
+
+
+@pytest.fixture(autouse=True)
+def few_rounds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Derive keys in little time."""
+    if "key_takes_long" not in request.node.name:
+        monkeypatch.setattr(journal_module, "_DERIVATION_ROUNDS", 1)
+
+
+def write(journal: SendJournal, *results: Submission | None, keys: str = "xyz") -> None:
+    """Record a request and its results, the first one for key x."""
+    digests = [journal.digest(key) for key in keys[: len(results)]]
+    journal.commit(journal.begin(digests), dict(zip(digests, results, strict=True)))
+
+
+def status(journal: SendJournal, key: str = "x") -> Submission:
+    return journal.status_of(journal.digest(key))
+
+
+def in_doubt(journal: SendJournal, key: str = "x") -> int:
+    return journal.requests_in_doubt(journal.digest(key))
+
+
+class TestTransitions:
+    def test_nothing_was_sent_at_first(self) -> None:
+        journal = SendJournal(MemoryStore(), A)
+        assert status(journal) == NOT_SENT
+        assert in_doubt(journal) == 0
+
+    def test_a_message_is_uncertain_from_begin_to_commit(self) -> None:
+        journal = SendJournal(MemoryStore(), A)
+        x = journal.digest("x")
+        number = journal.begin([x])
+        assert (status(journal), in_doubt(journal)) == (UNCERTAIN, 1)
+        assert status(journal, "y") == NOT_SENT
+        journal.commit(number, {x: SUBMITTED})
+        assert (status(journal), in_doubt(journal)) == (SUBMITTED, 0)
+
+    def test_a_process_that_dies_between_begin_and_commit_leaves_its_messages_uncertain(self) -> None:
+        store = MemoryStore()
+        journal = SendJournal(store, A)
+        journal.begin([journal.digest("x")])
+        again = SendJournal(store, A)
+        assert (status(again), in_doubt(again)) == (UNCERTAIN, 1)
+        assert (status(again, "y"), in_doubt(again, "y")) == (NOT_SENT, 0)
+
+    @pytest.mark.parametrize("result", RESULTS)
+    def test_a_later_attempt_knows_what_was_committed(self, result: Submission | None) -> None:
+        store = MemoryStore()
+        journal = SendJournal(store, A)
+        write(journal, result, SUBMITTED)
+        for known in (journal, SendJournal(store, A)):
+            assert status(known) == (UNCERTAIN if result in (None, DOUBTFUL) else result)
+            assert in_doubt(known) == (1 if result in (None, DOUBTFUL) else 0)
+            assert status(known, "y") == SUBMITTED
+
+    def test_entries_have_consecutive_numbers_across_attempts(self) -> None:
+        store = MemoryStore()
+        first = SendJournal(store, A)
+        assert [first.begin([first.digest("x")]), first.begin([first.digest("y")])] == [0, 1]
+        second = SendJournal(store, A)
+        assert second.begin([second.digest("z")]) == 2
+        assert sorted(store) == ["rtisms_send", "rtisms_send_0", "rtisms_send_1", "rtisms_send_2"]
+
+    def test_a_write_that_fails_changes_nothing(self) -> None:
+        store = MemoryStore()
+        journal = SendJournal(store, A)
+        x = journal.digest("x")
+
+        def refuse(key: str, value: Any) -> None:
+            raise OSError("the API server is gone")
+
+        store.set = refuse  # type: ignore[method-assign]
+        with pytest.raises(OSError, match="gone"):
+            journal.begin([x])
+        del store.set
+        assert status(journal) == NOT_SENT
+        assert journal.begin([x]) == 0
+
+    def test_two_windows_are_under_way_at_once(self) -> None:
+        journal = SendJournal(MemoryStore(), A)
+        x, y = journal.digest("x"), journal.digest("y")
+        first, second = journal.begin([x]), journal.begin([y])
+        journal.commit(second, {y: SUBMITTED})
+        assert (status(journal, "x"), status(journal, "y")) == (UNCERTAIN, SUBMITTED)
+        journal.commit(first, {x: REFUSED})
+        assert (status(journal, "x"), status(journal, "y")) == (REFUSED, SUBMITTED)
+
+    def test_writes_of_two_threads_do_not_mix(self) -> None:
+        order: list[str] = []
+        inside = threading.Event()
+
+        class SlowStore(MemoryStore):
+            def set(self, key: str, value: Any) -> None:
+                order.append(f"{key} begins")
+                if key == "rtisms_send_0" and value["results"] is not None:
+                    inside.set()
+                    other_began.wait(0.2)
+                super().set(key, value)
+                order.append(f"{key} ends")
+
+        other_began = threading.Event()
+        journal = SendJournal(SlowStore(), A)
+        x, y = journal.digest("x"), journal.digest("y")
+        number = journal.begin([x])
+        order.clear()
+        commit = threading.Thread(target=journal.commit, args=(number, {x: SUBMITTED}))
+        commit.start()
+        inside.wait(5)
+        journal.begin([y])
+        commit.join(5)
+        assert order == ["rtisms_send_0 begins", "rtisms_send_0 ends", "rtisms_send_1 begins", "rtisms_send_1 ends"]
+
+
+class TestRanks:
+    @pytest.mark.parametrize("later", RESULTS)
+    def test_a_message_that_was_submitted_stays_submitted(self, later: Submission | None) -> None:
+        store = MemoryStore()
+        write(SendJournal(store, A), SUBMITTED)
+        write(SendJournal(store, A), later)
+        assert status(SendJournal(store, A)).submission_id == "42"
+
+    @pytest.mark.parametrize("later", RESULTS)
+    @pytest.mark.parametrize("doubt", [None, DOUBTFUL])
+    def test_a_doubt_is_removed_by_a_submission_only(self, doubt: Submission | None, later: Submission | None) -> None:
+        store = MemoryStore()
+        write(SendJournal(store, A), doubt)
+        write(SendJournal(store, A), later)
+        assert status(SendJournal(store, A)) == (SUBMITTED if later is SUBMITTED else UNCERTAIN)
+
+    @pytest.mark.parametrize("later", [REFUSED, NO_BALANCE, NOT_SENT])
+    def test_of_two_refusals_the_later_one_is_known(self, later: Submission) -> None:
+        journal = SendJournal(MemoryStore(), A)
+        write(journal, REFUSED)
+        write(journal, later)
+        assert status(journal) == later
+
+
+class TestRequestsInDoubt:
+    def test_count_from_the_first_lost_response_on(self) -> None:
+        journal = SendJournal(MemoryStore(), A)
+        counts = []
+        for result in (REFUSED, NOT_SENT, None, REFUSED, None):
+            write(journal, result)
+            counts.append(in_doubt(journal))
+        assert counts == [0, 0, 1, 2, 3]
+
+    def test_count_a_request_that_is_under_way(self) -> None:
+        journal = SendJournal(MemoryStore(), A)
+        write(journal, None)
+        journal.begin([journal.digest("x")])
+        assert in_doubt(journal) == 2
+
+    def test_count_requests_that_were_recorded_with_another_secret(self) -> None:
+        store = MemoryStore()
+        write(SendJournal(store, A), None)
+        write(SendJournal(store, A), SUBMITTED)
+        other = SendJournal(store, B)
+        assert in_doubt(other) == 2
+        write(other, None)
+        assert in_doubt(other) == 3
+
+
+class TestRotation:
+    """The client secret changes between attempts. With on_uncertain="fail" only messages with another status go out."""
+
+    @pytest.mark.parametrize("result", [SUBMITTED, DOUBTFUL, None])
+    def test_after_a_request_that_may_have_sent_every_message_is_uncertain(
+        self, result: Submission | None, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store = MemoryStore()
+        write(SendJournal(store, A), NOT_SENT, result)
+        other = SendJournal(store, B)
+        assert [status(other, key) for key in "xyz"] == [UNCERTAIN] * 3
+        assert "1 requests of an earlier attempt were recorded with another client secret" in caplog.text
+
+    def test_after_a_request_that_never_ended_every_message_is_uncertain(self) -> None:
+        store = MemoryStore()
+        journal = SendJournal(store, A)
+        journal.begin([journal.digest("x")])
+        assert status(SendJournal(store, B), "z") == UNCERTAIN
+
+    @pytest.mark.parametrize("result", [REFUSED, NO_BALANCE, NOT_SENT])
+    def test_after_refusals_alone_every_message_may_be_sent(
+        self, result: Submission, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store = MemoryStore()
+        write(SendJournal(store, A), result)
+        assert status(SendJournal(store, B)) == NOT_SENT
+        assert caplog.text == ""
+
+    def test_a_message_that_was_sent_under_b_is_not_sent_again_under_a(self) -> None:
+        """A, B, A: what B has sent is not known to A, and so nobody is texted twice."""
+        store = MemoryStore()
+        write(SendJournal(store, A), REFUSED, REFUSED)
+        under_b = SendJournal(store, B)
+        assert status(under_b) == NOT_SENT
+        write(under_b, SUBMITTED, REFUSED)
+        assert status(SendJournal(store, B)) == SUBMITTED
+        under_a = SendJournal(store, A)
+        assert [status(under_a, key) for key in "xyz"] == [UNCERTAIN] * 3
+
+    def test_what_a_has_sent_is_known_again_when_a_is_back(self) -> None:
+        store = MemoryStore()
+        write(SendJournal(store, A), SUBMITTED, REFUSED)
+        assert [status(SendJournal(store, B), key) for key in "xy"] == [UNCERTAIN] * 2
+        assert [status(SendJournal(store, A), key) for key in "xy"] == [SUBMITTED, REFUSED]
+
+    def test_a_crash_under_b_leaves_every_message_uncertain_under_a(self) -> None:
+        store = MemoryStore()
+        write(SendJournal(store, A), REFUSED)
+        under_b = SendJournal(store, B)
+        under_b.begin([under_b.digest("x")])
+        assert status(SendJournal(store, A)) == UNCERTAIN
+
+
+class TestDigests:
+    def test_depend_on_key_secret_and_task(self) -> None:
+        store = MemoryStore()
+        journal = SendJournal(store, A)
+        digest = journal.digest("recipient +56900000000")
+        assert len(digest) == 32
+        assert SendJournal(store, A).digest("recipient +56900000000") == digest
+        others = [
+            journal.digest("recipient +56900000001"),
+            SendJournal(store, B).digest("recipient +56900000000"),
+            SendJournal(MemoryStore(), A).digest("recipient +56900000000"),
+        ]
+        assert len({digest, *others}) == 4
+
+    def test_the_salt_is_random_and_long(self) -> None:
+        salts = set()
+        for _ in range(5):
+            store = MemoryStore()
+            SendJournal(store, A)
+            salts.add(store["rtisms_send"]["salt"])
+        assert len(salts) == 5
+        assert {len(salt) for salt in salts} == {32}
+
+    def test_the_first_thing_that_is_stored_is_the_head(self) -> None:
+        store = MemoryStore()
+        SendJournal(store, A)
+        assert list(store) == ["rtisms_send"]
+        assert store["rtisms_send"]["version"] == VERSION
+
+    def test_an_entry_holds_what_is_documented_and_nothing_else(self) -> None:
+        store = MemoryStore()
+        journal = SendJournal(store, A)
+        x, y = journal.digest("x"), journal.digest("y")
+        number = journal.begin([x, y])
+        key_id = journal.digest("check")
+        assert store["rtisms_send_0"] == {"version": VERSION, "key_id": key_id, "to": [x, y], "results": None}
+        journal.commit(number, {x: SUBMITTED, y: None})
+        assert store["rtisms_send_0"]["results"] == [SUBMITTED.to_record(), None]
+
+    def test_the_key_takes_long_to_derive_so_that_numbers_cannot_be_guessed(self) -> None:
+        store = MemoryStore(rtisms_send={"version": VERSION, "salt": "00" * 16})
+        key = hashlib.pbkdf2_hmac("sha256", b"client-secret-a", bytes(16), 100_000)
+        expected = hmac.new(key, b"reference 1", hashlib.sha256).hexdigest()[:32]
+        assert SendJournal(store, A).digest("reference 1") == expected
+
+    def test_no_repr_shows_the_key(self) -> None:
+        journal = SendJournal(MemoryStore(), A)
+        assert repr(journal._key) == "Secret('***')"
+
+
+class TestForms:
+    @pytest.mark.parametrize(
+        "head",
+        [
+            "junk",
+            7,
+            [],
+            {},
+            {"version": 0, "salt": "00"},
+            {"version": VERSION + 1, "salt": "00"},
+            {"version": VERSION},
+            {"version": VERSION, "salt": 7},
+            {"version": VERSION, "salt": "no hex digits"},
+        ],
+    )
+    def test_a_head_of_another_form_is_refused(self, head: Any) -> None:
+        store = MemoryStore(rtisms_send=head)
+        with pytest.raises(RtiSmsConfigError, match=r"cannot read.*has sent nothing"):
+            SendJournal(store, A)
+        assert store == {"rtisms_send": head}
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"version": VERSION + 1},
+            {"version": None},
+            {"key_id": None},
+            {"key_id": 7},
+            {"to": None},
+            {"to": 7},
+            {"results": 7},
+            {"results": [None, None]},
+            {"results": []},
+            {"results": ["submitted"]},
+            {"results": [{"outcome": "submitted"}]},
+            {"results": [{"outcome": "another", "status": None, "submission_id": None}]},
+        ],
+    )
+    def test_an_entry_of_another_form_is_refused(self, change: dict[str, Any]) -> None:
+        store = MemoryStore()
+        write(SendJournal(store, A), SUBMITTED)
+        store["rtisms_send_0"] = {**store["rtisms_send_0"], **change}
+        with pytest.raises(RtiSmsConfigError, match="Run the task with the release that began to send"):
+            SendJournal(store, A)
+
+    @pytest.mark.parametrize("field", ["version", "key_id", "to", "results"])
+    def test_an_entry_without_a_field_is_refused(self, field: str) -> None:
+        store = MemoryStore()
+        write(SendJournal(store, A), SUBMITTED)
+        del store["rtisms_send_0"][field]
+        with pytest.raises(RtiSmsConfigError):
+            SendJournal(store, A)
+
+    @pytest.mark.parametrize("entry", ["junk", 7, [], {}, False])
+    def test_an_entry_that_is_no_entry_is_refused(self, entry: Any) -> None:
+        store = MemoryStore()
+        SendJournal(store, A)
+        store["rtisms_send_0"] = entry
+        with pytest.raises(RtiSmsConfigError):
+            SendJournal(store, A)
+
+    def test_an_entry_of_another_key_and_another_form_is_refused_too(self) -> None:
+        store = MemoryStore()
+        write(SendJournal(store, A), SUBMITTED)
+        store["rtisms_send_0"]["results"] = ["junk"]
+        with pytest.raises(RtiSmsConfigError):
+            SendJournal(store, B)

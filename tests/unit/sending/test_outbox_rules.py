@@ -1,0 +1,644 @@
+"""Rules of the outbox, with a client that is none and in virtual time: what goes out, when, and how often."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from airflow_provider_rtisms.api import errors
+from airflow_provider_rtisms.api.models import SendOutcome, Submission
+from airflow_provider_rtisms.api.values.recipients import Recipient
+from airflow_provider_rtisms.api.values.secret import Secret
+from airflow_provider_rtisms.api.values.text import SmsText
+from airflow_provider_rtisms.sending import journal as journal_module
+from airflow_provider_rtisms.sending.journal import MemoryStore, SendJournal
+from airflow_provider_rtisms.sending.message import Message, to_everybody
+from airflow_provider_rtisms.sending.outbox import (
+    Outbox,
+    check_chunk_size,
+    check_on_uncertain,
+    check_window,
+)
+from tests import virtual_time
+from tests.virtual_time import now, settle
+
+TEXT = SmsText.of("hola")
+LOST = errors.RtiSmsUncertainError("lost", call="send_sms")
+REFUSED = errors.RtiSmsForbiddenError("HTTP 403", call="send_sms", status=403)
+
+#: What the vendor does with one request: statuses by position, or an error; may be awaited.
+Reply = list[str] | Exception
+Behaviour = Callable[[list[int]], Reply | Awaitable[Reply]]
+
+
+@pytest.fixture(autouse=True)
+def quick_and_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Derive keys in little time, and let each pause be the longest that the jitter allows."""
+    monkeypatch.setattr(journal_module, "_DERIVATION_ROUNDS", 1)
+    monkeypatch.setattr("random.uniform", lambda low, high: high)
+
+
+def number(position: int) -> str:
+    return f"+5690000{position:04}"
+
+
+class Vendor:
+    """
+    Takes requests in place of a client.
+
+    :param behaviour: what each request gets; default: every message is submitted.
+    """
+
+    def __init__(self, behaviour: Behaviour | None = None) -> None:
+        self.behaviour = behaviour or (lambda positions: ["submitted"] * len(positions))
+        #: The positions of the messages of each request, in the order in which they were sent.
+        self.requests: list[list[int]] = []
+        self.texts: list[str] = []
+        self.departures: list[float] = []
+        self.under_way = self.most_under_way = 0
+
+    async def perform(self, call: Any) -> Any:
+        body = json.loads(call.body)
+        positions = [int(one[-4:]) for one in body["recipients"]]
+        self.requests.append(positions)
+        self.texts.append(body["message"]["text"])
+        self.departures.append(now() - virtual_time.START)
+        self.under_way += 1
+        self.most_under_way = max(self.under_way, self.most_under_way)
+        try:
+            reply = self.behaviour(positions)
+            if not isinstance(reply, list | Exception):
+                reply = await reply
+        finally:
+            self.under_way -= 1
+        if isinstance(reply, Exception):
+            raise reply
+        return [_submission(status, position) for status, position in zip(reply, positions, strict=True)]
+
+
+def _submission(status: str, position: int) -> Submission:
+    if status == "submitted":
+        return Submission(SendOutcome.SUBMITTED, status, str(position))
+    is_refused = status in ("unknown_error", "account_no_balance")
+    return Submission(SendOutcome.REFUSED if is_refused else SendOutcome.UNCERTAIN, status)
+
+
+class Task:
+    """The attempts of one task: they share the store of the journal."""
+
+    def __init__(self, count: int, store: MemoryStore | None = None) -> None:
+        self.count = count
+        self.store = MemoryStore() if store is None else store
+        self.secret = Secret("client-secret")
+
+    def outbox(self, messages: list[Message] | None = None, **options: Any) -> Outbox:
+        if messages is None:
+            messages = to_everybody([Recipient(number(position)) for position in range(self.count)], TEXT)
+        return Outbox(messages, "96000", SendJournal(self.store, self.secret), **{"chunk_size": 1, **options})
+
+    def send(self, vendor: Vendor, messages: list[Message] | None = None, **options: Any) -> str:
+        """Do one attempt; return the outcomes by their first letters, in upper case if the attempt raised."""
+        try:
+            submissions = virtual_time.run(self.outbox(messages, **options).send(vendor))
+        except errors.RtiSmsError as error:
+            self.error = error
+            return _letters(error.submissions).upper()
+        return _letters(submissions)
+
+
+def _letters(submissions: list[Submission]) -> str:
+    return "".join(str(one.outcome)[0] for one in submissions)
+
+
+def in_turn(*replies: Reply) -> Behaviour:
+    """Give each request the next reply; then all is submitted."""
+    script = iter(replies)
+    return lambda positions: next(script, ["submitted"] * len(positions))
+
+
+def by_position(table: dict[int, str]) -> Behaviour:
+    return lambda positions: [table.get(position, "submitted") for position in positions]
+
+
+def slowly(seconds: float = 1.0) -> Behaviour:
+    async def reply(positions: list[int]) -> Reply:
+        await asyncio.sleep(seconds)
+        return ["submitted"] * len(positions)
+
+    return reply
+
+
+class TestOnUncertain:
+    @pytest.mark.parametrize("on_uncertain", ["fail", "resend", "skip"])
+    def test_what_is_certain_is_sent_once(self, on_uncertain: str) -> None:
+        task, vendor = Task(3), Vendor()
+        for _ in range(3):
+            assert task.send(vendor, on_uncertain=on_uncertain) == "sss"
+        assert vendor.requests == [[0], [1], [2]]
+
+    @pytest.mark.parametrize(("on_uncertain", "outcomes"), [("fail", "US"), ("skip", "us")])
+    def test_fail_and_skip_never_send_again(self, on_uncertain: str, outcomes: str) -> None:
+        task, vendor = Task(2), Vendor(in_turn(LOST))
+        for _ in range(3):
+            assert task.send(vendor, on_uncertain=on_uncertain) == outcomes
+        assert vendor.requests == [[0], [1]]
+
+    def test_fail_says_what_a_person_can_do(self) -> None:
+        task = Task(1)
+        task.send(Vendor(in_turn(LOST)))
+        assert isinstance(task.error, errors.RtiSmsUncertainError)
+        assert "The response to a request was lost" in str(task.error)
+        assert "Of 1 messages: 1 uncertain: recipients[0] ***000." in str(task.error)
+        assert task.error.call == "send_sms"
+
+    def test_skip_warns(self, caplog: pytest.LogCaptureFixture) -> None:
+        Task(1).send(Vendor(in_turn(LOST)), on_uncertain="skip")
+        assert "Uncertain messages are not sent again, since on_uncertain is 'skip'. Of 1 messages:" in caplog.text
+
+    def test_a_loss_that_does_not_end_the_sending_is_a_warning(self, caplog: pytest.LogCaptureFixture) -> None:
+        Task(2).send(Vendor(in_turn(LOST)))
+        assert "lost" in [record.getMessage() for record in caplog.records]
+
+    def test_resend_sends_once_more_in_the_same_attempt(self) -> None:
+        task, vendor = Task(2), Vendor(in_turn(LOST))
+        assert task.send(vendor, on_uncertain="resend") == "ss"
+        assert vendor.requests == [[0], [1], [0]]
+
+    def test_resend_sends_once_more_in_a_later_attempt(self) -> None:
+        task, vendor = Task(2), Vendor(in_turn(LOST))
+        assert task.send(vendor) == "US"
+        assert task.send(vendor, on_uncertain="resend") == "ss"
+        assert vendor.requests == [[0], [1], [0]]
+
+    def test_resend_sends_at_most_once_more_in_all_attempts(self) -> None:
+        task = Task(2)
+        vendor = Vendor(lambda positions: LOST if positions == [0] else ["submitted"] * len(positions))
+        for _ in range(4):
+            assert task.send(vendor, on_uncertain="resend") == "US"
+        assert vendor.requests == [[0], [1], [0]]
+
+    def test_resend_after_a_crash_sends_once_more(self) -> None:
+        task, vendor = Task(1), Vendor()
+        journal = SendJournal(task.store, task.secret)
+        journal.begin([journal.digest(to_everybody([Recipient(number(0))], TEXT)[0].key)])
+        assert task.send(vendor) == "U"
+        assert vendor.requests == []
+        assert task.send(vendor, on_uncertain="resend") == "s"
+
+    def test_a_refusal_after_a_loss_leaves_the_message_uncertain(self) -> None:
+        task, vendor = Task(1), Vendor(in_turn(LOST, ["unknown_error"]))
+        assert task.send(vendor, on_uncertain="resend") == "U"
+        assert len(vendor.requests) == 2
+
+    def test_a_status_that_is_not_documented_is_uncertain(self) -> None:
+        task, vendor = Task(2), Vendor(by_position({0: "queued"}))
+        assert task.send(vendor) == "US"
+
+    def test_after_the_secret_changed_twice_nobody_gets_a_message_twice(self) -> None:
+        task, vendor = Task(2), Vendor(in_turn(REFUSED))
+        assert task.send(vendor) == "NN"
+        for secret in ("another", "client-secret", "another", "a third"):
+            task.secret = Secret(secret)
+            task.send(vendor)
+        assert vendor.requests == [[0], [0], [1]]
+
+
+class TestLosses:
+    def test_two_in_a_row_end_the_sending(self) -> None:
+        task, vendor = Task(4), Vendor(in_turn(LOST, LOST))
+        assert task.send(vendor) == "UUNN"
+        assert "lost Of 4 messages: 2 uncertain" in str(task.error)
+
+    def test_two_in_a_row_across_rounds_end_the_sending(self) -> None:
+        task, vendor = Task(1), Vendor(in_turn(LOST, LOST, LOST))
+        assert task.send(vendor, on_uncertain="resend") == "U"
+        assert str(task.error).startswith("lost ")
+        assert vendor.requests == [[0], [0]]
+
+    def test_two_that_are_not_in_a_row_do_not(self) -> None:
+        task = Task(5)
+        vendor = Vendor(lambda positions: LOST if positions[0] in (0, 2) else ["submitted"])
+        assert task.send(vendor, window=1) == "USUSS"
+
+    def test_submissions_that_match_no_recipient_are_kept(self) -> None:
+        loss = errors.RtiSmsUncertainError("lost", submissions=[Submission(SendOutcome.SUBMITTED, "submitted", "77")])
+        task = Task(2)
+        assert task.send(Vendor(in_turn(loss))) == "USS"
+        assert "1 listed in responses that match no recipient: submitted 77" in str(task.error)
+
+
+class TestRefusals:
+    def test_a_refusal_ends_the_sending_and_the_rest_is_sent_later(self) -> None:
+        task, vendor = Task(3), Vendor(in_turn(["submitted"], REFUSED))
+        assert task.send(vendor, window=1) == "SNN"
+        assert isinstance(task.error, errors.RtiSmsForbiddenError)
+        assert (
+            str(task.error)
+            == "HTTP 403 Of 3 messages: 1 submitted: 0; 2 not_sent: recipients[1] ***001, recipients[2] ***002."
+        )
+        assert task.send(vendor) == "sss"
+
+    def test_requests_under_way_are_completed_and_no_further_one_leaves(self) -> None:
+        async def reply(positions: list[int]) -> Reply:
+            await asyncio.sleep(0 if positions == [0] else 1 if positions == [1] else 2)
+            return REFUSED if positions == [1] else ["submitted"]
+
+        task, vendor = Task(20), Vendor(reply)
+        assert task.send(vendor, window=4) == "SNSSS" + "N" * 15
+        assert vendor.requests == [[0], [1], [2], [3], [4]]
+
+    def test_a_refusal_stops_requests_of_the_same_window_that_have_not_left(self) -> None:
+        task, vendor = Task(5), Vendor(in_turn(["submitted"], REFUSED))
+        outbox = task.outbox(window=8)
+        with pytest.raises(errors.RtiSmsForbiddenError) as caught:
+            virtual_time.run(outbox.send(vendor))
+        assert _letters(caught.value.submissions) == "snnnn"
+        assert vendor.requests == [[0], [1]]
+        assert outbox.may_have_sent
+
+    def test_a_refusal_is_no_request_that_may_have_sent(self) -> None:
+        outbox = Task(2).outbox()
+        with pytest.raises(errors.RtiSmsForbiddenError):
+            virtual_time.run(outbox.send(Vendor(in_turn(REFUSED))))
+        assert not outbox.may_have_sent
+        assert not outbox.is_journal_lost
+
+    @pytest.mark.parametrize("reply", [LOST, ["submitted"], ["unknown_error"], ["account_no_balance"]])
+    def test_anything_else_is_one(self, reply: Reply) -> None:
+        outbox = Task(1).outbox()
+        with contextlib.suppress(errors.RtiSmsUncertainError):
+            virtual_time.run(outbox.send(Vendor(in_turn(reply))))
+        assert outbox.may_have_sent
+
+    def test_the_first_refusal_is_reported(self) -> None:
+        async def reply(positions: list[int]) -> Reply:
+            await asyncio.sleep(positions[0])
+            return ["submitted"] if positions == [0] else errors.RtiSmsForbiddenError(f"HTTP 403 for {positions[0]}")
+
+        task = Task(3)
+        task.send(Vendor(reply), window=2)
+        assert str(task.error).startswith("HTTP 403 for 1 ")
+
+
+class TestRounds:
+    def test_unknown_errors_are_sent_again_after_growing_pauses(self, caplog: pytest.LogCaptureFixture) -> None:
+        task, vendor = Task(2), Vendor(by_position({0: "unknown_error"}))
+        assert task.send(vendor) == "rs"
+        assert vendor.requests == [[0], [1], [0], [0], [0]]
+        assert len(vendor.requests) == 1 + 4
+        assert vendor.departures == pytest.approx([0, 0, 0.5, 1.5, 3.5])
+        assert "Sending 1 messages again in 0.5 s" in caplog.text
+
+    def test_the_pause_can_be_another_one(self) -> None:
+        pauses = []
+
+        async def pause(seconds: float) -> None:
+            pauses.append(seconds)
+
+        Task(1).send(Vendor(by_position({0: "unknown_error"})), pause=pause)
+        assert pauses == [0.5, 1.0, 2.0]
+
+    def test_a_message_without_balance_is_not_sent_again_in_this_attempt(self) -> None:
+        task, vendor = Task(1), Vendor(by_position({0: "account_no_balance"}))
+        assert task.send(vendor) == "r"
+        assert task.send(vendor) == "r"
+        assert vendor.requests == [[0], [0]]
+
+    @pytest.mark.parametrize(
+        ("table", "kind"),
+        [
+            ({}, None),
+            ({0: "unknown_error"}, errors.RtiSmsNotAcceptedError),
+            ({0: "account_no_balance"}, errors.RtiSmsNoBalanceError),
+            ({0: "account_no_balance", 1: "unknown_error"}, errors.RtiSmsNoBalanceError),
+        ],
+    )
+    def test_check_submitted_raises_for_what_was_refused(
+        self, table: dict[int, str], kind: type[errors.RtiSmsError] | None
+    ) -> None:
+        outbox = Task(3).outbox()
+        virtual_time.run(outbox.send(Vendor(by_position(table))))
+        if kind is None:
+            outbox.check_submitted()
+            return
+        with pytest.raises(kind, match="Of 3 messages") as caught:
+            outbox.check_submitted()
+        assert caught.value.call == "send_sms"
+        assert len(caught.value.submissions) == 3
+
+
+class TestWindows:
+    def test_until_a_request_has_succeeded_one_goes_out_at_a_time(self) -> None:
+        async def reply(positions: list[int]) -> Reply:
+            await asyncio.sleep(1)
+            return ["unknown_error"] if positions[0] < 0 else LOST if positions == [0] else ["submitted"]
+
+        vendor = Vendor(reply)
+        Task(5).send(vendor, window=4)
+        assert vendor.departures == [0, 1, 2, 2, 2]
+
+    @pytest.mark.parametrize(
+        ("chunk_size", "window", "most_requests", "most_messages"),
+        [
+            (1, 10, 10, 10),
+            (5, 10, 2, 10),
+            (5, 9, 1, 5),
+            (5, 5, 1, 5),
+            (10, 100, 10, 100),
+            (50, None, 2, 100),
+            (500, 500, 1, 500),
+        ],
+    )
+    def test_no_more_messages_than_the_window_are_begun_and_not_committed(
+        self, chunk_size: int, window: int | None, most_requests: int, most_messages: int
+    ) -> None:
+        under_way = 0
+        most = 0
+
+        class CountingStore(MemoryStore):
+            def set(self, key: str, value: Any) -> None:
+                nonlocal under_way, most
+                if "to" in value:
+                    under_way += len(value["to"]) * (1 if value["results"] is None else -1)
+                    most = max(most, under_way)
+                super().set(key, value)
+
+        task, vendor = Task(1000, CountingStore()), Vendor(slowly())
+        assert task.send(vendor, chunk_size=chunk_size, window=window) == "s" * 1000
+        assert [one for request in vendor.requests for one in request] == list(range(1000))
+        assert vendor.most_under_way == most_requests
+        assert most == most_messages
+
+    def test_two_windows_overlap_so_that_requests_do_not_wait_for_the_journal(self) -> None:
+        async def in_thread(write: Any, *args: Any) -> Any:
+            await asyncio.sleep(1)
+            return write(*args)
+
+        vendor = Vendor(slowly(1.0))
+        Task(9).send(vendor, chunk_size=1, window=2, in_thread=in_thread)
+        assert vendor.departures[:3] == [1, 4, 5]
+        assert vendor.departures[-1] <= 16
+
+    def test_messages_of_equal_text_share_requests(self) -> None:
+        texts = [SmsText.of(text) for text in ("a", "b", "a", "b", "a")]
+        messages = [Message(Recipient(number(position)), text) for position, text in enumerate(texts)]
+        vendor = Vendor()
+        assert Task(5).send(vendor, messages, chunk_size=2) == "sssss"
+        assert vendor.requests == [[0, 2], [4], [1, 3]]
+        assert vendor.texts == ["a", "a", "b"]
+
+    def test_nothing_to_send_sends_nothing(self) -> None:
+        vendor = Vendor()
+        assert Task(0).send(vendor) == ""
+        assert vendor.requests == []
+
+
+class TestJournal:
+    def test_a_request_leaves_after_it_was_recorded(self) -> None:
+        task = Task(3)
+
+        def reply(positions: list[int]) -> Reply:
+            written = [value for key, value in task.store.items() if key != "rtisms_send" and value["results"] is None]
+            assert any(len(value["to"]) >= 1 for value in written)
+            return ["submitted"] * len(positions)
+
+        assert task.send(Vendor(reply)) == "sss"
+
+    def test_a_journal_that_refuses_a_request_lets_nothing_leave(self) -> None:
+        task, vendor = Task(2), Vendor()
+        outbox = task.outbox()
+        task.store.set = _refuse  # type: ignore[method-assign]
+        with pytest.raises(OSError, match="gone"):
+            virtual_time.run(outbox.send(vendor))
+        assert vendor.requests == []
+        assert outbox.is_journal_lost
+        assert not outbox.may_have_sent
+
+    def test_a_journal_that_refuses_a_result_ends_the_sending(self) -> None:
+        task, vendor = Task(5), Vendor()
+        outbox = task.outbox()
+        store_set = task.store.set
+
+        def refuse_results(key: str, value: Any) -> None:
+            if value.get("results") is not None:
+                _refuse(key, value)
+            store_set(key, value)
+
+        task.store.set = refuse_results  # type: ignore[method-assign]
+        with pytest.raises(OSError, match="gone"):
+            virtual_time.run(outbox.send(vendor))
+        assert vendor.requests == [[0]]
+        assert outbox.is_journal_lost
+        assert outbox.may_have_sent
+        del task.store.set
+        assert task.send(vendor) == "USSSS"
+
+    def test_a_journal_that_refuses_a_result_stops_the_other_window_at_once(self) -> None:
+        async def reply(positions: list[int]) -> Reply:
+            await asyncio.sleep(3600 if positions[0] == 3 else 1)
+            return ["submitted"]
+
+        async def main() -> None:
+            with pytest.raises(OSError, match="gone"):
+                await outbox.send(vendor)
+            assert now() < virtual_time.START + 10
+            assert vendor.under_way == 0
+
+        task, vendor = Task(9), Vendor(reply)
+        outbox = task.outbox(window=2)
+        store_set = task.store.set
+
+        def refuse_results_of_the_second_window(key: str, value: Any) -> None:
+            if key == "rtisms_send_1" and value["results"] is not None:
+                _refuse(key, value)
+            store_set(key, value)
+
+        task.store.set = refuse_results_of_the_second_window  # type: ignore[method-assign]
+        virtual_time.run(main())
+        assert vendor.requests[:3] == [[0], [1], [2]]
+        assert len(vendor.requests) <= 4
+
+    def test_after_a_refusal_nothing_more_is_recorded(self) -> None:
+        task = Task(50)
+        task.send(Vendor(in_turn(["submitted"], REFUSED)), window=1)
+        assert sorted(task.store) == ["rtisms_send", "rtisms_send_0", "rtisms_send_1"]
+
+    def test_a_cancelled_sending_records_what_is_known_and_leaves_the_rest_uncertain(self) -> None:
+        async def reply(positions: list[int]) -> Reply:
+            await asyncio.sleep(3600 if positions[0] == 3 else 0)
+            return ["submitted"]
+
+        async def main() -> None:
+            sending = asyncio.create_task(task.outbox(window=8).send(vendor))
+            await asyncio.sleep(10)
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+            assert vendor.under_way == 0
+
+        task, vendor = Task(5), Vendor(reply)
+        virtual_time.run(main())
+        assert task.send(Vendor()) == "SSSUS"
+
+    def test_a_cancelled_sending_without_any_result_writes_nothing(self) -> None:
+        async def main() -> None:
+            sending = asyncio.create_task(task.outbox().send(Vendor(slowly(3600))))
+            await asyncio.sleep(10)
+            before = dict(task.store)
+            sending.cancel()
+            await settle()
+            assert sending.cancelled()
+            assert task.store == before
+
+        task = Task(2)
+        virtual_time.run(main())
+
+    def test_a_journal_that_refuses_the_last_word_of_a_cancelled_sending_does_not_hide_the_cancellation(self) -> None:
+        async def reply(positions: list[int]) -> Reply:
+            await asyncio.sleep(3600 if positions[0] == 2 else 0)
+            return ["submitted"]
+
+        async def main() -> None:
+            sending = asyncio.create_task(task.outbox(window=8).send(Vendor(reply)))
+            await asyncio.sleep(10)
+            task.store.set = _refuse  # type: ignore[method-assign]
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+
+        task = Task(4)
+        virtual_time.run(main())
+
+
+def _refuse(key: str, value: Any) -> None:
+    raise OSError("the API server is gone")
+
+
+class TestWords:
+    def test_sent_messages_are_logged_with_reference_or_masked_number(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        messages = [
+            Message(Recipient(number(0)), TEXT, position="recipients[0]"),
+            Message(Recipient(number(1)), TEXT, reference="order 7"),
+        ]
+        Task(2).send(Vendor(), messages, chunk_size=2)
+        assert "Sent 2 messages: recipients[0] ***000 submitted 0, order 7 submitted 1" in caplog.text
+        caplog.clear()
+
+    def test_a_later_attempt_says_how_many_were_sent(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        task, vendor = Task(3), Vendor(in_turn(["submitted"], REFUSED))
+        task.send(vendor, window=1)
+        assert "earlier attempt" not in caplog.text
+        task.send(vendor)
+        assert "1 of 3 messages were sent in an earlier attempt; they are not sent again" in caplog.text
+
+    def test_the_summary_groups_by_outcome_and_status(self) -> None:
+        outbox = Task(4).outbox()
+        virtual_time.run(
+            outbox.send(Vendor(by_position({1: "unknown_error", 2: "account_no_balance", 3: "unknown_error"})))
+        )
+        assert outbox.summary() == (
+            "Of 4 messages: 1 submitted: 0; 2 refused (unknown_error): recipients[1] ***001, recipients[3] ***003; "
+            "1 refused (account_no_balance): recipients[2] ***002."
+        )
+        assert [message.recipient for message in outbox.messages] == [Recipient(number(one)) for one in range(4)]
+        assert _letters(outbox.submissions) == "srrr"
+
+    def test_progress_is_reported_every_five_seconds(
+        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        clock = [100.0]
+        monkeypatch.setattr("time.monotonic", lambda: clock[0])
+
+        def reply(positions: list[int]) -> Reply:
+            clock[0] += 1
+            return ["submitted"]
+
+        def lines() -> list[str]:
+            return [one.getMessage() for one in caplog.records if "messages done" in one.getMessage()]
+
+        task = Task(12)
+        task.send(Vendor(reply), window=1)
+        assert lines() == [
+            "5 of 12 messages done (42%), 1 a second, about 7 s left",
+            "10 of 12 messages done (83%), 1 a second, about 2 s left",
+        ]
+        caplog.clear()
+        task.count = 18  # those of the earlier attempt are done
+        task.send(Vendor(reply), window=1)
+        assert lines() == ["17 of 18 messages done (94%), 3 a second, about 0 s left"]
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        ("chunk_size", "window"), [(1, 128), (50, 128), (64, 128), (65, 130), (250, 500), (251, 500), (500, 500)]
+    )
+    def test_the_default_window_fits_the_chunk_size(self, chunk_size: int, window: int) -> None:
+        assert check_window(None, chunk_size) == window
+
+    @pytest.mark.parametrize(("value", "chunk_size"), [(7, 7), (500, 7)])
+    def test_a_window_may_be_as_small_as_a_chunk(self, value: int, chunk_size: int) -> None:
+        assert check_window(value, chunk_size) == value
+
+    @pytest.mark.parametrize("value", [6, 501, True, "100"])
+    def test_another_window_is_refused(self, value: Any) -> None:
+        with pytest.raises(errors.RtiSmsInputError, match=r"^window is .* from 7 to 500\.$"):
+            check_window(value, 7)
+
+    @pytest.mark.parametrize("value", [1, 500])
+    def test_a_chunk_size_is_taken(self, value: int) -> None:
+        assert check_chunk_size(value) == value
+
+    @pytest.mark.parametrize("value", [0, 501, True, None])
+    def test_another_chunk_size_is_refused(self, value: Any) -> None:
+        with pytest.raises(errors.RtiSmsInputError, match=r"^chunk_size is .* from 1 to 500\.$"):
+            check_chunk_size(value)
+
+    def test_on_uncertain_is_one_of_three(self) -> None:
+        assert [check_on_uncertain(one) for one in ("fail", "resend", "skip")] == ["fail", "resend", "skip"]
+        with pytest.raises(errors.RtiSmsInputError, match=r"^on_uncertain is .*'fail', 'resend' or 'skip'"):
+            check_on_uncertain("retry")
+
+    @pytest.mark.parametrize(
+        "options", [{"on_uncertain": "retry"}, {"chunk_size": 0}, {"window": 0}, {"chunk_size": 5, "window": 4}]
+    )
+    def test_the_outbox_checks_its_options(self, options: dict[str, Any]) -> None:
+        with pytest.raises(errors.RtiSmsInputError):
+            Task(1).outbox(**options)
+
+    def test_the_outbox_checks_its_sender(self) -> None:
+        with pytest.raises(errors.RtiSmsInputError, match="sender"):
+            Outbox([], " ", SendJournal(MemoryStore(), Secret("s")))
+
+
+class TestDefaults:
+    def test_fifty_recipients_share_a_request(self) -> None:
+        messages = to_everybody([Recipient(number(position)) for position in range(120)], TEXT)
+        vendor = Vendor()
+        virtual_time.run(Outbox(messages, "96000", SendJournal(MemoryStore(), Secret("s"))).send(vendor))
+        assert [len(request) for request in vendor.requests] == [50, 50, 20]
+
+    def test_a_thousand_messages_of_each_outcome_are_named(self) -> None:
+        task = Task(1003)
+        task.send(Vendor(in_turn(LOST, LOST)), chunk_size=1)
+        assert "recipients[1001] ***001 and 1 more" in str(task.error)
+
+
+class TestMessages:
+    def test_a_key_is_the_reference_or_the_recipient(self) -> None:
+        assert Message(Recipient("+56900000000"), TEXT).key == "recipient +56900000000"
+        assert Message(Recipient("+56900000000"), TEXT, "7").key == "reference 7"
+        assert Message(Recipient("+56900000000"), TEXT, "").key == "reference "
+
+    def test_a_repr_shows_neither_number_nor_text(self) -> None:
+        shown = repr(Message(Recipient("+56900000000"), TEXT))
+        assert "56900" not in shown
+        assert "hola" not in shown

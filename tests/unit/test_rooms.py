@@ -1,0 +1,157 @@
+"""The rooms of the package, as docs/architecture.md draws them, the length of its modules, and old words."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "airflow_provider_rtisms"
+ROOT = Path(__file__).parents[2]
+
+#: A module imports from its own room and from the rows above it. Rooms of one row do not import each other.
+ROWS = """
+    __init__ get_provider_info
+    api.models
+    api.errors
+    api.values
+    api.settings
+    api.protocol
+    api.policy
+    api.transport
+    api
+    bulk sending waiting
+    hooks
+    links triggers
+    sensors
+    operators
+    doctor notifications preview transfers retry_policy
+    cli
+    sandbox
+"""
+RANKS = {room: rank for rank, row in enumerate(ROWS.split("\n")) for room in row.split()}
+
+MOST_LINES = 300
+
+#: Words for which the package uses another one.
+OLD_WORDS = r"""
+    answer(s|ed|ing)? anew arrivals calls?\.py concludes? drafts? endings? ExchangeFailedError fruitless\w*
+    hid(e|es|den) longest_interval owed paces? permanent_is_final publish(ed)? raise_for_gaps read_event repeatable
+    RtiSms(Answer|Credentials|Threshold)Error SendRecord settling share_read slow_down spellings? surely tally told
+    tries troubles? withdrawn
+"""
+#: Files in which some of them are right.
+RIGHT_WORDS = {
+    "airflow_provider_rtisms/get_provider_info.py": {"hidden"},  # Airflow's "hidden-fields"
+    "docs/index.md": {"hidden"},  # an option of Sphinx
+    "docs/releasing.md": {"publish"},  # a release
+    "tests/system/test_sending_for_real.py": {"tries"},  # a path of Airflow's REST API
+    "tests/unit/hooks/test_connection_form.py": {"hidden"},
+}
+#: What names the machine of an author, or a server that only their tools know.
+FOREIGN = r"/work[/]|\bshared[/]|\bdesign[.]md|pypi[.]org|pythonhosted[.]org|registry[.]npmjs"
+
+
+def modules() -> dict[str, Path]:
+    """Return the files of the package by the names of the modules below it; ``__init__`` is the package itself."""
+    folder = ROOT / PACKAGE
+    names = {
+        path: path.relative_to(folder).with_suffix("").as_posix().replace("/", ".") for path in folder.rglob("*.py")
+    }
+    return {name.removesuffix(".__init__"): path for path, name in names.items()}
+
+
+MODULES = modules()
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Yield the modules of the package that a module imports anywhere, under TYPE_CHECKING too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            assert not any(alias.name.startswith(PACKAGE) for alias in node.names), f"{path}: use 'from ... import'"
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE:
+            base = node.module.removeprefix(PACKAGE).lstrip(".")
+            for alias in node.names:
+                full = f"{base}.{alias.name}".lstrip(".")
+                yield full if full in MODULES else base or "__init__"
+
+
+IMPORTS: Mapping[str, set[str]] = {name: set(imports_of(path)) for name, path in MODULES.items()}
+
+
+def room_of(module: str) -> str:
+    """Return the room that a module belongs to; what ``api`` exports is a room above its other rooms."""
+    parts = module.split(".")
+    return ".".join(parts[:2]) if parts[0] == "api" else parts[0]
+
+
+def test_imports_go_down() -> None:
+    wrong = [
+        f"{module} imports {imported}"
+        for module, others in IMPORTS.items()
+        for imported in others
+        if room_of(imported) != room_of(module) and RANKS[room_of(imported)] >= RANKS[room_of(module)]
+    ]
+    assert not wrong
+
+
+def test_the_architecture_page_draws_every_room() -> None:
+    drawing = (ROOT / "docs" / "architecture.md").read_text().split("```")[1]
+    drawn = set(re.findall(r"\w+", drawing)) | {"__init__", "get_provider_info"}
+    assert not {part for module in MODULES for part in room_of(module).split(".")} - drawn
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    TopologicalSorter(IMPORTS).prepare()  # raises CycleError
+
+
+def test_the_sandbox_stands_alone() -> None:
+    ties = [
+        f"{module} imports {imported}"
+        for module, others in IMPORTS.items()
+        for imported in others
+        if (room_of(module) == "sandbox") != (room_of(imported) == "sandbox")
+    ]
+    assert not ties
+
+
+def test_modules_are_short() -> None:
+    lengths = {str(path.relative_to(ROOT / PACKAGE)): len(path.read_text().splitlines()) for path in MODULES.values()}
+    assert not {name: lines for name, lines in lengths.items() if lines > MOST_LINES}
+
+
+@pytest.fixture(scope="module")
+def texts() -> dict[str, str]:
+    """The text of the tracked files, without this one and the pinned packages."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    names = [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+    contents = {name: (ROOT / name).read_bytes() for name in names if not name.startswith("constraints/")}
+    return {
+        name: content.decode()
+        for name, content in contents.items()
+        if b"\0" not in content and ROOT / name != Path(__file__)
+    }
+
+
+def find(pattern: str, texts: Mapping[str, str]) -> list[str]:
+    """Return where a pattern occurs, as ``file:line: match``."""
+    return [
+        f"{name}:{number}: {match[0]}"
+        for name, text in texts.items()
+        for number, line in enumerate(text.splitlines(), 1)
+        for match in re.finditer(pattern, line, re.IGNORECASE)
+        if match[0].lower() not in RIGHT_WORDS.get(name, ())
+    ]
+
+
+def test_old_words_are_gone(texts: dict[str, str]) -> None:
+    assert not find(rf"\b({'|'.join(OLD_WORDS.split())})\b", texts)
+
+
+def test_no_file_names_the_machine_of_an_author(texts: dict[str, str]) -> None:
+    assert not find(FOREIGN, texts)

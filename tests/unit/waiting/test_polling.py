@@ -1,0 +1,189 @@
+"""One poll, and the reaction to credentials that are refused; with a client that is no client."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from airflow_provider_rtisms.api import errors
+from airflow_provider_rtisms.api.models import SmsDetails
+from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.waiting.delivery_wait import DeliveryWait
+from airflow_provider_rtisms.waiting.polling import poll_balance, poll_deliveries, with_current_credentials
+
+OLD, NEW, NEWEST = (ApiSettings(client_id="me", client_secret=one) for one in ("old", "new", "newest"))
+SOON = errors.RtiSmsServerError("HTTP 503")
+
+
+class Client:
+    """Responds from a table; an exception is raised."""
+
+    def __init__(self, settings: ApiSettings = OLD, outcomes: Any = None) -> None:
+        self.settings = settings
+        self.outcomes = outcomes
+        self.polled: list[str | None] = []
+
+    async def perform(self, call: Any) -> Any:
+        self.polled.append(call.subject)
+        return self._give(self.outcomes[call.subject])
+
+    async def get_balance(self) -> Any:
+        return self._give(self.outcomes)
+
+    @staticmethod
+    def _give(outcome: Any) -> Any:
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+class Connections:
+    """Opens a client for what the Connection holds at each reading."""
+
+    def __init__(self, *readings: ApiSettings | Exception) -> None:
+        self.readings = list(readings)
+        self.opened = self.closed = 0
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[Any]:
+        settings = self.readings[min(self.opened, len(self.readings) - 1)]
+        self.opened += 1
+        if isinstance(settings, Exception):
+            raise settings
+        try:
+            yield Client(settings)
+        finally:
+            self.closed += 1
+
+
+class TestCurrentCredentials:
+    @staticmethod
+    def work(connections: Connections, *accepted: ApiSettings) -> Any:
+        worked: list[ApiSettings] = []
+
+        async def work(client: Any) -> str:
+            worked.append(client.settings)
+            if client.settings not in accepted:
+                raise errors.RtiSmsAuthenticationError("HTTP 401 at POST /auth.")
+            return "done"
+
+        async def main() -> str:
+            return await with_current_credentials(connections, work)
+
+        try:
+            return asyncio.run(main()), worked
+        except errors.RtiSmsAuthenticationError as error:
+            return error, worked
+        finally:
+            assert connections.closed <= connections.opened
+
+    def test_accepted_credentials_are_read_once(self) -> None:
+        connections = Connections(OLD, NEW)
+        assert self.work(connections, OLD) == ("done", [OLD])
+        assert (connections.opened, connections.closed) == (1, 1)
+
+    def test_refused_credentials_are_read_again_and_the_work_starts_over(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        connections = Connections(OLD, NEW)
+        assert self.work(connections, NEW) == ("done", [OLD, NEW])
+        assert (connections.opened, connections.closed) == (2, 2)
+        assert "HTTP 401 at POST /auth. Reading the Connection again" in caplog.text
+
+    def test_credentials_that_have_not_changed_are_not_tried_again(self) -> None:
+        connections = Connections(OLD, OLD, NEW)
+        error, worked = self.work(connections, NEW)
+        assert isinstance(error, errors.RtiSmsAuthenticationError)
+        assert worked == [OLD]
+        assert (connections.opened, connections.closed) == (2, 2)
+
+    def test_credentials_may_change_more_than_once(self) -> None:
+        assert self.work(Connections(OLD, NEW, NEWEST), NEWEST) == ("done", [OLD, NEW, NEWEST])
+
+    def test_a_change_that_is_refused_as_well_ends_it(self) -> None:
+        error, worked = self.work(Connections(OLD, NEW, NEW))
+        assert isinstance(error, errors.RtiSmsAuthenticationError)
+        assert worked == [OLD, NEW]
+
+    def test_another_error_passes_through(self) -> None:
+        async def work(client: Any) -> None:
+            raise errors.RtiSmsForbiddenError("HTTP 403")
+
+        with pytest.raises(errors.RtiSmsForbiddenError):
+            asyncio.run(with_current_credentials(Connections(OLD, NEW), work))
+
+    def test_a_connection_that_cannot_be_read_passes_through(self) -> None:
+        connections = Connections(errors.RtiSmsConfigError("Host is missing"))
+        with pytest.raises(errors.RtiSmsConfigError):
+            self.work(connections)
+
+
+class TestPollDeliveries:
+    @staticmethod
+    def poll(client: Client, wait: DeliveryWait, missing_until: float = 0.0) -> bool:
+        return asyncio.run(poll_deliveries(client, wait, missing_until))  # type: ignore[arg-type]
+
+    def test_each_open_submission_is_asked_for_once(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        wait = DeliveryWait(["1", "2", "3"], (), [SmsDetails("2", "DELIVERED").to_record()])
+        client = Client(outcomes={"1": SmsDetails("1", "DELIVERED"), "3": SmsDetails("3", "SENT")})
+        assert self.poll(client, wait) is False
+        assert sorted(filter(None, client.polled)) == ["1", "3"]
+        assert [record.getMessage() for record in caplog.records] == [
+            "2 of 3 submissions are final (2 DELIVERED); open: 1 SENT"
+        ]
+        client.outcomes["3"] = SmsDetails("3", "EXPIRED")
+        assert self.poll(client, wait) is True
+
+    def warnings(self, caplog: pytest.LogCaptureFixture) -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+    def test_a_transient_error_is_a_warning_of_the_poll_that_met_it(self, caplog: pytest.LogCaptureFixture) -> None:
+        wait = DeliveryWait(["1"], ())
+        client = Client(outcomes={"1": SOON})
+        assert self.poll(client, wait) is False
+        assert self.warnings(caplog) == ["HTTP 503 The next poll will try again"]
+        caplog.clear()
+        client.outcomes["1"] = SmsDetails("1", "SENT")
+        self.poll(client, wait)
+        assert self.warnings(caplog) == []
+
+    @pytest.mark.parametrize(("in_seconds", "is_accepted"), [(60, True), (-1, False)])
+    def test_an_unknown_submission_is_accepted_until_a_time(self, in_seconds: float, is_accepted: bool) -> None:
+        wait = DeliveryWait(["1"], ())
+        client = Client(outcomes={"1": errors.RtiSmsNotFoundError("HTTP 404", status=404)})
+        if is_accepted:
+            assert self.poll(client, wait, time.time() + in_seconds) is False
+        else:
+            with pytest.raises(errors.RtiSmsNotFoundError):
+                self.poll(client, wait, time.time() + in_seconds)
+
+    def test_a_permanent_error_ends_it(self) -> None:
+        with pytest.raises(errors.RtiSmsForbiddenError):
+            self.poll(Client(outcomes={"1": errors.RtiSmsForbiddenError("HTTP 403")}), DeliveryWait(["1"], ()))
+
+
+class TestPollBalance:
+    @pytest.mark.parametrize(("balance", "is_enough"), [("9.99", False), ("10.00", True), ("10.01", True)])
+    def test_the_minimum_is_enough(self, balance: str, is_enough: bool, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        client: Any = Client(outcomes=Decimal(balance))
+        assert asyncio.run(poll_balance(client, Decimal(10))) == (is_enough, Decimal(balance))
+        assert f"The balance is {balance}, {'at least' if is_enough else 'below'} 10" in caplog.text
+
+    def test_a_transient_error_is_a_warning(self, caplog: pytest.LogCaptureFixture) -> None:
+        client: Any = Client(outcomes=SOON)
+        assert asyncio.run(poll_balance(client, Decimal(10))) == (False, None)
+        assert "HTTP 503 The next poll will try again" in caplog.text
+
+    def test_a_permanent_error_ends_it(self) -> None:
+        client: Any = Client(outcomes=errors.RtiSmsForbiddenError("HTTP 403"))
+        with pytest.raises(errors.RtiSmsForbiddenError):
+            asyncio.run(poll_balance(client, Decimal(10)))
