@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 from airflow_provider_rtisms.api.policy.token_cache import TokenCache
@@ -34,6 +35,7 @@ class SimulatedClient(AsyncRtiSmsClient):
             await asyncio.to_thread(int)
             self.sessions += [SimulatedSession(self), SimulatedSession(self)]
             self._session, self._unpooled = self.sessions[-2:]  # type: ignore[assignment]
+            self._owner = os.getpid(), asyncio.get_running_loop()
 
     def before_request(self, request: HttpRequest) -> None:
         """Check what must hold when a request leaves."""

@@ -20,6 +20,10 @@ class Acquire:
     """Wait until the limiter lets the next request leave: a permit, the rate, and the pause after a 429."""
 
 
+#: The only one that is needed.
+ACQUIRE = Acquire()
+
+
 @dataclass(frozen=True, slots=True)
 class Send:
     """

@@ -20,7 +20,7 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsTokenRefusedError,
     RtiSmsUncertainError,
 )
-from airflow_provider_rtisms.api.policy.effects import Acquire, Effect, Send, Sleep, Throttled
+from airflow_provider_rtisms.api.policy.effects import ACQUIRE, Effect, Send, Sleep, Throttled
 from airflow_provider_rtisms.api.policy.retry import RetryPolicy
 from airflow_provider_rtisms.api.policy.token_cache import TokenCache
 from airflow_provider_rtisms.api.protocol.endpoints import TokenGrant, authenticate
@@ -87,7 +87,7 @@ class _Stopwatch:
     def acquire(self) -> Flow[None]:
         """Wait for the limiter."""
         began = self.clock()
-        yield Acquire()
+        yield ACQUIRE
         self.held += self.clock() - began
 
 
