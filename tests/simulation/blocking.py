@@ -102,14 +102,14 @@ class _Thread:
                 return await self.client._exchange(request)
             case Sleep(seconds):
                 await asyncio.sleep(seconds)
-            case WaitFor(future):
-                while not future.done():
+            case WaitFor(flight):
+                while not flight.is_complete and not flight.is_abandoned():
                     await asyncio.sleep(0.05)
                     self._maybe_interrupt()
                     if now() > START + PATIENCE:
                         self.world.fail("a thread waits for a token that never comes")
                         raise Interrupt
-                return future.result()
+                return flight.result
             case MaskSecret(secret):
                 self.world.masked.add(secret.get_secret_value())
         return None
