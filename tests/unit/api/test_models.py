@@ -198,6 +198,7 @@ class TestSubmission:
         ("response", "what"),
         [
             ([], "submission is a JSON array where an object was expected"),
+            (None, "submission is a JSON null where an object was expected"),
             ({}, "a submission has no 'status'"),
             ({"submissionId": "42"}, "a submission has no 'status'"),
             ({"status": 1.5}, "status is a JSON number where a string was expected"),
