@@ -4,11 +4,14 @@ Submission ids as people and templates give them. Source: docs/vendor-api.md, "G
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
 from airflow_provider_rtisms.api.values.lists import as_iterable
+
+log = logging.getLogger(__name__)
 
 #: The vendor's ids have 13 to 16 digits. The length is not promised, but a URL has to hold the id.
 MAX_ID_DIGITS = 100
@@ -46,11 +49,19 @@ def iter_submission_ids(value: Any) -> Iterator[str]:
     Give the submission ids of an operator's argument one by one, as they stand there.
 
     :param value: an id; an iterable of ids; such a list as JSON or as Python writes it, which is what a template gives;
-        or records with a ``submission_id``, which is what the operators return.
+        or records with a ``submission_id``, which is what the operators return. Records whose ``submission_id`` is
+        None are left out: they are about recipients that the send refused or skipped.
     :raises RtiSmsInputError: it is anything else; names the position.
     """
+    without_id = 0
     for position, item in enumerate(as_iterable(value, "submission_ids", "4193366853543393")):
-        yield check_submission_id(_id_of(item), f"submission_ids[{position}]")
+        submission_id = _id_of(item)
+        if submission_id is None and isinstance(item, Mapping) and "submission_id" in item:
+            without_id += 1
+        else:
+            yield check_submission_id(submission_id, f"submission_ids[{position}]")
+    if without_id:
+        log.info("%d records have no submission_id, so they are left out: nothing was submitted for them", without_id)
 
 
 def _id_of(item: Any) -> Any:
