@@ -32,7 +32,7 @@ RENEWAL_LEAD = 120.0
 #: Seconds for which a token is used where ``validity_period`` cannot be read.
 FALLBACK_VALIDITY = 60.0
 #: Seconds after an accepted request in which a refused token counts as revoked: the server accepts new tokens.
-ACCEPTED_FOR = 1.0
+ACCEPTED_FOR = 5.0
 
 Authenticate = Callable[[], Generator[Effect, Any, TokenGrant]]
 

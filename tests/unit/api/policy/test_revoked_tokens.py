@@ -24,8 +24,9 @@ def test_ends_no_call(serve: Serve) -> None:
 
     async def respond(exchange: Exchange) -> None:
         nonlocal used
-        used += 1
-        is_good = exchange.request.header("Authorization") == f"Bearer token-{issued}" and used <= USES
+        is_newest = exchange.request.header("Authorization") == f"Bearer token-{issued}"
+        used += is_newest
+        is_good = is_newest and used <= USES
         await (details() if is_good else _refuse)(exchange)
 
     async def main() -> None:
