@@ -14,6 +14,7 @@ from airflow_provider_rtisms.operators.rtisms import RtiSmsGetBalanceOperator
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsBalanceFallTrigger, RtiSmsBalanceTrigger
+from tests.hostile import until
 
 
 def test_the_operator_returns_the_exact_string(rtisms_sandbox: Sandbox) -> None:
@@ -173,12 +174,9 @@ class TestFall:
                     events.append(event.payload["balance"])
 
             listener = asyncio.create_task(listen())
-            async with asyncio.timeout(20):
-                while store.failures < 2:
-                    await asyncio.sleep(0.02)
-                delattr(store, broken)  # it works again
-                while not store:
-                    await asyncio.sleep(0.02)
+            await until(lambda: store.failures >= 2)
+            delattr(store, broken)  # it works again
+            await until(lambda: bool(store))
             await polls(rtisms_sandbox, 2)
             listener.cancel()
             return events

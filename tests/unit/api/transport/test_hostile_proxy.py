@@ -111,9 +111,7 @@ def test_a_plain_proxy_that_echoes_its_credentials(
     ],
 )
 @pytest.mark.parametrize("source", ["extra", "https_proxy"])
-def test_a_malformed_proxy_is_refused_and_not_shown(
-    value: str, source: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_malformed_proxy_is_refused_and_not_shown(value: str, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fields: dict[str, Any] = {}
     if source == "extra":
         fields["proxy"] = value
