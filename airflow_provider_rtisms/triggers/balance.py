@@ -111,8 +111,8 @@ class RtiSmsBalanceFallTrigger(BaseEventTrigger):
         threshold = Decimal(self.threshold)
         while True:
             try:
-                balance = await self._get_balance()
                 was_low = await self._recall()
+                balance = await self._get_balance()
             except Exception as error:
                 self.log.warning("%s The next poll will try again", error)
             else:

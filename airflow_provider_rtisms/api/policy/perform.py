@@ -35,8 +35,8 @@ T = TypeVar("T")
 Flow = Generator[Effect, Any, T]
 Clock = Callable[[], float]
 
-#: How often a call may be refused for a token that another caller has renewed meanwhile, before that counts as final.
-MAX_STALE_TOKENS = 10
+#: How often a call may be refused for tokens that are revoked while it is under way, before that counts as final.
+MAX_REVOKED_TOKENS = 1000
 #: How often one request may be refused with 429 while the limiter slows all requests down, before that is a failure.
 MAX_THROTTLES = 50
 
@@ -135,22 +135,26 @@ def _authorize(call: Call[T], settings: ApiSettings, tokens: TokenCache, stopwat
     """
     Send a call with a bearer token, and renew the token once on 401.
 
-    A 401 for a token that is no longer the newest says nothing about the newest one, so it does not use up the renewal.
+    A second 401 is final if it is for the newest token again, and the server has accepted no token lately. Otherwise
+    the server accepts new tokens, and something revokes them.
     """
     is_renewed = False
     refusals = 0
     while True:
         token = yield from tokens.obtain(partial(_get_grant, settings, stopwatch))
         try:
-            return (yield from _exchange(call, settings, stopwatch, token.value))
+            result = yield from _exchange(call, settings, stopwatch, token.value)
         except RtiSmsTokenExpiredError as error:
             refusals += 1
             is_newest = tokens.discard(token)
-            if (is_newest and is_renewed) or refusals > MAX_STALE_TOKENS:
+            if (is_newest and is_renewed and not tokens.is_accepted()) or refusals > MAX_REVOKED_TOKENS:
                 what = "the server returned HTTP 401 twice, the second time for a new token"
                 raise call.error(RtiSmsTokenRefusedError, what, status=error.status) from None
             is_renewed = is_renewed or is_newest
             log.info("%s: the server refused the token (HTTP 401); repeating the request with a new token", call)
+        else:
+            tokens.on_accepted()
+            return result
 
 
 def _get_grant(settings: ApiSettings, stopwatch: _Stopwatch) -> Flow[TokenGrant]:

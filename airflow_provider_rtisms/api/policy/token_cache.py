@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
 import threading
 import time
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 RENEWAL_LEAD = 120.0
 #: Seconds for which a token is used where ``validity_period`` cannot be read.
 FALLBACK_VALIDITY = 60.0
+#: Seconds after an accepted request in which a refused token counts as revoked: the server accepts new tokens.
+ACCEPTED_FOR = 5.0
 
 Authenticate = Callable[[], Generator[Effect, Any, TokenGrant]]
 
@@ -78,6 +81,7 @@ class TokenCache:
         self._token: Token | None = None
         #: The token that was issued last, even if it has been discarded.
         self._newest: Token | None = None
+        self._accepted_at = -math.inf
         self._flight: Flight[Token | RtiSmsError] | None = None
         self._pid = os.getpid()
 
@@ -91,6 +95,14 @@ class TokenCache:
             if self._token is token:
                 self._token = None
             return token is self._newest
+
+    def on_accepted(self) -> None:
+        """Note that the server has accepted a token."""
+        self._accepted_at = self._clock()
+
+    def is_accepted(self) -> bool:
+        """Return whether the server has accepted a token within the last :data:`ACCEPTED_FOR` seconds."""
+        return self._clock() - self._accepted_at < ACCEPTED_FOR
 
     def obtain(self, authenticate: Authenticate) -> Generator[Effect, Any, Token]:
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_rtisms.api.errors import RtiSmsNotAcceptedError, RtiSmsRateLimitError
 from airflow_provider_rtisms.api.models import SmsDetails
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
+from airflow_provider_rtisms.operators.send import AirflowTaskTerminated
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 
 NUMBERS = [f"+569000001{position:02}" for position in range(4)]
@@ -133,6 +135,59 @@ class TestWithAJournal:
         outcomes = [submission["outcome"] for submission in context["ti"].pushed["submissions"]]
         assert outcomes == ["uncertain", "uncertain", "submitted", "submitted"]
         assert received(rtisms_sandbox) == NUMBERS
+
+
+class LostStore(TaskStore):
+    """The store of an attempt that Airflow has given up: from some write on it refuses."""
+
+    writes_left = 2
+
+    def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
+        self.writes_left -= 1
+        if self.writes_left < 0:
+            raise ConnectionError("409: the task instance is not running")
+        super().set(key, value)
+
+
+@pytest.mark.parametrize("writes", [1, 2, 3, 4])
+def test_an_attempt_that_airflow_has_given_up_pushes_nothing(
+    rtisms_sandbox: Sandbox, context: dict[str, Any], writes: int
+) -> None:
+    """Another attempt runs already, and its XCom must stay."""
+    store = context["task_state_store"] = LostStore()
+    store.writes_left = writes
+    with pytest.raises(ConnectionError):
+        send().execute(context)
+    assert context["ti"].pushed == {}
+    sent = len(received(rtisms_sandbox))
+    store.writes_left = 1000
+    with suppress(AirflowFailException):
+        send().execute(context)
+    assert len(received(rtisms_sandbox)) == len(set(received(rtisms_sandbox))) >= sent
+
+
+def test_certificates_that_are_missing_are_found_before_the_journal(
+    context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {"conn_type": "rtisms", "login": "me", "password": "s3cret", "host": "https://api.example"}
+    monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps(fields))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/missing.pem")
+    with pytest.raises(AirflowFailException, match="REQUESTS_CA_BUNDLE"):
+        send().execute(context)
+    assert context["task_state_store"] == {}
+
+
+def test_a_task_that_gets_sigterm_on_airflow_2_is_not_retried(
+    rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow 2 raises AirflowTaskTerminated, a BaseException, from its signal handler."""
+
+    def terminate(*_: Any) -> None:
+        raise AirflowTaskTerminated("Task received SIGTERM signal")
+
+    monkeypatch.setattr("airflow_provider_rtisms.sending.journal.SendJournal.commit", terminate)
+    with pytest.raises(AirflowFailException, match="not retried"):
+        send().execute({})
 
 
 class TestWithoutAJournal:

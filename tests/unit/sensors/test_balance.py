@@ -14,6 +14,7 @@ from airflow_provider_rtisms.operators.rtisms import RtiSmsGetBalanceOperator
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsBalanceFallTrigger, RtiSmsBalanceTrigger
+from tests.hostile import until
 
 
 def test_the_operator_returns_the_exact_string(rtisms_sandbox: Sandbox) -> None:
@@ -156,6 +157,38 @@ class TestFall:
         rtisms_sandbox.set_balance("5")
         rtisms_sandbox.set_faults(Fault("error", path="balance", statuses=(403,), times=2))
         assert asyncio.run(anext(watch().run())).payload["balance"] == "5"
+
+    @pytest.mark.parametrize("broken", ["aget", "aset"])
+    def test_a_store_that_fails_ends_nothing_and_repeats_no_fall(self, rtisms_sandbox: Sandbox, broken: str) -> None:
+        class BrokenStore(AssetStore):
+            failures = 0
+
+            async def fail(self, *_: Any, **__: Any) -> None:
+                type(self).failures += 1
+                raise ConnectionError("the API server is away")
+
+        rtisms_sandbox.set_balance("5")
+        store = BrokenStore()
+        setattr(store, broken, store.fail)
+
+        async def main() -> list[str]:
+            events: list[str] = []
+
+            async def listen() -> None:
+                async for event in watch(store).run():
+                    events.append(event.payload["balance"])
+
+            listener = asyncio.create_task(listen())
+            await until(lambda: store.failures >= 2)
+            delattr(store, broken)  # it works again
+            await until(lambda: bool(store))
+            await polls(rtisms_sandbox, 2)
+            listener.cancel()
+            return events
+
+        assert asyncio.run(main()) == ["5"]
+        assert list(store.values()) == [True]
+        assert asyncio.run(tells_of_a_fall(watch(store).run())) is None
 
     def test_airflow_can_make_it_again(self) -> None:
         path, arguments = watch().serialize()

@@ -205,7 +205,26 @@ class TestDeferral:
         records = new_sensor(["1", "2"], deferrable=True).execute_complete({}, {"outcome": "finished", "records": []})
         assert [record["submission_id"] for record in records] == ["1", "2"]
 
-    @pytest.mark.parametrize("event", [None, {}, "finished", {"outcome": "else"}, {"outcome": "finished"}, [1]])
+    @pytest.mark.parametrize(
+        "event",
+        [
+            None,
+            {},
+            "finished",
+            {"outcome": "else"},
+            {"outcome": "finished"},
+            [1],
+            {"version": 2, "outcome": "finished", "records": []},
+            {"version": "1", "outcome": ["finished"], "records": []},
+            {"version": 1, "outcome": "finished", "records": None},
+            {"version": 1, "outcome": "finished", "records": {"1": {}}},
+            {"version": 1, "outcome": "finished", "records": [None]},
+            {"version": 1, "outcome": "finished", "records": [{"submission_id": "1"}]},
+            {"version": 1, "outcome": "finished", "records": [], "submission_ids": 7},
+            {"version": 1, "outcome": "failed"},
+            {"version": 1, "outcome": "timeout", "message": None},
+        ],
+    )
     def test_an_unknown_event_is_told(self, event: Any) -> None:
         with pytest.raises(AirflowException, match="unknown form"):
             new_sensor(deferrable=True).execute_complete({}, event)
@@ -221,3 +240,17 @@ class TestDeferral:
     def test_a_deferral_that_airflow_ended_is_a_sensor_timeout(self) -> None:
         with pytest.raises(AirflowSensorTimeout):
             new_sensor().resume_execution("__fail__", {"error": DEFERRAL_TIMEOUT}, {})
+
+
+def test_records_without_an_id_are_left_out(serve_default: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """A send returns them for recipients that were refused or skipped."""
+    caplog.set_level("INFO")
+    serve_default(details())
+    sent = [
+        {"outcome": "submitted", "status": "submitted", "submission_id": "1"},
+        {"outcome": "refused", "status": "account_no_balance", "submission_id": None},
+    ]
+    assert [record["submission_id"] for record in new_sensor(sent).execute({})] == ["1"]
+    assert "1 records have no submission_id" in caplog.text
+    assert new_sensor(sent[1:]).execute({}) == []
+    assert "nothing to wait for" in caplog.text

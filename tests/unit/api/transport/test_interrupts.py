@@ -21,6 +21,7 @@ from airflow_provider_rtisms.api.policy.token_cache import TokenCache
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.transport.blocking import RtiSmsClient
+from airflow_provider_rtisms.api.transport.shared import _clients, shared_client
 from airflow_provider_rtisms.api.values.secret import Secret
 from tests.hostile import Exchange, HostileServer, details, grant, message
 from tests.unit.conftest import Serve
@@ -286,3 +287,31 @@ def test_an_asyncio_client_is_not_used_on_two_loops(serve: Serve) -> None:
     asyncio.run(first())
     with pytest.raises(RuntimeError, match="another process or event loop"):
         asyncio.run(second())
+
+
+def test_a_user_that_is_cancelled_while_opening_fails_is_cancelled(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_fail = threading.Event()
+
+    def fail(_: object) -> None:
+        may_fail.wait(10)
+        raise OSError("no certificates")
+
+    monkeypatch.setattr("airflow_provider_rtisms.api.transport.aio._tls_context", fail)
+
+    async def use() -> None:
+        settings = ApiSettings(client_id="me", client_secret=Secret("s3cret"), base_url="https://api.example")
+        async with shared_client(settings):
+            pass
+
+    async def main() -> None:
+        user = asyncio.create_task(use())
+        await asyncio.sleep(0.05)
+        user.cancel()
+        may_fail.set()
+        with pytest.raises(asyncio.CancelledError):
+            await user
+        assert not _clients._entries
+
+    asyncio.run(main())
