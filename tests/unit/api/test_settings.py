@@ -122,6 +122,7 @@ class TestHost:
             ("https://sms.example/gateway/api", "https://sms.example/gateway"),
             ("https://sms.example/apis", "https://sms.example/apis"),
             ("https://sms.example/a!b", "https://sms.example/a!b"),
+            ("https://sms.example/X/", "https://sms.example/X"),
             ("", "https://www.rti-sms.com"),
         ],
     )

@@ -79,6 +79,18 @@ def test_a_batch_is_all_that_has_come() -> None:
     virtual_time.run(main())
 
 
+def test_a_slow_consumer_gets_the_last_outcomes_and_then_the_end() -> None:
+    async def main() -> None:
+        client: Any = Client(1)
+        batches = []
+        async for batch in fetch_batches(client, "1234"):
+            batches.append([one for one, _ in batch])
+            await asyncio.sleep(10)
+        assert batches == [["1"], ["2", "3", "4"]]
+
+    virtual_time.run(main())
+
+
 @pytest.mark.parametrize("max_concurrency", [1, 7])
 def test_workers_wait_for_a_slow_consumer(max_concurrency: int) -> None:
     async def main() -> None:
