@@ -35,8 +35,9 @@ T = TypeVar("T")
 Flow = Generator[Effect, Any, T]
 Clock = Callable[[], float]
 
-#: How often a call may be refused for tokens that are revoked while it is under way, before that counts as final.
-MAX_REVOKED_TOKENS = 1000
+#: How often a call may be refused for tokens that are revoked while it is under way, before that counts as final. It
+#: also bounds the tokens that are issued for a call that the server refuses while it accepts all others.
+MAX_REVOKED_TOKENS = 30
 #: How often one request may be refused with 429 while the limiter slows all requests down, before that is a failure.
 MAX_THROTTLES = 50
 

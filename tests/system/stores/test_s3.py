@@ -251,7 +251,7 @@ class TestPartsDuringTheFetch:
         before = signal.signal(signal.SIGALRM, raise_timeout)
 
         def kill() -> None:
-            wait_until(lambda: sandbox.state().responded(200, "GET sms") > 40, what="40 responses", timeout=30)
+            wait_until(lambda: sandbox.state().count_responses(200, "GET sms") > 40, what="40 responses", timeout=30)
             os.kill(os.getpid(), signal.SIGALRM)
 
         try:

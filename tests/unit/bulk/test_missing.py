@@ -155,7 +155,7 @@ def test_none_is_lost_by_a_kill_and_a_resume(tmp_path: Path) -> None:
     with SandboxProcess(seed=count, faults=[Fault("latency", seconds=0.05)]) as sandbox:
         environment = os.environ | {"AIRFLOW_CONN_RTISMS_DEFAULT": sandbox.connection_json()}
         first = subprocess.Popen([sys.executable, "-c", fetch], env=environment)
-        while sandbox.state().responded(200, "GET sms") < count // 2 and first.poll() is None:
+        while sandbox.state().count_responses(200, "GET sms") < count // 2 and first.poll() is None:
             pass
         first.send_signal(signal.SIGKILL)
         assert first.wait() == -signal.SIGKILL

@@ -188,7 +188,7 @@ class TestFall:
 
         assert asyncio.run(main()) == ["5"]
         assert list(store.values()) == [True]
-        assert asyncio.run(tells_of_a_fall(watch(store).run())) is None
+        assert asyncio.run(next_fall(watch(store).run(), rtisms_sandbox)) is None
 
     def test_airflow_can_make_it_again(self) -> None:
         path, arguments = watch().serialize()

@@ -184,8 +184,8 @@ class TestRenewal:
         assert driver.perform().status == "DELIVERED"
         assert [one.rpartition(" ")[2] for one in driver.sent] == ["1", "2", "auth", "3"]
 
-    def test_more_than_ten_stale_tokens_are_final(self) -> None:
-        driver = Driver(*[status(401)] * 20)
+    def test_more_than_thirty_revoked_tokens_are_final(self) -> None:
+        driver = Driver(*[status(401)] * 40)
         numbers = iter(range(100))
 
         def obtain(authenticate: Any) -> Iterator[Effect]:
@@ -195,7 +195,7 @@ class TestRenewal:
         driver.tokens.obtain = obtain  # type: ignore[method-assign, assignment]
         with pytest.raises(errors.RtiSmsTokenRefusedError):
             driver.perform()
-        assert len(driver.sent) == 11
+        assert len(driver.sent) == 31
 
     @staticmethod
     def _let_another_caller_renew_after_the_next_acquire(driver: Driver) -> None:
