@@ -54,7 +54,7 @@ RIGHT_WORDS = {
     "tests/unit/hooks/test_connection_form.py": {"hidden"},
 }
 #: What names the machine of an author, or a server that only their tools know.
-FOREIGN = r"/work[/]|\bshared[/]|\bdesign[.]md|pypi[.]org|pythonhosted[.]org|registry[.]npmjs"
+FOREIGN = r"/work[/]|\bshared[/]|\bdesign[.]md|pyp[i][.]org|python[h]osted|registry[.]npmjs"
 
 
 def modules() -> dict[str, Path]:
