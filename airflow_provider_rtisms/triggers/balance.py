@@ -10,7 +10,13 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-from airflow_provider_rtisms.triggers.polling import pause, poll_until_done, run_until_deadline, serialize_args
+from airflow_provider_rtisms.triggers.polling import (
+    pause,
+    poll_until_done,
+    refuse_arguments,
+    run_until_deadline,
+    serialize_args,
+)
 from airflow_provider_rtisms.waiting.polling import poll_balance
 
 try:
@@ -33,6 +39,7 @@ class RtiSmsBalanceTrigger(BaseTrigger):
     :param max_poke_interval: seconds up to which the pauses between polls grow; None if they do not.
     :param deferred_at: wall-clock time at which the task polled and then deferred, see
         :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
+    :param unknown: arguments of another version of this package; the trigger fails and names them.
     """
 
     def __init__(
@@ -44,6 +51,7 @@ class RtiSmsBalanceTrigger(BaseTrigger):
         deadline: float,
         max_poke_interval: float | None = None,
         deferred_at: float = 0.0,
+        **unknown: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.rtisms_conn_id = rtisms_conn_id
@@ -52,6 +60,7 @@ class RtiSmsBalanceTrigger(BaseTrigger):
         self.deadline = deadline
         self.max_poke_interval = max_poke_interval
         self.deferred_at = deferred_at
+        self._unknown = unknown
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that recreate the trigger."""
@@ -61,6 +70,9 @@ class RtiSmsBalanceTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the wait is over, and yield how it ended."""
+        if self._unknown:
+            yield await refuse_arguments(self, self._unknown)
+            return
         self._seen: Decimal | None = None
         yield await run_until_deadline(self, self._wait(), self._timeout_message)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from airflow.triggers.base import TriggerEvent
@@ -122,6 +122,21 @@ async def run_until_deadline(
         event = WaitEvent("timeout", timeout_message(), found_so_far())
     await wait_since_deferral(trigger, DEFERRAL_GRACE)
     return TriggerEvent(event.to_payload())  # type: ignore[no-untyped-call]
+
+
+async def refuse_arguments(trigger: DeferredWait, unknown: Collection[str]) -> TriggerEvent:
+    """
+    Return the event of a trigger that another version of this package has made.
+
+    :param trigger: the trigger that waits.
+    :param unknown: names of the arguments that this version does not know.
+    """
+    message = (
+        f"The task deferred with arguments that the triggerer does not know ({', '.join(sorted(unknown))}). "
+        "Install the same version of airflow-provider-rtisms on the workers and on the triggerer."
+    )
+    await wait_since_deferral(trigger, DEFERRAL_GRACE)
+    return TriggerEvent(WaitEvent("failed", message).to_payload())  # type: ignore[no-untyped-call]
 
 
 def serialize_args(trigger: Any, *names: str) -> tuple[str, dict[str, Any]]:

@@ -8,7 +8,12 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_rtisms.triggers.balance import RtiSmsBalanceFallTrigger, RtiSmsBalanceTrigger
-from airflow_provider_rtisms.triggers.polling import poll_until_done, run_until_deadline, serialize_args
+from airflow_provider_rtisms.triggers.polling import (
+    poll_until_done,
+    refuse_arguments,
+    run_until_deadline,
+    serialize_args,
+)
 from airflow_provider_rtisms.waiting.delivery_wait import DeliveryWait, Record
 from airflow_provider_rtisms.waiting.polling import poll_deliveries
 
@@ -36,6 +41,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         10 seconds of it, see :data:`~airflow_provider_rtisms.triggers.polling.DEFERRAL_GRACE`.
     :param min_delivered: how many submissions have to be delivered, see
         :class:`~airflow_provider_rtisms.sensors.rtisms.RtiSmsDeliverySensor`.
+    :param unknown: arguments of another version of this package; the trigger fails and names them.
     :param with_records: whether the event holds the records; large waits keep them out of Airflow's database.
     """
 
@@ -53,6 +59,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         deferred_at: float = 0.0,
         with_records: bool = True,
         min_delivered: float | None = None,
+        **unknown: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.rtisms_conn_id = rtisms_conn_id
@@ -66,6 +73,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         self.deferred_at = deferred_at
         self.with_records = with_records
         self.min_delivered = min_delivered
+        self._unknown = unknown
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that recreate the trigger."""
@@ -86,6 +94,9 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the wait is over, and yield how it ended."""
+        if self._unknown:
+            yield await refuse_arguments(self, self._unknown)
+            return
         wait = DeliveryWait(self.submission_ids, self.fail_on, self.finished, self.min_delivered)
         yield await run_until_deadline(self, self._wait(wait), wait.timeout_message, lambda: self._found(wait))
 

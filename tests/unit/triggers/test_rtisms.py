@@ -16,7 +16,7 @@ from airflow.triggers.base import BaseTrigger
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
 from airflow_provider_rtisms.triggers.polling import next_interval
-from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
+from airflow_provider_rtisms.triggers.rtisms import RtiSmsBalanceTrigger, RtiSmsDeliveryTrigger
 from tests.hostile import details, hang, response, until
 from tests.open_submissions import final_after_first_poll
 from tests.unit.conftest import Serve
@@ -57,6 +57,27 @@ async def fire(trigger: BaseTrigger) -> Payload:
     """Run a trigger to its only event."""
     (event,) = [event async for event in trigger.run()]
     return event.payload
+
+
+class TestOtherVersions:
+    """The worker and the triggerer may run different releases while they are upgraded."""
+
+    def test_unknown_arguments_fail_the_wait_and_are_named(self, rtisms_sandbox: Sandbox) -> None:
+        payload = asyncio.run(fire(new_trigger("1", from_the_future=1)))
+        assert payload["outcome"] == "failed"
+        assert "(from_the_future)" in payload["message"]
+        assert "same version" in payload["message"]
+        assert rtisms_sandbox.state().requests == {}
+
+    def test_those_of_a_wait_for_the_balance_too(self, rtisms_sandbox: Sandbox) -> None:
+        trigger = RtiSmsBalanceTrigger(
+            rtisms_conn_id="rtisms_default",
+            minimum="1",
+            poke_interval=0.1,
+            deadline=time.time() + 10,
+            from_the_future=1,
+        )
+        assert "(from_the_future)" in asyncio.run(fire(trigger))["message"]
 
 
 class TestEvents:

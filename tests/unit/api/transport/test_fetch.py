@@ -12,6 +12,7 @@ import pytest
 
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.models import SmsDetails
+from airflow_provider_rtisms.api.policy import retry
 from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
@@ -191,6 +192,23 @@ class TestPlaces:
                 await waiting
 
         run(main())
+
+
+def test_the_time_that_the_limiter_holds_a_call_back_does_not_count(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each id fails once, and its second attempt begins long after the total time of a call."""
+    monkeypatch.setattr(retry, "TOTAL_CAP", 0.3)
+    failed: set[str] = set()
+
+    async def fail_once(exchange: Exchange) -> None:
+        target = exchange.request.target
+        step = details() if target in failed else response(status=503)
+        failed.add(target)
+        await step(exchange)
+
+    outcomes = fetch_all(serve(fail_once), map(str, range(8)), requests_per_second=12)
+    assert {type(outcome) for outcome in outcomes.values()} == {SmsDetails}
 
 
 class TestRun:
