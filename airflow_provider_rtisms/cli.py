@@ -87,7 +87,7 @@ def doctor(args: Namespace) -> None:
 
 
 def _doctor_args() -> list[Arg]:
-    from airflow_provider_rtisms.doctor.command import OPTIONS
+    from airflow_provider_rtisms.doctor.arguments import OPTIONS
 
     return [Arg((flag,), **options) for flag, options in OPTIONS]  # type: ignore[no-untyped-call]
 
@@ -100,7 +100,7 @@ def preview(args: Namespace) -> None:
 
     try:
         print(show(args))
-    except (RtiSmsError, OSError) as error:
+    except RtiSmsError as error:
         raise SystemExit(str(error)) from None
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.api.values.text import Charset
-from airflow_provider_rtisms.sending.message_files import read_message_file, read_table_file
+from airflow_provider_rtisms.operators.message_files import read_message_file, read_table_file
 from airflow_provider_rtisms.sending.preview import preview
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def show(options: Namespace) -> str:
 
     :param options: of the command line, see :data:`OPTIONS`.
     :raises RtiSmsInputError: an option is malformed, or a row cannot be sent.
-    :raises OSError: a file cannot be read.
+    :raises RtiSmsStorageError: a file cannot be read.
     """
     if options.messages is not None and options.rows is not None:
         raise RtiSmsInputError("Give either --messages, or --text and maybe --rows.")
@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.add_argument(flag, **option)
     try:
         print(show(parser.parse_args(arguments)))
-    except (RtiSmsError, OSError) as error:
+    except RtiSmsError as error:
         print(error, file=sys.stderr)
         return 1
     return 0

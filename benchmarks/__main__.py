@@ -14,6 +14,7 @@ from statistics import median
 
 from airflow_provider_rtisms.sandbox import Fault, SandboxProcess
 from benchmarks.fetches import CONCURRENCY, WAYS
+from benchmarks.sends import WAYS as SENDS
 from benchmarks.waits import TRIGGERS
 
 LATENCIES = (0.0, 0.02, 0.08)
@@ -29,6 +30,12 @@ LABELS = {
 }
 MEMORY_COUNTS = (2_000, 20_000, 100_000)
 WAITS = 1_000
+SENDS_LATENCY = 0.08
+SENDS_COUNT = 5_000
+SENDS_LABELS = {
+    "bare_aiohttp": f"a bare aiohttp loop that records nothing, {CONCURRENCY} at once",
+    "ours": f"RtiSmsSendOperator with its journal, {CONCURRENCY} at once",
+}
 
 Results = dict[tuple[str, float], dict[str, float]]
 
@@ -80,6 +87,24 @@ def memory_table(sandbox: SandboxProcess) -> str:
     rows = [["ids", "peak of resident memory, MiB"]]
     for count in MEMORY_COUNTS:
         rows.append([f"{count:,}", f"{measure('fetches', 'ours', sandbox.url, count)['peak_mib']:.1f}"])
+    return markdown(rows)
+
+
+def send_table(sandbox: SandboxProcess, rounds: int) -> str:
+    """Return a table of personal texts, one request each, with the ratios to a bare aiohttp loop."""
+    taken: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for _ in range(rounds):
+        for way in SENDS:
+            taken[way].append(measure("sends", way, sandbox.url, SENDS_COUNT, SENDS_LATENCY))
+            print(f"sends  {way:15} {taken[way][-1]}", flush=True)
+    sandbox.set_faults()
+    results = {
+        way: {name: median(run[name] for run in runs) for name in ("wall", "cpu")} for way, runs in taken.items()
+    }
+    rows = [[f"{SENDS_COUNT:,} different texts, {SENDS_LATENCY * 1000:g} ms away", "wall, s", "CPU, s"]]
+    for way, label in SENDS_LABELS.items():
+        own, limit = results[way], results[LIMIT]
+        rows.append([label, *(f"{own[name]:.1f} ({own[name] / limit[name]:.2f} x)" for name in ("wall", "cpu"))])
     return markdown(rows)
 
 
@@ -137,7 +162,7 @@ def main() -> None:
     (options.output / "images").mkdir(parents=True, exist_ok=True)
     with SandboxProcess(seed=max(MEMORY_COUNTS)) as sandbox:
         results = fetches(sandbox, options.rounds)
-        tables = [fetch_table(results), memory_table(sandbox), wait_table(sandbox)]
+        tables = [fetch_table(results), memory_table(sandbox), wait_table(sandbox), send_table(sandbox, options.rounds)]
     tables_file, plot_file = options.output / "performance-tables.inc", options.output / "images" / "performance.png"
     tables_file.write_text("\n\n".join(tables) + "\n")
     plot(results, plot_file)

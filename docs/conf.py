@@ -38,6 +38,7 @@ PRIVATE = (
         "bulk",
         "hooks.connection",
         "hooks.event_loop",
+        "hooks.sending",
         "sending",
         "waiting",
     ),

@@ -13,12 +13,12 @@ from airflow_provider_rtisms.api.transport import limiter
 from airflow_provider_rtisms.get_provider_info import CONN_FIELDS
 from airflow_provider_rtisms.sandbox.faults import KINDS
 from airflow_provider_rtisms.sandbox.magic_numbers import MAGIC_NUMBERS
-from airflow_provider_rtisms.sending import outbox
+from airflow_provider_rtisms.sending import options, outbox
 from airflow_provider_rtisms.sensors import delivery_polling
 from airflow_provider_rtisms.triggers import polling as trigger_polling
 
 #: Modules whose constants a page may show.
-MODULES = (delivery_polling, limiter, outbox, request, retry, token_cache, trigger_polling)
+MODULES = (delivery_polling, limiter, options, outbox, request, retry, token_cache, trigger_polling)
 
 
 def substitutions() -> dict[str, Any]:

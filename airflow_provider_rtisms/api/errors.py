@@ -225,7 +225,7 @@ STATUS_ERRORS: dict[int, type[RtiSmsError]] = {
 REMEDIES: dict[type[RtiSmsError], str] = {
     RtiSmsBadRequestError: "The request is malformed; check the values given to the operator.",
     RtiSmsAuthenticationError: "Check Login (client id) and Password (client secret) of the Connection.",
-    RtiSmsTokenRefusedError: "The server refused a new token as well; ask RealTime whether the account is active.",
+    RtiSmsTokenRefusedError: "Ask RealTime whether the account is active.",
     RtiSmsForbiddenError: "The account may not do this; ask RealTime to allow it.",
     RtiSmsNotFoundError: "Check the submission id, and that Host of the Connection points at the API.",
     RtiSmsMethodNotAllowedError: "Check that Host of the Connection points at the API.",

@@ -11,7 +11,8 @@ from importlib.util import find_spec
 
 from airflow_provider_rtisms.api.settings import DEFAULT_BASE_URL, ApiSettings
 from airflow_provider_rtisms.api.values.secret import Secret
-from airflow_provider_rtisms.doctor.command import OPTIONS, run, settings_of_connection
+from airflow_provider_rtisms.doctor.arguments import OPTIONS
+from airflow_provider_rtisms.doctor.command import run, settings_of_connection
 
 SECRET_VARIABLE = "RTISMS_CLIENT_SECRET"  # noqa: S105  # the name of a variable
 

@@ -9,7 +9,6 @@ import ssl
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import requests
 
@@ -17,44 +16,7 @@ from airflow_provider_rtisms import __version__
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.recipients import parse_recipients
-from airflow_provider_rtisms.doctor.runner import DEFAULT_FOLLOW_FOR, DEFAULT_TIMEOUT, diagnose
-
-#: Flags and the keyword arguments that argparse and Airflow's ``Arg`` both take.
-OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("--json", {"help": "print the report as JSON", "action": "store_true"}),
-    (
-        "--timeout",
-        {
-            "help": f"seconds for one request and its response (default: {DEFAULT_TIMEOUT:g})",
-            "type": float,
-            "default": DEFAULT_TIMEOUT,
-            "metavar": "SECONDS",
-        },
-    ),
-    (
-        "--submission-id",
-        {"help": "a submission of the account: compare its details with the documentation", "metavar": "ID"},
-    ),
-    (
-        "--probe-credentials",
-        {
-            "help": "authenticate once with a wrong secret; it may count against the account",
-            "action": "store_true",
-        },
-    ),
-    ("--send-to", {"help": "send one SMS to this number, which costs money, and follow it", "metavar": "NUMBER"}),
-    ("--sender", {"help": "the sender of that SMS", "metavar": "SENDER"}),
-    ("--yes", {"help": "do not ask before sending", "action": "store_true"}),
-    (
-        "--follow-for",
-        {
-            "help": f"most seconds to wait until that SMS is final (default: {DEFAULT_FOLLOW_FOR:g})",
-            "type": float,
-            "default": DEFAULT_FOLLOW_FOR,
-            "metavar": "SECONDS",
-        },
-    ),
-)
+from airflow_provider_rtisms.doctor.runner import diagnose
 
 
 def run(load: Callable[[], ApiSettings], args: argparse.Namespace) -> int:
@@ -62,7 +24,7 @@ def run(load: Callable[[], ApiSettings], args: argparse.Namespace) -> int:
     Run the checks, and print the report: each result as soon as it is there, or one JSON document at the end.
 
     :param load: returns the settings.
-    :param args: the values of :data:`OPTIONS`.
+    :param args: the values of :data:`~airflow_provider_rtisms.doctor.arguments.OPTIONS`.
     :return: the exit status: 0 if no check failed, 1 if one did, 2 if an argument cannot be used.
     """
     try:

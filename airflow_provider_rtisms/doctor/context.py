@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from secrets import token_hex
 
 from airflow_provider_rtisms.api.errors import (
     REMEDIES,
@@ -138,6 +138,11 @@ class Context:
         """What sends the requests."""
         return Prober(self.settings)
 
+    @property
+    def pause(self) -> float:
+        """The longest pause before a request, in seconds, which ``requests_per_second`` of the Connection asks for."""
+        return self.prober.pause if "prober" in self.__dict__ else 0.0
+
     def close(self) -> None:
         """Close all sockets."""
         if "prober" in self.__dict__:
@@ -178,7 +183,7 @@ class Context:
     @cached_property
     def first_contact(self) -> Exchange:
         """The response to a request with a token that does not exist."""
-        made_up = Secret(f"doctor.{secrets.token_hex(16)}.made-up")
+        made_up = Secret(f"doctor.{token_hex(16)}.made-up")
         return self.send(endpoints.get_balance().request(made_up))
 
     def authorized(self, request: Callable[[Secret[str]], HttpRequest]) -> Exchange:

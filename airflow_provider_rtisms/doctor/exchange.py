@@ -67,7 +67,7 @@ class Exchange:
 
 class Prober:
     """
-    Send requests one after the other, on connections that stay open.
+    Send requests one after the other, on connections that stay open, and not faster than the Connection allows.
 
     :param settings: where the API is.
     """
@@ -75,6 +75,10 @@ class Prober:
     def __init__(self, settings: ApiSettings) -> None:
         self._settings = settings
         self._session = new_session(settings)
+        rate = settings.requests_per_second
+        #: Seconds between two requests.
+        self.pause = 0.0 if rate is None else min(1 / rate, settings.timeout)
+        self._next_at = 0.0
 
     def send(self, request: HttpRequest) -> Exchange:
         """
@@ -82,7 +86,9 @@ class Prober:
 
         :raises TransportError: there was no complete response.
         """
+        time.sleep(max(0.0, self._next_at - time.monotonic()))
         started = time.monotonic()
+        self._next_at = started + self.pause
         try:
             with self._session.request(
                 request.method,

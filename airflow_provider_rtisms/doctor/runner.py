@@ -11,6 +11,7 @@ from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.ids import check_submission_id
 from airflow_provider_rtisms.api.values.recipients import parse_recipients
 from airflow_provider_rtisms.api.values.redaction import redact
+from airflow_provider_rtisms.doctor.arguments import DEFAULT_FOLLOW_FOR, DEFAULT_TIMEOUT
 from airflow_provider_rtisms.doctor.checks import CHECKS
 from airflow_provider_rtisms.doctor.checks.check import Check
 from airflow_provider_rtisms.doctor.context import (
@@ -23,11 +24,6 @@ from airflow_provider_rtisms.doctor.context import (
     skipped,
 )
 from airflow_provider_rtisms.doctor.report import CheckResult, Outcome, Report
-
-#: Seconds for one request and its response.
-DEFAULT_TIMEOUT = 10.0
-#: Seconds for which a test message is followed.
-DEFAULT_FOLLOW_FOR = 300.0
 
 
 def diagnose(

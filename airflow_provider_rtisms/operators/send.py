@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -36,10 +37,9 @@ class RtiSmsSendOperator(BaseOperator):
 
     A request whose response is lost is not repeated, unless ``on_uncertain`` says so. On Airflow 3.3 and later the task
     state store records each request before it goes out. So a later attempt of the task, after a retry, a killed worker
-    or a clear, does not send the same messages again. Below 3.3 there is no such store. There, Airflow does not retry a
-    task that fails after a request has gone out, but a killed worker or a cleared task sends all messages again. A new
-    text does not change that: one task of one DAG run sends each reference once, or where there are no references, to
-    each number once. See ``docs/sending-once.md``.
+    or a clear, does not send the same messages again, even if their text has changed. Below 3.3, Airflow does not retry
+    a task that fails after a request has gone out, but a killed worker or a cleared task sends all messages again. See
+    ``docs/sending-once.md``.
 
     The rendered recipients, texts and messages are kept out of Airflow's database. XCom ``submissions`` holds what is
     known of each message, by position, also if the task fails: ``{"outcome", "status", "submission_id"}``, see
@@ -77,8 +77,8 @@ class RtiSmsSendOperator(BaseOperator):
     :param poke_interval: seconds or timedelta between two polls of the wait.
     :param timeout: seconds or timedelta that the wait may last.
     :return: what XCom ``submissions`` holds; with ``wait_for_delivery`` the records (dict) of those submitted, see
-        :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`; with both ``wait_for_delivery`` and
-        ``output_path`` their counts by status, such as ``{"path", "submitted": 2, "by_status": {"DELIVERED": 2}}``.
+        :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`; with ``output_path`` too, their counts:
+        ``{"path", "submitted", "by_status"}``.
     :raises AirflowFailException: an argument is malformed, the API refused, messages are uncertain, or a submission
         reached a state of ``fail_on``; below Airflow 3.3 also anything else that fails once a request has gone out.
     :raises AirflowSensorTimeout: ``timeout`` passed.
@@ -95,7 +95,6 @@ class RtiSmsSendOperator(BaseOperator):
         "rtisms_conn_id",
     )
     template_ext: Sequence[str] = (".txt", ".j2")
-    #: The fields whose rendered value Airflow must not store.
     redacted_fields: Sequence[str] = ("recipients", "text", "messages")
     operator_extra_links = (RtiSmsPanelLink(),)
     ui_color = "#fff2cc"
@@ -157,7 +156,7 @@ class RtiSmsSendOperator(BaseOperator):
     def execute(self, context: Context) -> Any:
         """Send, then wait if asked to, in this process or in the triggerer."""
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-        from airflow_provider_rtisms.sending.results import check_output_path, write_results
+        from airflow_provider_rtisms.operators.send_results import check_output_path, write_results
 
         with fail_without_retry(), RtiSmsHook(self.rtisms_conn_id) as hook:
             wait = self._check_wait()
@@ -195,7 +194,7 @@ class RtiSmsSendOperator(BaseOperator):
         :raises RtiSmsInputError: not exactly one of the three ways to say it is used.
         """
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
-        from airflow_provider_rtisms.sending.message_files import read_message_file
+        from airflow_provider_rtisms.operators.message_files import read_message_file
 
         has_text = self.recipients is not None or self.text is not None
         if has_text + (self.messages is not None) + (self.messages_path is not None) != 1:
@@ -237,22 +236,25 @@ class RtiSmsSendOperator(BaseOperator):
             chunk_size=self.chunk_size,
             window=self.window,
         )
-        messages = outbox.messages
-        if self.output_path is None and len(messages) > MAX_RESULTS_IN_XCOM:
+        if self.output_path is None and len(outbox.messages) > MAX_RESULTS_IN_XCOM:
             raise RtiSmsInputError(
-                f"The results of {len(messages)} messages are too many for XCom, which takes {MAX_RESULTS_IN_XCOM}. "
-                "Nothing was sent. Set output_path."
+                f"The results of {len(outbox.messages)} messages are too many for XCom, which takes "
+                f"{MAX_RESULTS_IN_XCOM}. Nothing was sent. Set output_path."
             )
-        parts = [message.text.parts for message in messages]
-        charsets = sorted({int(message.text.charset) for message in messages})
+        parts = [message.text.parts for message in outbox.messages]
+        charsets = sorted({int(message.text.charset) for message in outbox.messages})
         self.log.info(
-            "%d messages take %d parts, at most %d each (charsets: %s)", len(parts), sum(parts), max(parts), charsets
+            "%d messages take %d parts, at most %d each (charsets: %s)",
+            len(parts),
+            sum(parts),
+            max(parts, default=0),
+            charsets,
         )
         return outbox
 
     def _keep(self, context: Context, outbox: Outbox, path: StoragePath | None) -> Any:
         """Write what is known of each message to XCom, or to the file and the counts to XCom. Return the XCom."""
-        from airflow_provider_rtisms.sending.results import write_results
+        from airflow_provider_rtisms.operators.send_results import write_results
 
         result: Any = outbox.results()
         if outbox.is_journal_lost:
@@ -275,14 +277,12 @@ class RtiSmsSendOperator(BaseOperator):
         if left_out := len(outbox.messages) - len(ids):
             self.log.info("The wait leaves out %d messages that have no submission id", left_out)
         polling = self._polling(ids)
-        if self.deferrable:
+        if self.deferrable and ids:
             self.defer(**polling.deferral(wait.poke_interval, wait.timeout))
         return self._finish_wait(polling.poll_until_final(wait.poke_interval, wait.timeout))
 
     def _finish_wait(self, records: list[Record]) -> Any:
         """Return the records of the wait, or their counts where the results are in a file."""
-        from collections import Counter
-
         if self.output_path is None:
             return records
         by_status = Counter(str(record["status"]) for record in records)
@@ -294,7 +294,7 @@ class RtiSmsSendOperator(BaseOperator):
 
 @dataclass(frozen=True)
 class _Wait:
-    """How to wait after the send: seconds between two polls, and seconds in all."""
+    """Seconds between two polls, and seconds in all."""
 
     poke_interval: float
     timeout: float

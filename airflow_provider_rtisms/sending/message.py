@@ -35,14 +35,24 @@ class Message:
     @property
     def key(self) -> str:
         """What identifies the message in all attempts of its task."""
-        if self.reference is None:
-            return f"recipient {self.recipient.get_secret_value()}"
-        return f"reference {self.reference}"
+        return message_key(self.recipient, self.reference)
 
     @property
     def name(self) -> str:
         """What logs and errors call the message: its reference, or its position and the end of the number."""
-        return self.reference or f"{self.position} {self.recipient.masked}"
+        return self.reference or f"{self.position} {self.recipient.masked}".strip()
+
+
+def message_key(recipient: Recipient | None, reference: str | None) -> str:
+    """
+    Return what identifies a message: its reference, or where it has none, its recipient.
+
+    :param recipient: the phone number; None only where there is a reference.
+    :param reference: the caller's key.
+    """
+    if reference is not None:
+        return f"reference {reference}"
+    return f"recipient {recipient.get_secret_value() if recipient else ''}"
 
 
 def to_everybody(recipients: Sequence[Recipient], text: SmsText) -> list[Message]:

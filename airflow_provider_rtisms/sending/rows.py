@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import numbers
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,11 +12,13 @@ from typing import Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
 from airflow_provider_rtisms.api.values.lists import as_iterable, name_some
-from airflow_provider_rtisms.api.values.recipients import parse_recipient
+from airflow_provider_rtisms.api.values.recipients import Recipient, parse_recipient
 from airflow_provider_rtisms.api.values.redaction import contains
 from airflow_provider_rtisms.api.values.secret import Secret, reveal
 from airflow_provider_rtisms.api.values.text import SmsText
-from airflow_provider_rtisms.sending.message import Message, check_max_messages
+from airflow_provider_rtisms.sending.message import Message, check_max_messages, message_key
+
+log = logging.getLogger(__name__)
 
 #: The keys of a row; ``reference`` may be missing.
 FIELDS = ("recipient", "text", "reference")
@@ -32,7 +35,7 @@ class Row:
 
     :param position: where it stands, such as ``messages[3]`` or ``line 4``.
     :param values: ``recipient``, ``text`` and maybe ``reference``.
-    :param problem: why the row cannot be read at all.
+    :param problem: why the row, or its text, cannot be read.
     """
 
     position: str
@@ -77,7 +80,7 @@ def check_rows(
     :param charset: 0, 1, 6 or 8; None picks by each text.
     :param max_parts: most parts that one SMS may take.
     :param max_messages: most messages.
-    :raises RtiSmsInputError: there is no row, there are too many, or some cannot be sent. The error names the position
+    :raises RtiSmsInputError: there are too many rows, or some cannot be sent. The error names the position
         of every bad row and what is wrong with it, never a value.
     """
     SmsText.of("a", charset, max_parts)  # what is wrong with these two is no problem of a row
@@ -90,9 +93,9 @@ def check_rows(
         count += 1
         if max_messages is not None and count > max_messages:
             continue
-        message, found = _check_row(row, charset, max_parts)
-        if message is not None and (first := positions.setdefault(message.key, row.position)) != row.position:
-            found.append(_duplicate(message, first))
+        message, key, found = _check_row(row, charset, max_parts)
+        if key is not None and (first := positions.setdefault(key, row.position)) != row.position:
+            found.append(_duplicate(key, first))
         if found:
             problems.append(f"{row.position} {' and '.join(found)}")
         elif message is not None:
@@ -104,37 +107,57 @@ def check_rows(
             "sent. Correct these rows."
         )
     if not messages:
-        raise RtiSmsInputError("There are no messages: the list, the file or the query is empty. Nothing was sent.")
+        log.warning("The list, the file or the query has no messages, so there is nothing to send")
     return messages
 
 
-def _check_row(row: Row, charset: int | None, max_parts: int | None) -> tuple[Message | None, list[str]]:
-    """Return the message of a row, and what is wrong with the row. No frame that holds a plain value raises."""
-    if row.problem is not None:
-        return None, [row.problem]
-    problems: list[str] = []
-    number = reveal(row.values.get_secret_value().get("recipient"))
-    recipient = parse_recipient(number)
-    if recipient is None:
-        is_empty = number is None or (isinstance(number, str) and not number.strip())
-        problems.append(
-            "has no recipient" if is_empty else "has a recipient that is not a phone number in international form"
-        )
+def _check_row(row: Row, charset: int | None, max_parts: int | None) -> tuple[Message | None, str | None, list[str]]:
+    """
+    Return the message of a row, its key, and what is wrong with the row. No frame that holds a plain value raises.
+    """
+    problems = [] if row.problem is None else [row.problem]
+    if not row.values.get_secret_value():
+        return None, None, problems or ["has no recipient and has no text"]
+    recipient, problem = _check_recipient(row.values)
+    problems += [problem] if problem else []
     text: SmsText | None = None
-    try:
-        text = SmsText.of(row.values.get_secret_value().get("text"), charset, max_parts)
-    except RtiSmsInputError as error:
-        is_null = reveal(row.values.get_secret_value().get("text")) is None
-        reason = str(error).partition(": ")[0]
-        problems.append("has no text" if is_null else f"has a text that cannot be sent ({reason})")
+    if row.problem is None:
+        text, problem = _check_text(row.values, charset, max_parts)
+        problems += [problem] if problem else []
     reference, problem = _check_reference(row.values)
     if reference is not None and recipient is not None and contains(reference, recipient):
-        problem = "has a reference that repeats its recipient; leave such a reference out"
-    if problem is not None:
-        problems.append(problem)
-    if recipient is None or text is None or problem is not None:
-        return None, problems
-    return Message(recipient, text, reference, row.position, is_row=True), problems
+        reference, problem = None, "has a reference that repeats its recipient; leave such a reference out"
+    problems += [problem] if problem else []
+    if problem is not None or (recipient is None and reference is None):
+        return None, None, problems
+    key = message_key(recipient, reference)
+    if recipient is None or text is None:
+        return None, key, problems
+    return Message(recipient, text, reference, row.position, is_row=True), key, problems
+
+
+def _check_recipient(values: Secret[Mapping[str, Any]]) -> tuple[Recipient | None, str | None]:
+    """Return the recipient of a row, and what is wrong with it."""
+    number = reveal(values.get_secret_value().get("recipient"))
+    recipient = parse_recipient(number)
+    if recipient is not None:
+        return recipient, None
+    if number is None or (isinstance(number, str) and not number.strip()):
+        return None, "has no recipient"
+    return None, "has a recipient that is not a phone number in international form"
+
+
+def _check_text(
+    values: Secret[Mapping[str, Any]], charset: int | None, max_parts: int | None
+) -> tuple[SmsText | None, str | None]:
+    """Return the text of a row, and what is wrong with it."""
+    if reveal(values.get_secret_value().get("text")) is None:
+        return None, "has no text"
+    try:
+        return SmsText.of(values.get_secret_value().get("text"), charset, max_parts), None
+    except RtiSmsInputError as error:
+        reason = str(error).partition(": ")[0]
+        return None, f"has a text that cannot be sent ({reason})"
 
 
 def _check_reference(values: Secret[Mapping[str, Any]]) -> tuple[str | None, str | None]:
@@ -154,7 +177,7 @@ def _check_reference(values: Secret[Mapping[str, Any]]) -> tuple[str | None, str
     return value, None
 
 
-def _duplicate(message: Message, first: str) -> str:
-    if message.reference is not None:
+def _duplicate(key: str, first: str) -> str:
+    if key.startswith("reference "):
         return f"has the same reference as {first}"
     return f"has the same recipient as {first}; give each of them a reference of its own"

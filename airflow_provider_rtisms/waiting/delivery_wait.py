@@ -137,7 +137,7 @@ class DeliveryWait:
     def progress(self) -> str:
         """Return a line for the log: how many are final, with their states, and the last state of the others."""
         final = Counter(record["status"] or "no status" for record in self.records)
-        still_open = Counter(self._seen.get(one, "not seen") for one in self.open_ids)
+        still_open = Counter(self._seen.get(one, "not fetched yet") for one in self.open_ids)
         text = f"{final.total()} of {len(self.submission_ids)} submissions are final"
         if final:
             text += f" ({_count(final)})"

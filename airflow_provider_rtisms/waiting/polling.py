@@ -61,9 +61,9 @@ async def poll_deliveries(client: AsyncRtiSmsClient, wait: DeliveryWait, missing
         async for submission_id, outcome in outcomes:
             wait.note(submission_id, outcome)
     is_done = wait.is_over(missing_ok=time.time() < missing_until)
-    log.info("%s", wait.progress())
     if wait.last_error is not earlier_error:
         log.warning("%s The next poll will try again", wait.last_error)
+    log.info("%s", wait.progress())
     return is_done
 
 

@@ -19,7 +19,10 @@ from airflow_provider_rtisms.api.protocol import endpoints
 from tests.simulation.fetching import check_nothing_left, make_settings
 from tests.simulation.network import Network, SimulatedClient
 from tests.simulation.world import World
-from tests.virtual_time import now
+from tests.virtual_time import START, now
+
+#: Virtual seconds after which every call has ended.
+PATIENCE = 3000.0
 
 
 class Interrupt(BaseException):
@@ -102,7 +105,7 @@ class _Thread:
                 while not future.done():
                     await asyncio.sleep(0.05)
                     self._maybe_interrupt()
-                    if now() > 10_000:
+                    if now() > START + PATIENCE:
                         self.world.fail("a thread waits for a token that never comes")
                         raise Interrupt
                 return future.result()

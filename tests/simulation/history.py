@@ -8,16 +8,17 @@ import logging
 import random
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 from airflow_provider_rtisms.api.policy.perform import perform
 from airflow_provider_rtisms.api.transport import aio, shared
-from airflow_provider_rtisms.sending import journal, outbox
+from airflow_provider_rtisms.sending import journal, progress
 from airflow_provider_rtisms.waiting import polling
 from tests.simulation.blocking import thread_history
 from tests.simulation.fetching import fetch_history, share_history
@@ -28,7 +29,8 @@ from tests.simulation.waiting import wait_history
 from tests.simulation.world import World, current_process
 from tests.virtual_time import now
 
-HISTORIES = {
+History = Callable[[World, Network], Coroutine[Any, Any, None]]
+HISTORIES: dict[str, History] = {
     "fetch": fetch_history,
     "send": send_history,
     "wait": wait_history,
@@ -92,8 +94,9 @@ def simulated() -> Iterator[None]:
             (aio, "perform", partial(perform, clock=now)),
             (shared, "AsyncRtiSmsClient", SimulatedClient),
             (polling, "time", clock),
-            (outbox, "time", clock),
+            (progress, "time", clock),
             (journal, "_DERIVATION_ROUNDS", 1),
+            (journal, "secrets", SimpleNamespace(token_hex=lambda size: random.randbytes(size).hex())),
         ):
             stack.enter_context(mock.patch.object(module, name, value))
         logger.addHandler(_watch)
@@ -124,7 +127,7 @@ def run_history(seed: int, is_traced: bool = False) -> Result:
     world = World(seed, is_traced)
     _watch.world = world
     try:
-        _run(world, kind)
+        run_in(world, HISTORIES[kind])
     except Exception as error:
         world.fail("".join(traceback.format_exception(error)))
     world.clients.clear()
@@ -133,8 +136,14 @@ def run_history(seed: int, is_traced: bool = False) -> Result:
     return Result(seed, kind, world.failures, world.steps, world.cancellations, world.kills, world.faults, world.lines)
 
 
-def _run(world: World, kind: str) -> None:
+def run_in(world: World, history: History) -> None:
+    """
+    Run a history to its end.
+
+    :param world: the world of the history, used once.
+    :param history: what happens, as a coroutine function of a world and a network.
+    """
     network = Network(world, ModelApi(world))
     world.loop.network = network  # type: ignore[attr-defined]
     with asyncio.Runner(loop_factory=lambda: world.loop) as runner:
-        runner.run(HISTORIES[kind](world, network))
+        runner.run(history(world, network))

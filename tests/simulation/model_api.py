@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from airflow_provider_rtisms.api.protocol.request import HttpRequest
+from airflow_provider_rtisms.api.values.text import Charset
 from tests.simulation.world import World
 
 #: Seconds since the epoch that the clock of a loop counts from.
@@ -54,7 +55,7 @@ class ModelApi:
         self.submissions: dict[str, StoredSubmission] = {}
         #: How often a message was accepted, by number and text. This is who was texted how often.
         self.accepted: Counter[tuple[str, str]] = Counter()
-        #: How often any send was taken, by number and text, whether accepted or refused.
+        #: Requests that the account may make in a second; None for any number.
         self.threshold = rng.choice((None, None, 2, 5, 20))
         self.refusals = rng.choice((0.0, 0.0, 0.1, 0.4))
         self.is_calm = False
@@ -89,7 +90,7 @@ class ModelApi:
             return _json({"balance": "457.00"})
         if request.method == "GET":
             return self._get(request.path.removeprefix("/api/sms/"), now)
-        return self._send(json.loads(request.body or b"{}"))
+        return self._send(request)
 
     def throttle(self) -> Reply:
         """Return a 429."""
@@ -129,19 +130,25 @@ class ModelApi:
         }
         return _json({"id": submission_id, "timestamps": times, "info": info})
 
-    def _send(self, payload: Any) -> Reply:
+    def _send(self, request: HttpRequest) -> Reply:
         rng = self.world.rng
-        message = payload["message"]
-        text = bytes.fromhex(message["text"]).decode("utf-16-be") if message["charset"] == 6 else message["text"]
         submissions = []
-        for number in payload["recipients"]:
+        for message in read_messages(request):
             if not self.is_calm and rng.random() < self.refusals:
                 submissions.append({"status": rng.choice(("unknown_error", "account_no_balance"))})
                 continue
-            self.accepted[number, text] += 1
+            self.accepted[message] += 1
             submissions.append({"status": "submitted", "submissionId": self.new_submission(0.0, 10.0)})
-        self.world.trace(f"  API: {[one['status'] for one in submissions]} for {payload['recipients']} {text!r}")
+        self.world.trace(f"  API: {[one['status'] for one in submissions]} for {read_messages(request)}")
         return _json({"submissions": submissions})
+
+
+def read_messages(request: HttpRequest) -> list[tuple[str, str]]:
+    """Return the numbers of a send, each with the text as a person reads it."""
+    payload = json.loads(request.body or b"")
+    text, charset = payload["message"]["text"], payload["message"]["charset"]
+    characters = bytes.fromhex(text).decode("utf-16-be") if charset == Charset.UCS_2 else text
+    return [(number, characters) for number in payload["recipients"]]
 
 
 def _json(value: Any) -> Reply:

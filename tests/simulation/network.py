@@ -18,7 +18,7 @@ from airflow_provider_rtisms.api.protocol.request import HttpRequest
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.transport.limiter import RECOVERY, AdaptiveLimiter
-from tests.simulation.model_api import ModelApi, Reply
+from tests.simulation.model_api import ModelApi, Reply, read_messages
 from tests.simulation.world import World, current_process
 from tests.virtual_time import now
 
@@ -71,6 +71,8 @@ class Network:
     def __init__(self, world: World, api: ModelApi) -> None:
         self.world = world
         self.api = api
+        #: Messages that a caller knows to be submitted, by number and text. They must not be sent again.
+        self.settled: set[tuple[str, str]] = set()
         rng = world.rng
         self._probability = rng.choice((0.0, 0.03, 0.15, 0.5))
         self._kinds = rng.sample(FAULTS, rng.randint(1, len(FAULTS)))
@@ -84,6 +86,8 @@ class Network:
     def decide(self, request: HttpRequest, timeout: float) -> Fate:
         """Return what happens to a request."""
         world, rng = self.world, self.world.rng
+        if request.path == "/api/sms" and not self.settled.isdisjoint(read_messages(request)):
+            world.fail("a message was sent again, although it is known to be submitted")
         up, down = world.latency(), world.latency()
         kind = "none"
         if self._probability and rng.random() < self._probability:
@@ -100,6 +104,7 @@ class Network:
             self.api.revoke_tokens()
         if ends_in is not None and ends_in >= timeout:
             ends_in = None
+            world.faults["slow network"] += 1
         return Fate(arrives_in, ends_in, lambda reply: self._result(kind, request, reply))
 
     def _result(self, kind: str, request: HttpRequest, reply: Reply | None) -> Reply | Exception:

@@ -21,6 +21,8 @@ from tests.virtual_time import now
 
 #: Seconds by which a wait may end after its deadline: until its client is closed.
 CLOSING_TIME = 5.0
+#: Seconds that one poll of all submissions takes, where nothing goes wrong.
+FETCHING_TIME = 40.0
 
 
 async def wait_history(world: World, network: Network) -> None:
@@ -66,6 +68,7 @@ async def _wait(world: World, network: Network, connect: Any) -> None:
         world.check_text(wait.timeout_message(), "the message of a timeout")
         if now() < deadline:
             world.fail("a wait timed out before its deadline")
+        _check_timeout(world, network, ids, deadline - 2 * interval)
     except RtiSmsPermanentError as error:
         world.check_error(error, RtiSmsPermanentError)
         _check_failure(world, network, error, ids, fail_on, missing_until)
@@ -90,6 +93,13 @@ def _check_failure(
     elif isinstance(error, RtiSmsNotFoundError):
         if EPOCH + now() < missing_until:
             world.fail("a wait failed for an unknown id before missing_until")
+
+
+def _check_timeout(world: World, network: Network, ids: Sequence[str], deadline: float) -> None:
+    final_at = max(network.api.submissions[one].final_at for one in ids)
+    is_quiet = network.api.threshold is None and not world.faults.total() and len(network.api.tokens) > 0
+    if is_quiet and final_at + FETCHING_TIME < deadline:
+        world.fail("a wait timed out, although every submission was final long before")
 
 
 def _check_finished(world: World, network: Network, wait: DeliveryWait) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -140,3 +143,26 @@ def test_the_example_of_a_bulk_fetch_runs(run_dag: RunDag, rtisms_sandbox: Sandb
     assert summary["path"] == str(details)
     assert (summary["fetched"], summary["tokens"], summary["requests"]) == (300, 1, 301)
     assert "300 DELIVERED" in run.xcom("report")
+
+
+def test_the_example_from_a_table_to_people_runs(
+    run_dag: RunDag, rtisms_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = tmp_path / "people.db"
+    connection = {"conn_type": "sqlite", "host": str(database)}
+    monkeypatch.setenv("AIRFLOW_CONN_RTISMS_EXAMPLE_PEOPLE", json.dumps(connection))
+    dag = load_dag((EXAMPLES / "example_rtisms_table_to_people.py").read_text(), tmp_path)
+    assert run_dag(dag).state == "success"
+    messages = rtisms_sandbox.state().messages
+    assert messages[0].text == "Hello Ana, your invoice 1 over 12500 is due."
+    by_number = {message.recipient: message.submission_id for message in messages}
+    with closing(sqlite3.connect(database)) as people:
+        rows = people.execute("SELECT phone, outcome, submission FROM invoices ORDER BY id").fetchall()
+    assert rows == [
+        (number, outcome, by_number[number])
+        for number, outcome in [
+            ("+56900000000", "DELIVERED"),
+            ("+56900000002", "UNDELIVERED"),
+            ("+56900000100", "DELIVERED"),
+        ]
+    ]

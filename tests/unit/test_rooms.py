@@ -25,7 +25,8 @@ ROWS = """
     api.policy
     api.transport
     api
-    bulk sending waiting
+    bulk waiting
+    sending
     hooks
     links triggers
     sensors
@@ -37,12 +38,12 @@ ROWS = """
 RANKS = {room: rank for rank, row in enumerate(ROWS.split("\n")) for room in row.split()}
 
 MOST_LINES = 300
-#: Longer modules, with the lines that they may have.
-LONGER = {"sending/outbox.py": 380}
+#: Longer modules, with the lines that they may have. The docstrings of the hook document the public methods.
+LONGER = {"hooks/rtisms.py": 350, "sending/outbox.py": 330}
 
 #: Words for which the package uses another one.
 OLD_WORDS = r"""
-    answer(s|ed|ing)? anew arrivals calls?\.py concludes? departures? drafts? endings? ExchangeFailedError fruitless\w*
+    answer(s|ed|ing)? anew arrivals calls?\.py concludes? drafts? endings? ExchangeFailedError fruitless\w*
     hid(e|es|den) longest_interval owed paces? permanent_is_final publish(ed)? raise_for_gaps read_event repeatable
     RtiSms(Answer|Credentials|Threshold)Error SendRecord settling share_read slow_down spellings? surely tally told
     tries troubles? withdrawn
@@ -100,6 +101,12 @@ def test_imports_go_down() -> None:
         if room_of(imported) != room_of(module) and RANKS[room_of(imported)] >= RANKS[room_of(module)]
     ]
     assert not wrong
+
+
+def test_the_architecture_page_draws_every_room() -> None:
+    drawing = (ROOT / "docs" / "architecture.md").read_text().split("```")[1]
+    drawn = set(re.findall(r"\w+", drawing)) | {"__init__", "get_provider_info"}
+    assert not {part for module in MODULES for part in room_of(module).split(".")} - drawn
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

@@ -50,7 +50,6 @@ class RetryPolicy:
     """
 
     def __init__(self, call: Call[Any], max_attempts: int) -> None:
-        self.call = call
         self.max_attempts = max_attempts
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(partial(is_worth_repeating, call)),

@@ -40,4 +40,4 @@ class Check:
 
     def limit(self, ctx: Context) -> float:
         """Return the seconds after which the check is given up."""
-        return self.steps * ctx.options.timeout + self.extra_seconds(ctx)
+        return self.steps * (ctx.options.timeout + ctx.pause) + self.extra_seconds(ctx)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import ssl
@@ -80,6 +81,8 @@ def check_name(ctx: Context) -> Finding:
     """Resolve the name of the API, or of the proxy."""
     route = Route(ctx.settings)
     host, port = route.first_hop
+    if _is_address(host):
+        return ok(f"{host} is an address, not a name")
     whose = "" if route.proxy is None else " of the proxy, which resolves the name of the API itself"
     started = time.monotonic()
     try:
@@ -91,6 +94,14 @@ def check_name(ctx: Context) -> Finding:
     addresses = sorted({str(one[4][0]) for one in found})
     shown = ", ".join(addresses[:4]) + (" and others" if len(addresses) > 4 else "")
     return ok(f"{host}{whose}: {shown}, in {milliseconds(time.monotonic() - started)}")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def check_tcp(ctx: Context) -> Finding:
@@ -162,7 +173,9 @@ def check_tls(ctx: Context) -> Finding:
             certificate: dict[str, Any] = dict(sock.getpeercert() or {})
     except ssl.SSLCertVerificationError as error:
         remedy = _CERTIFICATE_REMEDIES.get(error.verify_code, _UNTRUSTED)
-        return failed(f"the certificate is not trusted: {error.verify_message}. Verified by {_verifier(ctx)}", remedy)
+        return failed(
+            f"the certificate is not trusted: {error.verify_message.rstrip('.')}. Verified by {_verifier(ctx)}", remedy
+        )
     except ssl.SSLError as error:
         remedy = "Check host and port of the Connection: the server there may not speak TLS."
         return failed(f"no TLS connection: {error.reason or type(error).__name__}", remedy)

@@ -17,14 +17,16 @@ from tests.unit.doctor.examination import NAMES
 from tests.unit.doctor.vendor import BALANCE, CLIENT_ID, NUMBER, SECRET, vendor
 
 
-def doctor(*arguments: str, secret: str | None = SECRET, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def doctor(
+    *arguments: str, secret: str | None = SECRET, stdin: int = subprocess.DEVNULL
+) -> subprocess.CompletedProcess[str]:
     variables = {} if secret is None else {"RTISMS_CLIENT_SECRET": secret}
     # Importing it fails, as where Airflow is not installed.
     code = "import sys, runpy; sys.modules['airflow'] = None; runpy.run_module('airflow_provider_rtisms.doctor', alter_sys=True, run_name='__main__')"  # noqa: E501
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
         env={**os.environ, **variables},
-        input=stdin,
+        stdin=stdin,
         capture_output=True,
         text=True,
         timeout=50,
@@ -124,3 +126,18 @@ def test_one_message_is_sent_and_followed() -> None:
     assert len(messages) == 1
     assert "DELIVERED after" in done.stdout
     assert NUMBER[1:] not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("reply", "status", "sent"), [("n", 2, 0), ("", 2, 0), ("y", 0, 1)])
+def test_a_person_is_asked_before_a_message_is_sent(reply: str, status: int, sent: int) -> None:
+    terminal, stdin = os.openpty()
+    with Sandbox(pending_for=0, sent_for=0) as sandbox:
+        os.write(terminal, f"{reply}\n".encode())
+        arguments = ["--base-url", sandbox.url, "--send-to", NUMBER, "--sender", "96000"]
+        done = doctor("--client-id", "sandbox-client", *arguments, secret="sandbox-secret", stdin=stdin)
+        messages = sandbox.state().messages
+    os.close(terminal)
+    os.close(stdin)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "one SMS to ***233, which costs money" in done.stderr
+    assert len(messages) == sent

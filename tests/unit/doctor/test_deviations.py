@@ -294,6 +294,13 @@ def test_a_thousand_unknown_fields_do_not_fill_the_report() -> None:
         assert len(got(examine(url(port)), "balance")) < 1000
 
 
+def test_the_rate_of_the_connection_is_kept() -> None:
+    with vendor() as (port, requests):
+        started = time.monotonic()
+        assert not_ok(examine(url(port), {}, requests_per_second=20)) == {}
+        assert time.monotonic() - started > (len(requests) - 1) / 20
+
+
 def test_settings_that_cannot_be_used() -> None:
     report = diagnose(lambda: ApiSettings(client_id="", client_secret=SECRET))
     assert not_ok(report) == {"settings": "failed"}

@@ -1,37 +1,7 @@
-"""The context of attempts of one task on Airflow 3.3, without Airflow."""
+"""The context of attempts of one task."""
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Any
+from tests.unit.attempts import context
 
-import pytest
-
-from airflow_provider_rtisms.sending.journal import MemoryStore
-
-
-class TaskStore(MemoryStore):
-    """Airflow's task state store as far as it is used here; the system tests use the real one."""
-
-    writes = 0
-
-    def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
-        self.writes += 1
-        super().set(key, value)
-
-
-class Pushes:
-    """What a task pushes to XCom."""
-
-    def __init__(self) -> None:
-        self.pushed: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.pushed[key] = value
-
-
-@pytest.fixture
-def context(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """The context of an attempt on Airflow 3.3."""
-    pytest.importorskip("airflow.sdk.definitions.retry_policy", reason="Airflow 3.3 and later")
-    return {"ti": Pushes(), "task_state_store": TaskStore()}
+__all__ = ["context"]

@@ -107,7 +107,7 @@ def test_an_output_path_that_cannot_be_written_fails_before_anything_is_sent(
     rtisms_sandbox: Sandbox, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(AirflowFailException, match=r"Writing .*file/results\.csv"):
         send(people(1), output_path=str(tmp_path / "file" / "results.csv")).execute({})
     assert "POST sms" not in rtisms_sandbox.state().requests
 

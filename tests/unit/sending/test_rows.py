@@ -12,11 +12,11 @@ from uuid import UUID
 import pytest
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
+from airflow_provider_rtisms.operators.message_files import read_message_file
+from airflow_provider_rtisms.operators.send_results import check_output_path, write_results
 from airflow_provider_rtisms.sending.message import Message
-from airflow_provider_rtisms.sending.message_files import read_message_file
 from airflow_provider_rtisms.sending.placeholders import PlaceholderText
 from airflow_provider_rtisms.sending.preview import preview
-from airflow_provider_rtisms.sending.results import check_output_path, write_results
 from airflow_provider_rtisms.sending.rows import check_rows, rows_of_argument
 
 NUMBER = "+56900000100"
@@ -82,7 +82,13 @@ def test_a_bad_row_is_named_without_its_values(bad: Any, problem: str) -> None:
 
 
 def test_all_bad_rows_are_in_one_error() -> None:
-    rows = [row(recipient="", text=None), row(), row(reference=None), row(reference=None), row(reference="c", text="")]
+    rows = [
+        row(recipient="", text=None, reference="z"),
+        row(),
+        row(reference=None),
+        row(reference=None),
+        row(reference="c", text=""),
+    ]
     with pytest.raises(RtiSmsInputError) as caught:
         check(*rows)
     assert str(caught.value) == (
@@ -92,9 +98,9 @@ def test_all_bad_rows_are_in_one_error() -> None:
     )
 
 
-def test_no_rows_are_refused() -> None:
-    with pytest.raises(RtiSmsInputError, match="There are no messages"):
-        check()
+def test_no_rows_are_no_messages(caplog: pytest.LogCaptureFixture) -> None:
+    assert check() == []
+    assert "nothing to send" in caplog.text
 
 
 def test_more_rows_than_allowed_are_counted() -> None:
@@ -188,8 +194,10 @@ class TestPlaceholders:
 
 class TestPreview:
     def test_it_says_what_a_send_would_do(self) -> None:
-        told = preview(text="Hola {name}", rows=[{"name": "Ana"}, {"name": "Łukasz ő"}, {"name": "x" * 200}], samples=2)
-        assert told == {
+        found = preview(
+            text="Hola {name}", rows=[{"name": "Ana"}, {"name": "Łukasz ő"}, {"name": "x" * 200}], samples=2
+        )
+        assert found == {
             "messages": 3,
             "parts_total": 4,
             "max_parts": 2,

@@ -151,17 +151,18 @@ class TestWords:
         for one in "67":
             state.note(one, details(one, "SENT"))
         assert state.progress() == (
-            "1 of 9 submissions are final (1 DELIVERED); open: 3 PENDING, 2 SENT, 2 not seen, 1 not found yet"
+            "1 of 9 submissions are final (1 DELIVERED); open: 3 PENDING, 2 SENT, 2 not fetched yet, 1 not found yet"
         )
         state.note("6", details("6", None))
         assert "1 no status" in state.progress()
 
     def test_progress_of_a_wait_that_is_over(self) -> None:
-        assert wait("1", finished=(record("1"),)).progress() == "1 of 1 submissions are final (1 DELIVERED)"
+        state = wait("1", "2", "3", finished=(record("1"), record("2", "EXPIRED"), record("3")))
+        assert state.progress() == "3 of 3 submissions are final (2 DELIVERED, 1 EXPIRED)"
 
     def test_a_timeout_names_what_is_open_and_the_last_error(self) -> None:
         state = wait("1", "2")
-        assert state.timeout_message() == "Timed out: 0 of 2 submissions are final; open: 2 not seen (1, 2)."
+        assert state.timeout_message() == "Timed out: 0 of 2 submissions are final; open: 2 not fetched yet (1, 2)."
         state.note("1", LATER)
         assert state.timeout_message().endswith("(1, 2). The last error was: HTTP 503")
 

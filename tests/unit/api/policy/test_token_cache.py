@@ -122,6 +122,102 @@ def test_whoever_waits_takes_over_from_a_leader_that_is_gone(end: type[BaseExcep
     assert issuer.issued == 1
 
 
+class TestRules:
+    @pytest.mark.parametrize(("validity", "used_for"), [(3600.0, 3480.0), (241.0, 121.0), (240.0, 120.0), (None, 30.0)])
+    def test_a_token_is_used_until_exactly_then(self, validity: float | None, used_for: float) -> None:
+        clock, issuer = Clock(), Issuer(validity)
+        cache = TokenCache(clock)
+        obtain(cache, issuer)
+        clock.now += used_for - 0.001
+        assert obtain(cache, issuer) == "token-1"
+        clock.now += 0.001
+        assert obtain(cache, issuer) == "token-2"
+
+    def test_an_unreadable_validity_is_a_warning(self, caplog: pytest.LogCaptureFixture) -> None:
+        obtain(TokenCache(Clock()), Issuer(None))
+        assert "no validity_period that can be read. The token is used for 60 s" in caplog.text
+
+    def test_a_follower_gets_the_token_of_the_leader_even_if_it_has_no_validity(self) -> None:
+        cache, issuer = TokenCache(Clock()), Issuer(0.0)
+        leader, follower = cache.obtain(issuer), cache.obtain(issuer)
+        next(leader)
+        effect = next(follower)
+        assert isinstance(effect, WaitFor)
+        with pytest.raises(StopIteration) as led:
+            leader.send(None)
+        with pytest.raises(StopIteration) as followed:
+            follower.send(effect.future.result(timeout=1))
+        assert followed.value.value is led.value.value
+        assert issuer.issued == 1
+
+    def test_followers_raise_a_copy_of_the_error_of_the_leader(self) -> None:
+        refusal = errors.RtiSmsAuthenticationError("HTTP 401", call="authenticate", status=401)
+
+        def refuse() -> Generator[Any, Any, TokenGrant]:
+            yield MaskSecret(Secret(""))
+            raise refusal
+
+        cache = TokenCache(Clock())
+        leader, follower = cache.obtain(refuse), cache.obtain(refuse)
+        next(leader)
+        effect = next(follower)
+        assert isinstance(effect, WaitFor)
+        with pytest.raises(errors.RtiSmsAuthenticationError) as led:
+            leader.send(None)
+        assert led.value is refusal
+        with pytest.raises(errors.RtiSmsAuthenticationError) as followed:
+            follower.send(effect.future.result(timeout=1))
+        assert followed.value is not refusal
+        assert vars(followed.value) == vars(refusal)
+        assert followed.value.__suppress_context__
+
+    def test_after_an_error_the_next_caller_leads(self) -> None:
+        def refuse() -> Generator[Any, Any, TokenGrant]:
+            raise errors.RtiSmsServerError("HTTP 503")
+            yield
+
+        cache, issuer = TokenCache(Clock()), Issuer(3600.0)
+        with pytest.raises(errors.RtiSmsServerError):
+            obtain(cache, refuse)
+        assert obtain(cache, issuer) == "token-1"
+
+    def test_discard_says_whether_the_token_was_the_newest(self) -> None:
+        cache, issuer = TokenCache(Clock()), Issuer(3600.0)
+        obtain(cache, issuer)
+        first = cache._token
+        assert first is not None
+        assert cache.discard(first) is True
+        assert cache.discard(first) is True  # refused for another caller as well; there is still no newer one
+        obtain(cache, issuer)
+        assert cache.discard(first) is False
+
+    def test_the_newest_token_is_remembered_when_the_next_one_cannot_be_had(self) -> None:
+        def refuse() -> Generator[Any, Any, TokenGrant]:
+            raise errors.RtiSmsServerError("HTTP 503")
+            yield
+
+        cache, issuer = TokenCache(Clock()), Issuer(3600.0)
+        obtain(cache, issuer)
+        first = cache._token
+        assert first is not None
+        cache.discard(first)
+        with pytest.raises(errors.RtiSmsServerError):
+            obtain(cache, refuse)
+        assert cache.discard(first) is True
+
+    def test_a_forked_process_waits_neither_for_the_leader_nor_for_the_lock_of_its_parent(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cache, issuer = TokenCache(Clock()), Issuer(3600.0)
+        parents_leader = cache.obtain(issuer)
+        next(parents_leader)
+        cache._lock.acquire()
+        monkeypatch.setattr("os.getpid", lambda: -1)
+        leader = cache.obtain(issuer)
+        assert isinstance(next(leader), MaskSecret)
+        assert isinstance(next(cache.obtain(issuer)), WaitFor)  # the fork has a leader of its own now
+
+
 class TestOverTheWire:
     @pytest.mark.parametrize("validity", ["3600", 3600, 3600.5, " 3600 ", "999999999999"])
     def test_one_token_serves_many_calls(self, transport: Transport, serve: Serve, validity: Any) -> None:

@@ -10,16 +10,12 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_rtisms.api.transport.limiter import (
-    BURST,
-    MIN_PAUSE,
-    PATIENCE,
-    RECOVERY,
-    AdaptiveLimiter,
-    Permit,
-)
+from airflow_provider_rtisms.api.transport.limiter import AdaptiveLimiter, Permit
 from tests import virtual_time
 from tests.virtual_time import START, now, settle
+
+#: As documented. They are not imported, so that a change of a number is a change of a test.
+BURST, MIN_PAUSE, RECOVERY, PATIENCE = 0.05, 0.5, 20.0, 120.0
 
 
 @pytest.fixture(autouse=True)

@@ -135,7 +135,7 @@ class TestLimits:
             ("-", "a-b", "a***b"),
             ("ñandú", "el ñandú, NANDU", "el ***, NANDU"),
             ("秘密の言葉", "x 秘密の言葉 x", "x *** x"),
-            ("", "nothing is hidden", "nothing is hidden"),
+            ("", "nothing is secret", "nothing is secret"),
         ],
     )
     def test_a_short_secret_is_replaced_as_a_whole(self, secret: str, text: str, shown: str) -> None:
@@ -213,7 +213,7 @@ class TestContains:
 
 
 class TestMaskedEncodings:
-    """What Airflow's masker is told: exact strings."""
+    """What Airflow's masker gets: exact strings."""
 
     def test_every_encoding_of_the_wire_is_there(self) -> None:
         secret = "a b/c+d\"e'é<&"

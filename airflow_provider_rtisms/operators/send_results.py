@@ -11,7 +11,9 @@ from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
+from airflow_provider_rtisms.bulk.local_files import LocalOutput
 from airflow_provider_rtisms.bulk.storage import is_local, storage_path
+from airflow_provider_rtisms.bulk.storage_errors import explain_failures
 
 if TYPE_CHECKING:
     from airflow_provider_rtisms.bulk.storage import StoragePath
@@ -39,21 +41,28 @@ def write_results(path: StoragePath, records: Iterable[Mapping[str, Any]]) -> No
 
     :param path: from :func:`check_output_path`.
     :param records: with the keys of :data:`COLUMNS`; a missing one is null.
-    :raises OSError: the file cannot be written.
+    :raises RtiSmsStorageError: the file cannot be written.
+    :raises RtiSmsStorageUnavailableError: the file cannot be written at the moment.
     """
-    content = io.BytesIO()
-    if path.name.endswith(".gz"):
+    is_packed = path.name.endswith(".gz")
+    name = path.name.removesuffix(".gz")
+
+    def fill(target: IO[bytes]) -> None:
+        if not is_packed:
+            _write(name, target, records)
+            return
         # Without name and time, equal records make equal files.
-        with gzip.GzipFile(filename="", mode="wb", fileobj=content, mtime=0) as packed:
-            _write(path.name.removesuffix(".gz"), packed, records)  # type: ignore[arg-type]
-    else:
-        _write(path.name, content, records)
-    path.parent.mkdir(parents=True, exist_ok=True)
+        with gzip.GzipFile(filename="", mode="wb", fileobj=target, mtime=0) as packed:
+            _write(name, packed, records)  # type: ignore[arg-type]
+
     if is_local(path):
-        staging = path.with_name(f"{path.name}.staging")
-        staging.write_bytes(content.getvalue())
-        staging.replace(path)
-    else:
+        with explain_failures(f"Writing {path} (output_path)"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        LocalOutput(path, path.with_name(f"{path.name}.staging")).commit(fill)
+        return
+    with explain_failures(f"Writing {path} (output_path)", Exception):
+        content = io.BytesIO()
+        fill(content)
         path.write_bytes(content.getvalue())
 
 

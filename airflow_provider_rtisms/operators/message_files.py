@@ -14,7 +14,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.api.values.secret import Secret
-from airflow_provider_rtisms.bulk.storage import storage_path
+from airflow_provider_rtisms.bulk.storage import open_to_read, storage_path
+from airflow_provider_rtisms.bulk.storage_errors import explain_failures
 from airflow_provider_rtisms.sending.rows import FIELDS, Row, row_of
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def read_message_file(path: str | StoragePath) -> Iterator[Row]:
     :param path: UTF-8 text, local or in an object store. Its name ends in ``.csv`` (with a header line) or ``.jsonl``;
         ``.gz`` may follow.
     :raises RtiSmsInputError: the name ends otherwise, the header line has other columns, or the file cannot be decoded.
-    :raises OSError: the file cannot be read.
+    :raises RtiSmsStorageError: the file cannot be read.
+    :raises RtiSmsStorageUnavailableError: the file cannot be read at the moment.
     """
     for position, values in read_table_file(path, "messages_path"):
         if isinstance(values, Secret):
@@ -50,17 +52,17 @@ def read_table_file(path: str | StoragePath, field_name: str) -> Iterator[tuple[
     :raises RtiSmsInputError: as :func:`read_message_file`.
     """
     place = storage_path(field_name, path)
-    ending = PurePath(place.name.removesuffix(".gz")).suffix
-    if ending not in (".csv", ".jsonl"):
+    suffix = PurePath(place.name.removesuffix(".gz")).suffix
+    if suffix not in (".csv", ".jsonl"):
         raise RtiSmsInputError(f"{field_name} ends in {place.name[-20:]!r}: use .csv, .csv.gz, .jsonl or .jsonl.gz.")
     failure: str | None = None
-    with _open_text(place) as text:
+    with explain_failures(f"Reading {place} ({field_name})", Exception), _open_text(place) as text:
         try:
-            yield from _read_csv(text, field_name) if ending == ".csv" else _read_json_lines(text)
+            yield from _read_csv(text, field_name) if suffix == ".csv" else _read_json_lines(text)
         except (UnicodeDecodeError, csv.Error, gzip.BadGzipFile, EOFError, zlib.error) as error:
             failure = type(error).__name__  # its text may repeat a part of the file
     if failure is not None:
-        raise RtiSmsInputError(f"{field_name} is not a {ending} file in UTF-8 ({failure}). Nothing was sent.")
+        raise RtiSmsInputError(f"{field_name} is not a {suffix} file in UTF-8 ({failure}). Nothing was sent.")
 
 
 def _read_csv(text: IO[str], field_name: str) -> Iterator[tuple[str, Secret[Any] | str]]:
@@ -90,7 +92,7 @@ def _read_json_lines(text: IO[str]) -> Iterator[tuple[str, Secret[Any] | str]]:
 
 @contextmanager
 def _open_text(path: StoragePath) -> Iterator[IO[str]]:
-    with path.open("rb") as raw:
+    with open_to_read(path) as raw:
         is_packed = path.name.endswith(".gz")
         with io.TextIOWrapper(gzip.GzipFile(fileobj=raw) if is_packed else raw, "utf-8-sig", newline="") as text:
             yield text

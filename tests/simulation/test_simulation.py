@@ -1,0 +1,121 @@
+"""Ten thousand histories, and proof that the simulation finds what it is there to find."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
+from airflow_provider_rtisms.api.transport.limiter import AdaptiveLimiter, Permit
+from airflow_provider_rtisms.api.values.secret import Secret
+from airflow_provider_rtisms.sending import outbox
+from airflow_provider_rtisms.sending.journal import SendJournal
+from tests.simulation.__main__ import describe_failure
+from tests.simulation.history import HISTORIES, run_history, run_in, simulated
+from tests.simulation.network import Network, SimulatedClient
+from tests.simulation.world import World
+
+ROOT = Path(__file__).parents[2]
+HISTORIES_IN_ALL = 10_000
+#: Tests that share them, so that they run in parallel.
+PARTS = 8
+#: Seeds in which each planted defect has to be found.
+SEARCHED = 2000
+
+
+@pytest.mark.timeout(600)  # 15 s on an idle core
+@pytest.mark.parametrize("part", range(PARTS))
+def test_everything_holds_in_every_history(part: int) -> None:
+    with simulated():
+        results = [run_history(seed) for seed in range(part, HISTORIES_IN_ALL, PARTS)]
+    failed = [describe_failure(result) for result in results if result.failures]
+    assert not failed, "\n".join(failed[:10])
+
+
+def test_a_seed_decides_everything() -> None:
+    seeds = range(20, 20 + 4 * len(HISTORIES))
+    replay = f"""
+from tests.simulation.history import run_history, simulated
+with simulated():
+    for seed in range({seeds.start}, {seeds.stop}):
+        print(seed, *run_history(seed, is_traced=True).lines, sep="\\n")
+"""
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", replay]
+    shown = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True).stdout
+    lines: list[Any] = []
+    with simulated():
+        for seed in seeds:
+            lines += [seed, *(run_history(seed, is_traced=True).lines or [])]
+    assert len(lines) > 300
+    assert shown.splitlines() == "\n".join(map(str, lines)).splitlines()
+
+
+async def _acquire_in_two_steps(self: Permit) -> None:
+    if not self._is_held:
+        await self._limiter.acquire()
+        await asyncio.sleep(0)
+        self._is_held = True
+
+
+#: What is broken, how, and what the simulation says then.
+DEFECTS: dict[str, tuple[Any, str, Any, str]] = {
+    "a third request for a message": (outbox, "MAX_REQUESTS_IN_DOUBT", 3, "was texted 3 times, not 2"),
+    "a window that is never committed": (
+        SendJournal,
+        "commit",
+        lambda *_: None,
+        "is uncertain, although nothing failed",
+    ),
+    "entries of another secret that count for nothing": (
+        SendJournal,
+        "_unreadable",
+        property(lambda self: 0, lambda self, value: None),
+        "was texted 2 times, not 1",
+    ),
+    "a permit lost on cancellation": (Permit, "acquire", _acquire_in_two_steps, "permits are free"),
+    "a 429 that removes no permits": (
+        AdaptiveLimiter,
+        "permits",
+        property(lambda self: self.max_concurrency),
+        "a 429 left",
+    ),
+    "a client that is never closed": (
+        AsyncRtiSmsClient,
+        "close",
+        lambda self: asyncio.sleep(0),
+        "Unclosed client session",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_it_finds(name: str) -> None:
+    owner, attribute, broken, finding = DEFECTS[name]
+    with simulated(), mock.patch.object(owner, attribute, broken, create=True):
+        failures = (failure for seed in range(SEARCHED) for failure in run_history(seed).failures)
+        assert any(finding in failure for failure in failures)
+
+
+def test_a_client_that_is_interrupted_while_it_closes_leaves_no_session_open() -> None:
+    async def interrupt(world: World, network: Network) -> None:
+        client = SimulatedClient(ApiSettings(client_id="me", client_secret=Secret(network.api.secrets[0])))
+        await client.open()
+        closing = asyncio.create_task(client.close())
+        await asyncio.sleep(0.5)
+        assert closing.cancel()
+        await asyncio.wait([closing])
+
+    world = World(seed=0)
+    world.latencies, world.cancel_probability = (1.0,), 0.0
+    with simulated():
+        run_in(world, interrupt)
+    assert world.open_sessions == 0

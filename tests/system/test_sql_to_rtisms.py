@@ -1,0 +1,140 @@
+"""From a table of PostgreSQL to people, in a DAG that Airflow itself runs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseHook
+
+from airflow_provider_rtisms.api.values.secret import Secret
+from airflow_provider_rtisms.sandbox import Sandbox
+from airflow_provider_rtisms.transfers import sql_rows
+from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
+from scripts.servers import DEBIAN_POSTGRESQL, Postgres
+from tests.system.conftest import RunDag
+from tests.system.test_sending import everything_in
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(not DEBIAN_POSTGRESQL.exists(), reason="PostgreSQL is not installed"),
+]
+pytest.importorskip("airflow.providers.postgres", reason="the PostgreSQL provider is not installed")
+psycopg2 = pytest.importorskip("psycopg2", reason="psycopg2 is not installed")
+
+COUNT = 3000
+DIGITS = "5698"
+"""What all numbers begin with, and nothing else in a database does."""
+
+
+def number(index: int) -> str:
+    return f"+{DIGITS}{index // 800:04}{100 + index % 800}"
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    with Postgres() as server:
+        with closing(psycopg2.connect(host="127.0.0.1", port=server.port, user="postgres")) as database, database:
+            cursor = database.cursor()
+            cursor.execute("CREATE TABLE people (id bigint PRIMARY KEY, phone text, name text, due date)")
+            rows = [(index, number(index), f"Señora {index}") for index in range(COUNT)]
+            cursor.executemany("INSERT INTO people VALUES (%s, %s, %s, '2026-11-30')", rows)
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _connection(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = {"conn_type": "postgres", "host": "127.0.0.1", "port": postgres.port, "login": "postgres"}
+    monkeypatch.setenv("AIRFLOW_CONN_PEOPLE", json.dumps({**fields, "schema": "postgres"}))
+
+
+def send(**arguments: Any) -> SqlToRtiSmsOperator:
+    defaults = {
+        "task_id": "send",
+        "sql": "SELECT * FROM people",
+        "sql_conn_id": "people",
+        "recipient_column": "phone",
+        "text": "Hola {name}, vence el {due}",
+        "reference_column": "id",
+        "sender": "96000",
+    }
+    return SqlToRtiSmsOperator(**{**defaults, **arguments})
+
+
+def test_a_dag_reads_its_sql_and_text_from_files_and_leaks_nothing(
+    request: pytest.FixtureRequest,
+    run_dag: RunDag,
+    rtisms_sandbox: Sandbox,
+    airflow_database: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    rtisms_sandbox.set_balance("10000")
+    (tmp_path / "people.sql").write_text("SELECT * FROM {{ params.table }} WHERE id >= %(least)s ORDER BY id")
+    (tmp_path / "text.j2").write_text("Hola {name}, run {{ run_id }}\n")
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    output = tmp_path / "results.csv"
+    with DAG(
+        request.node.name,
+        schedule=None,
+        start_date=start,
+        template_searchpath=[str(tmp_path)],
+        params={"table": "people"},
+    ) as dag:
+        send(sql="people.sql", text="text.j2", parameters={"least": "1000"}, output_path=str(output))
+    run = run_dag(dag, xcoms=("submissions",))
+    assert run.state == "success"
+    summary = run.xcom("send")
+    assert summary == run.xcom("send", "submissions")
+    assert (summary["path"], summary["messages"], summary["submitted"]) == (str(output), 2000, 2000)
+    messages = {message.recipient: message.text for message in rtisms_sandbox.state().messages}
+    assert messages.keys() == {number(index) for index in range(1000, COUNT)}
+    assert messages[number(1000)].startswith("Hola Señora 1000, run manual__")
+    shown = everything_in(airflow_database) + "".join(capfd.readouterr())
+    assert "redacted: 1 values" in shown
+    assert DIGITS + "0001" not in shown
+    assert f"Señora {1001}" not in shown  # not the text above: the database has the source of this file too
+    assert "SELECT * FROM people WHERE id" in shown
+
+
+def test_rows_stay_on_the_server_until_they_are_read() -> None:
+    connection = BaseHook.get_hook("people").get_conn()
+    with closing(connection), closing(sql_rows._open_cursor(connection)) as cursor:
+        assert cursor.name == "rtisms"
+        cursor.execute("SELECT generate_series(1, 100000000)")
+        assert len(cursor.fetchmany(10)) == 10
+
+
+def test_the_older_driver_streams_too(rtisms_sandbox: Sandbox, postgres: Postgres) -> None:
+    table = sql_rows.TableOfMessages(recipient_column="phone", text="{name}", text_column=None, reference_column="id")
+    with closing(psycopg2.connect(host="127.0.0.1", port=postgres.port, user="postgres")) as connection:
+        cursor = sql_rows._open_cursor(connection)
+        cursor.execute("SELECT * FROM people ORDER BY id")
+        first = cursor.fetchmany(10)
+        columns = [column[0] for column in cursor.description]
+        rows = list(table.rows(columns, sql_rows._batches(cursor, first)))
+    assert len(rows) == COUNT
+    assert (rows[-1].position, rows[-1].values) == (
+        "row 3000",
+        Secret({"recipient": number(2999), "text": Secret("Señora 2999"), "reference": 2999}),
+    )
+
+
+def test_a_database_error_repeats_no_values(rtisms_sandbox: Sandbox) -> None:
+    with pytest.raises(Exception, match="The query failed") as caught:
+        send(sql="SELECT phone::date, name FROM people").execute({})
+    assert not isinstance(caught.value, AirflowFailException)
+    assert DIGITS not in str(caught.value)
+
+
+def test_all_messages_go_out_once(rtisms_sandbox: Sandbox) -> None:
+    rtisms_sandbox.set_balance("10000")
+    results = send().execute({})
+    assert Counter(result["outcome"] for result in results) == {"submitted": COUNT}
+    assert set(Counter(message.recipient for message in rtisms_sandbox.state().messages).values()) == {1}
