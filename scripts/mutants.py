@@ -71,20 +71,19 @@ class CoverageMap:
         """
         Return the tests to ask: those of the module's own test file, then the quickest.
 
-        :param mutant: whose line they run. A line that runs at import concerns all tests that run a line of its file.
-        :param budget: seconds that they may take.
+        :param mutant: whose line they run.
+        :param budget: seconds that the tests of other files may take.
         """
+        own = f"test_{Path(mutant.path).stem}"
         found: set[str] = set()
         for line in mutant.lines:
             found |= self.tests.get((mutant.path, line), set())
-        if not found:
-            found = {one for (path, _), some in self.tests.items() if path == mutant.path for one in some}
-        own = f"test_{Path(mutant.path).stem}"
         chosen: list[str] = []
         left = budget
         for one in sorted(found, key=lambda one: (own not in one, self.seconds[one], one)):
-            left -= self.seconds[one]
-            if chosen and left < 0:
+            if own not in one:
+                left -= self.seconds[one]
+            if left < 0:
                 break
             chosen.append(one)
         return chosen
@@ -119,7 +118,8 @@ class Recorder:
         for name in data.measured_files():
             path = os.path.relpath(name)
             for line, tests in data.contexts_by_lineno(name).items():
-                lines[path, line] = {one for one in tests if one and one not in self._failed}
+                # What runs while the file is imported concerns all of its tests.
+                lines[path, line] = (set(self.seconds) if "" in tests else set(tests)) - self._failed
         return {one: seconds for one, seconds in self.seconds.items() if one not in self._failed}, lines
 
 

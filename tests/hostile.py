@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -201,11 +202,13 @@ class HostileServer:
     :param script: steps for all requests except POST /api/auth.
     :param auth: steps for POST /api/auth.
     :param refuse_first: how many connections to reset before reading from them.
+    :param tls: speak TLS, as this context says.
     """
 
     script: Sequence[Step] = ()
     auth: Sequence[Step] = field(default_factory=lambda: [grant()])
     refuse_first: int = 0
+    tls: ssl.SSLContext | None = None
 
     requests: list[Request] = field(default_factory=list)
     bytes_sent: int = 0
@@ -213,6 +216,8 @@ class HostileServer:
     connections_open: int = 0
     connections_peak: int = 0
     url: str = ""
+    #: How many requests of either kind have come: other ones, and those for a token.
+    _served: list[int] = field(default_factory=lambda: [0, 0])
 
     @property
     def grants(self) -> list[Request]:
@@ -241,8 +246,9 @@ class HostileServer:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         self._serving: set[asyncio.Task[None]] = set()
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=1024)
-        started.set_result(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, backlog=1024, ssl=self.tls)
+        scheme = "https" if self.tls else "http"
+        started.set_result(f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         await self._stopping.wait()
         server.close()
         for task in self._serving:
@@ -273,9 +279,10 @@ class HostileServer:
         request = Request.parse(await reader.readuntil(b"\r\n\r\n"))
         body = await reader.readexactly(int(request.header("Content-Length") or 0))
         request = Request(request.method, request.target, request.headers, body)
-        script, earlier = (self.auth, self.grants) if request.is_grant else (self.script, self.calls)
+        script = self.auth if request.is_grant else self.script
+        step = script[min(self._served[request.is_grant], len(script) - 1)]
+        self._served[request.is_grant] += 1
         self.requests.append(request)
-        step = script[min(len(earlier), len(script) - 1)]
         exchange = asyncio.ensure_future(step(Exchange(request, writer, self)))
         closed = asyncio.ensure_future(_until_closed(reader))
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import math
 import os
@@ -52,6 +53,8 @@ class ApiSettings:
     max_attempts: int = 5
     allow_http: bool = False
     sender: str | None = None
+    #: The proxy that requests go through: that of the Connection or of the environment.
+    _proxy_to_use: str | None = field(init=False, default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         checked = {
@@ -69,6 +72,7 @@ class ApiSettings:
             "sender": _sender(self.sender),
         }
         checked["base_url"] = _base_url(self.base_url or DEFAULT_BASE_URL, bool(checked["allow_http"]))
+        checked["_proxy_to_use"] = checked["proxy"] or _environment_proxy(str(checked["base_url"]))
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
@@ -99,19 +103,21 @@ class ApiSettings:
         The HTTP libraries do not read the environment themselves, since they would also read ``.netrc`` and replace our
         Authorization header with what they find there.
         """
-        if self.proxy:
-            return self.proxy
-        parts = urlsplit(self.base_url)
-        if urllib.request.proxy_bypass(parts.netloc):
-            return None
-        proxies = urllib.request.getproxies()
-        return proxies.get(parts.scheme) or proxies.get("all")
+        return self._proxy_to_use
 
     def secrets(self) -> list[Secret[str]]:
-        """Return everything that logs and errors must not show: the client secret and the proxy's credentials."""
-        proxy = urlsplit(self.proxy_to_use() or "")
-        plain = [unquote(part) for part in (proxy.password, proxy.username) if part]
-        return [self.client_secret, *(Secret(part) for part in plain)]
+        """
+        Return everything that logs and errors must not show: the client secret and the proxy's credentials.
+
+        The credentials of a proxy are its password, or its user name if there is no password, and the value of the
+        Proxy-Authorization header (RFC 7617, section 2).
+        """
+        proxy = urlsplit(self._proxy_to_use or "")
+        if not proxy.username and not proxy.password:
+            return [self.client_secret]
+        user, password = unquote(proxy.username or ""), unquote(proxy.password or "")
+        header = base64.b64encode(f"{user}:{password}".encode()).decode()
+        return [self.client_secret, Secret(password or user), Secret(header)]
 
 
 def is_loopback(host: str) -> bool:
@@ -127,19 +133,22 @@ def is_loopback(host: str) -> bool:
 def _credential(name: str, form_field: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise RtiSmsConfigError(f"{name} is missing: set {form_field} of the Connection.")
+    if any(0xD800 <= ord(character) <= 0xDFFF for character in value):
+        raise RtiSmsConfigError(f"{name} holds characters that are not valid: correct {form_field} of the Connection.")
     return value
 
 
 def _base_url(value: str, allow_http: bool) -> str:
     try:
         parts = urlsplit(value.strip())
-        host, _ = parts.hostname, parts.port
-        (host or "").encode("idna")
-    except ValueError:  # the reason would repeat a part of the value, which may be a secret
+        host = parts.hostname
+        is_url = parts.scheme in ("http", "https") and _is_host(host) and parts.port != 0
+    except (ValueError, AttributeError):  # the reason would repeat a part of the value, which may be a secret
         raise RtiSmsConfigError(f"Host is {shape(value)} that is not a URL: {_HOST_FORMS}.") from None
-    if parts.scheme not in ("http", "https") or not host or any(ord(c) <= 32 for c in value.strip()):
+    if not is_url or not host or _has_spaces(value.strip()):
         raise RtiSmsConfigError(f"Host is {shape(value)} that is not a base URL: {_HOST_FORMS}.")
-    if parts.username is not None or parts.query or parts.fragment:
+    # An "@" in the path follows a password that holds a "/".
+    if parts.username is not None or "@" in parts.path or parts.query or parts.fragment:
         raise RtiSmsConfigError(
             f"Host holds credentials, a query or a fragment: {_HOST_FORMS}. Put credentials into Login and Password."
         )
@@ -152,16 +161,42 @@ def _base_url(value: str, allow_http: bool) -> str:
     return urlunsplit(SplitResult(parts.scheme, parts.netloc, path, "", ""))
 
 
-def _proxy(value: Any) -> str | None:
+def _proxy(value: Any, name: str = "proxy") -> str | None:
     if value in (None, ""):
         return None
     try:
         parts = urlsplit(value)
-        if parts.scheme in ("http", "https") and parts.hostname and parts.port is not False:
-            return str(value)
+        is_url = parts.scheme in ("http", "https") and _is_host(parts.hostname) and parts.port != 0
     except (ValueError, TypeError, AttributeError):
-        pass
-    raise RtiSmsConfigError(f"proxy is {shape(value)} that is not a URL such as http://proxy.example:3128.")
+        is_url = False
+    # A path, a query or a fragment is what follows a "/", "?" or "#" that a password should hold percent-encoded.
+    if not is_url or parts.path not in ("", "/") or parts.query or parts.fragment or _has_spaces(value):
+        raise RtiSmsConfigError(
+            f"{name} is {shape(value)} that is not a URL such as http://proxy.example:3128. Special characters of a "
+            "password have to be percent-encoded."
+        )
+    return str(value)
+
+
+def _environment_proxy(base_url: str) -> str | None:
+    """Return the proxy for a URL that the environment variables name. They may leave out the scheme, as curl allows."""
+    parts = urlsplit(base_url)
+    if urllib.request.proxy_bypass(parts.netloc):
+        return None
+    proxies = urllib.request.getproxies()
+    value = proxies.get(parts.scheme) or proxies.get("all")
+    if value and "://" not in value:
+        value = f"http://{value}"
+    return _proxy(value, f"The environment variable {parts.scheme}_proxy or all_proxy")
+
+
+def _is_host(host: str | None) -> bool:
+    """Return whether a host name can be looked up; raises a ValueError where it cannot."""
+    return bool(host) and bool(host.encode("idna"))  # type: ignore[union-attr]
+
+
+def _has_spaces(value: str) -> bool:
+    return any(ord(character) <= 32 or ord(character) == 127 for character in value)
 
 
 def _ca_bundle(value: Any) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
+from airflow_provider_rtisms.bulk.progress import Counter, Progress
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageUnavailableError
 
 
@@ -26,11 +27,15 @@ class DistinctIds:
         # An empty name means a file of its own in the folder for temporary files. Any thread may use it, since
         # api.fetch.run starts a thread if an event loop is running already.
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._given = 0
+        self._given = Counter()
         try:
-            with _explained():
+            with (
+                _explained(),
+                Progress(lambda: f"Reading submission ids: {self._given} so far, {self._given.per_second}"),
+            ):
                 self._database.execute("PRAGMA journal_mode = OFF")
                 self._database.execute("CREATE TABLE ids (position INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE)")
+                self._database.execute("CREATE TABLE missing (id TEXT NOT NULL, reason TEXT NOT NULL)")
                 self._database.execute("BEGIN")  # never committed: nothing here outlives the process
                 self._database.executemany("INSERT OR IGNORE INTO ids (id) VALUES (?)", self._counted(ids))
                 self._left: int = self._database.execute("SELECT count(*) FROM ids").fetchone()[0]
@@ -38,7 +43,7 @@ class DistinctIds:
             self.close()
             raise
         #: How many ids were repeats.
-        self.duplicates: int = self._given - self._left
+        self.duplicates: int = self._given.count - self._left
 
     def __len__(self) -> int:
         """How many ids are left."""
@@ -56,6 +61,21 @@ class DistinctIds:
             cursor = self._database.execute("DELETE FROM ids WHERE id = ?", [submission_id])
         self._left -= cursor.rowcount
         return cursor.rowcount > 0
+
+    def add_missing(self, submission_id: str, reason: str) -> None:
+        """
+        Remember an id that the API does not know.
+
+        :param submission_id: which.
+        :param reason: what the API said.
+        """
+        with _explained():
+            self._database.execute("INSERT INTO missing VALUES (?, ?)", [submission_id, reason])
+
+    def missing(self) -> Iterator[tuple[str, str]]:
+        """Yield the ids that the API does not know, with the reasons, in the order of arrival."""
+        with _explained():
+            yield from self._database.execute("SELECT id, reason FROM missing ORDER BY rowid")
 
     def digest(self, *context: str) -> str:
         """
@@ -81,7 +101,7 @@ class DistinctIds:
 
     def _counted(self, ids: Iterable[str]) -> Iterator[tuple[str]]:
         for submission_id in ids:
-            self._given += 1
+            self._given.count += 1
             yield (submission_id,)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from airflow_provider_rtisms.api.errors import (
 from airflow_provider_rtisms.api.models import SmsDetails
 from airflow_provider_rtisms.api.transport.stats import Stats
 
+log = logging.getLogger(__name__)
+
 #: How many ids an error message names.
 NAMED_IN_MESSAGE = 10
 #: After this many submissions in a row that could not be fetched, the fetch ends: the API is down.
@@ -27,7 +30,7 @@ class FetchStats:
     """
     Counts of one bulk fetch.
 
-    :param requested: how many distinct ids were asked for.
+    :param requested: how many distinct ids are to be fetched.
     :param duplicates: how often an id was given once more.
     """
 
@@ -88,24 +91,38 @@ class FetchStats:
         self._by_operator[record["operator_name"] or "no operator"] += 1
         self._cost += Decimal(str(record["cost"] or 0))
 
-    def raise_for_failures(self, *, missing_ok: bool) -> None:
+    def raise_for_failures(self) -> None:
         """
-        Raise if not all that was asked for has come.
+        Raise if any submission has neither a record nor the certainty that the API does not know it.
 
-        :param missing_ok: whether ids that the API does not know are accepted.
         :raises RtiSmsTransientError: the attempts of some ids were used up; the class is that of the first.
-        :raises RtiSmsNotFoundError: some ids are missing; names the first few.
         """
         if self._first_failure is not None:
             what = (
                 f"{self.failed} of {self.requested} submissions could not be fetched. The first: {self._first_failure}"
             )
             raise _like(self._first_failure, what)
-        if self._first_missing is not None and not missing_ok:
+        if lost := self.requested - self.fetched - self.missing:
+            raise RtiSmsTransientError(
+                f"{lost} of {self.requested} submissions got no response. This is a defect of this package: report it."
+            )
+
+    def handle_missing(self, *, missing_ok: bool, missing_path: str | None) -> None:
+        """
+        Log the ids that the API does not know, or raise for them.
+
+        :param missing_ok: whether they are accepted.
+        :param missing_path: the file that names all of them, or None.
+        :raises RtiSmsNotFoundError: some ids are missing, and they are not accepted; names the first few.
+        """
+        if self._first_missing is not None:
             more = self.missing - len(self._named_missing)
             names = ", ".join(self._named_missing) + (f" and {more} more" if more else "")
             what = f"{self.missing} of {self.requested} submissions are unknown to the API (HTTP 404): {names}."
-            raise _like(self._first_missing, f'{what} Check the ids, or set on_missing="skip".')
+            what += f" All of them are in {missing_path}." if missing_path else ""
+            if not missing_ok:
+                raise _like(self._first_missing, f'{what} Check the ids, or set on_missing="skip".')
+            log.warning("%s", what)
 
     def progress(self, stats: Stats) -> str:
         """
@@ -121,21 +138,25 @@ class FetchStats:
             f"{per_second:,.0f} a second, {stats.retries:,} retries, {left}"
         )
 
-    def summary(self, stats: Stats, path: str | None) -> dict[str, Any]:
+    def summary(self, stats: Stats, path: str | None, missing_path: str | None) -> dict[str, Any]:
         """
         Return the counts, JSON-safe.
 
         :param stats: of the client that has fetched.
         :param path: where the records are, or None.
+        :param missing_path: where the missing ids are, or None.
         :return: ``path``, ``requested`` (distinct ids), ``fetched`` (records, those of earlier attempts included),
-            ``missing``, ``by_status``, ``by_operator``, ``cost`` (total), ``duplicates``; and of this attempt alone
-            ``resumed`` (records taken over), ``requests``, ``tokens``, ``retries``, ``refusals`` (429), ``seconds``.
+            ``missing`` (how many ids the API does not know), ``missing_ids`` (the first 10 of them), ``missing_path``,
+            ``by_status``, ``by_operator``, ``cost`` (total), ``duplicates``; and of this attempt alone ``resumed``
+            (records taken over), ``requests``, ``tokens``, ``retries``, ``throttled`` (429), ``seconds``.
         """
         return {
             "path": path,
             "requested": self.requested,
             "fetched": self.fetched,
             "missing": self.missing,
+            "missing_ids": list(self._named_missing),
+            "missing_path": missing_path,
             "by_status": dict(self._by_status.most_common()),
             "by_operator": dict(self._by_operator.most_common()),
             "cost": int(self._cost) if self._cost == int(self._cost) else float(self._cost),
@@ -144,7 +165,7 @@ class FetchStats:
             "requests": stats.requests,
             "tokens": stats.tokens,
             "retries": stats.retries,
-            "refusals": stats.throttled,
+            "throttled": stats.throttled,
             "seconds": round(self._seconds, 3),
         }
 

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError
 from airflow_provider_rtisms.bulk.records import COLUMNS, TIMES
 
+T = TypeVar("T")
 #: Rows of a row group of Parquet; they are in memory together.
 ROW_GROUP = 10_000
 
@@ -43,14 +44,16 @@ def converter(name: str) -> Convert:
                 "Writing .parquet takes pyarrow: pip install 'airflow-provider-rtisms[parquet]', or use .jsonl or .csv."
             ) from None
     convert = _CONVERTERS[suffix]
-    return convert if bare == name else _gzipped(convert)
+    return convert if bare == name else gzipped(convert)
 
 
-def _gzipped(convert: Convert) -> Convert:
-    def convert_gzipped(json_lines: Iterable[bytes], target: IO[bytes]) -> None:
+def gzipped(convert: Callable[[Iterable[T], IO[bytes]], None]) -> Callable[[Iterable[T], IO[bytes]], None]:
+    """Return a function that writes through gzip what another one writes."""
+
+    def convert_gzipped(items: Iterable[T], target: IO[bytes]) -> None:
         # Without name and time, equal records make equal files.
         with gzip.GzipFile(filename="", mode="wb", fileobj=target, mtime=0) as packed:
-            convert(json_lines, packed)  # type: ignore[arg-type]  # it has what IO[bytes] needs here
+            convert(items, packed)  # type: ignore[arg-type]  # it has what IO[bytes] needs here
 
     return convert_gzipped
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, closing
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, shape
+from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, RtiSmsNotFoundError, shape
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.transport.fetch import fetch_batches
 from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
 from airflow_provider_rtisms.bulk.fetch_stats import FetchStats
 from airflow_provider_rtisms.bulk.formats import converter
 from airflow_provider_rtisms.bulk.lineage import report_output
-from airflow_provider_rtisms.bulk.records import Record
-from airflow_provider_rtisms.bulk.storage_errors import STORAGE_ERRORS
+from airflow_provider_rtisms.bulk.missing import MissingFile
+from airflow_provider_rtisms.bulk.part import PartFile
+from airflow_provider_rtisms.bulk.progress import Counter, Progress
+from airflow_provider_rtisms.bulk.records import Record, stamp
+from airflow_provider_rtisms.bulk.storage_errors import STORAGE_ERRORS, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.bulk.target import Target, open_target
 
 if TYPE_CHECKING:
@@ -27,63 +31,85 @@ log = logging.getLogger(__name__)
 OnMissing: TypeAlias = Literal["fail", "skip"]
 Keep: TypeAlias = Callable[[Sequence[Record]], Awaitable[None]]
 
-#: Seconds between two lines of progress.
-PROGRESS_EVERY = 5.0
 
-
-async def fetch_to_memory(client: AsyncRtiSmsClient, ids: DistinctIds, on_missing: OnMissing = "fail") -> list[Record]:
+async def fetch_to_memory(
+    client: AsyncRtiSmsClient,
+    ids: DistinctIds,
+    on_missing: OnMissing = "fail",
+    missing_path: StoragePath | None = None,
+) -> list[Record]:
     """
     Fetch many submissions into memory.
 
     :param client: an opened client.
     :param ids: what to fetch.
     :param on_missing: what to do about ids that the API does not know, after having fetched the rest.
+    :param missing_path: a file for these ids, see :class:`~airflow_provider_rtisms.bulk.missing.MissingFile`.
     :return: records, in the order of arrival.
     :raises RtiSmsError: as :func:`fetch_to_file`; nothing is kept.
     """
+    check_on_missing(on_missing)
+    missing_file = _open_missing(client, ids, missing_path)
     records: list[Record] = []
     stats = FetchStats(len(ids), ids.duplicates)
 
     async def keep(batch: Sequence[Record]) -> None:
         records.extend(batch)
 
-    await _fetch(client, ids, stats, keep, on_missing)
-    log.info("Bulk fetch done: %s", stats.summary(client.stats, None))
+    with Progress(lambda: stats.progress(client.stats)):
+        await _fetch(client, ids, stats, keep)
+    _handle_missing(ids, stats, on_missing, missing_file)
+    log.info("Bulk fetch done: %s", stats.summary(client.stats, None, _name(missing_path)))
     return records
 
 
 async def fetch_to_file(
-    client: AsyncRtiSmsClient, ids: DistinctIds, path: StoragePath, on_missing: OnMissing = "fail"
+    client: AsyncRtiSmsClient,
+    ids: DistinctIds,
+    path: StoragePath,
+    on_missing: OnMissing = "fail",
+    missing_path: StoragePath | None = None,
 ) -> dict[str, Any]:
     """
     Fetch many submissions into a file, as a stream.
 
-    What has been fetched is kept beside it until it is complete; if the same account fetches the same ids
-    into the same file again, only the rest is requested. Missing ids are requested again.
+    Until the file is complete, the records are kept beside it. If the same account fetches the same ids into the same
+    file again, only the rest is requested. Missing ids are requested again.
 
     :param client: an opened client, on an event loop that no one else needs: files are written on it.
     :param ids: what to fetch; the ids that an earlier attempt has fetched are removed.
     :param path: its suffix selects the format, see :func:`~airflow_provider_rtisms.bulk.formats.converter`.
     :param on_missing: what to do about ids that the API does not know, after having fetched the rest.
+    :param missing_path: a file for these ids, see :class:`~airflow_provider_rtisms.bulk.missing.MissingFile`.
     :return: the summary, see :meth:`~airflow_provider_rtisms.bulk.fetch_stats.FetchStats.summary`.
     :raises RtiSmsPermanentError: missing ids, at the end; anything else, such as 403, at once.
     :raises RtiSmsTransientError: the attempts of some ids were used up: at the end, or at once if the API seems down.
-    :raises RtiSmsStorageError: the file cannot be written; found out before the first request, if it can be.
-    :raises RtiSmsStorageUnavailableError: the file cannot be written at the moment.
+    :raises RtiSmsStorageError: a file cannot be written; found out before the first request, if it can be.
+    :raises RtiSmsStorageUnavailableError: a file cannot be written at the moment.
     """
     check_on_missing(on_missing)
+    if _name(missing_path) == str(path):
+        raise RtiSmsInputError("missing_path is the same as output_path: use another name.")
     convert = converter(path.name)
+    missing_file = _open_missing(client, ids, missing_path)
     stats = FetchStats(len(ids), ids.duplicates)
-    settings = client.settings
-    with closing(open_target(path, ids.digest(settings.base_url, settings.client_id))) as target:
+    looking = "Looking for records of an earlier attempt"
+    with (
+        Progress(lambda: f"{looking}: {stats.resumed:,} so far, {stats.requested:,} submissions in all") as progress,
+        closing(open_target(path, _digest(client, ids))) as target,
+    ):
         target.resume(lambda record: _take_over(record, ids, stats))
         target.probe()
         if stats.resumed:
             log.info("An earlier attempt has fetched %d of %d submissions", stats.resumed, stats.requested)
         log.info("Records are kept in %s until %s is complete", target.kept_at, path)
         try:
-            await _fetch(client, ids, stats, _keep_in(target), on_missing)
-            target.commit(lambda file: convert(target.part.lines(), file))
+            progress.describe = lambda: stats.progress(client.stats)
+            await _fetch(client, ids, stats, _keep_in(target))
+            _handle_missing(ids, stats, on_missing, missing_file)
+            lines = _AllLines(target.part, stats, path)
+            progress.describe = lines.progress
+            target.commit(lambda file: convert(lines, file))
         except BaseException as error:
             target.save(is_last=_is_worth_waiting(error))
             if isinstance(error, RtiSmsError):
@@ -91,7 +117,7 @@ async def fetch_to_file(
                 error.args = (f"{error} {kept}; the same fetch goes on from there.",)
             raise
     report_output(path)
-    summary = stats.summary(client.stats, str(path))
+    summary = stats.summary(client.stats, str(path), _name(missing_path))
     log.info("Bulk fetch done: %s", summary)
     return summary
 
@@ -104,6 +130,56 @@ def check_on_missing(value: Any) -> None:
     """
     if value not in ("fail", "skip"):
         raise RtiSmsInputError(f'on_missing is {shape(value)}: use "fail" or "skip".')
+
+
+def _digest(client: AsyncRtiSmsClient, ids: DistinctIds) -> str:
+    return ids.digest(client.settings.base_url, client.settings.client_id)
+
+
+def _name(path: StoragePath | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _open_missing(client: AsyncRtiSmsClient, ids: DistinctIds, path: StoragePath | None) -> MissingFile | None:
+    return None if path is None else MissingFile(path, _digest(client, ids))
+
+
+def _handle_missing(
+    ids: DistinctIds, stats: FetchStats, on_missing: OnMissing, missing_file: MissingFile | None
+) -> None:
+    """Write the missing ids before raising for them, so that a person can look at them."""
+    if missing_file is not None:
+        missing_file.write(ids)
+    missing_path = None if missing_file is None else str(missing_file)
+    stats.handle_missing(missing_ok=on_missing == "skip", missing_path=missing_path)
+
+
+class _AllLines:
+    """The lines of a part, as many as were fetched; may be read again."""
+
+    def __init__(self, part: PartFile, stats: FetchStats, path: StoragePath) -> None:
+        self._part = part
+        self._stats = stats
+        self._path = path
+        self._read = Counter()
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._read = Counter()
+        for line in self._part.lines():
+            self._read.count += 1
+            yield line
+        if self._read.count != self._stats.fetched:
+            raise RtiSmsStorageUnavailableError(
+                f"{self._part.path} holds {self._read} records, but {self._stats.fetched:,} were fetched: "
+                "another program has changed it."
+            )
+
+    def progress(self) -> str:
+        """Return a line for people."""
+        total = f"{self._stats.fetched:,}"
+        if self._read.count >= self._stats.fetched:
+            return f"Writing {self._path}: all {total} records are converted, saving the file"
+        return f"Writing {self._path}: {self._read} of {total} records converted, {self._read.per_second}"
 
 
 def _take_over(record: Record, ids: DistinctIds, stats: FetchStats) -> bool:
@@ -120,30 +196,22 @@ def _is_worth_waiting(error: BaseException) -> bool:
 
 def _keep_in(target: Target) -> Keep:
     async def keep(batch: Sequence[Record]) -> None:
-        target.part.append(batch)
+        now = datetime.now(UTC)
+        target.part.append([stamp(record, now) for record in batch])
         if target.is_due():
             await asyncio.to_thread(target.save)
 
     return keep
 
 
-async def _fetch(
-    client: AsyncRtiSmsClient, ids: DistinctIds, stats: FetchStats, keep: Keep, on_missing: OnMissing
-) -> None:
-    reporter = asyncio.create_task(_report(client, stats))
-    try:
-        async with aclosing(fetch_batches(client, ids)) as batches:
-            async for batch in batches:
-                records = [stats.note(submission_id, outcome) for submission_id, outcome in batch]
-                await keep([record for record in records if record is not None])
-                if stats.fatal is not None:
-                    raise stats.fatal
-    finally:
-        reporter.cancel()
-    stats.raise_for_failures(missing_ok=on_missing == "skip")
-
-
-async def _report(client: AsyncRtiSmsClient, stats: FetchStats) -> None:
-    while True:
-        await asyncio.sleep(PROGRESS_EVERY)
-        log.info("%s", stats.progress(client.stats))
+async def _fetch(client: AsyncRtiSmsClient, ids: DistinctIds, stats: FetchStats, keep: Keep) -> None:
+    async with aclosing(fetch_batches(client, ids)) as batches:
+        async for batch in batches:
+            records = [stats.note(submission_id, outcome) for submission_id, outcome in batch]
+            for submission_id, outcome in batch:
+                if isinstance(outcome, RtiSmsNotFoundError):
+                    ids.add_missing(submission_id, str(outcome))
+            await keep([record for record in records if record is not None])
+            if stats.fatal is not None:
+                raise stats.fatal
+    stats.raise_for_failures()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import logging
 from collections.abc import Callable
@@ -11,10 +12,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import tenacity
 
-from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageUnavailableError, describe, explain_failures
+from airflow_provider_rtisms.bulk.local_files import private_folder, write_private
+from airflow_provider_rtisms.bulk.storage_errors import (
+    STORAGE_ERRORS,
+    RtiSmsStorageUnavailableError,
+    describe,
+    explain_failures,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    from airflow_provider_rtisms.bulk.local_files import Fill
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -134,6 +143,49 @@ class ObjectStore:
             before_sleep=lambda state: _log_attempt(action, state, attempts),
             reraise=True,
         )(attempt)
+
+
+class ObjectOutput:
+    """
+    An object that appears once it is complete.
+
+    :param path: the final name.
+    :param digest: identifies the ids of the fetch.
+    """
+
+    def __init__(self, path: ObjectStoragePath, digest: str) -> None:
+        self._path = path
+        self._store = ObjectStore(path)
+        name = hashlib.sha256(f"{path}\n{digest}".encode()).hexdigest()[:16]
+        #: The local file that it is written to first.
+        self.staging_path = private_folder() / f"{name}.staging"
+        self._probe_key = f"{path.path}.{digest}.probe"
+
+    def probe(self) -> None:
+        """
+        Write an object beside the final one and delete it.
+
+        :raises RtiSmsError: the store refuses it; to refuse the deletion is only logged.
+        """
+        self._store.write(self._probe_key, b"")
+        try:
+            self._store.delete(self._probe_key)
+        except STORAGE_ERRORS as error:
+            log.warning("%s Delete it yourself: it shows that %s can be written", error, self._path)
+
+    def commit(self, fill: Fill) -> None:
+        """
+        Write the file locally, then upload it.
+
+        :param fill: writes the content.
+        :raises RtiSmsError: the file cannot be written.
+        """
+        try:
+            with explain_failures(f"Writing {self.staging_path}"):
+                write_private(self.staging_path, fill)
+            self._store.upload(self.staging_path, self._path.path)
+        finally:
+            self.staging_path.unlink(missing_ok=True)
 
 
 def _log_attempt(action: str, state: tenacity.RetryCallState, attempts: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import socket
 import threading
@@ -12,11 +11,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from airflow_provider_rtisms.bulk.local_files import private_folder, write_private
-from airflow_provider_rtisms.bulk.object_store import ObjectStore
+from airflow_provider_rtisms.bulk.object_store import ObjectOutput, ObjectStore
 from airflow_provider_rtisms.bulk.part import HEADER, PartFile
 from airflow_provider_rtisms.bulk.records import parse_record
-from airflow_provider_rtisms.bulk.storage_errors import STORAGE_ERRORS, RtiSmsStorageError, explain_failures
+from airflow_provider_rtisms.bulk.storage_errors import STORAGE_ERRORS, RtiSmsStorageError
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -46,12 +44,10 @@ class ObjectTarget:
     def __init__(self, path: ObjectStoragePath, digest: str) -> None:
         self.path = path
         self._store = ObjectStore(path)
-        self._key = path.path
         self._folder = f"{path.path}.{digest}.part"
         self._folder_url = f"{path}.{digest}.part"
-        scratch = hashlib.sha256(f"{path}\n{digest}".encode()).hexdigest()[:16]
-        self.part = PartFile(private_folder() / f"{scratch}.part")
-        self._staging_path = self.part.path.with_suffix(".staging")
+        self._output = ObjectOutput(path, digest)
+        self.part = PartFile(self._output.staging_path.with_suffix(".part"))
         self._objects: set[str] = set()  # the keys of our own part objects
         self._saved = len(HEADER)  # bytes of the part that are in the store
         self._saved_at = time.monotonic()
@@ -97,12 +93,7 @@ class ObjectTarget:
     def commit(self, fill: Fill) -> None:
         """Write the file locally, then upload it, then delete the part objects."""
         self.save(is_last=True)
-        try:
-            with explain_failures(f"Writing {self._staging_path}"):
-                write_private(self._staging_path, fill)
-            self._store.upload(self._staging_path, self._key)
-        finally:
-            self._staging_path.unlink(missing_ok=True)
+        self._output.commit(fill)
         self.part.remove()
         self._delete_objects()
 

@@ -11,10 +11,21 @@ from airflow_provider_rtisms.api.models import LARGEST_NUMBER, SmsDetails
 
 Record: TypeAlias = dict[str, Any]
 
-#: The columns of every format, in their order; see :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`.
-COLUMNS = tuple(SmsDetails("").to_record())
+#: The columns of every format, in their order: those of
+#: :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`, and when the record was fetched.
+COLUMNS = (*SmsDetails("").to_record(), "fetched_at")
 #: The columns that hold a time: ISO 8601 with its offset, or null.
 TIMES = tuple(column for column in COLUMNS if column.endswith("_at"))
+
+
+def stamp(record: Record, moment: datetime) -> Record:
+    """
+    Return a record as files hold it.
+
+    :param record: see :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`.
+    :param moment: when it was fetched, UTC.
+    """
+    return record | {"fetched_at": moment.isoformat(timespec="seconds")}
 
 
 def parse_record(line: bytes) -> Record | None:
@@ -40,7 +51,7 @@ def _is_record(record: Record) -> bool:
         elif column == "cost":
             is_good = value is None or _is_amount(value)
         elif value is None:
-            is_good = column != "submission_id"
+            is_good = column not in ("submission_id", "fetched_at")
         else:
             is_good = isinstance(value, str) and bool(value.encode() or column != "submission_id")
             if is_good and column in TIMES:

@@ -17,6 +17,7 @@ _PERMANENT_ERRNOS = {
     errno.EPERM,
     errno.EROFS,
     errno.ENOENT,
+    errno.EEXIST,
     errno.EISDIR,
     errno.ENOTDIR,
     errno.ENAMETOOLONG,
@@ -107,7 +108,7 @@ def _diagnose(error: Exception) -> tuple[bool, str]:
     is_refused = status is not None and 400 <= status < 500 and status not in _TRANSIENT_STATUSES
     if is_refused or (status is None and number in _PERMANENT_ERRNOS):
         return True, "Check the path."
-    return False, "This may pass: run the task again later. Airflow does so if the task has retries left."
+    return False, "This may be temporary: run the task again later. Airflow does so if the task has retries left."
 
 
 def _http_status(error: BaseException | None) -> int | None:

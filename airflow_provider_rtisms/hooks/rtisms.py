@@ -155,6 +155,7 @@ class RtiSmsHook(SendMixin, BaseHook):
         max_concurrency: int | None = None,
         requests_per_second: float | None = None,
         on_missing: OnMissing = "fail",
+        missing_path: str | StoragePath | None = None,
     ) -> BulkResult:
         """
         Fetch the details of thousands of submissions, each once, with many requests at once.
@@ -166,6 +167,8 @@ class RtiSmsHook(SendMixin, BaseHook):
         :param max_concurrency: most requests at once. Default: that of the Connection.
         :param requests_per_second: most requests a second. Default: that of the Connection.
         :param on_missing: for ids that the API does not know: ``fail``, after the rest has been fetched, or ``skip``.
+        :param missing_path: a file for these ids: ids and reasons if it ends in ``.csv`` or ``.jsonl``, else one id a
+            line. It is written after the fetch, also if ``on_missing`` then fails.
         :return: the summary (dict) with ``output_path``, else the records (list of dicts), in the order in
             which they were fetched.
         :raises RtiSmsInputError: an id or an argument is malformed; nothing was sent.
@@ -179,13 +182,14 @@ class RtiSmsHook(SendMixin, BaseHook):
 
         check_on_missing(on_missing)
         path = None if output_path is None else storage_path("output_path", output_path)
+        missing = None if missing_path is None else storage_path("missing_path", missing_path)
         limits = {"max_concurrency": max_concurrency, "requests_per_second": requests_per_second}
         changes = {name: value for name, value in limits.items() if value is not None}
 
         async def main(ids: DistinctIds, client: AsyncRtiSmsClient) -> BulkResult:
             if path is None:
-                return await fetch_to_memory(client, ids, on_missing)
-            return await fetch_to_file(client, ids, path, on_missing)
+                return await fetch_to_memory(client, ids, on_missing, missing)
+            return await fetch_to_file(client, ids, path, on_missing, missing)
 
         if isinstance(submission_ids, DistinctIds):
             return run(self._with_client(lambda client: main(submission_ids, client), **changes))

@@ -35,6 +35,9 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
     :param output_path: (templated) a local path or a URL for ObjectStoragePath (``s3://conn_id@bucket/key``) that ends
         in ``.jsonl``, ``.jsonl.gz``, ``.csv``, ``.csv.gz`` or ``.parquet`` (extra ``parquet``). None puts the records
         into XCom, at most :data:`MAX_RECORDS_IN_XCOM`.
+    :param missing_path: (templated) a file for the ids that the API does not know: ids and reasons if it ends in
+        ``.csv`` or ``.jsonl``, else one id a line; ``.gz`` may follow. It is written once all is fetched, also if
+        ``on_missing`` then fails the task.
     :param max_concurrency: most requests under way at once. Default: what the Connection says, else 32.
     :param requests_per_second: most requests a second. Default: what the Connection says, else no limit.
     :param on_missing: for ids that the API does not know (404): ``fail``, after having fetched the rest, or ``skip``.
@@ -51,6 +54,7 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
         "submission_ids_path",
         "submission_ids_column",
         "output_path",
+        "missing_path",
         "rtisms_conn_id",
     )
     operator_extra_links = (RtiSmsPanelLink(),)
@@ -66,6 +70,7 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
         max_concurrency: int | None = None,
         requests_per_second: float | None = None,
         on_missing: OnMissing = "fail",
+        missing_path: Any = None,
         rtisms_conn_id: str = "rtisms_default",
         **kwargs: Any,
     ) -> None:
@@ -77,6 +82,7 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
         self.max_concurrency = max_concurrency
         self.requests_per_second = requests_per_second
         self.on_missing = on_missing
+        self.missing_path = missing_path
         self.rtisms_conn_id = rtisms_conn_id
 
     def execute(self, context: Context) -> dict[str, Any] | list[dict[str, Any]]:
@@ -96,6 +102,7 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
                 max_concurrency=self.max_concurrency,
                 requests_per_second=self.requests_per_second,
                 on_missing=self.on_missing,
+                missing_path=self.missing_path,
             )
 
     def _read_ids(self) -> Iterator[str]:

@@ -178,7 +178,8 @@ class SendJournal:
             for digest, result in zip(to, results, strict=True):
                 if self._requests_in_doubt[digest] or result is None or result.is_uncertain:
                     self._requests_in_doubt[digest] += 1
-                if result is not None and _rank(result) >= _rank(self._results.get(digest, NOT_SENT)):
+                was_submitted = self._results.get(digest, NOT_SENT).is_submitted
+                if result is not None and (result.is_submitted or not was_submitted):
                     self._results[digest] = result
 
 
@@ -190,11 +191,6 @@ def _parse_results(records: Any) -> list[Submission | None] | None:
 
 def _may_be_sent(result: Submission | None) -> bool:
     return result is None or result.is_submitted or result.is_uncertain
-
-
-def _rank(result: Submission) -> int:
-    """A message that was submitted stays submitted, and a doubt is not removed by a later refusal."""
-    return 2 if result.is_submitted else 1 if result.is_uncertain else 0
 
 
 def _check_form(is_known: bool) -> None:

@@ -12,20 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from airflow_provider_rtisms.api.errors import (
     RtiSmsError,
-    RtiSmsNoBalanceError,
-    RtiSmsNotAcceptedError,
     RtiSmsSenderRefusedError,
     RtiSmsUncertainError,
 )
-from airflow_provider_rtisms.api.models import SendOutcome, Submission
+from airflow_provider_rtisms.api.models import Submission
 from airflow_provider_rtisms.api.policy.retry import backoff
 from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.api.protocol.request import Call
@@ -40,8 +36,9 @@ from airflow_provider_rtisms.sending.options import (
     check_window,
 )
 from airflow_provider_rtisms.sending.progress import Progress
+from airflow_provider_rtisms.sending.report import Item, SendReport
 from airflow_provider_rtisms.sending.stoppable import make_stoppable
-from airflow_provider_rtisms.sending.summary import describe, describe_vanished, summarize
+from airflow_provider_rtisms.sending.summary import describe, describe_vanished
 
 log = logging.getLogger(__name__)
 
@@ -62,15 +59,7 @@ class Client(Protocol):
         """Do one call of the API."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """A message and its digest in the journal."""
-
-    message: Message
-    digest: str
-
-
-class Outbox:
+class Outbox(SendReport):
     """
     Send messages, and keep the journal of it.
 
@@ -103,16 +92,13 @@ class Outbox:
         pause: Callable[[float], Awaitable[Any]] = asyncio.sleep,
         in_thread: Callable[..., Awaitable[Any]] = asyncio.to_thread,
     ) -> None:
+        super().__init__(messages, journal)
         self._on_uncertain = check_on_uncertain(on_uncertain)
         self._chunk_size = check_chunk_size(chunk_size)
         self._window = check_window(window, self._chunk_size)
         self._parallel_windows = 2 if self._window >= 2 * self._chunk_size else 1
         self._sender = endpoints.check_sender(sender)
         self._sender_source = sender_source
-        self._journal = journal
-        self._items = [_Item(message, journal.digest(message.key)) for message in messages]
-        #: What earlier attempts have sent, or may have sent, and the caller no longer has.
-        self._vanished = journal.others(item.digest for item in self._items)
         self._pause = pause
         self._in_thread = in_thread
         #: Requests that have gone out and that the server did not provably ignore.
@@ -120,23 +106,11 @@ class Outbox:
         self._consecutive_losses = 0
         #: Until a request has succeeded, requests go out one at a time, so that few messages become uncertain.
         self._is_probing = True
-        #: Submissions of responses that could not be matched with recipients.
-        self._unmatched: list[Submission] = []
         #: The error that ends the sending once the requests under way are complete.
         self._fatal: RtiSmsError | None = None
         #: Whether the journal refused a write. Then another attempt may have taken over.
         self.is_journal_lost = False
         self._progress = Progress(len(self._items))
-
-    @property
-    def messages(self) -> list[Message]:
-        """The messages, in their order."""
-        return [item.message for item in self._items]
-
-    @property
-    def submissions(self) -> list[Submission]:
-        """What is known of each message, by position."""
-        return [self._status_of(item) for item in self._items]
 
     @property
     def may_have_sent(self) -> bool:
@@ -174,45 +148,7 @@ class Outbox:
             raise self._with_summary(error) from None
         return self.submissions
 
-    def results(self) -> list[dict[str, Any]]:
-        """
-        Return what is known of each message, by position, as JSON-safe dicts.
-
-        Where the caller gave messages of their own texts, each dict begins with the ``reference``; it is None for a
-        message without one.
-        """
-        records = [(item.message, self._status_of(item).to_record()) for item in self._items]
-        return [{"reference": one.reference, **record} if one.is_row else record for one, record in records]
-
-    def counts(self) -> dict[str, int]:
-        """Return how many messages there are, how many with each outcome, and how many have vanished since before."""
-        counts = Counter(str(submission.outcome) for submission in self.submissions)
-        outcomes = {str(outcome): counts[outcome] for outcome in SendOutcome}
-        return {"messages": len(self._items), **outcomes, "vanished": len(self._vanished)}
-
-    def check_submitted(self) -> None:
-        """
-        Make sure that the vendor has accepted every message.
-
-        :raises RtiSmsNoBalanceError: the account had no balance left for some of them.
-        :raises RtiSmsNotAcceptedError: ``unknown_error`` for some of them, in every attempt.
-        """
-        statuses = {submission.status for submission in self.submissions if not submission.is_submitted}
-        if "account_no_balance" in statuses:
-            what = "The account has no balance left for some messages."
-            raise self._with_summary(RtiSmsNoBalanceError(what, call=endpoints.SEND_SMS))
-        if "unknown_error" in statuses:
-            what = "The vendor refused some messages with 'unknown_error' in every attempt."
-            raise self._with_summary(RtiSmsNotAcceptedError(what, call=endpoints.SEND_SMS))
-
-    def summary(self) -> str:
-        """Return in one line what is known of all messages. It names references, ids and masked numbers only."""
-        return summarize(self.messages, self.submissions, self._unmatched, self._vanished)
-
-    def _status_of(self, item: _Item) -> Submission:
-        return self._journal.status_of(item.digest)
-
-    def _is_due(self, item: _Item, *, is_first_round: bool) -> bool:
+    def _is_due(self, item: Item, *, is_first_round: bool) -> bool:
         known = self._status_of(item)
         if known.is_submitted:
             return False
@@ -221,7 +157,7 @@ class Outbox:
             return self._on_uncertain == "resend" and requests < MAX_REQUESTS_IN_DOUBT
         return is_first_round or known.status == "unknown_error"
 
-    async def _send_round(self, client: Client, due: Sequence[_Item]) -> None:
+    async def _send_round(self, client: Client, due: Sequence[Item]) -> None:
         """Send each message once. Two windows are under way, so that requests do not wait for the journal."""
         self._progress.begin(len(due))
         windows: set[asyncio.Task[None]] = set()
@@ -244,10 +180,10 @@ class Outbox:
         if self._fatal is not None:
             raise self._fatal
 
-    def _windows(self, due: Sequence[_Item]) -> Iterator[list[list[_Item]]]:
+    def _windows(self, due: Sequence[Item]) -> Iterator[list[list[Item]]]:
         """Give the requests of one window at a time: messages of equal text together, in the order of the texts."""
         requests = batched_by_text(due, lambda item: item.message.text, self._chunk_size)
-        window: list[list[_Item]] = []
+        window: list[list[Item]] = []
         size = 0
         for request in requests:
             most = 0 if self._is_probing else self._window // self._parallel_windows
@@ -259,7 +195,7 @@ class Outbox:
         if window:
             yield window
 
-    async def _send_window(self, client: Client, number: int, requests: Sequence[Sequence[_Item]]) -> None:
+    async def _send_window(self, client: Client, number: int, requests: Sequence[Sequence[Item]]) -> None:
         results: dict[str, Submission | None] = dict.fromkeys(item.digest for items in requests for item in items)
         try:
             await asyncio.gather(*(self._send_request(client, items, results) for items in requests))
@@ -276,9 +212,7 @@ class Outbox:
         if named:
             log.info("Sent %d messages: %s", len(named), name_some(named))
 
-    async def _send_request(
-        self, client: Client, items: Sequence[_Item], results: dict[str, Submission | None]
-    ) -> None:
+    async def _send_request(self, client: Client, items: Sequence[Item], results: dict[str, Submission | None]) -> None:
         recipients = [item.message.recipient for item in items]
         call = endpoints.send_sms(recipients=recipients, text=items[0].message.text, sender=self._sender)
         self._requests += 1
@@ -325,6 +259,3 @@ class Outbox:
             "recipients. Then set on_uncertain to 'resend' or to 'skip', and clear the task.",
             call=endpoints.SEND_SMS,
         )
-
-    def _with_summary(self, error: RtiSmsError) -> RtiSmsError:
-        return error.with_context(self.summary(), submissions=self.submissions + self._unmatched)

@@ -2,7 +2,7 @@
 Histories of threads that use blocking clients over one token cache.
 
 Threads are not deterministic, so this drives the generator of each call as the blocking client does, and decides itself
-which thread makes the next step. A thread can be interrupted wherever it waits, as by a signal, and its process can end.
+which thread makes the next step. A thread can be interrupted wherever it waits, as by a signal.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from airflow_provider_rtisms.api.policy.effects import Effect, MaskSecret, Send,
 from airflow_provider_rtisms.api.policy.perform import perform
 from airflow_provider_rtisms.api.policy.token_cache import TokenCache
 from airflow_provider_rtisms.api.protocol import endpoints
+from tests.simulation.client import SimulatedClient
 from tests.simulation.fetching import check_nothing_left, make_settings
-from tests.simulation.network import Network, SimulatedClient
+from tests.simulation.network import Network
 from tests.simulation.world import World
 from tests.virtual_time import START, now
 
@@ -101,14 +102,14 @@ class _Thread:
                 return await self.client._exchange(request)
             case Sleep(seconds):
                 await asyncio.sleep(seconds)
-            case WaitFor(future):
-                while not future.done():
+            case WaitFor(flight):
+                while not flight.is_complete and not flight.is_abandoned():
                     await asyncio.sleep(0.05)
                     self._maybe_interrupt()
                     if now() > START + PATIENCE:
                         self.world.fail("a thread waits for a token that never comes")
                         raise Interrupt
-                return future.result()
+                return flight.result
             case MaskSecret(secret):
                 self.world.masked.add(secret.get_secret_value())
         return None

@@ -14,7 +14,8 @@ from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.transport import shared
 from airflow_provider_rtisms.api.transport.fetch import fetch_batches
 from airflow_provider_rtisms.api.values.secret import Secret
-from tests.simulation.network import Network, SimulatedClient, check_clients
+from tests.simulation.client import SimulatedClient, check_clients
+from tests.simulation.network import Network
 from tests.simulation.world import CANCELLATION_TIME, World
 from tests.virtual_time import now
 

@@ -21,9 +21,10 @@ from airflow_provider_rtisms.api.transport import aio, shared
 from airflow_provider_rtisms.sending import journal, progress
 from airflow_provider_rtisms.waiting import polling
 from tests.simulation.blocking import thread_history
+from tests.simulation.client import SimulatedClient
 from tests.simulation.fetching import fetch_history, share_history
 from tests.simulation.model_api import EPOCH, ModelApi
-from tests.simulation.network import Network, SimulatedClient
+from tests.simulation.network import Network
 from tests.simulation.sending import send_history
 from tests.simulation.waiting import wait_history
 from tests.simulation.world import World, current_process

@@ -1,4 +1,4 @@
-"""A model of the API (docs/vendor-api.md): tokens, submissions, a threshold. It acts at once and never fails by itself."""
+"""A model of the API (docs/vendor-api.md): tokens, submissions, a threshold. It acts at once."""
 
 from __future__ import annotations
 

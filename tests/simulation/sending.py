@@ -14,8 +14,9 @@ from airflow_provider_rtisms.api.values.text import Charset, SmsText
 from airflow_provider_rtisms.sending.journal import SendJournal
 from airflow_provider_rtisms.sending.message import Message
 from airflow_provider_rtisms.sending.outbox import Outbox
+from tests.simulation.client import SimulatedClient, check_clients
 from tests.simulation.fetching import check_nothing_left, make_masker, make_settings
-from tests.simulation.network import Network, SimulatedClient, check_clients
+from tests.simulation.network import Network
 from tests.simulation.world import World, current_process
 
 #: Digests and salts of the journal; one may hold the digits of a number by chance.

@@ -13,9 +13,10 @@ from airflow_provider_rtisms.api.transport.shared import shared_client
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.waiting.delivery_wait import DeliveryWait
 from airflow_provider_rtisms.waiting.polling import poll_deliveries, with_current_credentials
+from tests.simulation.client import check_clients
 from tests.simulation.fetching import make_masker, make_settings, settle
 from tests.simulation.model_api import EPOCH
-from tests.simulation.network import Network, check_clients
+from tests.simulation.network import Network
 from tests.simulation.world import World
 from tests.virtual_time import now
 
@@ -79,7 +80,7 @@ async def _wait(world: World, network: Network, connect: Any) -> None:
 
 
 async def _poll(client: Any, wait: DeliveryWait, missing_until: float, interval: float) -> None:
-    while not await poll_deliveries(client, wait, missing_until):
+    while not await poll_deliveries(client, wait, missing_until):  # noqa: ASYNC110
         await asyncio.sleep(interval)
 
 
@@ -90,9 +91,8 @@ def _check_failure(
     if isinstance(error, RtiSmsDeliveryError):
         if not any(one.final_status in fail_on and one.final_at <= now() for one in submissions):
             world.fail("a wait failed, although no submission reached a state of fail_on")
-    elif isinstance(error, RtiSmsNotFoundError):
-        if EPOCH + now() < missing_until:
-            world.fail("a wait failed for an unknown id before missing_until")
+    elif isinstance(error, RtiSmsNotFoundError) and EPOCH + now() < missing_until:
+        world.fail("a wait failed for an unknown id before missing_until")
 
 
 def _check_timeout(world: World, network: Network, ids: Sequence[str], deadline: float) -> None:

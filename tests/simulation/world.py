@@ -204,7 +204,7 @@ class World:
             current_process.reset(token)
         self._killable.append(process)
         await asyncio.wait([task])
-        while process.threads and not process.is_dead:  # a process ends with its threads
+        while process.threads and not process.is_dead:  # noqa: ASYNC110  # a process ends with its threads
             await asyncio.sleep(0.1)
         self._killable.remove(process)
         while left := [one for one in process.tasks if not one.done()]:

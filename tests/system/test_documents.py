@@ -43,7 +43,7 @@ BLOCK = re.compile(
 IS_INSTALLED = {"dag-3.0": AIRFLOW_V_3_0_PLUS, "dag-3.3": AIRFLOW_V_3_3_PLUS}
 TESTS = {
     *("install", "connection", "extras", "dag", "hook", "script", "sandbox-script", "output", "sandbox"),
-    *("sandbox-connection", "pytest", "make", "cli", "doctor", "doctor-cli", "deadline", *IS_INSTALLED),
+    *("sandbox-connection", "pytest", "make", "cli", "preview", "doctor", "doctor-cli", "deadline", *IS_INSTALLED),
 }
 SANDBOX_PORT = "8099"
 """The port in the documents. The tests replace it with a free one."""
@@ -248,6 +248,12 @@ def test_cli_blocks(block: Block, rtisms_sandbox: Sandbox, airflow_database: Pat
     output = bash(block.code)
     assert "457.00" in output
     assert '"status": "DELIVERED"' in output
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="commands of providers are from Airflow 3.2 on")
+@each_block("preview")
+def test_preview_blocks(block: Block, airflow_database: Path) -> None:
+    assert bash(block.code).startswith("1 messages, 1 parts, at most 1 each\ncharset 1 (GSM_7BIT): 1 messages\n")
 
 
 @each_block("doctor", "doctor-cli")

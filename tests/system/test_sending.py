@@ -85,6 +85,34 @@ def test_mapped_tasks_redact_what_they_render_too(
     assert not [row for row in rows if TEXT in row]
 
 
+def test_messages_and_a_text_file_are_redacted_too(
+    request: pytest.FixtureRequest,
+    run_dag: RunDag,
+    rtisms_sandbox: Sandbox,
+    airflow_database: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    number = "+5691234569"
+    monkeypatch.setenv("AIRFLOW_VAR_SMS_MESSAGES", str([{"recipient": f"{number}0", "text": TEXT, "reference": "a"}]))
+    monkeypatch.setenv("AIRFLOW_VAR_SMS_ONE", f"{number}1")
+    (tmp_path / "text.txt").write_text("{{ var.value.sms_text }} again\n")
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    with DAG(request.node.name, schedule=None, start_date=start, template_searchpath=[str(tmp_path)]) as dag:
+        RtiSmsSendOperator(task_id="messages", messages="{{ var.value.sms_messages }}", sender="96000")
+        RtiSmsSendOperator(task_id="file", recipients="{{ var.value.sms_one }}", text="text.txt", sender="96000")
+    run = run_dag(dag)
+    assert run.state == "success"
+    assert [result["reference"] for result in run.xcom("messages")] == ["a"]
+    assert "reference" not in run.xcom("file")[0]
+    sent = {message.recipient: message.text for message in rtisms_sandbox.state().messages}
+    assert sent == {f"{number}0": TEXT, f"{number}1": f"{TEXT} again"}
+    everything = everything_in(airflow_database)
+    assert TEXT not in everything
+    assert f"{number[1:]}0" not in everything
+    assert f"{number[1:]}1" not in everything
+
+
 @pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 computes links when it shows them")
 def test_the_link_leads_to_the_panel(request: pytest.FixtureRequest, run_dag: RunDag, rtisms_sandbox: Sandbox) -> None:
     with dag_of(request) as dag:

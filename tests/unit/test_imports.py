@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 
-PARSED_BY_DAGS = ["airflow_provider_rtisms.operators.rtisms", "airflow_provider_rtisms.sensors.rtisms"]
-HEAVY = {"requests", "aiohttp", "urllib3", "tenacity", "aiolimiter", "pyarrow"}
+PARSED_BY_DAGS = [
+    f"airflow_provider_rtisms.{name}" for name in ("operators.rtisms", "sensors.rtisms", "transfers.sql_to_rtisms")
+]
+HEAVY = {"requests", "aiohttp", "urllib3", "tenacity", "aiolimiter", "pyarrow", "sqlparse", "psycopg2"}
 
 
 def modules_after(code: str) -> set[str]:

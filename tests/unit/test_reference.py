@@ -67,4 +67,4 @@ def test_the_page_of_the_bulk_operator_lists_the_summary() -> None:
     page = (ROOT / "docs" / "bulk-get-details.md").read_text()
     first_cells = re.findall(r"^\| (`[^|]+) \|", page.partition("## The summary")[2], re.MULTILINE)
     listed = re.findall(r"`(\w+)`", " ".join(first_cells))
-    assert sorted(listed) == sorted(FetchStats(0, 0).summary(Stats(), None))
+    assert sorted(listed) == sorted(FetchStats(0, 0).summary(Stats(), None, None))

@@ -7,10 +7,10 @@ and the asyncio client differ only in how they do these few things.
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from airflow_provider_rtisms.api.policy.flight import Flight
 from airflow_provider_rtisms.api.protocol.request import HttpRequest
 from airflow_provider_rtisms.api.values.secret import Secret
 
@@ -18,6 +18,10 @@ from airflow_provider_rtisms.api.values.secret import Secret
 @dataclass(frozen=True, slots=True)
 class Acquire:
     """Wait until the limiter lets the next request leave: a permit, the rate, and the pause after a 429."""
+
+
+#: The only one that is needed.
+ACQUIRE = Acquire()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +52,12 @@ class Sleep:
 @dataclass(frozen=True, slots=True)
 class WaitFor:
     """
-    Wait until another caller has completed a future, and send back its result.
+    Wait until another caller has completed a flight or is gone, and send back the result.
 
-    :param future: never cancelled and never failed; its result says how it ended.
+    :param flight: the work of the other caller.
     """
 
-    future: Future[Any]
+    flight: Flight[Any]
 
 
 @dataclass(frozen=True, slots=True)

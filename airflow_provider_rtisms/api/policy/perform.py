@@ -20,7 +20,7 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsTokenRefusedError,
     RtiSmsUncertainError,
 )
-from airflow_provider_rtisms.api.policy.effects import Acquire, Effect, Send, Sleep, Throttled
+from airflow_provider_rtisms.api.policy.effects import ACQUIRE, Effect, Send, Sleep, Throttled
 from airflow_provider_rtisms.api.policy.retry import RetryPolicy
 from airflow_provider_rtisms.api.policy.token_cache import TokenCache
 from airflow_provider_rtisms.api.protocol.endpoints import TokenGrant, authenticate
@@ -87,7 +87,7 @@ class _Stopwatch:
     def acquire(self) -> Flow[None]:
         """Wait for the limiter."""
         began = self.clock()
-        yield Acquire()
+        yield ACQUIRE
         self.held += self.clock() - began
 
 
@@ -162,7 +162,7 @@ def _exchange(
     call: Call[T], settings: ApiSettings, stopwatch: _Stopwatch, access_token: Secret[str] | None = None
 ) -> Flow[T]:
     """Send one request, and read its response; repeat it after a 429 for which the limiter slows all requests down."""
-    secrets = settings.secrets() if access_token is None else [access_token, settings.client_secret]
+    secrets = settings.secrets() if access_token is None else [access_token, *settings.secrets()]
     refusals = 0
     while True:
         yield from stopwatch.acquire()
@@ -171,7 +171,7 @@ def _exchange(
         except TransportError as failure:
             show_detail = failure.detail and not (call.is_confidential and failure.kind.may_have_acted)
             what = f"{failure.what} ({failure.detail})" if show_detail else failure.what
-            raise call.error(failure.kind, redact(what, [*settings.secrets(), *secrets])) from None
+            raise call.error(failure.kind, redact(what, secrets)) from None
         try:
             return call.read(response, secrets)
         except RtiSmsRateLimitError as error:

@@ -2,7 +2,7 @@
 The access token and its cache: when a token is renewed, who gets the next one, and who waits for it.
 
 Threads and tasks of an event loop share the cache. Its lock is never held across I/O: the first caller that finds no
-fresh token leads and authenticates, and all other callers wait for the future of the leader.
+fresh token leads and authenticates, and all other callers wait for its flight.
 
 Source: docs/vendor-api.md, "Authenticate"; docs/architecture.md, "The way of a token".
 """
@@ -15,12 +15,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsError
 from airflow_provider_rtisms.api.policy.effects import Effect, MaskSecret, WaitFor
+from airflow_provider_rtisms.api.policy.flight import Flight
 from airflow_provider_rtisms.api.protocol.endpoints import TokenGrant
 from airflow_provider_rtisms.api.values.secret import Secret
 
@@ -78,7 +78,7 @@ class TokenCache:
         self._token: Token | None = None
         #: The token that was issued last, even if it has been discarded.
         self._newest: Token | None = None
-        self._flight: Future[Token | RtiSmsError | None] | None = None
+        self._flight: Flight[Token | RtiSmsError] | None = None
         self._pid = os.getpid()
 
     def discard(self, token: Token) -> bool:
@@ -103,28 +103,29 @@ class TokenCache:
         :raises RtiSmsError: authentication failed; every caller that waited raises the same error.
         """
         if self._pid != os.getpid():
-            self._start_over()  # after a fork no thread of this process completes the future or releases the lock
+            self._start_over()  # after a fork no thread of this process completes the flight or releases the lock
         while True:
             with self._lock:
                 token, flight = self._token, self._flight
                 if token is not None and self._clock() < token.renew_at:
                     return token
-                leads = flight is None
+                work = None
                 if flight is None:
-                    flight = self._flight = Future()
-            if leads:
-                return (yield from self._lead(flight, authenticate))
+                    flight = self._flight = Flight()
+                    work = self._lead(flight, authenticate)
+                    flight.begin(work)
+            if work is not None:
+                return (yield from work)
             outcome: Token | RtiSmsError | None = yield WaitFor(flight)
             if isinstance(outcome, Token):
                 return outcome
             if outcome is not None:
                 # Each caller raises an exception of its own, since a traceback belongs to one thread.
                 raise copy.copy(outcome) from None
-            # The leader was cancelled, so another caller leads.
+            with self._lock:  # the leader was cancelled or interrupted, so another caller leads
+                self._flight = None if self._flight is flight else self._flight
 
-    def _lead(
-        self, flight: Future[Token | RtiSmsError | None], authenticate: Authenticate
-    ) -> Generator[Effect, Any, Token]:
+    def _lead(self, flight: Flight[Token | RtiSmsError], authenticate: Authenticate) -> Generator[Effect, Any, Token]:
         requested_at = self._clock()
         outcome: Token | RtiSmsError | None = None
         try:
@@ -136,12 +137,10 @@ class TokenCache:
             raise
         finally:
             with self._lock:
-                self._flight = None
-                self._token = outcome if isinstance(outcome, Token) else None
-                self._newest = self._token or self._newest
-            # A result, never an exception: asyncio complains of exceptions that no one retrieves, and a caller that
-            # waits may be cancelled first.
-            flight.set_result(outcome)
+                self._flight = None if self._flight is flight else self._flight
+                if isinstance(outcome, Token):
+                    self._token = self._newest = outcome
+            flight.complete(outcome)
         return outcome
 
     def _start_over(self) -> None:

@@ -97,8 +97,9 @@ def send_sms(*, recipients: Any, text: Any, sender: str, charset: int | None = N
     :return: the call; its result is one :class:`Submission` per recipient, by position.
     :raises RtiSmsInputError: a value cannot be sent; nothing is sent.
     """
-    is_checked = not isinstance(recipients, str) and all(isinstance(one, Recipient) for one in recipients)
-    recipients = list(recipients) if is_checked else parse_recipients(recipients)
+    # An outbox may list a number twice, for two of its messages; only then does a number stay there twice.
+    is_checked = isinstance(recipients, list) and recipients and all(isinstance(one, Recipient) for one in recipients)
+    recipients = recipients if is_checked else parse_recipients(recipients)
     text = text if isinstance(text, SmsText) else SmsText.of(text, charset)
     payload = {
         "recipients": [recipient.get_secret_value() for recipient in recipients],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import select
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -15,6 +17,7 @@ import aiohttp
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.models import SmsDetails, Submission
 from airflow_provider_rtisms.api.policy.effects import Acquire, Effect, MaskSecret, Send, Sleep, Throttled, WaitFor
+from airflow_provider_rtisms.api.policy.flight import CHECK_INTERVAL, Flight
 from airflow_provider_rtisms.api.policy.perform import TransportError, describe_break, perform
 from airflow_provider_rtisms.api.policy.token_cache import TokenCache
 from airflow_provider_rtisms.api.protocol import endpoints
@@ -24,6 +27,7 @@ from airflow_provider_rtisms.api.transport.limiter import AdaptiveLimiter, Permi
 from airflow_provider_rtisms.api.transport.stats import Stats
 
 T = TypeVar("T")
+R = TypeVar("R")
 OnSecret = Callable[[str], Awaitable[None] | None]
 
 
@@ -57,6 +61,8 @@ class AsyncRtiSmsClient:
         self._timeout = aiohttp.ClientTimeout(total=settings.timeout, ceil_threshold=settings.timeout + 1)
         self._session: aiohttp.ClientSession | None = None
         self._unpooled: aiohttp.ClientSession | None = None
+        #: The process and the event loop that the sockets belong to.
+        self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
 
     async def open(self) -> None:
         """
@@ -68,7 +74,8 @@ class AsyncRtiSmsClient:
             return
         # Reading the certificates takes long enough to delay other tasks of the loop.
         verify = await asyncio.to_thread(_tls_context, self.settings) if self.settings.is_tls else True
-        self._session = _new_session(aiohttp.TCPConnector(limit=self.settings.max_concurrency, ssl=verify))
+        self._owner = os.getpid(), asyncio.get_running_loop()
+        self._session = _new_session(_Connector(limit=self.settings.max_concurrency, ssl=verify))
         # It keeps no connection open, so each of its requests opens a new one.
         self._unpooled = _new_session(aiohttp.TCPConnector(limit=0, ssl=verify, force_close=True))
 
@@ -132,6 +139,8 @@ class AsyncRtiSmsClient:
             except StopIteration as end:
                 self.limiter.on_success()
                 return end.value  # type: ignore[no-any-return]
+            finally:
+                flow.close()
 
     async def _do(self, effect: Effect, permit: Permit) -> Any:
         match effect:
@@ -149,10 +158,9 @@ class AsyncRtiSmsClient:
                 is_shared = permit.on_throttled(retry_after)
                 self.stats.retries += is_shared
                 return is_shared
-            case WaitFor(future):
+            case WaitFor(flight):
                 permit.release()
-                # Shielded, since a caller that is cancelled must not cancel the future for all other callers.
-                return await asyncio.shield(asyncio.wrap_future(future))
+                return await _wait_for(flight)
             case MaskSecret(secret):
                 self.stats.tokens += 1
                 if self._on_secret is not None:
@@ -165,6 +173,11 @@ class AsyncRtiSmsClient:
         session = self._unpooled if request.on_new_connection else self._session
         if session is None:
             raise RuntimeError("AsyncRtiSmsClient is not open: use it in 'async with'")
+        if self._owner != (os.getpid(), asyncio.get_running_loop()):
+            raise RuntimeError(
+                "AsyncRtiSmsClient was opened in another process or event loop, which may read from the same sockets: "
+                "open another client here"
+            )
         self.stats.requests += 1
         try:
             async with session.request(
@@ -179,6 +192,35 @@ class AsyncRtiSmsClient:
                 return HttpResponse(response.status, response.headers, await _read_capped(response))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _failure(error, self.settings.timeout) from None
+
+
+async def _wait_for(flight: Flight[R]) -> R | None:
+    """Wait as :meth:`.Flight.wait` does, without blocking the event loop."""
+    loop, landed = asyncio.get_running_loop(), asyncio.Event()
+    flight.on_complete(lambda: loop.call_soon_threadsafe(landed.set))
+    while not flight.is_complete and not flight.is_abandoned():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CHECK_INTERVAL):
+                await landed.wait()
+    return flight.result
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Keep connections open, and use none again on which bytes have arrived that belong to no request."""
+
+    async def _get(self, *args: Any, **kwargs: Any) -> Any:
+        while (connection := await super()._get(*args, **kwargs)) is not None and _has_unread_bytes(connection):
+            connection.close()
+        return connection
+
+
+def _has_unread_bytes(connection: Any) -> bool:
+    """Return whether aiohttp or the kernel holds bytes. They would be taken for the response to the next request."""
+    if connection.protocol.should_close:
+        return True
+    poll = select.poll()
+    poll.register(connection.transport.get_extra_info("socket"), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _new_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:

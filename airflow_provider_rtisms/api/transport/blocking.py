@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -31,6 +30,7 @@ from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.api.protocol.request import MAX_RESPONSE_BYTES, Call, HttpRequest, HttpResponse
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.transport.deadline import DeadlineAdapter
+from airflow_provider_rtisms.api.transport.thread_slots import ThreadSlots
 
 T = TypeVar("T")
 
@@ -133,6 +133,8 @@ class RtiSmsClient:
                     effect = flow.send(result)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
+        finally:
+            flow.close()  # it has not ended if an interrupt came between two effects
 
     def close(self) -> None:
         """Close all sockets."""
@@ -146,7 +148,7 @@ class RtiSmsClient:
 
     def _open(self) -> None:
         self._pid = os.getpid()
-        self._slots = _ThreadSlots(self.settings.max_concurrency)
+        self._slots = ThreadSlots(self.settings.max_concurrency, longest=2 * self.settings.timeout)
         self._session = new_session(self.settings)
 
     def _do(self, effect: Effect) -> Any:
@@ -155,8 +157,8 @@ class RtiSmsClient:
                 return self._exchange(request)
             case Sleep(seconds):
                 time.sleep(seconds)
-            case WaitFor(future):
-                return future.result()
+            case WaitFor(flight):
+                return flight.wait()
             case MaskSecret(secret):
                 if self._on_secret is not None:
                     self._on_secret(secret.get_secret_value())
@@ -188,36 +190,6 @@ class RtiSmsClient:
 
     def _session_for(self, request: HttpRequest) -> AbstractContextManager[requests.Session]:
         return new_session(self.settings) if request.on_new_connection else nullcontext(self._session)
-
-
-class _ThreadSlots:
-    """
-    Let a limited number of threads work at once.
-
-    A slot belongs to a thread. A thread that lost its slot to an interrupt (a signal, a task timeout) uses it for its
-    next call, and the slots of threads that have ended are free again. A semaphore would lose them, until it blocks
-    every call.
-
-    :param most: how many threads may work at once.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._holders: set[threading.Thread] = set()
-        self._changed = threading.Condition()
-
-    def __enter__(self) -> None:
-        me = threading.current_thread()
-        with self._changed:
-            while me not in self._holders and len(self._holders) >= self._most:
-                if not self._changed.wait(timeout=1.0):
-                    self._holders = {thread for thread in self._holders if thread.is_alive()}
-            self._holders.add(me)
-
-    def __exit__(self, *_: object) -> None:
-        with self._changed:
-            self._holders.discard(threading.current_thread())
-            self._changed.notify()
 
 
 def new_session(settings: ApiSettings) -> requests.Session:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import http.client
 import io
+import queue
 import socket
 import time
+from collections import deque
 from contextlib import suppress
 from typing import Any
 
@@ -101,7 +103,8 @@ class _DeadlineResponse(http.client.HTTPResponse):
         if self._reader is None or self.fp is None or self.fp.closed:
             return
         self._reader.is_complete = True
-        if self.fp.peek(1):
+        # urllib3 looks at the socket itself before it uses it again, but it sees neither of these buffers.
+        if self.fp.peek(1) or getattr(self._sock, "pending", lambda: 0)():
             with suppress(OSError):
                 self._sock.shutdown(socket.SHUT_RDWR)
 
@@ -114,12 +117,44 @@ class _HttpsConnection(HTTPSConnection):
     response_class = _DeadlineResponse
 
 
+class _Stack:
+    """
+    Idle connections, as far as urllib3 uses :class:`queue.LifoQueue`.
+
+    The lock of a LifoQueue stays locked for ever where a signal interrupts its Python code, or where another thread
+    holds it during a fork. The methods of a deque are atomic.
+    """
+
+    def __init__(self, maxsize: int) -> None:
+        self._maxsize = maxsize
+        self._connections: deque[Any] = deque()
+
+    def get(self, block: bool = False, timeout: float | None = None) -> Any:
+        """Take the connection that was used last; never waits, since our pools never block."""
+        try:
+            return self._connections.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+    def put(self, connection: Any, block: bool = False) -> None:
+        """Keep a connection."""
+        if len(self._connections) >= self._maxsize:
+            raise queue.Full
+        self._connections.append(connection)
+
+    def qsize(self) -> int:
+        """Return how many connections there are."""
+        return len(self._connections)
+
+
 class _HttpPool(HTTPConnectionPool):
     ConnectionCls = _HttpConnection
+    QueueCls = _Stack  # type: ignore[assignment]
 
 
 class _HttpsPool(HTTPSConnectionPool):
     ConnectionCls = _HttpsConnection
+    QueueCls = _Stack  # type: ignore[assignment]
 
 
 _POOLS = {"http": _HttpPool, "https": _HttpsPool}

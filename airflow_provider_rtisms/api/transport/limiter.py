@@ -68,8 +68,17 @@ class AdaptiveLimiter:
         """How many calls may run at once now."""
         return self.max_concurrency - self._removed_permits
 
+    def try_acquire(self) -> bool:
+        """Take a permit if one is free and no call waits for it; return whether that was so."""
+        self._recover()
+        is_free = not self._waiters and self._held < self.permits
+        self._held += is_free
+        return is_free
+
     async def acquire(self) -> None:
         """Wait for a free permit. Calls get permits in the order in which they ask."""
+        if self.try_acquire():
+            return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         self._admit()

@@ -12,9 +12,6 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote
 
-from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
-
 BUCKET = "bucket"
 #: What S3 sends with an error status.
 ERRORS = {
@@ -62,6 +59,10 @@ class S3Server:
     """``METHOD bucket/key?query`` of each request, those that a fault struck included."""
 
     def __enter__(self) -> Self:
+        # Not every environment has them; the tests are skipped there.
+        from moto.server import DomainDispatcherApplication, create_backend_app
+        from werkzeug.serving import make_server
+
         self._lock = threading.Lock()
         self._released = threading.Event()
         self._moto: Application = DomainDispatcherApplication(create_backend_app)
@@ -121,8 +122,9 @@ class S3Server:
         if isinstance(fault.action, int):
             status, code, message = ERRORS[fault.action]
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
             start_response(status, [("Content-Type", "application/xml")])
-            return [f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()]
+            return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
         if fault.action == "hang":
             self._released.wait(30)
         environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)  # what follows reaches nobody

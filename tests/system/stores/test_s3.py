@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,11 @@ import pytest
 
 from airflow_provider_rtisms.api.errors import RtiSmsForbiddenError, RtiSmsNotFoundError
 from airflow_provider_rtisms.bulk import object_store, object_target
+from airflow_provider_rtisms.bulk.id_files import read_id_file
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
+from scripts.processes import wait_until
 from tests.system.stores.s3 import S3Fault, S3Server
 from tests.unit.bulk.conftest import seeded
 
@@ -51,7 +56,10 @@ def test_the_object_appears_and_nothing_else_stays(hook: RtiSmsHook, s3: S3Serve
     assert ids_in(s3.objects().pop(KEY)) == seeded(50)
     assert list(s3.objects()) == [KEY]
     assert not scratch_files(tmp_path)
-    assert not any("staging" in request for request in s3.requests)  # a PUT is atomic
+    header, records, final = [request for request in s3.requests if request.startswith("PUT")]
+    assert re.search(rf"{PART}header\.jsonl$", header)
+    assert re.search(PART, records)  # saved before the last upload
+    assert final == f"PUT bucket/{KEY}"  # no staging object: a PUT is atomic
 
 
 def test_a_url_without_a_connection_uses_the_environment(
@@ -87,6 +95,46 @@ def test_a_retry_asks_only_for_the_rest(
     assert (summary["resumed"], summary["fetched"]) == (100, 100)
     assert ids_in(s3.objects()[KEY]) == seeded(100)
     assert list(s3.objects()) == [KEY]
+
+
+class TestIdFile:
+    def test_ids_come_from_an_object(self, hook: RtiSmsHook, s3: S3Server) -> None:
+        s3.write("ids.csv", "\n".join(["id", *seeded(20)]).encode())
+        hook.bulk_get_sms(read_id_file("s3://store@bucket/ids.csv", "id"), output_path=URL)
+        assert ids_in(s3.objects()[KEY]) == seeded(20)
+
+    @pytest.mark.parametrize(
+        ("fault", "error", "words"),
+        [
+            (None, RtiSmsStorageError, "FileNotFoundError.* must exist"),
+            (S3Fault(403), RtiSmsStorageError, "PermissionError.* permission"),
+            (S3Fault(503), RtiSmsStorageUnavailableError, "again later"),
+            (S3Fault("drop"), RtiSmsStorageUnavailableError, "again later"),
+        ],
+    )
+    def test_an_object_that_cannot_be_read_is_explained(
+        self, s3: S3Server, fault: S3Fault | None, error: type[Exception], words: str
+    ) -> None:
+        s3.faults = [fault] if fault else []
+        with pytest.raises(
+            error, match=rf"^Reading s3://store@bucket/ids\.txt \(submission_ids_path\) failed .*{words}"
+        ):
+            list(read_id_file("s3://store@bucket/ids.txt"))
+
+
+class TestMissingFile:
+    def test_it_may_be_an_object(self, hook: RtiSmsHook, s3: S3Server) -> None:
+        path = "s3://store@bucket/day/missing.csv"
+        hook.bulk_get_sms(["1", *seeded(3)], output_path=URL, missing_path=path, on_missing="skip")
+        assert sorted(s3.objects()) == [KEY, "day/missing.csv"]
+        assert s3.objects()["day/missing.csv"].startswith(b"submission_id,reason\n1,")
+
+    def test_a_refused_deletion_of_its_probe_is_a_warning(
+        self, hook: RtiSmsHook, s3: S3Server, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        s3.faults = [S3Fault(403, "DELETE")]
+        hook.bulk_get_sms(seeded(3), missing_path="s3://store@bucket/day/missing.txt")
+        assert re.search(r"Deleting s3://bucket/day/missing\.txt\.\w+\.probe failed.* Delete it yourself", caplog.text)
 
 
 class TestBeforeTheFirstRequest:
@@ -163,6 +211,10 @@ class TestCommit:
             hook.bulk_get_sms(seeded(50), output_path=URL)
         (kept,) = scratch_files(tmp_path)
         assert f"50 of 50 submissions are kept in {kept} on " in str(caught.value)
+        s3.faults = [S3Fault(status, "PUT", rf"{KEY}$")]
+        with pytest.raises((RtiSmsStorageError, RtiSmsStorageUnavailableError), match=r"50 of 50 .* kept in s3:"):
+            hook.bulk_get_sms(seeded(50), output_path=URL)
+        assert not scratch_files(tmp_path)  # now the store has them
         s3.faults = []
         summary: Any = hook.bulk_get_sms(seeded(50), output_path=URL)
         assert (summary["resumed"], summary["requests"]) == (50, 0)
@@ -183,6 +235,37 @@ class TestPartsDuringTheFetch:
         s3.faults = []
         summary: Any = hook.bulk_get_sms(seeded(100), output_path=URL)
         assert summary["resumed"] == 100
+
+    def test_a_killed_task_saves_what_it_has(
+        self, hook: RtiSmsHook, sandbox: Sandbox, s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Airflow's timeout and SIGTERM raise in the middle of the event loop."""
+
+        class TaskTimeout(BaseException):
+            pass
+
+        def raise_timeout(*_: object) -> None:
+            raise TaskTimeout
+
+        sandbox.set_faults(Fault("latency", seconds=0.1, path="sms"))
+        before = signal.signal(signal.SIGALRM, raise_timeout)
+
+        def kill() -> None:
+            wait_until(lambda: sandbox.state().responded(200, "GET sms") > 40, what="40 responses", timeout=30)
+            os.kill(os.getpid(), signal.SIGALRM)
+
+        try:
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(kill)
+                with pytest.raises(TaskTimeout):
+                    hook.bulk_get_sms(seeded(500), output_path=URL, max_concurrency=8)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        sandbox.set_faults()
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # the retry runs on another machine
+        summary: Any = hook.bulk_get_sms(seeded(500), output_path=URL)
+        assert 20 < summary["resumed"] < 500
+        assert ids_in(s3.objects()[KEY]) == seeded(500)
 
     def test_an_object_of_another_version_is_not_used(self, hook: RtiSmsHook, s3: S3Server) -> None:
         with pytest.raises(RtiSmsNotFoundError):

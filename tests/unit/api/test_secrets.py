@@ -163,6 +163,7 @@ class TestSecret:
         for shown in (str(secret), repr(secret), f"{secret}", f"{secret:>40}", "%s" % secret, f"{[secret]}"):  # noqa: UP031
             assert "s3cret" not in shown
             assert "***" in shown
+        assert (str(secret), repr(secret), f"{secret:>40}") == ("***", "Secret('***')", "***")
 
     @pytest.mark.parametrize(
         "use",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,7 +24,6 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsServerError,
 )
 from airflow_provider_rtisms.api.policy import retry
-from airflow_provider_rtisms.bulk import job
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
 from tests.unit.bulk.conftest import seeded
@@ -90,7 +89,7 @@ def test_fifty_mixed_faults_lose_and_repeat_nothing(hook: RtiSmsHook, sandbox: S
     target = tmp_path / "details.jsonl"
     summary: Any = hook.bulk_get_sms(seeded(1000), output_path=target)
     assert sorted(ids_in(target)) == seeded(1000)
-    assert summary["refusals"] == 5
+    assert summary["throttled"] == 5
     # aiohttp itself repeats a GET whose pooled connection was reset, so the sandbox counts and not the client.
     assert sum(sandbox.state().requests_by_id.values()) == 1050
 
@@ -192,16 +191,6 @@ class TestFailure:
         assert not sandbox.state().requests
 
 
-def test_progress_is_logged(
-    hook: RtiSmsHook, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(job, "PROGRESS_EVERY", 0.05)
-    sandbox.set_faults(Fault("latency", seconds=0.05, path="sms"))
-    with caplog.at_level(logging.INFO, logger=job.__name__):
-        hook.bulk_get_sms(seeded(200))
-    assert any("of 200 submissions done" in line and "s left" in line for line in caplog.messages)
-
-
 class TestResume:
     def test_after_kill_9_only_the_rest_is_asked_for(self, tmp_path: Path) -> None:
         count = 3000
@@ -275,3 +264,13 @@ def test_memory_hardly_grows_with_the_number_of_ids(tmp_path: Path) -> None:
             [sys.executable, "-c", MEMORY, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
         )
     assert int(done.stdout.rpartition("grown")[2]) < 15  # MiB
+
+
+def test_a_resumed_record_keeps_the_time_of_its_fetch(hook: RtiSmsHook, tmp_path: Path) -> None:
+    target = tmp_path / "details.jsonl"
+    with pytest.raises(RtiSmsNotFoundError):
+        hook.bulk_get_sms(["1", *seeded(2)], output_path=target)
+    (part,) = tmp_path.iterdir()
+    part.write_text(re.sub(r'("fetched_at": ")\d+', r"\g<1>2020", part.read_text()))
+    hook.bulk_get_sms(["1", *seeded(2)], output_path=target, on_missing="skip")
+    assert all(json.loads(line)["fetched_at"].startswith("2020-") for line in target.read_text().splitlines())

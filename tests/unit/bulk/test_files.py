@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ class TestFormats:
     @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet"])
     def test_each_holds_all_columns_of_all_records(self, hook: RtiSmsHook, tmp_path: Path, suffix: str) -> None:
         path = tmp_path / f"details{suffix}"
+        began = datetime.now(UTC).replace(microsecond=0)
         hook.bulk_get_sms(seeded(25), output_path=f"file://{path}")
         records = sorted(read_back(path), key=lambda record: record["submission_id"])
         assert [record["submission_id"] for record in records] == seeded(25)
@@ -52,6 +54,7 @@ class TestFormats:
         assert records[0]["operator_mcc"] == "730"
         assert str(records[0]["done_at"]).startswith("2020-09-17")
         assert str(records[0]["is_final"]).lower() == "true"
+        assert datetime.fromisoformat(str(records[0]["fetched_at"])) >= began
 
     @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
     def test_no_ids_make_a_file_without_records(self, hook: RtiSmsHook, tmp_path: Path, suffix: str) -> None:

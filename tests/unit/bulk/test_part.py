@@ -6,6 +6,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from airflow_provider_rtisms.api.models import SmsDetails
 from airflow_provider_rtisms.bulk import part as part_module
 from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
 from airflow_provider_rtisms.bulk.part import HEADER, PartFile
+from airflow_provider_rtisms.bulk.records import stamp
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Sandbox
@@ -24,7 +26,8 @@ from tests.unit.bulk.conftest import seeded
 
 def line(submission_id: str = "1", **changes: Any) -> bytes:
     """Return a record as a part file holds it."""
-    return json.dumps(SmsDetails(submission_id).to_record() | changes).encode() + b"\n"
+    record = stamp(SmsDetails(submission_id).to_record(), datetime(2026, 1, 1, tzinfo=UTC))
+    return json.dumps(record | changes).encode() + b"\n"
 
 
 def resumed(path: Path) -> list[str]:
@@ -54,6 +57,7 @@ DAMAGE = {
     "not UTF-8": line("2")[:-3] + b"\xff\n",
     "no id": line("2").replace(b'"2"', b"null"),
     "empty id": line(""),
+    "time of the fetch is missing": line("2", fetched_at=None),
     "endless": b"x" * 10_000,
     "zeros of a disk that lost its power": b"\0" * 500,
 }
@@ -133,6 +137,7 @@ def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
                 part.append([json.loads(line("2"))])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert part.path.stat().st_size == part.size
         part.append([json.loads(line("3"))])
     assert resumed(tmp_path / "part") == ["1", "3"]
 
@@ -181,3 +186,20 @@ class TestWhoMayRead:
         os.mkfifo(tmp_path / "part")
         with pytest.raises(RtiSmsStorageError, match="not a regular file"):
             PartFile(tmp_path / "part")
+
+
+def test_a_part_that_cannot_be_removed_is_a_warning(
+    hook: RtiSmsHook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".part":
+            raise PermissionError(1, "Operation not permitted")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    target = tmp_path / "details.jsonl"
+    hook.bulk_get_sms(seeded(3), output_path=target)
+    assert len(target.read_bytes().splitlines()) == 3
+    assert "could not be removed" in caplog.text

@@ -61,9 +61,11 @@ def test_malformed_arguments_fail_without_retry_before_a_request(rtisms_sandbox:
     assert not rtisms_sandbox.state().requests
 
 
-@pytest.mark.parametrize("field", ["submission_ids", "submission_ids_path", "submission_ids_column", "output_path"])
+@pytest.mark.parametrize(
+    "field", ["submission_ids", "submission_ids_path", "submission_ids_column", "output_path", "missing_path"]
+)
 def test_a_template_that_rendered_to_none_is_explained(rtisms_sandbox: Sandbox, field: str) -> None:
-    arguments = {"submission_ids": KNOWN} if field in ("output_path",) else {}
+    arguments = {"submission_ids": KNOWN} if field in ("output_path", "missing_path") else {}
     if field == "submission_ids_column":
         arguments = {"submission_ids_path": "ids.csv"}
     with pytest.raises(AirflowFailException, match=f'^{field} is the word "None".* returned nothing'):

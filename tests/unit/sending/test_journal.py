@@ -13,13 +13,15 @@ from airflow_provider_rtisms.api.errors import RtiSmsConfigError
 from airflow_provider_rtisms.api.models import SendOutcome, Submission
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.sending import journal as journal_module
-from airflow_provider_rtisms.sending.journal import NOT_SENT, UNCERTAIN, VERSION, MemoryStore, SendJournal
+from airflow_provider_rtisms.sending.journal import NOT_SENT, UNCERTAIN, MemoryStore, SendJournal
 
 A, B = Secret("client-secret-a"), Secret("client-secret-b")
 SUBMITTED = Submission(SendOutcome.SUBMITTED, "submitted", "42")
 REFUSED = Submission(SendOutcome.REFUSED, "unknown_error")
 NO_BALANCE = Submission(SendOutcome.REFUSED, "account_no_balance")
 DOUBTFUL = Submission(SendOutcome.UNCERTAIN, "queued")
+#: Entries of this version are in the stores of users.
+VERSION = 1
 #: What an entry can say of a message; None: the response was lost.
 RESULTS = [SUBMITTED, REFUSED, NO_BALANCE, DOUBTFUL, NOT_SENT, None]
 

@@ -25,7 +25,6 @@ from airflow_provider_rtisms.sending.outbox import (
     check_on_uncertain,
     check_window,
 )
-from airflow_provider_rtisms.sending.progress import PROGRESS_INTERVAL
 from tests import virtual_time
 from tests.virtual_time import now, settle
 
@@ -65,7 +64,7 @@ class Vendor:
         self.under_way = self.most_under_way = 0
 
     async def perform(self, call: Any) -> Any:
-        body = json.loads(call.body)
+        body = json.loads(call.request(Secret("token")).body)  # as a client does when the request leaves
         positions = [int(one[-4:]) for one in body["recipients"]]
         self.requests.append(positions)
         self.texts.append(body["message"]["text"])
@@ -254,6 +253,15 @@ class TestRefusals:
         assert task.send(vendor, window=4) == "SNSSS" + "N" * 15
         assert vendor.requests == [[0], [1], [2], [3], [4]]
 
+    def test_a_refusal_stops_requests_of_the_same_window_that_have_not_left(self) -> None:
+        task, vendor = Task(5), Vendor(in_turn(["submitted"], REFUSED))
+        outbox = task.outbox(window=8)
+        with pytest.raises(errors.RtiSmsForbiddenError) as caught:
+            virtual_time.run(outbox.send(vendor))
+        assert _letters(caught.value.submissions) == "snnnn"
+        assert vendor.requests == [[0], [1]]
+        assert outbox.may_have_sent
+
     def test_a_refusal_is_no_request_that_may_have_sent(self) -> None:
         outbox = Task(2).outbox()
         with pytest.raises(errors.RtiSmsForbiddenError):
@@ -431,6 +439,36 @@ class TestJournal:
         del task.store.set
         assert task.send(vendor) == "USSSS"
 
+    def test_a_journal_that_refuses_a_result_stops_the_other_window_at_once(self) -> None:
+        async def reply(positions: list[int]) -> Reply:
+            await asyncio.sleep(3600 if positions[0] == 2 else 1)
+            return ["submitted"]
+
+        async def main() -> None:
+            with pytest.raises(OSError, match="gone"):
+                await outbox.send(vendor)
+            assert now() < virtual_time.START + 10
+            assert vendor.under_way == 0
+
+        task, vendor = Task(9), Vendor(reply)
+        outbox = task.outbox(window=2)
+        store_set = task.store.set
+
+        def refuse_results_of_the_second_window(key: str, value: Any) -> None:
+            if key == "rtisms_send_1" and value["results"] is not None:
+                _refuse(key, value)
+            store_set(key, value)
+
+        task.store.set = refuse_results_of_the_second_window  # type: ignore[method-assign]
+        virtual_time.run(main())
+        assert vendor.requests[:3] == [[0], [1], [2]]
+        assert len(vendor.requests) == 3
+
+    def test_after_a_refusal_nothing_more_is_recorded(self) -> None:
+        task = Task(50)
+        task.send(Vendor(in_turn(["submitted"], REFUSED)), window=1)
+        assert sorted(task.store) == ["rtisms_send", "rtisms_send_0", "rtisms_send_1"]
+
     def test_a_cancelled_sending_records_what_is_known_and_leaves_the_rest_uncertain(self) -> None:
         async def reply(positions: list[int]) -> Reply:
             await asyncio.sleep(3600 if positions[0] == 3 else 0)
@@ -490,7 +528,7 @@ class TestWords:
             Message(Recipient(number(1)), TEXT, reference="order 7"),
         ]
         Task(2).send(Vendor(), messages, chunk_size=2)
-        assert "Sent 2 messages: ***000 submitted 0, order 7 submitted 1" in caplog.text
+        assert "Sent 2 messages: recipients[0] ***000 submitted 0, order 7 submitted 1" in caplog.text
         caplog.clear()
 
     def test_a_later_attempt_says_how_many_were_sent(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -513,7 +551,7 @@ class TestWords:
         assert [message.recipient for message in outbox.messages] == [Recipient(number(one)) for one in range(4)]
         assert _letters(outbox.submissions) == "srrr"
 
-    def test_progress_is_reported_at_intervals(
+    def test_progress_is_reported_every_five_seconds(
         self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         caplog.set_level(logging.INFO)
@@ -521,15 +559,22 @@ class TestWords:
         monkeypatch.setattr("time.monotonic", lambda: clock[0])
 
         def reply(positions: list[int]) -> Reply:
-            clock[0] += 2.5
+            clock[0] += 1
             return ["submitted"]
 
-        Task(4).send(Vendor(reply), window=1)
-        lines = [one.getMessage() for one in caplog.records if "messages done" in one.getMessage()]
-        assert lines == [
-            "2 of 4 messages done (50%), 0 a second, about 5 s left",
-            "4 of 4 messages done (100%), 0 a second, about 0 s left",
+        def lines() -> list[str]:
+            return [one.getMessage() for one in caplog.records if "messages done" in one.getMessage()]
+
+        task = Task(12)
+        task.send(Vendor(reply), window=1)
+        assert lines() == [
+            "5 of 12 messages done (42%), 1 a second, about 7 s left",
+            "10 of 12 messages done (83%), 1 a second, about 2 s left",
         ]
+        caplog.clear()
+        task.count = 18  # those of the earlier attempt are done
+        task.send(Vendor(reply), window=1)
+        assert lines() == ["17 of 18 messages done (94%), 1 a second, about 1 s left"]
 
 
 class TestOptions:
@@ -559,7 +604,7 @@ class TestOptions:
 
     def test_on_uncertain_is_one_of_three(self) -> None:
         assert [check_on_uncertain(one) for one in ("fail", "resend", "skip")] == ["fail", "resend", "skip"]
-        with pytest.raises(errors.RtiSmsInputError, match="'fail', 'resend' or 'skip'"):
+        with pytest.raises(errors.RtiSmsInputError, match=r"^on_uncertain is .*'fail', 'resend' or 'skip'"):
             check_on_uncertain("retry")
 
     @pytest.mark.parametrize(
@@ -572,6 +617,19 @@ class TestOptions:
     def test_the_outbox_checks_its_sender(self) -> None:
         with pytest.raises(errors.RtiSmsInputError, match="sender"):
             Outbox([], " ", SendJournal(MemoryStore(), Secret("s")))
+
+
+class TestDefaults:
+    def test_fifty_recipients_share_a_request(self) -> None:
+        messages = to_everybody([Recipient(number(position)) for position in range(120)], TEXT)
+        vendor = Vendor()
+        virtual_time.run(Outbox(messages, "96000", SendJournal(MemoryStore(), Secret("s"))).send(vendor))
+        assert [len(request) for request in vendor.requests] == [50, 50, 20]
+
+    def test_a_thousand_messages_of_each_outcome_are_named(self) -> None:
+        task = Task(1003)
+        task.send(Vendor(in_turn(LOST, LOST)), chunk_size=1)
+        assert "recipients[1001] ***001 and 1 more" in str(task.error)
 
 
 class TestMessages:

@@ -409,10 +409,10 @@ def test_a_call_that_waits_for_the_token_of_another_one_sends_it() -> None:
     assert isinstance(effect, WaitFor)
     assert isinstance(leader.send(None), Send)
     assert isinstance(leader.send(grant()), MaskSecret)
-    assert not effect.future.done()
+    assert not effect.flight.is_complete
     assert isinstance(leader.send(None), Acquire)
-    assert effect.future.done()
-    assert isinstance(follower.send(effect.future.result()), Acquire)
+    assert effect.flight.is_complete
+    assert isinstance(follower.send(effect.flight.result), Acquire)
     sending = follower.send(None)
     assert isinstance(sending, Send)
     assert sending.request.headers["Authorization"] == "Bearer token-number-1"

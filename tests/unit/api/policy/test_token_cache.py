@@ -116,7 +116,7 @@ def test_whoever_waits_takes_over_from_a_leader_that_is_gone(end: type[BaseExcep
     assert isinstance(effect, WaitFor)
     with pytest.raises(end):
         leader.throw(end())
-    outcome = effect.future.result(timeout=1)
+    outcome = effect.flight.result
     assert outcome is None
     assert isinstance(follower.send(outcome), MaskSecret)
     assert issuer.issued == 1
@@ -146,7 +146,7 @@ class TestRules:
         with pytest.raises(StopIteration) as led:
             leader.send(None)
         with pytest.raises(StopIteration) as followed:
-            follower.send(effect.future.result(timeout=1))
+            follower.send(effect.flight.result)
         assert followed.value.value is led.value.value
         assert issuer.issued == 1
 
@@ -166,7 +166,7 @@ class TestRules:
             leader.send(None)
         assert led.value is refusal
         with pytest.raises(errors.RtiSmsAuthenticationError) as followed:
-            follower.send(effect.future.result(timeout=1))
+            follower.send(effect.flight.result)
         assert followed.value is not refusal
         assert vars(followed.value) == vars(refusal)
         assert followed.value.__suppress_context__

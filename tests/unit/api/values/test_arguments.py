@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -13,12 +14,13 @@ from airflow_provider_rtisms.api.values.amounts import check_amount, parse_amoun
 from airflow_provider_rtisms.api.values.arguments import check_choice, check_whole_number
 from airflow_provider_rtisms.api.values.durations import check_seconds
 from airflow_provider_rtisms.api.values.ids import (
-    MAX_ID_DIGITS,
     check_submission_id,
     iter_submission_ids,
     parse_submission_ids,
 )
 from airflow_provider_rtisms.api.values.lists import as_iterable, name_some
+
+MAX_ID_DIGITS = 100
 
 
 class TestChoice:
@@ -81,7 +83,7 @@ class TestAmounts:
         assert str(parse_amount(value)) == str(check_amount("minimum", value)) == amount
 
     @pytest.mark.parametrize(
-        "value", ["", "12,50", "NaN", "Infinity", float("inf"), float("nan"), None, True, False, [], b"1"]
+        "value", ["", "12,50", "NaN", "Infinity", float("inf"), float("nan"), None, True, False, [], b"1", Fraction(1)]
     )
     def test_anything_else_is_refused(self, value: Any) -> None:
         with pytest.raises(ValueError, match=r"^not a decimal string$"):
@@ -140,6 +142,12 @@ class TestIds:
     def test_each_id_comes_once_where_a_list_is_wanted_and_as_often_as_it_stands_there_otherwise(self) -> None:
         assert parse_submission_ids(["2", 1, "2", {"submission_id": 1}]) == ["2", "1"]
         assert list(iter_submission_ids(["2", 1, "2", {"submission_id": 1}])) == ["2", "1", "2", "1"]
+
+    def test_what_is_no_list_of_ids_is_refused_with_an_example(self) -> None:
+        with pytest.raises(RtiSmsInputError, match=r"^submission_ids is None: use a list"):
+            parse_submission_ids(None)
+        with pytest.raises(RtiSmsInputError, match=r'use JSON such as \["4193366853543393"\]\.$'):
+            parse_submission_ids("[1")
 
     def test_the_position_of_a_bad_id_is_named(self) -> None:
         with pytest.raises(RtiSmsInputError, match=r"^submission_ids\[1\] is None"):

@@ -60,3 +60,10 @@ def test_a_number_is_masked_to_its_last_three_digits() -> None:
     recipient = Recipient("+56900000123")
     assert [recipient.masked, str(recipient), f"{recipient:s}"] == ["***123"] * 3
     assert repr(recipient) == "Recipient('***123')"
+
+
+def test_what_is_no_list_is_refused_with_an_example() -> None:
+    with pytest.raises(RtiSmsInputError, match=r"^recipients is None: use a list"):
+        parse_recipients(None)
+    with pytest.raises(RtiSmsInputError, match=r'use JSON such as \["\+56900000000"\]\.$'):
+        parse_recipients("[1")

@@ -120,3 +120,54 @@ def test_a_cut_text_is_the_longest_beginning_that_fits(text: str, max_parts: int
 
 def test_a_repr_does_not_show_the_text() -> None:
     assert "hola" not in repr(SmsText.of("hola"))
+
+
+@pytest.mark.parametrize(
+    ("text", "max_parts", "cut"),
+    [
+        ("a" * 160, 1, "a" * 160),
+        ("a" * 161, 1, "a" * 157 + "..."),
+        ("a" * 307, 2, "a" * 303 + "..."),
+        ("a" * 150 + " " * 10 + "b", 1, "a" * 150 + "..."),
+        ("ā" * 70, 1, "ā" * 70),
+        ("ā" * 71, 1, "ā" * 69 + "…"),
+        ("ā" * 135, 2, "ā" * 133 + "…"),
+        ("😀" * 36, 1, "😀" * 34 + "…"),
+    ],
+)
+def test_a_text_is_cut_exactly_where_it_has_to_be(text: str, max_parts: int, cut: str) -> None:
+    assert SmsText.of(text).cut(max_parts).characters == cut
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [("ā" * 134, 2), ("ā" * 134 + "a", 3), ("\uffff" * 70, 1), ("\uffff" * 71, 2), ("\U00010000" * 35 + "a", 2)],
+)
+def test_parts_of_ucs_2(text: str, parts: int) -> None:
+    assert SmsText.of(text).parts == parts
+
+
+@pytest.mark.parametrize("code", [0xD800, 0xDBFF, 0xDC00, 0xDFFF])
+def test_half_a_surrogate_pair_is_refused(code: int) -> None:
+    with pytest.raises(RtiSmsInputError) as caught:
+        SmsText.of(f"a{chr(code)}")
+    assert str(caught.value).startswith(f"text[1] is '\\u{code:x}' (U+{code:04X}), which charset 6 cannot hold")
+
+
+@pytest.mark.parametrize("character", ["\ud7ff", "\ue000"])
+def test_the_characters_beside_the_surrogates_are_taken(character: str) -> None:
+    assert SmsText.of(character).encoded == f"{ord(character):04X}"
+
+
+@pytest.mark.parametrize(
+    ("characters", "encoded"),
+    [("\f^{}\\[~]|€", "%1B%0A%1B%14%1B%28%1B%29%1B%2F%1B%3C%1B%3D%1B%3E%1B%40%1Be"), ("@£\n_", "%00%01%0A%11")],
+)
+def test_every_code_of_the_extension_table(characters: str, encoded: str) -> None:
+    assert SmsText.of(characters, 8).encoded == encoded
+
+
+def test_max_parts_is_named_where_it_is_no_number() -> None:
+    for use in (lambda: SmsText.of("a", max_parts=0), lambda: SmsText.of("a").cut(0)):
+        with pytest.raises(RtiSmsInputError, match=r"^max_parts is "):
+            use()

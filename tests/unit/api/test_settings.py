@@ -1,0 +1,212 @@
+"""The fields of a Connection, one by one: defaults, bounds, and errors that name the field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import certifi
+import pytest
+import trustme
+
+from airflow_provider_rtisms.api.errors import RtiSmsConfigError
+from airflow_provider_rtisms.api.settings import ApiSettings, is_loopback
+from airflow_provider_rtisms.api.values.secret import Secret
+
+
+def settings(**fields: Any) -> ApiSettings:
+    return ApiSettings(**{"client_id": "me", "client_secret": "s3cret", **fields})
+
+
+class TestNumbers:
+    @pytest.mark.parametrize(
+        ("name", "default", "least", "most"),
+        [
+            ("timeout", 30.0, 0.01, 3600),
+            ("max_concurrency", 32, 1, 1000),
+            ("max_attempts", 5, 1, 100),
+            ("requests_per_second", None, 0.001, 100_000),
+        ],
+    )
+    def test_default_and_bounds(self, name: str, default: float | None, least: float, most: float) -> None:
+        for empty in (None, ""):
+            assert getattr(settings(**{name: empty}), name) == default
+        for value in (least, most, str(least), str(most)):
+            assert getattr(settings(**{name: value}), name) == float(value)
+        step = 1 if name.startswith("max") else least / 10
+        for value in (least - step, most + step, 0, -1, "x", "nan", True, [], 10**400):
+            with pytest.raises(RtiSmsConfigError, match=f"^{name} is .*: use a number from {least:g} to {most:g}"):
+                settings(**{name: value})
+
+    @pytest.mark.parametrize("name", ["max_concurrency", "max_attempts"])
+    def test_whole_numbers(self, name: str) -> None:
+        assert type(getattr(settings(**{name: "7.0"}), name)) is int
+        with pytest.raises(RtiSmsConfigError, match=f"^{name} is not a whole number: use one from 1 to 100"):
+            settings(**{name: 1.5})
+
+    def test_defaults(self) -> None:
+        plain = settings()
+        assert (plain.base_url, plain.proxy, plain.ca_bundle, plain.allow_http) == (
+            "https://www.rti-sms.com",
+            None,
+            None,
+            False,
+        )
+        assert (plain.timeout, plain.max_concurrency, plain.max_attempts, plain.requests_per_second) == (
+            30,
+            32,
+            5,
+            None,
+        )
+
+
+class TestCredentials:
+    @pytest.mark.parametrize("value", [None, "", " ", 7, b"x"])
+    def test_are_required(self, value: Any) -> None:
+        with pytest.raises(RtiSmsConfigError, match=r"^client_id is missing: put it into Login of the Connection\.$"):
+            settings(client_id=value)
+        with pytest.raises(
+            RtiSmsConfigError, match=r"^client_secret is missing: put it into Password of the Connection\.$"
+        ):
+            settings(client_secret=value)
+
+    def test_a_secret_may_be_wrapped(self) -> None:
+        assert settings(client_secret=Secret("s3cret")) == settings(client_secret="s3cret")
+        assert hash(settings()) == hash(settings())
+        assert settings(client_secret="another") != settings()
+
+    def test_a_repr_shows_no_secret(self) -> None:
+        shown = repr(settings(proxy="http://user:pr0xy@proxy.example:3128"))
+        assert "s3cret" not in shown
+        assert "pr0xy" not in shown
+
+
+class TestAllowHttp:
+    @pytest.mark.parametrize(
+        ("value", "flag"),
+        [(True, True), ("true", True), (" True ", True), ("1", True), (1, True)]
+        + [(value, False) for value in (False, "false", "0", "", 0, None, "None")],
+    )
+    def test_words_and_flags_are_taken(self, value: Any, flag: bool) -> None:
+        assert settings(allow_http=value).allow_http is flag
+
+    @pytest.mark.parametrize("value", ["yes", 2, []])
+    def test_anything_else_is_refused(self, value: Any) -> None:
+        with pytest.raises(RtiSmsConfigError, match=r"^allow_http is .*: use true or false\.$"):
+            settings(allow_http=value)
+
+    def test_plain_http_needs_it_unless_the_host_is_this_machine(self) -> None:
+        with pytest.raises(RtiSmsConfigError, match=r"^Host uses plain http.*'allow_http' to true\.$"):
+            settings(base_url="http://sms.example")
+        assert not settings(base_url="http://sms.example", allow_http=True).is_tls
+        assert not settings(base_url="http://localhost:1").is_tls
+        assert settings(base_url="https://sms.example").is_tls
+
+    @pytest.mark.parametrize(
+        ("host", "is_this_machine"),
+        [("localhost", True), ("LOCALHOST", True), ("127.0.0.1", True), ("127.9.9.9", True), ("::1", True)]
+        + [(host, False) for host in ("128.0.0.1", "::2", "localhost.example", "", "10.0.0.1")],
+    )
+    def test_loopback(self, host: str, is_this_machine: bool) -> None:
+        assert is_loopback(host) is is_this_machine
+
+
+class TestHost:
+    @pytest.mark.parametrize(
+        ("value", "base_url"),
+        [
+            ("https://sms.example", "https://sms.example"),
+            (" https://sms.example/ ", "https://sms.example"),
+            ("https://sms.example:8443/api", "https://sms.example:8443"),
+            ("https://sms.example/api/", "https://sms.example"),
+            ("https://sms.example/gateway/api", "https://sms.example/gateway"),
+            ("https://sms.example/apis", "https://sms.example/apis"),
+            ("https://sms.example/a!b", "https://sms.example/a!b"),
+            ("", "https://www.rti-sms.com"),
+        ],
+    )
+    def test_the_api_may_be_named(self, value: str, base_url: str) -> None:
+        assert settings(base_url=value).base_url == base_url
+
+    @pytest.mark.parametrize(
+        ("value", "what"),
+        [
+            ("https://sms.example:99999", r"that is not a URL: use https://host or https://host:port\.$"),
+            ("https://[::1", r"that is not a URL: "),
+            ("ftp://sms.example", r"^Host is a str of 17 characters of another form: use https://host"),
+            ("https://", "of another form"),
+            ("https://sms.example/a b", "of another form"),
+            (f"https://{'a' * 64}.example", "that is not a URL: "),
+            ("https://me@sms.example", "^Host holds credentials, a query or a fragment: .*Login and Password"),
+            ("https://sms.example?x", "^Host holds credentials, a query or a fragment"),
+            ("https://sms.example#x", "^Host holds credentials, a query or a fragment"),
+        ],
+    )
+    def test_another_form_is_refused(self, value: str, what: str) -> None:
+        with pytest.raises(RtiSmsConfigError, match=what):
+            settings(base_url=value)
+
+
+class TestProxy:
+    @pytest.mark.parametrize("value", ["http://proxy.example", "http://user:pr0xy@proxy.example:3128", "https://p:1"])
+    def test_a_url_is_taken(self, value: str) -> None:
+        assert settings(proxy=value).proxy == settings(proxy=value).proxy_to_use() == value
+
+    @pytest.mark.parametrize(
+        "value", ["proxy.example:3128", "socks5://proxy", "http://", "http://proxy:x", 7, "http://[::1"]
+    )
+    def test_anything_else_is_refused(self, value: Any) -> None:
+        with pytest.raises(
+            RtiSmsConfigError, match=r"^proxy is .* that is not a URL such as http://proxy\.example:3128\.$"
+        ):
+            settings(proxy=value)
+
+    def test_the_environment_names_one_where_the_connection_does_not(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert settings().proxy_to_use() is None
+        monkeypatch.setenv("all_proxy", "http://all.example")
+        assert settings().proxy_to_use() == "http://all.example"
+        monkeypatch.setenv("https_proxy", "http://secure.example")
+        assert settings().proxy_to_use() == "http://secure.example"
+        monkeypatch.setenv("no_proxy", "www.rti-sms.com")
+        assert settings().proxy_to_use() is None
+        assert settings(proxy="http://mine.example").proxy_to_use() == "http://mine.example"
+
+    def test_its_credentials_are_secrets(self) -> None:
+        assert settings().secrets() == [Secret("s3cret")]
+        found = settings(proxy="http://us%20er:p%2Fw@proxy.example").secrets()
+        assert found == [Secret("s3cret"), Secret("p/w"), Secret("us er")]
+
+
+class TestCertificates:
+    @pytest.fixture
+    def bundle(self, tmp_path: Path) -> str:
+        path = tmp_path / "ca.pem"
+        trustme.CA().cert_pem.write_to_path(path)
+        return str(path)
+
+    def test_the_connection_comes_first_then_the_environment(
+        self, bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert settings().trusted_certificates() == certifi.where()
+        monkeypatch.setenv("SSL_CERT_FILE", bundle)
+        assert settings().trusted_certificates() == bundle
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))
+        assert settings().trusted_certificates() == str(tmp_path)
+        assert settings(ca_bundle=bundle).trusted_certificates() == bundle
+
+    @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
+    def test_a_variable_that_names_no_certificates_is_named(
+        self, variable: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(variable, __file__)
+        with pytest.raises(RtiSmsConfigError, match=f"^The environment variable {variable} does not name a file"):
+            settings().trusted_certificates()
+
+    @pytest.mark.parametrize("value", [__file__, "/does/not/exist.pem", 7, "a\x00b"])
+    def test_a_bundle_that_is_none_is_refused(self, value: Any) -> None:
+        with pytest.raises(RtiSmsConfigError, match=r"^ca_bundle does not name a file of certificates"):
+            settings(ca_bundle=value)
+
+    def test_an_empty_bundle_is_the_default(self, bundle: str) -> None:
+        assert settings(ca_bundle="").ca_bundle is None
+        assert settings(ca_bundle=bundle).ca_bundle == bundle

@@ -1,0 +1,176 @@
+"""Submissions that the API does not know: each is named, and none is lost."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+from airflow_provider_rtisms.api.errors import RtiSmsInputError, RtiSmsNotFoundError, RtiSmsServerError
+from airflow_provider_rtisms.api.policy import retry
+from airflow_provider_rtisms.bulk.part import PartFile
+from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError
+from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
+from tests.unit.bulk.conftest import seeded
+
+UNKNOWN = [str(number) for number in range(101, 126)]
+IDS = [*UNKNOWN, *seeded(20)]
+
+
+def rows_in(path: Path) -> list[list[str]]:
+    """Return the rows of a file of missing ids, without a header."""
+    content = path.read_bytes()
+    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+    if ".csv" in path.name:
+        header, *rows = csv.reader(io.StringIO(text))
+        assert header == ["submission_id", "reason"]
+        return rows
+    if ".jsonl" in path.name:
+        records = [json.loads(line) for line in text.splitlines()]
+        assert all(list(record) == ["submission_id", "reason"] for record in records)
+        return [list(record.values()) for record in records]
+    return [[line] for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("name", ["m.txt", "m", "m.lst", "m.csv", "m.jsonl", "m.txt.gz", "m.csv.gz", "m.jsonl.gz"])
+@pytest.mark.parametrize("output", [None, "details.jsonl"])
+def test_skipped_ids_are_in_a_file(hook: RtiSmsHook, tmp_path: Path, name: str, output: str | None) -> None:
+    path = tmp_path / "new" / name
+    hook.bulk_get_sms(IDS, output_path=tmp_path / output if output else None, on_missing="skip", missing_path=str(path))
+    rows = rows_in(path)
+    assert sorted(row[0] for row in rows) == UNKNOWN
+    assert all("404" in row[1] for row in rows if len(row) > 1)
+    assert {len(row) for row in rows} == {2 if re.search("csv|jsonl", name) else 1}
+
+
+def test_the_summary_and_the_log_name_the_first(
+    hook: RtiSmsHook, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "missing.txt"
+    with caplog.at_level(logging.INFO):
+        summary: Any = hook.bulk_get_sms(
+            IDS, output_path=tmp_path / "details.jsonl", on_missing="skip", missing_path=path, max_concurrency=1
+        )
+    assert summary["missing"] == 25
+    assert summary["missing_ids"] == UNKNOWN[:10]
+    assert summary["missing_path"] == str(path)
+    json.dumps(summary)
+    (line,) = [one for one in caplog.messages if "unknown to the API" in one]
+    assert f"{', '.join(UNKNOWN[:10])} and 15 more" in line
+    assert str(path) in line
+
+
+def test_the_log_names_them_where_the_records_are_returned(hook: RtiSmsHook, caplog: pytest.LogCaptureFixture) -> None:
+    hook.bulk_get_sms(["7", *seeded(3)], on_missing="skip")
+    assert any("1 of 4 submissions are unknown to the API (HTTP 404): 7." in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize("output", [None, "details.jsonl"])
+def test_a_fetch_that_fails_for_them_writes_the_file_first(
+    hook: RtiSmsHook, tmp_path: Path, output: str | None
+) -> None:
+    path = tmp_path / "missing.csv"
+    with pytest.raises(RtiSmsNotFoundError, match=rf"25 of 45 .* and 15 more\. All of them are in {path}\. "):
+        hook.bulk_get_sms(IDS, output_path=tmp_path / output if output else None, missing_path=path)
+    assert sorted(row[0] for row in rows_in(path)) == UNKNOWN
+
+
+def test_without_missing_ids_the_file_is_empty(hook: RtiSmsHook, tmp_path: Path) -> None:
+    path = tmp_path / "missing.csv"
+    path.write_text("yesterday's")
+    summary: Any = hook.bulk_get_sms(seeded(3), output_path=tmp_path / "details.jsonl", missing_path=path)
+    assert rows_in(path) == []
+    assert summary["missing_ids"] == []
+
+
+def test_an_incomplete_fetch_leaves_the_file_alone(
+    hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "BACKOFF_BASE", 0.001)
+    sandbox.set_faults(Fault("error", times=5, statuses=(503,), path="sms"))
+    path = tmp_path / "missing.txt"
+    path.write_text("yesterday's")
+    with pytest.raises(RtiSmsServerError):
+        hook.bulk_get_sms(IDS, output_path=tmp_path / "details.jsonl", missing_path=path, max_concurrency=1)
+    assert path.read_text() == "yesterday's"
+
+
+def test_it_may_be_an_object(hook: RtiSmsHook, bucket: ObjectStoragePath) -> None:
+    hook.bulk_get_sms(IDS, output_path=bucket / "details.jsonl", missing_path=bucket / "missing.txt", on_missing="skip")
+    assert sorted(one.name for one in bucket.iterdir()) == ["details.jsonl", "missing.txt"]
+    with (bucket / "missing.txt").open("rb") as content:
+        assert sorted(content.read().decode().split()) == UNKNOWN
+
+
+class TestBeforeTheFirstRequest:
+    def test_the_same_path_twice_is_refused(self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path) -> None:
+        path = tmp_path / "details.jsonl"
+        with pytest.raises(RtiSmsInputError, match="missing_path is the same as output_path"):
+            hook.bulk_get_sms(IDS, output_path=path, missing_path=str(path))
+        assert not sandbox.state().requests
+
+    def test_parquet_is_refused(self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path) -> None:
+        with pytest.raises(RtiSmsInputError, match=r"missing_path ends in .*\.parquet.*: use \.txt, \.csv or \.jsonl"):
+            hook.bulk_get_sms(IDS, missing_path=tmp_path / "missing.parquet")
+        assert not sandbox.state().requests
+
+    @pytest.mark.parametrize("field", ["output_path", "missing_path"])
+    @pytest.mark.parametrize("name", ["file/x.jsonl", "folder.jsonl", "/proc/x.jsonl", "x" * 300 + ".jsonl"])
+    def test_a_file_that_cannot_be_written_is_found_out(
+        self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path, name: str, field: str
+    ) -> None:
+        (tmp_path / "file").touch()
+        (tmp_path / "folder.jsonl").mkdir()
+        paths: dict[str, Any] = {"output_path": tmp_path / "details.jsonl", field: tmp_path / name}
+        with pytest.raises(RtiSmsStorageError, match=r"^Writing /.* failed \("):
+            hook.bulk_get_sms(IDS, **paths)
+        assert not sandbox.state().requests
+
+
+def test_none_is_lost_by_a_kill_and_a_resume(tmp_path: Path) -> None:
+    count = 400
+    output, missing = tmp_path / "details.jsonl", tmp_path / "missing.txt"
+    fetch = textwrap.dedent(
+        f"""
+        from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+        from tests.unit.bulk.conftest import seeded
+        ids = [one for pair in zip(seeded({count}), map(str, range(1, {count} + 1))) for one in pair]
+        RtiSmsHook().bulk_get_sms(ids, output_path={str(output)!r}, missing_path={str(missing)!r}, on_missing="skip")
+        """
+    )
+    with SandboxProcess(seed=count, faults=[Fault("latency", seconds=0.05)]) as sandbox:
+        environment = os.environ | {"AIRFLOW_CONN_RTISMS_DEFAULT": sandbox.connection_json()}
+        first = subprocess.Popen([sys.executable, "-c", fetch], env=environment)
+        while sandbox.state().responded(200, "GET sms") < count // 2 and first.poll() is None:
+            pass
+        first.send_signal(signal.SIGKILL)
+        assert first.wait() == -signal.SIGKILL
+        subprocess.run([sys.executable, "-c", fetch], env=environment, check=True, capture_output=True)
+    fetched = [json.loads(line)["submission_id"] for line in output.read_text().splitlines()]
+    assert sorted(fetched) == seeded(count)
+    assert sorted(map(int, missing.read_text().split())) == list(range(1, count + 1))
+    assert sorted(tmp_path.iterdir()) == [output, missing]
+
+
+def test_a_part_file_that_someone_changed_is_found_out(
+    hook: RtiSmsHook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = PartFile.lines
+    monkeypatch.setattr(PartFile, "lines", lambda part: list(lines(part))[1:])
+    with pytest.raises(RtiSmsStorageUnavailableError, match=r"\.part holds 9 records, but 10 were fetched"):
+        hook.bulk_get_sms(seeded(10), output_path=tmp_path / "details.jsonl")
+    assert not (tmp_path / "details.jsonl").exists()
