@@ -59,6 +59,7 @@ def no_retry_after(outbox: Outbox | None, context: Context) -> Iterator[None]:
         has_journal = context.get("task_state_store") is not None
         if has_journal or (outbox is not None and not outbox.may_have_sent):
             raise
+        reason = str(error) or type(error).__name__
         raise AirflowFailException(
-            f"{error or type(error).__name__} The task is not retried, since a retry sends to all recipients again."
+            f"{reason.removesuffix('.')}. The task is not retried, since a retry sends to all recipients again."
         ) from error
