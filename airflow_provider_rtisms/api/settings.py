@@ -55,6 +55,7 @@ class ApiSettings:
     sender: str | None = None
     #: The proxy that requests go through: that of the Connection or of the environment.
     _proxy_to_use: str | None = field(init=False, default=None, repr=False, compare=False)
+    _secrets: tuple[Secret[str], ...] = field(init=False, default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         checked = {
@@ -75,6 +76,7 @@ class ApiSettings:
         checked["_proxy_to_use"] = checked["proxy"] or _environment_proxy(str(checked["base_url"]))
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+        object.__setattr__(self, "_secrets", (self.client_secret, *_proxy_secrets(self._proxy_to_use)))
 
     @property
     def is_tls(self) -> bool:
@@ -105,19 +107,23 @@ class ApiSettings:
         """
         return self._proxy_to_use
 
-    def secrets(self) -> list[Secret[str]]:
+    def secrets(self) -> tuple[Secret[str], ...]:
         """
         Return everything that logs and errors must not show: the client secret and the proxy's credentials.
 
         The credentials of a proxy are its password, or its user name if there is no password, and the value of the
         Proxy-Authorization header (RFC 7617, section 2).
         """
-        proxy = urlsplit(self._proxy_to_use or "")
-        if not proxy.username and not proxy.password:
-            return [self.client_secret]
-        user, password = unquote(proxy.username or ""), unquote(proxy.password or "")
-        header = base64.b64encode(f"{user}:{password}".encode()).decode()
-        return [self.client_secret, Secret(password or user), Secret(header)]
+        return self._secrets
+
+
+def _proxy_secrets(proxy_url: str | None) -> list[Secret[str]]:
+    proxy = urlsplit(proxy_url or "")
+    if not proxy.username and not proxy.password:
+        return []
+    user, password = unquote(proxy.username or ""), unquote(proxy.password or "")
+    header = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return [Secret(password or user), Secret(header)]
 
 
 def is_loopback(host: str) -> bool:

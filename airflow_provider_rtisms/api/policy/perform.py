@@ -167,7 +167,7 @@ def _exchange(
     call: Call[T], settings: ApiSettings, stopwatch: _Stopwatch, access_token: Secret[str] | None = None
 ) -> Flow[T]:
     """Send one request, and read its response; repeat it after a 429 for which the limiter slows all requests down."""
-    secrets = settings.secrets() if access_token is None else [access_token, *settings.secrets()]
+    secrets = settings.secrets() if access_token is None else (access_token, *settings.secrets())
     refusals = 0
     while True:
         yield from stopwatch.acquire()

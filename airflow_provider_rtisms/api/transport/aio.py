@@ -9,10 +9,12 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.models import SmsDetails, Submission
@@ -208,19 +210,39 @@ async def _wait_for(flight: Flight[R]) -> R | None:
 class _Connector(aiohttp.TCPConnector):
     """Keep connections open, and use none again on which bytes have arrived that belong to no request."""
 
-    async def _get(self, *args: Any, **kwargs: Any) -> Any:
-        while (connection := await super()._get(*args, **kwargs)) is not None and _has_unread_bytes(connection):
-            connection.close()
-        return connection
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._factory = partial(_IdleCheck, self, self._loop)  # type: ignore[assignment]
 
 
-def _has_unread_bytes(connection: Any) -> bool:
-    """Return whether aiohttp or the kernel holds bytes. They would be taken for the response to the next request."""
-    if connection.protocol.should_close:
-        return True
-    poll = select.poll()
-    poll.register(connection.transport.get_extra_info("socket"), select.POLLIN)
-    return bool(poll.poll(0))
+class _IdleCheck(ResponseHandler):
+    """
+    Count an idle connection as closed if aiohttp or the kernel holds bytes for it.
+
+    They would be taken for the response to the next request. aiohttp asks :meth:`is_connected` before it uses an idle
+    connection again; a coroutine around that costs 10 microseconds a request.
+
+    :param connector: knows which connections are in use.
+    :param loop: the event loop.
+    """
+
+    def __init__(self, connector: _Connector, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._connector = connector
+        self._poll: select.poll | None = None
+
+    def is_connected(self) -> bool:
+        """Return whether the connection may be used."""
+        if not super().is_connected():
+            return False
+        return self in self._connector._acquired or not (self.should_close or self._has_unread_bytes())
+
+    def _has_unread_bytes(self) -> bool:
+        if self._poll is None:
+            assert self.transport is not None  # noqa: S101
+            self._poll = select.poll()
+            self._poll.register(self.transport.get_extra_info("socket"), select.POLLIN)
+        return bool(self._poll.poll(0))
 
 
 def _new_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:

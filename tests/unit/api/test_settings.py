@@ -171,9 +171,9 @@ class TestProxy:
         assert settings(proxy="http://mine.example").proxy_to_use() == "http://mine.example"
 
     def test_its_credentials_are_secrets(self) -> None:
-        assert settings().secrets() == [Secret("s3cret")]
+        assert settings().secrets() == (Secret("s3cret"),)
         found = settings(proxy="http://us%20er:p%2Fw@proxy.example").secrets()
-        assert found == [Secret("s3cret"), Secret("p/w"), Secret("dXMgZXI6cC93")]
+        assert found == (Secret("s3cret"), Secret("p/w"), Secret("dXMgZXI6cC93"))
 
 
 class TestCertificates:
