@@ -196,8 +196,8 @@ def _is_worth_waiting(error: BaseException) -> bool:
 
 def _keep_in(target: Target) -> Keep:
     async def keep(batch: Sequence[Record]) -> None:
-        now = datetime.now(UTC)
-        target.part.append([stamp(record, now) for record in batch])
+        stamp(batch, datetime.now(UTC))
+        target.part.append(batch)
         if target.is_due():
             await asyncio.to_thread(target.save)
 
@@ -207,11 +207,14 @@ def _keep_in(target: Target) -> Keep:
 async def _fetch(client: AsyncRtiSmsClient, ids: DistinctIds, stats: FetchStats, keep: Keep) -> None:
     async with aclosing(fetch_batches(client, ids)) as batches:
         async for batch in batches:
-            records = [stats.note(submission_id, outcome) for submission_id, outcome in batch]
+            records = []
             for submission_id, outcome in batch:
-                if isinstance(outcome, RtiSmsNotFoundError):
+                record = stats.note(submission_id, outcome)
+                if record is not None:
+                    records.append(record)
+                elif isinstance(outcome, RtiSmsNotFoundError):
                     ids.add_missing(submission_id, str(outcome))
-            await keep([record for record in records if record is not None])
+            await keep(records)
             if stats.fatal is not None:
                 raise stats.fatal
     stats.raise_for_failures()

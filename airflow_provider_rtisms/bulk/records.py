@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -18,14 +19,16 @@ COLUMNS = (*SmsDetails("").to_record(), "fetched_at")
 TIMES = tuple(column for column in COLUMNS if column.endswith("_at"))
 
 
-def stamp(record: Record, moment: datetime) -> Record:
+def stamp(records: Iterable[Record], moment: datetime) -> None:
     """
-    Return a record as files hold it.
+    Add to records when they were fetched, as files hold them.
 
-    :param record: see :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`.
-    :param moment: when it was fetched, UTC.
+    :param records: see :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`.
+    :param moment: UTC.
     """
-    return record | {"fetched_at": moment.isoformat(timespec="seconds")}
+    fetched_at = moment.isoformat(timespec="seconds")
+    for record in records:
+        record["fetched_at"] = fetched_at
 
 
 def parse_record(line: bytes) -> Record | None:

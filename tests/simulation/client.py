@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import Any
 
 from airflow_provider_rtisms.api.policy.token_cache import TokenCache
@@ -11,6 +10,7 @@ from airflow_provider_rtisms.api.protocol.request import HttpRequest
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.transport.limiter import RECOVERY, AdaptiveLimiter
+from airflow_provider_rtisms.api.values.forks import count_forks
 from tests.simulation.network import MOMENT, Network, SimulatedSession
 from tests.simulation.world import World
 from tests.virtual_time import now
@@ -35,7 +35,7 @@ class SimulatedClient(AsyncRtiSmsClient):
             await asyncio.to_thread(int)
             self.sessions += [SimulatedSession(self), SimulatedSession(self)]
             self._session, self._unpooled = self.sessions[-2:]  # type: ignore[assignment]
-            self._owner = os.getpid(), asyncio.get_running_loop()
+            self._owner = count_forks(), asyncio.get_running_loop()
 
     def before_request(self, request: HttpRequest) -> None:
         """Check what must hold when a request leaves."""

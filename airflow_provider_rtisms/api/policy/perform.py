@@ -85,12 +85,6 @@ class _Stopwatch:
         """Return the seconds that count."""
         return self.clock() - self.held
 
-    def acquire(self) -> Flow[None]:
-        """Wait for the limiter."""
-        began = self.clock()
-        yield ACQUIRE
-        self.held += self.clock() - began
-
 
 def perform(call: Call[T], settings: ApiSettings, tokens: TokenCache, clock: Clock = time.monotonic) -> Flow[T]:
     """
@@ -170,7 +164,9 @@ def _exchange(
     secrets = settings.secrets() if access_token is None else (access_token, *settings.secrets())
     refusals = 0
     while True:
-        yield from stopwatch.acquire()
+        began = stopwatch.clock()
+        yield ACQUIRE
+        stopwatch.held += stopwatch.clock() - began
         try:
             response: HttpResponse = yield Send(call.request(access_token))
         except TransportError as failure:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -23,6 +22,7 @@ from airflow_provider_rtisms.api.errors import RtiSmsError
 from airflow_provider_rtisms.api.policy.effects import Effect, MaskSecret, WaitFor
 from airflow_provider_rtisms.api.policy.flight import Flight
 from airflow_provider_rtisms.api.protocol.endpoints import TokenGrant
+from airflow_provider_rtisms.api.values.forks import count_forks
 from airflow_provider_rtisms.api.values.secret import Secret
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class TokenCache:
         self._newest: Token | None = None
         self._accepted_at = -math.inf
         self._flight: Flight[Token | RtiSmsError] | None = None
-        self._pid = os.getpid()
+        self._forks = count_forks()
 
     def discard(self, token: Token) -> bool:
         """
@@ -114,7 +114,7 @@ class TokenCache:
         :return: the token.
         :raises RtiSmsError: authentication failed; every caller that waited raises the same error.
         """
-        if self._pid != os.getpid():
+        if self._forks != count_forks():
             self._start_over()  # after a fork no thread of this process completes the flight or releases the lock
         while True:
             with self._lock:
@@ -156,6 +156,6 @@ class TokenCache:
         return outcome
 
     def _start_over(self) -> None:
-        self._pid = os.getpid()
+        self._forks = count_forks()
         self._lock = threading.Lock()
         self._flight = None

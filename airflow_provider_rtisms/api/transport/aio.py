@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import select
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
 
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.models import SmsDetails, Submission
-from airflow_provider_rtisms.api.policy.effects import Acquire, Effect, MaskSecret, Send, Sleep, Throttled, WaitFor
+from airflow_provider_rtisms.api.policy.effects import (
+    ACQUIRE,
+    Acquire,
+    Effect,
+    MaskSecret,
+    Send,
+    Sleep,
+    Throttled,
+    WaitFor,
+)
 from airflow_provider_rtisms.api.policy.flight import CHECK_INTERVAL, Flight
 from airflow_provider_rtisms.api.policy.perform import TransportError, describe_break, perform
 from airflow_provider_rtisms.api.policy.token_cache import TokenCache
 from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.api.protocol.request import MAX_RESPONSE_BYTES, Call, HttpRequest, HttpResponse
 from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.api.transport.connector import Connector
 from airflow_provider_rtisms.api.transport.limiter import AdaptiveLimiter, Permit
 from airflow_provider_rtisms.api.transport.stats import Stats
+from airflow_provider_rtisms.api.values.forks import count_forks
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -76,8 +83,8 @@ class AsyncRtiSmsClient:
             return
         # Reading the certificates takes long enough to delay other tasks of the loop.
         verify = await asyncio.to_thread(_tls_context, self.settings) if self.settings.is_tls else True
-        self._owner = os.getpid(), asyncio.get_running_loop()
-        self._session = _new_session(_Connector(limit=self.settings.max_concurrency, ssl=verify))
+        self._owner = count_forks(), asyncio.get_running_loop()
+        self._session = _new_session(Connector(limit=self.settings.max_concurrency, ssl=verify))
         # It keeps no connection open, so each of its requests opens a new one.
         self._unpooled = _new_session(aiohttp.TCPConnector(limit=0, ssl=verify, force_close=True))
 
@@ -127,22 +134,28 @@ class AsyncRtiSmsClient:
 
     async def perform(self, call: Call[T]) -> T:
         """Do one call, as :meth:`.RtiSmsClient.perform` does."""
-        async with Permit(self.limiter) as permit:
-            flow = perform(call, self.settings, self.tokens)
-            try:
-                effect = next(flow)
-                while True:
-                    try:
-                        result = await self._do(effect, permit)
-                    except BaseException as error:  # the flow decides what it means
-                        effect = flow.throw(error)
+        permit = Permit(self.limiter)
+        flow = perform(call, self.settings, self.tokens)
+        try:
+            if not permit.try_acquire():
+                await permit.acquire()
+            effect = next(flow)
+            while True:
+                try:
+                    if effect is ACQUIRE and permit.try_leave():
+                        result = None
                     else:
-                        effect = flow.send(result)
-            except StopIteration as end:
-                self.limiter.on_success()
-                return end.value  # type: ignore[no-any-return]
-            finally:
-                flow.close()
+                        result = await self._do(effect, permit)
+                except BaseException as error:  # the flow decides what it means
+                    effect = flow.throw(error)
+                else:
+                    effect = flow.send(result)
+        except StopIteration as end:
+            self.limiter.on_success()
+            return end.value  # type: ignore[no-any-return]
+        finally:
+            flow.close()
+            permit.release()
 
     async def _do(self, effect: Effect, permit: Permit) -> Any:
         match effect:
@@ -175,7 +188,7 @@ class AsyncRtiSmsClient:
         session = self._unpooled if request.on_new_connection else self._session
         if session is None:
             raise RuntimeError("AsyncRtiSmsClient is not open: use it in 'async with'")
-        if self._owner != (os.getpid(), asyncio.get_running_loop()):
+        if self._owner != (count_forks(), asyncio.get_running_loop()):
             raise RuntimeError(
                 "AsyncRtiSmsClient was opened in another process or event loop, which may read from the same sockets: "
                 "open another client here"
@@ -205,44 +218,6 @@ async def _wait_for(flight: Flight[R]) -> R | None:
             async with asyncio.timeout(CHECK_INTERVAL):
                 await landed.wait()
     return flight.result
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Keep connections open, and use none again on which bytes have arrived that belong to no request."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._factory = partial(_IdleCheck, self, self._loop)  # type: ignore[assignment]
-
-
-class _IdleCheck(ResponseHandler):
-    """
-    Count an idle connection as closed if aiohttp or the kernel holds bytes for it.
-
-    They would be taken for the response to the next request. aiohttp asks :meth:`is_connected` before it uses an idle
-    connection again; a coroutine around that costs 10 microseconds a request.
-
-    :param connector: knows which connections are in use.
-    :param loop: the event loop.
-    """
-
-    def __init__(self, connector: _Connector, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop)
-        self._connector = connector
-        self._poll: select.poll | None = None
-
-    def is_connected(self) -> bool:
-        """Return whether the connection may be used."""
-        if not super().is_connected():
-            return False
-        return self in self._connector._acquired or not (self.should_close or self._has_unread_bytes())
-
-    def _has_unread_bytes(self) -> bool:
-        if self._poll is None:
-            assert self.transport is not None  # noqa: S101
-            self._poll = select.poll()
-            self._poll.register(self.transport.get_extra_info("socket"), select.POLLIN)
-        return bool(self._poll.poll(0))
 
 
 def _new_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -31,6 +30,7 @@ from airflow_provider_rtisms.api.protocol.request import MAX_RESPONSE_BYTES, Cal
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.transport.deadline import DeadlineAdapter
 from airflow_provider_rtisms.api.transport.thread_slots import ThreadSlots
+from airflow_provider_rtisms.api.values.forks import count_forks
 
 T = TypeVar("T")
 
@@ -147,7 +147,7 @@ class RtiSmsClient:
         self.close()
 
     def _open(self) -> None:
-        self._pid = os.getpid()
+        self._forks = count_forks()
         self._slots = ThreadSlots(self.settings.max_concurrency, longest=2 * self.settings.timeout)
         self._session = new_session(self.settings)
 
@@ -167,7 +167,7 @@ class RtiSmsClient:
         return None
 
     def _exchange(self, request: HttpRequest) -> HttpResponse:
-        if self._pid != os.getpid():
+        if self._forks != count_forks():
             self._open()  # the parent process goes on to use the sockets that a fork has copied
         try:
             with (

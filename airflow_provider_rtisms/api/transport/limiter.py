@@ -50,7 +50,7 @@ class AdaptiveLimiter:
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.max_concurrency = max_concurrency
-        self._clock = clock or (lambda: asyncio.get_running_loop().time())
+        self._clock = clock or self._use_clock_of_loop
         #: How many calls hold a permit.
         self._held = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -68,12 +68,18 @@ class AdaptiveLimiter:
         """How many calls may run at once now."""
         return self.max_concurrency - self._removed_permits
 
+    def _use_clock_of_loop(self) -> float:
+        self._clock = asyncio.get_running_loop().time
+        return self._clock()
+
     def try_acquire(self) -> bool:
         """Take a permit if one is free and no call waits for it; return whether that was so."""
-        self._recover()
-        is_free = not self._waiters and self._held < self.permits
-        self._held += is_free
-        return is_free
+        if self._removed_permits:
+            self._recover()
+        if self._waiters or self._held >= self.permits:
+            return False
+        self._held += 1
+        return True
 
     async def acquire(self) -> None:
         """Wait for a free permit. Calls get permits in the order in which they ask."""
@@ -107,6 +113,13 @@ class AdaptiveLimiter:
             if self._rate is not None:  # without this, all calls that paused would leave at the same moment
                 await self._rate.acquire()
         return now
+
+    def try_acquire_rate(self) -> float | None:
+        """Return what :meth:`acquire_rate` does if a request may leave now; None if it has to wait."""
+        if self._rate is not None:
+            return None
+        now = self._clock()
+        return now if now >= self._resume_at else None
 
     def on_success(self) -> None:
         """Record that a call has succeeded."""
@@ -182,6 +195,25 @@ class Permit:
     async def __aexit__(self, *_: object) -> None:
         """Give the permit back."""
         self.release()
+
+    def try_acquire(self) -> bool:
+        """Take a permit if one is free, unless the call holds one; return whether the call holds one now."""
+        self._is_held = self._is_held or self._limiter.try_acquire()
+        return self._is_held
+
+    def try_leave(self) -> bool:
+        """
+        Let a request leave now: with a permit, within the rate, and not in a pause.
+
+        Most calls do not have to wait, and this costs less than coroutines that do not wait.
+
+        :return: whether it may leave. If not, the call waits: :meth:`acquire`, then :meth:`acquire_rate`.
+        """
+        sent_at = self._limiter.try_acquire_rate() if self.try_acquire() else None
+        if sent_at is None:
+            return False
+        self._sent_at = sent_at
+        return True
 
     async def acquire(self) -> None:
         """Wait for a permit, unless the call holds one."""

@@ -26,7 +26,8 @@ from tests.unit.bulk.conftest import seeded
 
 def line(submission_id: str = "1", **changes: Any) -> bytes:
     """Return a record as a part file holds it."""
-    record = stamp(SmsDetails(submission_id).to_record(), datetime(2026, 1, 1, tzinfo=UTC))
+    record = SmsDetails(submission_id).to_record()
+    stamp([record], datetime(2026, 1, 1, tzinfo=UTC))
     return json.dumps(record | changes).encode() + b"\n"
 
 

@@ -212,7 +212,7 @@ class TestRules:
         parents_leader = cache.obtain(issuer)
         next(parents_leader)
         cache._lock.acquire()
-        monkeypatch.setattr("os.getpid", lambda: -1)
+        monkeypatch.setattr("airflow_provider_rtisms.api.values.forks._count", -1)
         leader = cache.obtain(issuer)
         assert isinstance(next(leader), MaskSecret)
         assert isinstance(next(cache.obtain(issuer)), WaitFor)  # the fork has a leader of its own now
