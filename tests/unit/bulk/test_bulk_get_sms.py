@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -121,13 +122,18 @@ def test_a_threshold_that_stays_passed_ends_the_fetch(
 
 
 def test_short_lived_tokens_are_renewed_without_a_storm(hook: RtiSmsHook, sandbox: Sandbox) -> None:
-    sandbox.set_timing(token_lifetime=0.6)
+    lifetime = 0.6
+    sandbox.set_timing(token_lifetime=lifetime)
     sandbox.set_faults(Fault("latency", seconds=0.03, path="sms"))
+    began = time.monotonic()
     records = hook.bulk_get_sms(seeded(1500))
+    elapsed = time.monotonic() - began
     assert len(records) == 1500
     state = sandbox.state()
-    assert state.count_responses(401) < 10
-    assert state.tokens_issued < 15  # 1.4 s of requests; a token is used for half of its life
+    # A token is used for half of its lifetime, or until the server refuses it to all requests under way together,
+    # which happens if the machine stands still for the other half. Either way one new token is enough for everybody.
+    assert 3 <= state.tokens_issued <= 2 + elapsed / (lifetime / 2)
+    assert state.count_responses(401) <= 32 * state.tokens_issued
 
 
 class TestOnMissing:
