@@ -124,7 +124,7 @@ class TestIds:
     def test_digits_are_kept_as_they_came(self, number: int) -> None:
         assert check_submission_id(number) == check_submission_id(str(number)) == str(number)
 
-    @given(st.integers(0, 10**50), st.integers(0, 50))
+    @given(st.integers(0, 10**50 - 1), st.integers(0, 50))
     def test_leading_zeros_are_removed(self, number: int, zeros: int) -> None:
         assert check_submission_id("0" * zeros + str(number)) == str(number)
 
