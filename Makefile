@@ -38,7 +38,11 @@ test-quick: lint test-bare test-airflow-3.3-quick  ## lint, and the tests on Air
 test-matrix: test-bare $(MINORS:%=test-airflow-%)  ## the tests without Airflow, and on every supported minor
 
 # Many tests wait, so there are more workers than cores. A module is not split, since its tests may share an Airflow.
-PYTEST = -m pytest --numprocesses $(WORKERS) $(DISTRIBUTION) $(PYTEST_OPTIONS)
+# The files decide the random order and hypothesis' examples: a commit that has passed passes again, the next one has
+# another order. make test TEST_SEED=... takes another one.
+TEST_SEED := $(shell git ls-files --stage 2>/dev/null | cksum | cut -d ' ' -f 1)
+PYTEST = -m pytest --randomly-seed $(TEST_SEED) --hypothesis-seed $(TEST_SEED) \
+	--numprocesses $(WORKERS) $(DISTRIBUTION) $(PYTEST_OPTIONS)
 WORKERS := 4
 DISTRIBUTION := --dist loadfile --no-loadscope-reorder
 

@@ -23,7 +23,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGIN = ["-p", "scripts.test_plan"]
-COLLECT = [*PLUGIN, "--collect-only", "-qq", "-p", "no:randomly", "-p", "no:cacheprovider", "--numprocesses", "0"]
+COLLECT = [
+    *PLUGIN,
+    *("--collect-only", "-qq", "--randomly-dont-reorganize"),
+    *("-p", "no:cacheprovider", "--numprocesses", "0"),
+]
 ALL_TESTS = ["-m", "pytest", "tests", "-m", ""]
 """Arguments of a Python that make pytest collect all tests. They override the marks that pyproject.toml leaves out."""
 
