@@ -122,7 +122,10 @@ class SendJournal:
 
     def requests_in_doubt(self, digest: str) -> int:
         """Return how many requests there were for a message since one may have sent it, that one included."""
-        return self._requests_in_doubt[digest] + self._unreadable + sum(digest in to for to in self._open.values())
+        return self._requests_in_doubt[digest] + self._unreadable + sum(digest in to for to in self._open_entries())
+
+    def _open_entries(self) -> tuple[frozenset[str], ...]:
+        return tuple(self._open.values())  # a copy, since another thread may begin or commit an entry meanwhile
 
     def others(self, digests: Iterable[str]) -> list[Submission]:
         """
@@ -130,7 +133,7 @@ class SendJournal:
 
         :param digests: the messages of this attempt.
         """
-        known = {*self._results, *self._requests_in_doubt, *(digest for to in self._open.values() for digest in to)}
+        known = {*self._results, *self._requests_in_doubt, *(digest for to in self._open_entries() for digest in to)}
         others = (self.status_of(digest) for digest in known.difference(digests))
         return [one for one in others if one.is_submitted or one.is_uncertain]
 

@@ -133,6 +133,7 @@ class Outbox(SendReport):
             )
         if self._vanished:
             log.warning("No longer among the messages: %s", describe_vanished(self._vanished))
+        self._fatal, self._consecutive_losses = None, 0  # of an earlier call that failed
         try:
             due = [item for item in self._items if self._is_due(item, is_first_round=True)]
             for round_number in range(1, MAX_ROUNDS + 1):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from aiolimiter import AsyncLimiter
 
-from airflow_provider_rtisms.api.policy.retry import backoff
+from airflow_provider_rtisms.api.policy.retry import RETRY_AFTER_CAP, backoff
 
 log = logging.getLogger(__name__)
 
@@ -150,6 +150,9 @@ class AdaptiveLimiter:
                 pause,
                 self.permits,
             )
+        elif retry_after is not None:  # another response to the same requests may ask for a longer pause
+            end = now + min(retry_after, RETRY_AFTER_CAP)
+            self._resume_at = self._recovered_at = max(self._resume_at, end)
         return True
 
     def _admit(self) -> None:

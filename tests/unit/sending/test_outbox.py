@@ -115,9 +115,7 @@ class TestOneCall:
         ],
         ids=str,
     )
-    def test_what_was_surely_not_accepted_is_repeated(
-        self, perform: Any, rtisms_sandbox: Sandbox, fault: Fault
-    ) -> None:
+    def test_what_was_not_accepted_is_repeated(self, perform: Any, rtisms_sandbox: Sandbox, fault: Fault) -> None:
         rtisms_sandbox.set_faults(fault)
         assert all(one.is_submitted for one in perform(settings_of(rtisms_sandbox), send_call()))
         assert len(rtisms_sandbox.state().messages) == 2
@@ -241,14 +239,14 @@ class TestOutbox:
         assert [one.submission_id for one in messages] == [one.submission_id for one in submissions]
         assert desk.sandbox.state().requests["POST sms"] == 3
 
-    def test_a_later_try_sends_nothing_again(self, desk: Desk) -> None:
+    def test_a_later_attempt_sends_nothing_again(self, desk: Desk) -> None:
         first = desk.send()
         again = desk.outbox()
         assert desk.send_with(again) == first
         assert not again.may_have_sent
         assert desk.received() == NUMBERS
 
-    def test_a_later_try_sends_to_those_who_are_new(self, desk: Desk) -> None:
+    def test_a_later_attempt_sends_to_those_who_are_new(self, desk: Desk) -> None:
         desk.send(NUMBERS[:3])
         desk.send([NUMBERS[4], *NUMBERS[1:3]])
         assert desk.received() == [*NUMBERS[:3], NUMBERS[4]]
@@ -287,7 +285,7 @@ class TestOutbox:
             desk.send()
         assert desk.sandbox.state().requests["POST sms"] == 2
 
-    def test_a_refusal_leaves_the_rest_for_a_later_try(self, desk: Desk) -> None:
+    def test_a_refusal_leaves_the_rest_for_a_later_attempt(self, desk: Desk) -> None:
         desk.sandbox.set_faults(Fault("error", path="sms", statuses=(403,), times=1))
         with pytest.raises(Exception, match="HTTP 403"):
             desk.send(NUMBERS[:10])

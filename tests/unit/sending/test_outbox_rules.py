@@ -276,6 +276,12 @@ class TestRefusals:
             virtual_time.run(outbox.send(Vendor(in_turn(reply))))
         assert outbox.may_have_sent
 
+    def test_the_same_outbox_sends_the_rest_when_it_is_asked_again(self) -> None:
+        outbox, vendor = Task(3).outbox(), Vendor(in_turn(["submitted"], REFUSED))
+        with pytest.raises(errors.RtiSmsForbiddenError):
+            virtual_time.run(outbox.send(vendor))
+        assert _letters(virtual_time.run(outbox.send(vendor))) == "sss"
+
     def test_the_first_refusal_is_reported(self) -> None:
         async def reply(positions: list[int]) -> Reply:
             await asyncio.sleep(positions[0])

@@ -301,6 +301,24 @@ class TestPause:
 
         virtual_time.run(main())
 
+    @pytest.mark.parametrize(
+        ("retry_after", "pause"), [(None, 5.0), (1.0, 5.0), (4.0, 6.0), (9.0, 11.0), (86400.0, 122.0)]
+    )
+    def test_a_longer_retry_after_in_another_response_to_the_same_requests_extends_it(
+        self, retry_after: float | None, pause: float
+    ) -> None:
+        async def main() -> None:
+            limiter = succeeding()
+            sent_at = now()
+            limiter.on_throttled(sent_at, 5.0)
+            permits = limiter.permits
+            await asyncio.sleep(2)
+            assert limiter.on_throttled(sent_at, retry_after)
+            assert await limiter.acquire_rate() == pytest.approx(START + pause)
+            assert limiter.permits == permits  # they come back after the pause
+
+        virtual_time.run(main())
+
     def test_is_never_shorter_than_min_pause(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("random.uniform", lambda low, high: low)
 
