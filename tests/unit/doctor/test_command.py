@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 
 from airflow_provider_rtisms.sandbox import Sandbox
 from tests.unit.doctor.examination import NAMES
@@ -96,6 +98,7 @@ def test_a_failure_is_exit_status_1(api: str) -> None:
         ((), "--client-id is missing"),
         (("--client-id", "me", "--client-secret", "s3cret"), "unrecognized arguments"),
         (("--client-id", "me", "--conn-id", "rtisms_default"), "do not give them as well"),
+        (("--conn-id", "rtisms_default", "--ca-bundle", "ca.pem"), "do not give them as well"),
         (("--conn-id", "rtisms_default"), "needs Airflow"),
         (("--client-id", "me", "--submission-id", "../balance"), "submission_id is a str"),
         (("--client-id", "me", "--send-to", "5691112", "--sender", "1", "--yes"), "Not a phone number"),
@@ -109,6 +112,25 @@ def test_arguments_that_cannot_be_used(arguments: tuple[str, ...], message: str)
     assert done.returncode == 2
     assert message in done.stderr
     assert NUMBER not in done.stderr
+
+
+def test_certificates_to_trust(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    with vendor(context=context) as (port, _):
+        arguments = ["--client-id", CLIENT_ID, "--base-url", f"https://localhost:{port}"]
+        refused, trusted = doctor(*arguments), doctor(*arguments, "--ca-bundle", str(tmp_path / "ca.pem"))
+    assert "failed   tls" in refused.stdout
+    assert "ok       tls" in trusted.stdout
+    assert trusted.returncode == 0
+
+
+def test_plain_http_to_another_machine_has_to_be_allowed() -> None:
+    arguments = ["--client-id", CLIENT_ID, "--base-url", "http://192.0.2.1", "--timeout", "0.1"]
+    assert "failed   settings" in doctor(*arguments).stdout
+    assert "ok       settings" in doctor(*arguments, "--allow-http").stdout
 
 
 def test_without_a_secret_nothing_happens() -> None:
