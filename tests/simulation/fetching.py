@@ -75,10 +75,10 @@ async def fetch_history(world: World, network: Network) -> None:
     clients = [SimulatedClient(settings, tokens, masker) for _ in range(rng.randint(1, 2))]
     for client in clients:
         await client.open()
-    starts = [asyncio.sleep(world.latency()) for _ in range(rng.randint(1, 8))]
+    delays = [world.latency() for _ in range(rng.randint(1, 8))]
     callers = [
-        world.start(_call(world, rng.choice(clients), ids, start), f"caller {number}")
-        for number, start in enumerate(starts)
+        world.start(_call(world, rng.choice(clients), ids, delay), f"caller {number}")
+        for number, delay in enumerate(delays)
     ]
     await settle(world, callers)
     for client in clients:
@@ -86,8 +86,8 @@ async def fetch_history(world: World, network: Network) -> None:
     await check_clients(world)
 
 
-async def _call(world: World, client: Any, ids: Sequence[str], start: Any) -> None:
-    await start
+async def _call(world: World, client: Any, ids: Sequence[str], delay: float) -> None:
+    await asyncio.sleep(delay)
     rng = world.rng
     for _ in range(rng.randint(1, 3)):
         kind = rng.randrange(4)

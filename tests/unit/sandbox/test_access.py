@@ -21,7 +21,7 @@ CALLS = [("GET", "state"), ("GET", "settings"), ("POST", "balance"), ("POST", "r
 
 def call(url: str, headers: dict[str, str], method: str = "POST", name: str = "balance") -> requests.Response:
     body = json.dumps({"balance": "1.00"}) if name == "balance" else ""
-    return requests.request(method, f"{url}/sandbox/{name}", data=body, headers=headers, timeout=10)
+    return requests.request(method, f"{url}/sandbox/{name}", data=body, headers=headers, timeout=30)
 
 
 @pytest.mark.parametrize(("method", "name"), CALLS)
@@ -66,7 +66,7 @@ def test_another_host_is_403(api: Api, host: str, method: str, name: str) -> Non
 
 def test_the_host_is_mandatory(api: Api) -> None:
     address = urlsplit(api.sandbox.url)
-    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
         connection.sendall(b"GET /sandbox/state HTTP/1.0\r\n\r\n")
         assert b" 403 " in connection.recv(65536)
 

@@ -32,7 +32,7 @@ def test_open_connections_are_counted_without_those_of_control_calls() -> None:
     sessions = [requests.Session() for _ in range(5)]
     with Sandbox() as sandbox:  # not the shared one: other tests may have left connections open
         for session in sessions:
-            session.get(f"{sandbox.url}/api/balance", timeout=10)
+            session.get(f"{sandbox.url}/api/balance", timeout=30)
         state = sandbox.state()
         assert (state.sockets, state.sockets_peak) == (5, 5)
         for session in sessions[1:]:
@@ -130,7 +130,7 @@ def test_it_can_be_driven_by_many_threads(api: Api) -> None:
     ],
 )
 def test_an_invalid_control_call_is_refused(api: Api, method: str, name: str, body: Any, status: int) -> None:
-    response = requests.request(method, f"{api.sandbox.url}/sandbox/{name}", json=body, timeout=10)
+    response = requests.request(method, f"{api.sandbox.url}/sandbox/{name}", json=body, timeout=30)
     assert response.status_code == status
     assert response.text
 
@@ -141,4 +141,4 @@ def test_the_client_says_why_something_was_refused(api: Api) -> None:
 
 
 def test_the_root_page_says_what_the_sandbox_is(api: Api) -> None:
-    assert "local stand-in" in requests.get(api.sandbox.url, timeout=10).text
+    assert "local stand-in" in requests.get(api.sandbox.url, timeout=30).text

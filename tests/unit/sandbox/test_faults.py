@@ -104,7 +104,7 @@ def test_a_rate_limit_lets_one_second_worth_through_and_then_its_rate() -> None:
 
 def connect(api: Api) -> socket.socket:
     address = urlsplit(api.sandbox.url)
-    return socket.create_connection((address.hostname, address.port), timeout=10)
+    return socket.create_connection((address.hostname, address.port), timeout=30)
 
 
 def exchange(connection: socket.socket, version: bytes = b"1.1") -> bytes:
@@ -212,6 +212,6 @@ class TestOnTheWire:
     "wrong", [{"kind": "quake"}, {"kind": "error", "colour": "red"}, {"kind": "error", "times": "x"}]
 )
 def test_the_control_call_refuses_an_invalid_fault(api: Api, wrong: dict[str, Any]) -> None:
-    response = requests.post(f"{api.sandbox.url}/sandbox/faults", json={"faults": [wrong]}, timeout=10)
+    response = requests.post(f"{api.sandbox.url}/sandbox/faults", json={"faults": [wrong]}, timeout=30)
     assert response.status_code == 400
     assert response.text

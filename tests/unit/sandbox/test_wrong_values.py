@@ -77,14 +77,14 @@ EXTREMES = {
 
 
 def call(api: Api, name: str, body: str) -> requests.Response:
-    return requests.post(f"{api.sandbox.url}/sandbox/{name}", data=body.encode(), timeout=10)
+    return requests.post(f"{api.sandbox.url}/sandbox/{name}", data=body.encode(), timeout=30)
 
 
 def check(api: Api, response: requests.Response, status: int, field: str) -> None:
     """Check the response, and that the sandbox still works."""
     assert response.status_code == status, response.text
     assert status == 200 or field in response.text
-    assert requests.get(f"{api.sandbox.url}/sandbox/state", timeout=10).status_code == 200
+    assert requests.get(f"{api.sandbox.url}/sandbox/state", timeout=30).status_code == 200
 
 
 @pytest.mark.parametrize("kind", VALUES)
