@@ -11,6 +11,9 @@ from typing import Any, ClassVar, Self, TypeVar
 
 #: Changes when an older release would misread the state.
 VERSION = 1
+#: Seconds: for so long, an alert that is about to send keeps the others from sending, unless it reports that it has
+#: sent. Airflow 3 stops the callback of a task 20 s after the task has ended (``[core] task_success_overtime``).
+LEASE = 60.0
 #: Alerts that the count names, so that each of them sees whether it is in the count.
 MAX_NAMES = 256
 

@@ -33,9 +33,6 @@ log = logging.getLogger(__name__)
 
 #: Seconds: shortest pause between a write and the read that checks it. The longest is twice that.
 SETTLE = 0.25
-#: Seconds: for so long, an alert that is about to send keeps the others from sending, unless it reports that it has
-#: sent. Airflow 3 stops the callback of a task 20 s after the task has ended (``[core] task_success_overtime``).
-LEASE = 60.0
 #: Writes of one change, until it is given up after about 4 s.
 MAX_WRITES = 10
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 import pytest
 
 from airflow_provider_rtisms.notifications import deduplication
-from airflow_provider_rtisms.notifications.alert_state import variable_name
+from airflow_provider_rtisms.notifications.alert_state import LEASE, variable_name
 from airflow_provider_rtisms.notifications.deduplication import AlertLimit, Turn
 
 KEY = "nightly_load"
@@ -178,7 +178,7 @@ def test_an_alert_whose_process_died_is_followed_by_the_next(
         raise KeyboardInterrupt
     store.clear()
     store.update(stored)
-    now[0] += deduplication.LEASE - 1
+    now[0] += LEASE - 1
     assert not alert(limit_of(store)).is_due
     now[0] += 1
     turn = alert(limit_of(store))
