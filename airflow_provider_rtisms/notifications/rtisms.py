@@ -94,14 +94,12 @@ class RtiSmsNotifier(BaseNotifier):
         """
         Render the templates and send a deadline alert, in the triggerer (Airflow 3.1 and later).
 
-        It runs in a thread, since Connections and Variables can only be read there. Airflow gives a deadline alert no
-        ``var``, so this adds it. Without it, the numbers would be in the arguments of the alert, which Airflow stores.
+        It runs in a thread, since Connections and Variables can only be read there.
         """
         from asgiref.sync import sync_to_async
 
-        context = {"var": {"value": _Variables(), "json": _Variables(deserialize_json=True)}, **self.context}
         alert = sync_to_async(copy.copy(self)._alert)
-        return alert(context, is_rendered=False, is_in_triggerer=True).__await__()
+        return alert(self.context, is_rendered=False, is_in_triggerer=True).__await__()
 
     def notify(self, context: Context) -> None:
         """
@@ -125,9 +123,8 @@ class RtiSmsNotifier(BaseNotifier):
         """Render the key, then decide whether the alert is due, then render the rest, since it may use the decision."""
         with self._logging_errors():
             if not is_rendered:
-                self._update_context(context)
-                self._render_fields(context, "dedup_key")
-            with self._turn(context, is_in_triggerer) as turn:
+                context = self._complete(context)
+            with self._turn(context, is_rendered=is_rendered, is_in_triggerer=is_in_triggerer) as turn:
                 if not turn.is_due:
                     return
                 if is_rendered:
@@ -138,19 +135,38 @@ class RtiSmsNotifier(BaseNotifier):
                 self._render_fields(context, "suppressed_suffix")
                 self._send(turn)
 
+    def _complete(self, context: Any) -> Any:
+        """Return the context with ``var``, which Airflow gives to no deadline alert, and with the arguments."""
+        if "var" not in context:  # without it, the numbers would be in the arguments of the alert, which Airflow stores
+            context = {**context, "var": {"value": _Variables(), "json": _Variables(deserialize_json=True)}}
+        self._update_context(context)
+        return context
+
     def _render_fields(self, context: Any, *names: str) -> None:
+        """Render some arguments. ``render_template_fields`` of Airflow 2 leaves a template that renders to nothing."""
+        environment = self.get_template_env(dag=context.get("dag"))
         is_file = not str(self.text).split()[1:]  # the sentence "Could not read people.txt" is no name of a file
         for name in names:
-            self.template_fields = (name,)
             self.template_ext = type(self).template_ext if name == "text" and is_file else ()
-            self.render_template_fields(context)
+            setattr(self, name, self.render_template(getattr(self, name), context, environment))
 
-    def _turn(self, context: Any, is_in_triggerer: bool) -> AbstractContextManager[Turn]:
-        if self.dedup_key is None or self.at_most_every is None:
+    def _turn(self, context: Any, *, is_rendered: bool, is_in_triggerer: bool) -> AbstractContextManager[Turn]:
+        """Return whether the alert is due. Whatever goes wrong with the key, it is."""
+        if self.at_most_every is None:
+            return nullcontext(Turn())
+        try:
+            if not is_rendered:
+                self._render_fields(context, "dedup_key")
+            if self.dedup_key in (None, ""):
+                raise ValueError("it is empty")
+        except Exception as error:
+            self.log.warning("dedup_key cannot be used, so this alert is sent: %s", error)
             return nullcontext(Turn())
         if not (is_in_triggerer or "dag" in context or "ti" in context):
-            # A write to a Variable from a callback that an executor runs never returns on Airflow 3.3.
-            self.log.warning("Callbacks in an executor cannot write Variables. So this alert is sent despite dedup_key")
+            # Airflow 3.3 never returns from a write to a Variable in a callback that an executor runs.
+            self.log.warning(
+                "A callback in an executor cannot write Variables, so this alert is sent despite dedup_key"
+            )
             return nullcontext(Turn())
         return AlertLimit(_VariableStore(), str(self.dedup_key), self.at_most_every).turn()
 
