@@ -222,11 +222,11 @@ def test_missed_deadlines_share_an_sms_in_the_triggerer(airflow: AirflowDeployme
 
 
 def test_a_deadline_in_an_executor_alerts_without_a_limit(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
-    """Airflow lets such a callback read Variables, but never returns from a write."""
+    """Airflow refuses such a callback the Variables in its database."""
     for number in (1, 2):
         airflow.trigger("late_in_executor")
         wait_until(lambda sent=number: len(texts(sandbox)) == sent, what="the alert", timeout=60)
-    assert "A callback in an executor cannot write Variables" in "".join(logs_of(airflow).values())
+    assert "A callback in an executor cannot use Variables" in "".join(logs_of(airflow).values())
 
 
 def test_a_task_that_waits_for_approval_sends_the_link(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:

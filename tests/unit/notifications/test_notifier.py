@@ -211,14 +211,14 @@ def test_variables_that_cannot_be_used_let_the_alert_out(
     assert "which limits alerts, cannot be used, so this alert is sent" in logged()
 
 
-def test_a_callback_in_an_executor_does_not_write_variables(
+def test_a_callback_in_an_executor_does_not_use_variables(
     rtisms_sandbox: Sandbox, variables: Variables, logged: Callable[[], str]
 ) -> None:
     """Airflow 3.2 and later run a SyncCallback there, with the context of a deadline alert."""
     calm(text="late", dedup_key="late").notify({"dag_run": {}, "deadline": {}})
     assert texts(rtisms_sandbox) == ["late"]
     assert variables == {}
-    assert "A callback in an executor cannot write Variables" in logged()
+    assert "A callback in an executor cannot use Variables" in logged()
 
 
 @pytest.mark.parametrize(
