@@ -139,6 +139,12 @@ def test_one_sms_stands_for_the_alerts_of_a_key(rtisms_sandbox: Sandbox, variabl
     assert texts(rtisms_sandbox)[2:] == ["check failed (+2 since the last SMS)"]
 
 
+def test_a_missed_sla_of_airflow_2_alerts(rtisms_sandbox: Sandbox, variables: Variables) -> None:
+    for _ in range(2):
+        calm(text="{{ dag.dag_id }} is late: {{ task_list }}")(context()["dag"], "load", "", [], [])
+    assert texts(rtisms_sandbox) == ["alerting is late: load"]
+
+
 def test_every_way_to_call_it_shares_the_rule(rtisms_sandbox: Sandbox, variables: Variables) -> None:
     async def alert() -> None:
         await calm(dedup_key="alerting", text="now").async_notify(context())
