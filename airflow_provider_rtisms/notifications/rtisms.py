@@ -180,8 +180,10 @@ class RtiSmsNotifier(BaseNotifier):
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 
         suffix = self.suppressed_suffix if turn.suppressed else ""
-        charset = SmsText.of(f"{self.text}{suffix}", self.charset).charset
-        text = SmsText.of(self.text, charset).cut(self.max_parts, suffix)
+        whole = SmsText.of(f"{self.text}{suffix}", self.charset)
+        text = SmsText.of(self.text, whole.charset).cut(self.max_parts, suffix)
+        if text != whole:
+            self.log.warning("The text takes %d parts. It is cut to max_parts=%d", whole.parts, self.max_parts)
         with RtiSmsHook(self.rtisms_conn_id) as hook:  # closed, since the DAG processor and the triggerer run for days
             outbox = hook.get_outbox(
                 recipients=self.recipients, text=text.characters, sender=self.sender, charset=text.charset

@@ -41,10 +41,11 @@ def test_the_text_is_rendered_anew_for_each_alert(rtisms_sandbox: Sandbox) -> No
     assert texts(rtisms_sandbox) == ["load failed", "clean failed"]
 
 
-def test_a_long_text_is_cut(rtisms_sandbox: Sandbox) -> None:
+def test_a_long_text_is_cut(rtisms_sandbox: Sandbox, logged: Callable[[], str]) -> None:
     notifier(text="a" * 500).notify({})
     notifier(text="ā" * 500, max_parts=2).notify({})
     assert texts(rtisms_sandbox) == ["a" * 157 + "...", "ā" * 133 + "…"]
+    assert "The text takes 4 parts. It is cut to max_parts=1" in logged()
 
 
 def test_the_connection_has_the_default_sender(rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
