@@ -79,6 +79,22 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
     },
 }
 
+#: The pages of docs/ that show how to use something. A transfer names its own page.
+HOW_TO_PAGES = (
+    "quick-start",
+    "connection",
+    "get-details",
+    "bulk-get-details",
+    "delivery-sensor",
+    "send",
+    "notifier",
+    "balance",
+    "hook",
+    "cli",
+    "doctor",
+    "sandbox",
+)
+
 
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's description (Airflow's ``provider_info.schema.json``)."""
@@ -92,6 +108,8 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": integration,
                 "external-doc-url": "https://developers.real-time.cl",
+                "how-to-guide": [f"/docs/{page}.md" for page in HOW_TO_PAGES],
+                "logo": "/docs/integration-logos/realtime-sms.svg",
                 "tags": ["service"],
             }
         ],
@@ -104,6 +122,7 @@ def get_provider_info() -> dict[str, Any]:
                 "source-integration-name": "Common SQL",
                 "target-integration-name": integration,
                 "python-module": f"{package}.transfers.sql_to_rtisms",
+                "how-to-guide": "/docs/sql-to-rtisms.md",
             }
         ],
         "notifications": [f"{package}.notifications.rtisms.RtiSmsNotifier"],

@@ -51,5 +51,6 @@ nitpick_ignore_regex = [
 ]
 
 html_theme = "furo"
+html_logo = html_favicon = "integration-logos/realtime-sms.svg"
 html_title = f"{project} {version}"
 html_copy_source = False

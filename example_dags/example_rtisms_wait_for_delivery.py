@@ -28,7 +28,9 @@ def example_rtisms_wait_for_delivery() -> None:
         timeout=timedelta(minutes=10).total_seconds(),
         deferrable=True,
     )
-    details = RtiSmsGetDetailsOperator.partial(task_id="get_details").expand(submission_id=submission_ids)
+    details = RtiSmsGetDetailsOperator.partial(
+        task_id="get_details", map_index_template="{{ task.submission_id }}"
+    ).expand(submission_id=submission_ids)
     delivered >> details
 
 

@@ -45,12 +45,14 @@ class FinishedRun:
     :param task_states: the final state of each task by task id, one of STATES.
     :param errors: the exceptions of failed tasks by task id; empty where HAS_ERRORS is false.
     :param xcoms: the XComs by task id, map index and key.
+    :param map_names: what ``map_index_template`` has given, by task id and map index.
     """
 
     state: str = ""
     task_states: dict[str, str] = field(default_factory=dict)
     errors: dict[str, BaseException] = field(default_factory=dict)
     xcoms: dict[tuple[str, int, str], Any] = field(default_factory=dict)
+    map_names: dict[tuple[str, int], str | None] = field(default_factory=dict)
 
     def xcom(self, task_id: str, key: str = "return_value", *, map_index: int = -1) -> Any:
         """Return an XCom of a task; None if there is none."""
@@ -74,6 +76,7 @@ class FinishedRun:
             self.task_states.setdefault(ti.task_id, state)  # Airflow 2 calls a skipped task's on_success_callback too
             if error := context.get("exception"):
                 self.errors[ti.task_id] = error
+            self.map_names[ti.task_id, ti.map_index] = ti.rendered_map_index
             for key in keys:
                 value = ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
                 self.xcoms[ti.task_id, ti.map_index, key] = value

@@ -131,6 +131,7 @@ def test_the_example_of_a_wait_runs(run_dag: RunDag, rtisms_sandbox: Sandbox, tm
     records = run.xcom("wait_for_delivery")
     assert [(record["submission_id"], record["status"]) for record in records] == [(one, "DELIVERED") for one in ids]
     assert [run.xcom("get_details", map_index=index) for index in range(2)] == records
+    assert [run.map_names["get_details", index] for index in range(2)] == ids
 
 
 def test_the_example_of_a_bulk_fetch_runs(run_dag: RunDag, rtisms_sandbox: Sandbox, tmp_path: Path) -> None:

@@ -43,7 +43,8 @@ BLOCK = re.compile(
 IS_INSTALLED = {"dag-3.0": AIRFLOW_V_3_0_PLUS, "dag-3.3": AIRFLOW_V_3_3_PLUS}
 TESTS = {
     *("install", "connection", "extras", "dag", "hook", "script", "sandbox-script", "output", "sandbox"),
-    *("sandbox-connection", "pytest", "make", "cli", "preview", "doctor", "doctor-cli", "deadline", *IS_INSTALLED),
+    *("sandbox-connection", "pytest", "make", "cli", "preview", "doctor", "doctor-cli", "deadline", "storm"),
+    *("approval", *IS_INSTALLED),
 }
 SANDBOX_PORT = "8099"
 """The port in the documents. The tests replace it with a free one."""
@@ -169,11 +170,14 @@ def run_block(run_dag: RunDag, rtisms_sandbox: Sandbox, tmp_path: Path) -> RunBl
     """Run the DAG of a block. The last line of the block creates the DAG."""
 
     def run(code: str) -> FinishedRun:
-        if not AIRFLOW_V_3_0_PLUS:
-            code = code.replace("from airflow.sdk import", "from airflow.decorators import")
-        return run_dag(load_dag(code, tmp_path))
+        return run_dag(load_dag(for_airflow_2(code), tmp_path))
 
     return run
+
+
+def for_airflow_2(code: str) -> str:
+    """Return a DAG file with the import of Airflow 2, if that is installed."""
+    return code if AIRFLOW_V_3_0_PLUS else code.replace("from airflow.sdk import", "from airflow.decorators import")
 
 
 @each_block("dag", *IS_INSTALLED)

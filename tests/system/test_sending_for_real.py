@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
+from airflow_provider_rtisms.notifications.alert_state import variable_name
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
 from scripts.airflow_deployment import AirflowDeployment, DagRun
 from scripts.processes import wait_until
@@ -55,7 +56,24 @@ def late_dag(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def airflow(sandbox: SandboxProcess, late_dag: Path) -> Iterator[AirflowDeployment]:
+def limited_dags(late_dag: Path) -> list[Path]:
+    """DAGs of the documentation for alerts that share an SMS: tasks that fail, and deadlines, in both processes."""
+    (storm,) = blocks("storm")
+    (approval,) = blocks("approval")
+    late = late_dag.read_text().replace("kwargs={", 'kwargs={"dedup_key": "late", "at_most_every": 3600, ')
+    files = {
+        "storm": storm.code.replace("print(", "raise ValueError("),
+        "approval": approval.code,
+        "late": late.replace("hourly_load", "late_in_triggerer"),
+        "late_sync": late.replace("hourly_load", "late_in_executor").replace("AsyncCallback", "SyncCallback"),
+    }
+    for name, code in files.items():
+        (late_dag.parent / f"{name}.py").write_text(code)
+    return [late_dag.parent / f"{name}.py" for name in files]
+
+
+@pytest.fixture(scope="module")
+def airflow(sandbox: SandboxProcess, late_dag: Path, limited_dags: list[Path]) -> Iterator[AirflowDeployment]:
     connection = json.loads(sandbox.connection_json())
     env = {
         "AIRFLOW_CONN_RTISMS_DEFAULT": json.dumps(connection),
@@ -66,8 +84,8 @@ def airflow(sandbox: SandboxProcess, late_dag: Path) -> Iterator[AirflowDeployme
         "AIRFLOW_VAR_SMS_ON_DUTY": ON_DUTY,
         "AIRFLOW_VAR_SMS_TEXT": TEXT,
     }
-    settings = {"LOGGING__LOGGING_LEVEL": "DEBUG", "CORE__DEFAULT_TASK_RETRY_DELAY": "1"}
-    with AirflowDeployment([DAGS, EXAMPLE, late_dag], env=env, settings=settings) as airflow:
+    settings = {"LOGGING__LOGGING_LEVEL": "DEBUG", "CORE__DEFAULT_TASK_RETRY_DELAY": "1", "CORE__PARALLELISM": "8"}
+    with AirflowDeployment([DAGS, EXAMPLE, late_dag, *limited_dags], env=env, settings=settings) as airflow:
         yield airflow
 
 
@@ -102,6 +120,10 @@ def finish(run: DagRun) -> str:
 
 def received(sandbox: Sandbox) -> Counter[str]:
     return Counter(message.recipient for message in sandbox.state().messages)
+
+
+def texts(sandbox: Sandbox) -> list[str]:
+    return [message.text for message in sandbox.state().messages]
 
 
 def task_of(run: DagRun) -> dict[str, Any]:
@@ -170,6 +192,55 @@ def test_a_missed_deadline_alerts(airflow: AirflowDeployment, sandbox: SandboxPr
     assert (message.recipient, message.text) == (ON_DUTY, "hourly_load takes more than 30 minutes")
 
 
+def test_a_storm_of_failing_tasks_costs_one_sms_and_one_of_the_dag(
+    airflow: AirflowDeployment, sandbox: SandboxProcess
+) -> None:
+    """Tasks that fail at the same time, each in its process, and the callback of the DAG in the DAG processor."""
+    run = airflow.trigger("many_files")
+    assert finish(run) == "failed"
+    of_run = f"{run.run_id} failed"
+    wait_until(lambda: any(text.startswith(of_run) for text in texts(sandbox)), what="the alert of the DAG", timeout=60)
+    of_tasks = [text for text in texts(sandbox) if not text.startswith(of_run)]
+    counted = sum(int(number) for text in texts(sandbox) for number in re.findall(r"\(\+(\d+) since", text))
+    assert 1 <= len(of_tasks) <= 2, "two only if a process stalls between its read and its write"
+    assert 23 <= len(of_tasks) + counted <= 24
+    assert len(texts(sandbox)) == len(of_tasks) + 1
+
+
+def test_missed_deadlines_share_an_sms_in_the_triggerer(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+    count = f"variables/{variable_name('late')}_count"
+
+    def is_counted() -> bool:
+        listed = airflow.call("GET", "variables")["variables"]
+        return any(count.endswith(one["key"]) and json.loads(one["value"])["total"] == 1 for one in listed)
+
+    airflow.trigger("late_in_triggerer")
+    wait_until(lambda: received(sandbox), what="the alert", timeout=60, watching=airflow.processes.values())
+    airflow.trigger("late_in_triggerer")
+    wait_until(is_counted, what="the second alert to be counted", timeout=60, watching=airflow.processes.values())
+    assert texts(sandbox) == ["late_in_triggerer takes more than 30 minutes"]
+
+
+def test_a_deadline_in_an_executor_alerts_without_a_limit(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+    """Airflow refuses such a callback the Variables in its database."""
+    for number in (1, 2):
+        airflow.trigger("late_in_executor")
+        wait_until(lambda sent=number: len(texts(sandbox)) == sent, what="the alert", timeout=60)
+    assert "A callback in an executor cannot use Variables" in "".join(logs_of(airflow).values())
+
+
+def test_a_task_that_waits_for_approval_sends_the_link(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+    run = airflow.trigger("pay_invoices")
+    wait_until(lambda: received(sandbox), what="the SMS", timeout=60, watching=airflow.processes.values())
+    (text,) = texts(sandbox)
+    path = f"dags/pay_invoices/runs/{run.run_id}/tasks/approve/required_actions?map_index=-1"
+    assert text == f"{airflow.url}/{path} Pay the invoices?"
+    details = f"dags/pay_invoices/dagRuns/{run.run_id}/taskInstances/approve/-1/hitlDetails"
+    wait_until(lambda: run.count("awaiting_input") == 1, what="the task to wait", timeout=60)
+    airflow.call("PATCH", details, json={"chosen_options": ["Approve"], "params_input": {}})
+    assert finish(run) == "success"
+
+
 def test_the_retry_policy_does_not_retry_in_vain(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
     run = airflow.trigger("polite", params={"conn_id": "rtisms_wrong"})
     assert finish(run) == "failed"
@@ -208,6 +279,7 @@ def test_the_example_alerts_where_a_message_did_not_arrive(airflow: AirflowDeplo
     assert finish(run) == "success"
     states = {task["task_id"]: task["state"] for task in run.task_instances()}
     assert states == {"send": "success", "judge": "success", "all_arrived": "skipped", "some_did_not": "success"}
+    wait_until(lambda: len(texts(sandbox)) == 3, what="the alert, which follows the success", timeout=60)
     assert received(sandbox) == {"+56900000000": 1, "+56900000002": 1, "+56900000100": 1}
     assert sandbox.state().messages[-1].text == f"Not all SMS of {run.run_id} arrived"
 

@@ -91,22 +91,27 @@ class SmsText:
                 return "".join(_url_encoded(code) for one in self.characters for code in _SEPTETS[one])
         return self.characters
 
-    def cut(self, max_parts: int) -> SmsText:
+    def cut(self, max_parts: int, suffix: str = "") -> SmsText:
         """
         Return the text, or as much of its beginning as fits into ``max_parts`` together with an ellipsis.
 
         :param max_parts: 1 or more.
-        :raises RtiSmsInputError: ``max_parts`` is anything else.
+        :param suffix: follows the text, and is not cut. It is left out if it does not fit into ``max_parts`` itself.
+        :raises RtiSmsInputError: ``max_parts`` is anything else, or the charset does not hold the suffix.
         """
-        if self.parts <= check_whole_number("max_parts", max_parts):
-            return self
+        whole = SmsText.of(self.characters + suffix, self.charset)
+        if whole.parts <= check_whole_number("max_parts", max_parts):
+            return whole
         ellipsis = "…" if self.charset is Charset.UCS_2 else "..."  # GSM 7-bit has no "…"
+        end = ellipsis + suffix
+        if SmsText(end, self.charset).parts > max_parts:
+            end = ellipsis
 
         def parts_of_beginning(length: int) -> int:
-            return SmsText(self.characters[:length] + ellipsis, self.charset).parts
+            return SmsText(self.characters[:length] + end, self.charset).parts
 
-        too_long = bisect_right(range(len(self.characters)), max_parts, key=parts_of_beginning)
-        return SmsText(self.characters[: too_long - 1].rstrip() + ellipsis, self.charset)
+        too_long = bisect_right(range(len(self.characters) + 1), max_parts, key=parts_of_beginning)
+        return SmsText(self.characters[: too_long - 1].rstrip() + end, self.charset)
 
     @property
     def _capacity(self) -> tuple[int, int]:

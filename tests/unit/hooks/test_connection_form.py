@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
-from importlib.resources import files
 from importlib.util import find_spec
 from typing import Any
 
-import jsonschema
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError
 from airflow_provider_rtisms.api.settings import ApiSettings
-from airflow_provider_rtisms.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR, get_provider_info
+from airflow_provider_rtisms.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR
 
 STANDARD_FIELDS = {"description", "host", "login", "password", "port", "schema"}
 
@@ -81,11 +78,6 @@ def test_the_form_is_the_one_that_is_defined(form: dict[str, Any]) -> None:
 
 def test_placeholders_belong_to_fields_that_exist() -> None:
     assert UI_FIELD_BEHAVIOUR["placeholders"].keys() <= STANDARD_FIELDS | CONN_FIELDS.keys()
-
-
-def test_the_provider_info_is_valid() -> None:
-    schema = json.loads((files("airflow") / "provider_info.schema.json").read_text())
-    jsonschema.validate(get_provider_info(), schema)
 
 
 def test_every_extra_is_a_setting() -> None:

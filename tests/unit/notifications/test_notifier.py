@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +14,9 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 
+from airflow_provider_rtisms.api.errors import RtiSmsInputError
+from airflow_provider_rtisms.notifications import deduplication
+from airflow_provider_rtisms.notifications import rtisms as module
 from airflow_provider_rtisms.notifications.rtisms import RtiSmsNotifier
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 
@@ -36,10 +41,11 @@ def test_the_text_is_rendered_anew_for_each_alert(rtisms_sandbox: Sandbox) -> No
     assert texts(rtisms_sandbox) == ["load failed", "clean failed"]
 
 
-def test_a_long_text_is_cut(rtisms_sandbox: Sandbox) -> None:
+def test_a_long_text_is_cut(rtisms_sandbox: Sandbox, logged: Callable[[], str]) -> None:
     notifier(text="a" * 500).notify({})
     notifier(text="ā" * 500, max_parts=2).notify({})
     assert texts(rtisms_sandbox) == ["a" * 157 + "...", "ā" * 133 + "…"]
+    assert "The text takes 4 parts. It is cut to max_parts=1" in logged()
 
 
 def test_the_connection_has_the_default_sender(rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,3 +106,150 @@ def test_a_server_that_fails_breaks_nothing_and_gets_the_alert_once(
 def test_a_missing_connection_breaks_nothing(logged: Callable[[], str]) -> None:
     notifier(rtisms_conn_id="nowhere").notify({})
     assert "alert failed" in logged()
+
+
+class Variables(dict[str, str]):
+    """Airflow's Variables, in memory; tests/system uses those of a real Airflow."""
+
+    def set(self, name: str, text: str) -> None:
+        self[name] = text
+
+
+@pytest.fixture
+def variables(monkeypatch: pytest.MonkeyPatch, quick_writes: None) -> Variables:
+    variables = Variables()
+    monkeypatch.setattr(module, "_VariableStore", lambda: variables)
+    return variables
+
+
+@pytest.fixture
+def quick_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deduplication, "SETTLE", 0.001)
+
+
+def calm(**arguments: Any) -> RtiSmsNotifier:
+    return notifier(**{"dedup_key": "{{ dag.dag_id }}", "at_most_every": timedelta(hours=1), **arguments})
+
+
+def test_one_sms_stands_for_the_alerts_of_a_key(rtisms_sandbox: Sandbox, variables: Variables) -> None:
+    for _ in range(3):
+        calm()(context("load"))
+        calm(dedup_key="{{ ti.task_id }}")(context("clean"))
+    assert texts(rtisms_sandbox) == ["load failed", "clean failed"]
+    calm(at_most_every=0)(context("check"))
+    assert texts(rtisms_sandbox)[2:] == ["check failed (+2 since the last SMS)"]
+
+
+def test_a_missed_sla_of_airflow_2_alerts(rtisms_sandbox: Sandbox, variables: Variables) -> None:
+    for _ in range(2):
+        calm(text="{{ dag.dag_id }} is late: {{ task_list }}")(context()["dag"], "load", "", [], [])
+    assert texts(rtisms_sandbox) == ["alerting is late: load"]
+
+
+def test_every_way_to_call_it_shares_the_rule(rtisms_sandbox: Sandbox, variables: Variables) -> None:
+    async def alert() -> None:
+        await calm(dedup_key="alerting", text="now").async_notify(context())
+        if AIRFLOW_V_3_1_PLUS:
+            await calm(dedup_key="alerting", context={"dag_run": {}})
+
+    calm()(context())
+    calm(dedup_key="alerting", text="now").notify(context())
+    asyncio.run(alert())
+    calm(dedup_key="alerting", text="end", at_most_every=0).notify(context())
+    assert texts(rtisms_sandbox) == ["load failed", f"end (+{3 if AIRFLOW_V_3_1_PLUS else 2} since the last SMS)"]
+
+
+def test_the_author_chooses_the_words(rtisms_sandbox: Sandbox, variables: Variables) -> None:
+    words = {"suppressed_suffix": " (y {{ suppressed }} más de {{ dag.dag_id }})"}
+    inside = {"suppressed_suffix": "", "text": "{% if suppressed %}{{ suppressed }} more{% else %}first{% endif %}"}
+    calm(**words)(context())
+    calm(**words)(context())
+    calm(**words, at_most_every=0)(context())
+    calm(**inside, dedup_key="inside")(context())
+    calm(**inside, dedup_key="inside")(context())
+    calm(**inside, dedup_key="inside", at_most_every=0)(context())
+    notifier(text="{{ suppressed }}")(context())
+    assert texts(rtisms_sandbox) == ["load failed", "load failed (y 1 más de alerting)", "first", "1 more", "0"]
+
+
+def test_the_count_is_not_cut(rtisms_sandbox: Sandbox, variables: Variables) -> None:
+    for every in (3600, 3600, 0):
+        calm(text="a" * 500, at_most_every=every)(context())
+    assert texts(rtisms_sandbox) == ["a" * 157 + "...", "a" * 133 + "... (+1 since the last SMS)"]
+
+
+def test_an_sms_that_was_not_sent_lets_the_next_one_out(
+    rtisms_sandbox: Sandbox, variables: Variables, logged: Callable[[], str]
+) -> None:
+    calm(sender="blocked")(context())
+    calm(text="{{ missing.attribute }}")(context())
+    calm(recipients="nobody")(context())
+    calm()(context())
+    calm()(context())
+    assert texts(rtisms_sandbox) == ["load failed (+3 since the last SMS)"]
+    assert "alert failed" in logged()
+
+
+def test_an_sms_that_may_have_been_sent_counts_as_sent(rtisms_sandbox: Sandbox, variables: Variables) -> None:
+    rtisms_sandbox.set_faults(Fault("lost_response", path="sms", method="POST"))
+    calm()(context())
+    calm()(context())
+    assert len(texts(rtisms_sandbox)) == 1
+
+
+@pytest.mark.parametrize("key", ["{{ missing.attribute }}", "{{ '' }}"])
+def test_a_key_that_cannot_be_used_lets_the_alert_out(
+    rtisms_sandbox: Sandbox, variables: Variables, logged: Callable[[], str], key: str
+) -> None:
+    calm(dedup_key=key)(context())
+    calm(dedup_key=key)(context())
+    assert texts(rtisms_sandbox) == ["load failed"] * 2
+    assert "dedup_key cannot be used, so this alert is sent" in logged()
+    assert variables == {}
+
+
+def test_variables_that_cannot_be_used_let_the_alert_out(
+    rtisms_sandbox: Sandbox, quick_writes: None, logged: Callable[[], str]
+) -> None:
+    """This process is no task, and its database has no tables."""
+    calm()(context())
+    calm()(context())
+    assert texts(rtisms_sandbox) == ["load failed"] * 2
+    assert "which limits alerts, cannot be used, so this alert is sent" in logged()
+
+
+def test_a_callback_in_an_executor_does_not_use_variables(
+    rtisms_sandbox: Sandbox, variables: Variables, logged: Callable[[], str]
+) -> None:
+    """Airflow 3.2 and later run a SyncCallback there, with the context of a deadline alert."""
+    calm(text="late", dedup_key="late").notify({"dag_run": {}, "deadline": {}})
+    assert texts(rtisms_sandbox) == ["late"]
+    assert variables == {}
+    assert "A callback in an executor cannot use Variables" in logged()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"dedup_key": "load"}, "need each other"),
+        ({"at_most_every": 60}, "need each other"),
+        ({"dedup_key": "load", "at_most_every": "1h"}, "at_most_every is a str of 2 characters: use seconds"),
+        ({"dedup_key": "load", "at_most_every": True}, "use seconds"),
+        ({"dedup_key": "load", "at_most_every": -1}, "use seconds"),
+        ({"dedup_key": "load", "at_most_every": timedelta(days=-1)}, "use seconds"),
+        ({"dedup_key": "load", "at_most_every": float("nan")}, "use seconds"),
+        ({"dedup_key": "load", "at_most_every": timedelta(days=31)}, "30 days"),
+    ],
+)
+def test_the_arguments_are_checked_when_the_dag_is_parsed(arguments: dict[str, Any], reason: str) -> None:
+    with pytest.raises(RtiSmsInputError, match=reason):
+        notifier(**arguments)
+
+
+def test_the_text_may_be_a_file_beside_the_dag(rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "alert.txt").write_text("{{ ti.task_id }} failed, from a file\n")
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    dag = DAG("alerting", schedule=None, start_date=start, template_searchpath=[str(tmp_path)])
+    notifier(text="alert.txt")({**context(), "dag": dag})
+    notifier(text="Could not read alert.txt")({**context(), "dag": dag})
+    assert texts(rtisms_sandbox) == ["load failed, from a file", "Could not read alert.txt"]

@@ -1,0 +1,349 @@
+"""Which of many alerts sends: the state by itself, and processes that race for it in virtual time."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import json
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+
+from airflow_provider_rtisms.notifications import deduplication
+from airflow_provider_rtisms.notifications.alert_state import LEASE, variable_name
+from airflow_provider_rtisms.notifications.deduplication import AlertLimit, Turn
+
+KEY = "nightly_load"
+NAME = variable_name(KEY)
+HOUR = 3600.0
+#: As release 0.1.0 writes them. Later releases must be able to read them.
+STORED = {
+    NAME: '{"version": 1, "alert": "0a1b2c", "at": "2027-01-15T08:00:00.500+00:00", "is_sent": true, "reported": 40}',
+    f"{NAME}_count": '{"version": 1, "total": 42, "alerts": ["111111", "222222"]}',
+}
+
+
+class Memory(dict[str, str]):
+    """A store in memory."""
+
+    def set(self, name: str, text: str) -> None:
+        self[name] = text
+
+    @property
+    def total(self) -> int:
+        return int(json.loads(self[f"{NAME}_count"])["total"])
+
+
+class World:
+    """
+    Processes that share Variables, in virtual time: one runs at a time, until it waits.
+
+    :param latency: returns the seconds that a call of the store takes.
+    """
+
+    def __init__(self, latency: Callable[[], float]) -> None:
+        random.seed(1)  # the pauses, too, are the same in each run of a test
+        self.now = 1_800_000_000.0
+        self.variables = Memory()
+        self._latency = latency
+        self._order = itertools.count()
+        self._waiting: list[tuple[float, int, threading.Event]] = []
+
+    def get(self, name: str) -> str | None:
+        """Read the Variable halfway through the call."""
+        self.wait(self._latency() / 2)
+        text = self.variables.get(name)
+        self.wait(self._latency() / 2)
+        return text
+
+    def set(self, name: str, text: str) -> None:
+        """Write the Variable halfway through the call."""
+        self.wait(self._latency() / 2)
+        self.variables[name] = text
+        self.wait(self._latency() / 2)
+
+    def wait(self, seconds: float) -> None:
+        """Let the other processes run for some time."""
+        event = threading.Event()
+        heapq.heappush(self._waiting, (self.now + seconds, next(self._order), event))
+        self._wake_next()
+        assert event.wait(timeout=30)
+
+    def run(self, starts: list[float], process: Callable[[], None]) -> None:
+        """Run a process from each of these times on, until all have ended."""
+
+        def body(event: threading.Event) -> None:
+            assert event.wait(timeout=30)
+            process()
+            self._wake_next()
+
+        threads = []
+        for start in starts:
+            event = threading.Event()
+            heapq.heappush(self._waiting, (self.now + start, next(self._order), event))
+            threads.append(threading.Thread(target=body, args=(event,), daemon=True))
+            threads[-1].start()
+        self._wake_next()
+        for thread in threads:
+            thread.join(timeout=30)
+            assert not thread.is_alive()
+
+    def _wake_next(self) -> None:
+        if self._waiting:
+            self.now, _, event = heapq.heappop(self._waiting)
+            event.set()
+
+
+class Storm:
+    """
+    Alerts of one key in a world.
+
+    :param send: seconds that an SMS takes; raises if it cannot be sent.
+    """
+
+    def __init__(self, world: World, send: Callable[[], float] = lambda: 0.3) -> None:
+        self.world = world
+        self.send = send
+        self.reports: list[int] = []
+
+    def alert(self, at_most_every: float = HOUR) -> None:
+        limit = AlertLimit(self.world, KEY, at_most_every, clock=lambda: self.world.now, sleep=self.world.wait)
+        with limit.turn() as turn:
+            if turn.is_due:
+                self.world.wait(self.send())
+                turn.may_have_sent = True
+                self.reports.append(turn.suppressed)
+
+
+@pytest.fixture
+def limit_of(now: list[float]) -> Callable[..., AlertLimit]:
+    def make(store: deduplication.Store, at_most_every: float = HOUR) -> AlertLimit:
+        return AlertLimit(store, KEY, at_most_every, clock=lambda: now[0], sleep=lambda seconds: None)
+
+    return make
+
+
+@pytest.fixture
+def now() -> list[float]:
+    return [1_800_000_000.0]
+
+
+def alert(limit: AlertLimit, *, fails: bool = False) -> Turn:
+    with limit.turn() as turn:
+        turn.may_have_sent = turn.is_due and not fails
+    return turn
+
+
+def test_the_next_sms_says_how_many_were_suppressed(limit_of: Callable[..., AlertLimit], now: list[float]) -> None:
+    limit = limit_of(Memory())
+    turns = []
+    for seconds in (0, 1, 2, HOUR - 4, 2, 1):
+        now[0] += seconds
+        turns.append(alert(limit))
+    assert [(turn.is_due, turn.suppressed) for turn in turns] == [
+        (True, 0),
+        (False, 0),
+        (False, 0),
+        (False, 0),
+        (True, 3),
+        (False, 0),
+    ]
+
+
+def test_zero_sends_each_alert_and_reports_what_was_suppressed(limit_of: Callable[..., AlertLimit]) -> None:
+    store = Memory()
+    for _ in range(3):
+        alert(limit_of(store))
+    assert [(turn.is_due, turn.suppressed) for turn in (alert(limit_of(store, 0)), alert(limit_of(store, 0)))] == [
+        (True, 2),
+        (True, 0),
+    ]
+    assert not alert(limit_of(store)).is_due
+
+
+def test_an_sms_that_was_not_sent_stands_for_nothing(limit_of: Callable[..., AlertLimit]) -> None:
+    limit = limit_of(Memory())
+    assert [alert(limit, fails=fails).suppressed for fails in (True, True, False)] == [0, 1, 2]
+    assert not alert(limit).is_due
+
+
+def test_an_alert_whose_process_died_is_followed_by_the_next(
+    limit_of: Callable[..., AlertLimit], now: list[float]
+) -> None:
+    store = Memory()
+    with suppress(KeyboardInterrupt), limit_of(store).turn():
+        stored = dict(store)
+        raise KeyboardInterrupt
+    store.clear()
+    store.update(stored)
+    now[0] += LEASE - 1
+    assert not alert(limit_of(store)).is_due
+    now[0] += 1
+    turn = alert(limit_of(store))
+    assert (turn.is_due, turn.suppressed) == (True, 1)
+
+
+def test_the_clock_of_another_machine_may_be_ahead(limit_of: Callable[..., AlertLimit], now: list[float]) -> None:
+    store = Memory()
+    alert(limit_of(store))
+    now[0] -= 30
+    assert not alert(limit_of(store)).is_due
+    now[0] -= HOUR
+    assert alert(limit_of(store)).is_due
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_one_of_200_processes_sends_and_all_others_are_counted(seed: int) -> None:
+    """Eight or more run at a time, and a call of the store takes up to 0.1 s, each another time."""
+    rng = random.Random(seed)
+    world = World(latency=lambda: rng.uniform(0.005, 0.1))
+    storm = Storm(world)
+    world.run([number // 8 * 0.5 + rng.uniform(0, 0.1) for number in range(200)], storm.alert)
+    assert len(storm.reports) == 1
+    assert world.variables.total >= 195
+    world.now += HOUR
+    world.run([0], storm.alert)
+    assert sum(storm.reports) >= 195
+
+
+def test_all_at_once_one_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(latency=lambda: 0.01)
+    storm = Storm(world)
+    world.run([0.0] * 32, storm.alert)
+    assert len(storm.reports) == 1
+
+
+def test_a_process_that_stalls_between_read_and_write_costs_one_sms_more() -> None:
+    """This is the race that remains: the last of four processes writes 5 s after it has read."""
+    delays = iter([0.01] * 11 + [5.0])
+    storm = Storm(World(latency=lambda: next(delays, 0.01)))
+    storm.world.run([0.0] * 4, storm.alert)
+    assert len(storm.reports) == 2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_while_the_api_is_down_each_failure_lets_the_next_alert_try(seed: int) -> None:
+    """The API is down for a minute, and an alert takes 3 s to fail. An SMS that was not sent silences nobody."""
+    rng = random.Random(seed)
+    world = World(latency=lambda: rng.uniform(0.005, 0.05))
+    end = world.now + 60
+    attempts = []
+
+    def send() -> float:
+        attempts.append(world.now)
+        if world.now < end:
+            world.wait(3)
+            raise ConnectionError
+        return 0.3
+
+    storm = Storm(world, send)
+
+    def alert() -> None:
+        with suppress(ConnectionError):
+            storm.alert()
+
+    world.run([number * 0.5 for number in range(200)], alert)
+    (reported,) = storm.reports
+    assert attempts[-1] < end + 10, "the first alert after the outage is sent"
+    assert len(attempts) < 30
+    assert reported >= 100
+    assert world.variables.total >= 195
+
+
+class Broken(Memory):
+    """A store whose methods fail for some time."""
+
+    def __init__(self, *, reads: bool = False, writes: int = 0, forgets: bool = False) -> None:
+        self.reads, self.writes, self.forgets = reads, writes, forgets
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        if self.reads:
+            raise ConnectionError("no database")
+        return super().get(name, default)
+
+    def set(self, name: str, text: str) -> None:
+        if self.writes:
+            self.writes -= 1
+            raise ConnectionError("no database")
+        if not self.forgets:
+            super().set(name, text)
+
+
+@pytest.mark.parametrize(
+    "broken", [{"reads": True}, {"writes": 100}, {"forgets": True}], ids=["read", "write", "read back"]
+)
+def test_a_broken_state_lets_every_alert_out_and_says_why(
+    limit_of: Callable[..., AlertLimit], caplog: pytest.LogCaptureFixture, broken: dict[str, bool]
+) -> None:
+    limit = limit_of(Broken(**broken))  # type: ignore[arg-type]
+    for _ in range(2):
+        assert alert(limit).is_due
+    assert caplog.text.count(f"The Variable {NAME}, which limits alerts, cannot be used, so this alert is sent: ") == 2
+
+
+def test_a_count_that_cannot_be_written_lets_the_alert_out(limit_of: Callable[..., AlertLimit]) -> None:
+    store = Broken()
+    alert(limit_of(store))
+    store.writes = 100
+    assert alert(limit_of(store)).is_due
+
+
+def test_a_write_that_fails_once_is_repeated(limit_of: Callable[..., AlertLimit]) -> None:
+    store = Broken(writes=1)
+    assert alert(limit_of(store)).is_due
+    store.writes = 1
+    assert not alert(limit_of(store)).is_due
+    assert store.total == 1
+
+
+@pytest.mark.parametrize("name", STORED)
+@pytest.mark.parametrize(
+    "text", ["", "7", "{}", "[]", "null", '{"version": 1}', *(one.replace(": 1", ": 2") for one in STORED.values())]
+)
+def test_an_unreadable_state_begins_again(
+    limit_of: Callable[..., AlertLimit], caplog: pytest.LogCaptureFixture, name: str, text: str
+) -> None:
+    store = Memory({name: text})
+    turn = alert(limit_of(store))
+    assert (turn.is_due, turn.suppressed) == (True, 0)
+    assert f"The Variable {name}, which limits alerts, is not readable" in caplog.text
+    assert not alert(limit_of(store)).is_due
+    assert store.total == 1
+
+
+def test_the_stored_form_is_that_of_the_first_release(limit_of: Callable[..., AlertLimit], now: list[float]) -> None:
+    store = Memory(STORED)
+    now[0] += HOUR
+    assert not alert(limit_of(store)).is_due
+    assert store[NAME] == STORED[NAME]
+    assert {name: list(json.loads(text)) for name, text in store.items()} == {
+        name: list(json.loads(text)) for name, text in STORED.items()
+    }
+    now[0] += 1
+    turn = alert(limit_of(store))
+    assert (turn.is_due, turn.suppressed) == (True, 3)
+
+
+def test_a_deleted_count_begins_again(limit_of: Callable[..., AlertLimit]) -> None:
+    store = Memory({NAME: STORED[NAME]})
+    alert(limit_of(store))
+    assert alert(limit_of(store, 0)).suppressed == 1
+
+
+def test_the_state_stays_small_and_names_nothing(limit_of: Callable[..., AlertLimit]) -> None:
+    store = Memory()
+    for _ in range(500):
+        alert(limit_of(store))
+    assert list(store) == [NAME, f"{NAME}_count"]
+    assert KEY not in NAME
+    assert sum(map(len, store.values())) < 3000
+    assert store.total == 499
+
+
+@pytest.fixture(autouse=True)
+def _warnings_are_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    with caplog.at_level("INFO", logger=deduplication.__name__):
+        yield
