@@ -116,6 +116,7 @@ def send_sms(*, recipients: Any, text: Any, sender: str, charset: int | None = N
         idempotent=False,
         is_confidential=True,
         confidential=[*recipients, Secret(text.characters)],
+        messages=len(recipients),
         words=_words_of_submissions,
     )
 
