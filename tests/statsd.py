@@ -36,12 +36,16 @@ class StatsdListener:
         values = {"STATSD_ON": "True", "STATSD_HOST": "127.0.0.1", "STATSD_PORT": str(self.port)}
         return {f"AIRFLOW__METRICS__{name}": value for name, value in values.items()}
 
-    def lines(self) -> list[str]:
-        """Return all metrics of this package so far, as ``name:value|type`` without the prefix ``airflow.``."""
+    def all_lines(self) -> list[str]:
+        """Return all metrics so far, as ``name:value|type``, Airflow's own too."""
         self._caught_up.clear()
         self._send(END)  # it arrives after what was sent before it
         assert self._caught_up.wait(60)
-        lines = (line.removeprefix("airflow.") for line in list(self._lines))
+        return list(self._lines)
+
+    def lines(self) -> list[str]:
+        """Return all metrics of this package so far, as ``name:value|type`` without the prefix ``airflow.``."""
+        lines = (line.removeprefix("airflow.") for line in self.all_lines())
         return [line for line in lines if line.startswith("rtisms.")]
 
     def counts(self) -> dict[str, int]:
