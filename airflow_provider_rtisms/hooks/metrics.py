@@ -153,8 +153,8 @@ async def prepare() -> None:
 
     Its first use looks up a host name and reads files, which would block the event loop of a triggerer.
     """
-    if is_on() and not _prepare.cache_info().currsize:
-        await in_thread(_prepare)
+    if is_on() and not _prepare_for_loop.cache_info().currsize:
+        await in_thread(_prepare_for_loop)
 
 
 #: How many deferred waits of each Connection are open in this process, and when that was reported last.
@@ -247,7 +247,15 @@ def _prepare() -> None:
     if not is_initialized and hasattr(AirflowStats, "initialize"):
         _initialize()
     AirflowStats.timer(CALL_DURATION.name)
-    _hostname()
+
+
+@cache
+def _prepare_for_loop() -> None:
+    try:
+        _prepare()
+        _hostname()
+    except Exception as error:
+        _warn_once(f"{type(error).__name__}: {error}")
 
 
 def _initialize() -> None:

@@ -467,14 +467,30 @@ class TestSettings:
         restart: Restart,
         statsd: StatsdListener,
         rtisms_sandbox: Sandbox,
-        logged: Callable[[], str],
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         settings = {name.rpartition("__")[2]: value for name, value in statsd.settings.items()}
         restart(**settings, statsd_custom_client_path=f"{__name__}.BrokenClient")
         with RtiSmsHook() as hook:
             assert hook.send_sms(recipients=RECIPIENTS, text=TEXT, sender="96000")[2].is_submitted
         assert statsd.lines() == []
-        assert logged().count("Metrics cannot be sent: RuntimeError: full") == 1
+        assert caplog.text.count("Metrics cannot be sent: RuntimeError: full") == 1
+
+    def test_metrics_that_cannot_be_set_up_fail_no_wait(
+        self, restart: Restart, statsd: StatsdListener, rtisms_sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        settings = {name.rpartition("__")[2]: value for name, value in statsd.settings.items()}
+        restart(**settings, statsd_custom_client_path=f"{__name__}.ImpossibleClient")
+        asyncio.run(fire(new_balance_trigger("1")))
+        assert rtisms_sandbox.state().requests["GET balance"] == 1
+        assert caplog.text.count("Metrics cannot be sent: RuntimeError: no server") == 1
+
+
+class ImpossibleClient(StatsClient):  # type: ignore[misc,valid-type]
+    """Cannot be made."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("no server")
 
 
 class BrokenClient(StatsClient):  # type: ignore[misc,valid-type]
