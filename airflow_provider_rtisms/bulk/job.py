@@ -215,6 +215,8 @@ async def _fetch(client: AsyncRtiSmsClient, ids: DistinctIds, stats: FetchStats,
                 elif isinstance(outcome, RtiSmsNotFoundError):
                     ids.add_missing(submission_id, str(outcome))
             await keep(records)
+            if records:
+                client.stats.on_records(len(records))
             if stats.fatal is not None:
                 raise stats.fatal
     stats.raise_for_failures()

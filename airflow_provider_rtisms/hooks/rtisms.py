@@ -60,10 +60,12 @@ class RtiSmsHook(SendMixin, BaseHook):
         :raises RtiSmsConfigError: a field of the Connection is missing or malformed.
         """
         from airflow_provider_rtisms.api import RtiSmsClient
+        from airflow_provider_rtisms.hooks.metrics import stats_for
 
         with self._lock:
             if self._client is None:
-                self._client = RtiSmsClient(self.get_settings(), on_secret=mask_secret)
+                stats = stats_for(self.rtisms_conn_id)
+                self._client = RtiSmsClient(self.get_settings(), on_secret=mask_secret, stats=stats)
             return self._client
 
     def close(self) -> None:
@@ -204,9 +206,11 @@ class RtiSmsHook(SendMixin, BaseHook):
         :raises RtiSmsConfigError: a field of the Connection is missing or malformed.
         """
         from airflow_provider_rtisms.api.transport.shared import shared_client
+        from airflow_provider_rtisms.hooks.metrics import prepare, stats_for
 
         settings = await single_flight_read(self.rtisms_conn_id, self.get_settings)
-        async with shared_client(settings, on_secret=amask_secret) as client:
+        await prepare()
+        async with shared_client(settings, amask_secret, lambda: stats_for(self.rtisms_conn_id)) as client:
             yield client
 
     def test_connection(self) -> tuple[bool, str]:
@@ -244,13 +248,15 @@ class RtiSmsHook(SendMixin, BaseHook):
 
         from airflow_provider_rtisms.api import AsyncRtiSmsClient
         from airflow_provider_rtisms.api.errors import RtiSmsAuthenticationError
+        from airflow_provider_rtisms.hooks.metrics import stats_for
 
         client = self._client
         if client is None:
             client = await in_thread(self.get_conn)
         settings = replace(client.settings, **changes)
+        stats = stats_for(self.rtisms_conn_id)
         try:
-            async with AsyncRtiSmsClient(settings, client.tokens, on_secret=mask_secret) as aio_client:
+            async with AsyncRtiSmsClient(settings, client.tokens, mask_secret, stats) as aio_client:
                 yield aio_client
         except RtiSmsAuthenticationError:
             self.close()  # so that the next call reads the Connection again

@@ -44,6 +44,8 @@ class DeliveryPolling:
     :param started: when the wait began, in seconds since the epoch; default now.
     :param finished: records of submissions that are known to be final already.
     :param min_delivered: how many submissions have to be delivered: a number, or a share of them.
+    :param memory: how many records the next process remembers; None if this process makes all polls. The deliveries of
+        larger waits are not in the metrics, which would count them again with each poll.
     :raises AirflowFailException: an argument is malformed.
     """
 
@@ -57,6 +59,7 @@ class DeliveryPolling:
         started: float | None = None,
         finished: Iterable[Record] = (),
         min_delivered: float | None = None,
+        memory: int | None = None,
     ) -> None:
         from airflow_provider_rtisms.api.values.durations import check_seconds
         from airflow_provider_rtisms.api.values.ids import parse_submission_ids
@@ -78,6 +81,7 @@ class DeliveryPolling:
         self._hook = RtiSmsHook(rtisms_conn_id)
         self._started = time.time() if started is None else started
         self._missing_until = self._started + missing_seconds
+        self._is_first_time = memory is None or len(ids) <= memory
 
     def poll(self) -> bool:
         """
@@ -91,7 +95,11 @@ class DeliveryPolling:
         with fail_without_retry():
             if not self.wait.open_ids:
                 return self.wait.is_over(missing_ok=True)
-            return self._hook.run_async(lambda client: poll_deliveries(client, self.wait, self._missing_until))
+            return self._hook.run_async(
+                lambda client: poll_deliveries(
+                    client, self.wait, self._missing_until, is_first_time=self._is_first_time
+                )
+            )
 
     def poll_until_final(self, poke_interval: float, timeout: float) -> list[Record]:
         """
@@ -151,6 +159,7 @@ class DeliveryPolling:
         parsed = read_wait_event(event, "records")
         self.wait.restore(parsed.found.get("records", ()))
         raise_for_outcome(parsed)
+        self._is_first_time = False  # the trigger has found these deliveries
         if not self.poll():
             raise self.wait.last_error or AirflowException(
                 f"A submission that was final is open again: {self.wait.progress()}"

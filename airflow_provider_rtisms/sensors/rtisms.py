@@ -120,6 +120,7 @@ class RtiSmsDeliverySensor(DeferrableSensor):
                 started=self._started(context),
                 finished=self._recall(context),
                 min_delivered=self.min_delivered,
+                memory=self._memory(context),
             )
         return self._polling
 
@@ -130,6 +131,11 @@ class RtiSmsDeliverySensor(DeferrableSensor):
             # Airflow 2 keeps the first start of a rescheduled task in start_date.
             first = ti.get_first_reschedule_date(context) if hasattr(ti, "get_first_reschedule_date") else ti.start_date
         return first.timestamp() if first else time.time()
+
+    def _memory(self, context: Context) -> int | None:
+        if not self.reschedule:
+            return None
+        return 0 if context.get("task_state_store") is None else MAX_RECORDS_IN_DATABASE
 
     def _recall(self, context: Context) -> list[Record]:
         from airflow_provider_rtisms.waiting.delivery_wait import check_records

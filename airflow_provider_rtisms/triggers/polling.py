@@ -12,6 +12,7 @@ from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_rtisms.api.errors import RtiSmsPermanentError
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
+from airflow_provider_rtisms.hooks.metrics import open_wait, report_open_waits
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.waiting.events import WaitEvent
 from airflow_provider_rtisms.waiting.polling import with_current_credentials
@@ -60,11 +61,13 @@ async def poll_until_done(trigger: DeferredWait, poll: Callable[[AsyncRtiSmsClie
 
     async def poll_again_and_again(client: AsyncRtiSmsClient) -> None:
         while not await poll(client):
+            report_open_waits(trigger.rtisms_conn_id, is_refresh=True)
             await pause(next_interval(trigger))
 
-    await wait_since_deferral(trigger, min(trigger.poke_interval, DEFERRAL_GRACE))
-    hook = RtiSmsHook(trigger.rtisms_conn_id)
-    await with_current_credentials(hook.get_async_conn, poll_again_and_again)
+    async with open_wait(trigger.rtisms_conn_id):
+        await wait_since_deferral(trigger, min(trigger.poke_interval, DEFERRAL_GRACE))
+        hook = RtiSmsHook(trigger.rtisms_conn_id)
+        await with_current_credentials(hook.get_async_conn, poll_again_and_again)
 
 
 def next_interval(trigger: DeferredWait) -> float:

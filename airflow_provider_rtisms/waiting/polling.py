@@ -9,7 +9,8 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from decimal import Decimal
 from typing import TypeVar
 
-from airflow_provider_rtisms.api.errors import RtiSmsAuthenticationError, RtiSmsTransientError
+from airflow_provider_rtisms.api.errors import RtiSmsAuthenticationError, RtiSmsError, RtiSmsTransientError
+from airflow_provider_rtisms.api.models import SmsDetails, SmsStatus
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.transport.fetch import fetch
@@ -46,13 +47,17 @@ async def with_current_credentials(connect: Connect, work: Callable[[AsyncRtiSms
             log.warning("%s Reading the Connection again, in case its credentials were rotated", error)
 
 
-async def poll_deliveries(client: AsyncRtiSmsClient, wait: DeliveryWait, missing_until: float) -> bool:
+async def poll_deliveries(
+    client: AsyncRtiSmsClient, wait: DeliveryWait, missing_until: float, *, is_first_time: bool = True
+) -> bool:
     """
     Poll every submission that is still open, once.
 
     :param client: an opened client.
     :param wait: the wait; keeps what the poll finds.
     :param missing_until: wall-clock time (seconds since the epoch) until which an unknown id is accepted.
+    :param is_first_time: False if an earlier poll may have found the same deliveries. Then the client's metrics do not
+        count them again.
     :return: whether every submission is final.
     :raises RtiSmsError: the wait has failed.
     """
@@ -60,11 +65,22 @@ async def poll_deliveries(client: AsyncRtiSmsClient, wait: DeliveryWait, missing
     async with aclosing(fetch(client, wait.open_ids)) as outcomes:
         async for submission_id, outcome in outcomes:
             wait.note(submission_id, outcome)
+            if is_first_time and (seconds := _delivery_seconds(outcome)) is not None:
+                client.stats.on_delivery(seconds)
     is_done = wait.is_over(missing_ok=time.time() < missing_until)
     if wait.last_error is not earlier_error:
         log.warning("%s The next poll will try again", wait.last_error)
     log.info("%s", wait.progress())
     return is_done
+
+
+def _delivery_seconds(outcome: SmsDetails | RtiSmsError) -> float | None:
+    """Return how long a delivery took by the vendor's clock; None if the message is not delivered."""
+    if not isinstance(outcome, SmsDetails) or outcome.status != SmsStatus.DELIVERED:
+        return None
+    if outcome.registered_at is None or outcome.done_at is None:
+        return None
+    return max(0.0, (outcome.done_at - outcome.registered_at).total_seconds())
 
 
 async def poll_balance(client: AsyncRtiSmsClient, minimum: Decimal) -> tuple[bool, Decimal | None]:

@@ -10,6 +10,7 @@ from airflow_provider_rtisms.api.protocol.request import HttpRequest
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.transport.limiter import RECOVERY, AdaptiveLimiter
+from airflow_provider_rtisms.api.transport.stats import Stats
 from airflow_provider_rtisms.api.values.forks import count_forks
 from tests.simulation.network import MOMENT, Network, SimulatedSession
 from tests.simulation.world import World
@@ -19,8 +20,14 @@ from tests.virtual_time import now
 class SimulatedClient(AsyncRtiSmsClient):
     """The real client with simulated sessions. It watches how requests leave."""
 
-    def __init__(self, settings: ApiSettings, tokens: TokenCache | None = None, on_secret: Any = None) -> None:
-        super().__init__(settings, tokens or TokenCache(now), on_secret)
+    def __init__(
+        self,
+        settings: ApiSettings,
+        tokens: TokenCache | None = None,
+        on_secret: Any = None,
+        stats: Stats | None = None,
+    ) -> None:
+        super().__init__(settings, tokens or TokenCache(now), on_secret, stats)
         self.network: Network = asyncio.get_running_loop().network  # type: ignore[attr-defined]
         self.world = self.network.world
         self.world.clients.append(self)

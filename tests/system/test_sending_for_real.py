@@ -8,7 +8,7 @@ import re
 import signal
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ from airflow_provider_rtisms.notifications.alert_state import variable_name
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
 from scripts.airflow_deployment import AirflowDeployment, DagRun
 from scripts.processes import wait_until
+from tests.statsd import StatsdListener
 from tests.system.test_documents import blocks
 
 pytestmark = [
@@ -42,6 +43,12 @@ RUN_TIMEOUT = 300.0
 def sandbox() -> Iterator[SandboxProcess]:
     with SandboxProcess(pending_for=0.2, sent_for=2, balance="1000") as sandbox:
         yield sandbox
+
+
+@pytest.fixture(scope="module")
+def statsd() -> Iterator[StatsdListener]:
+    with StatsdListener() as listener:
+        yield listener
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +80,9 @@ def limited_dags(late_dag: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def airflow(sandbox: SandboxProcess, late_dag: Path, limited_dags: list[Path]) -> Iterator[AirflowDeployment]:
+def airflow(
+    sandbox: SandboxProcess, statsd: StatsdListener, late_dag: Path, limited_dags: list[Path]
+) -> Iterator[AirflowDeployment]:
     connection = json.loads(sandbox.connection_json())
     env = {
         "AIRFLOW_CONN_RTISMS_DEFAULT": json.dumps(connection),
@@ -83,6 +92,7 @@ def airflow(sandbox: SandboxProcess, late_dag: Path, limited_dags: list[Path]) -
         "AIRFLOW_VAR_SMS_RECIPIENTS": json.dumps(NUMBERS),
         "AIRFLOW_VAR_SMS_ON_DUTY": ON_DUTY,
         "AIRFLOW_VAR_SMS_TEXT": TEXT,
+        **statsd.settings,
     }
     settings = {"LOGGING__LOGGING_LEVEL": "DEBUG", "CORE__DEFAULT_TASK_RETRY_DELAY": "1", "CORE__PARALLELISM": "8"}
     with AirflowDeployment([DAGS, EXAMPLE, late_dag, *limited_dags], env=env, settings=settings) as airflow:
@@ -95,11 +105,11 @@ def _fresh_sandbox(sandbox: SandboxProcess) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_private_is_left(airflow: AirflowDeployment) -> Iterator[None]:
-    """Search the logs, which are at DEBUG, and the whole database for phone numbers and texts after each test."""
+def _nothing_private_is_left(airflow: AirflowDeployment, statsd: StatsdListener) -> Iterator[None]:
+    """Search logs, which are at DEBUG, metrics and the whole database for phone numbers and texts after each test."""
     yield
     private = [number.removeprefix("+") for number in (*NUMBERS, ON_DUTY)] + [TEXT]
-    places = {"the database": stored_in(airflow), **logs_of(airflow)}
+    places = {"the database": stored_in(airflow), "metrics": "\n".join(statsd.all_lines()), **logs_of(airflow)}
     assert [(place, one) for place, text in places.items() for one in private if one in text] == []
 
 
@@ -145,6 +155,36 @@ def log_of(run: DagRun, try_number: int) -> str:
     return (folder / f"attempt={try_number}.log").read_text()
 
 
+def check_metrics(sandbox: SandboxProcess, statsd: StatsdListener, before: Mapping[str, int]) -> None:
+    """
+    Check that the metrics of a run of ``send_and_wait`` equal what the API has counted.
+
+    The worker sends. Only the triggerer polls, since the event of a small wait brings the records.
+    """
+    state = sandbox.state()
+    assert counted(statsd, before) == {
+        "rtisms.messages.rtisms_default.submitted": len(state.messages),
+        "rtisms.requests.rtisms_default.send_sms.2xx": state.requests["POST sms"],
+        "rtisms.call_duration.rtisms_default.send_sms.success": 1,
+        "rtisms.requests.rtisms_default.get_sms.2xx": state.count_responses(200, "GET sms"),
+        "rtisms.requests.rtisms_default.get_sms.5xx": 2,
+        "rtisms.call_duration.rtisms_default.get_sms.success": state.count_responses(200, "GET sms"),
+        "rtisms.retries.rtisms_default.get_sms": 2,
+        "rtisms.delivery_duration.rtisms_default": len(NUMBERS),
+    }
+    gauges = {name: values for name, values in statsd.gauges().items() if "waits_open" in name}
+    ((name, waits),) = gauges.items()
+    assert name.startswith("rtisms.waits_open.rtisms_default.")
+    assert set(waits) == {0, 1}
+    assert waits[-1] == 0
+
+
+def counted(statsd: StatsdListener, before: Mapping[str, int]) -> Mapping[str, int]:
+    """Return what was counted since, without the tokens and what the watch of the balance does all the time."""
+    new = Counter(statsd.counts()) - Counter(before)
+    return {name: count for name, count in new.items() if not re.search("authenticate|tokens|get_balance", name)}
+
+
 def test_a_killed_worker_sends_to_nobody_twice(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
     sandbox.set_faults(Fault("late_response", path="sms", method="POST", seconds=3))
     run = airflow.trigger("send_to_many")
@@ -176,12 +216,15 @@ def test_a_killed_worker_sends_to_nobody_twice(airflow: AirflowDeployment, sandb
     assert received(sandbox) == {**dict.fromkeys(NUMBERS, 2), ON_DUTY: 2}
 
 
-def test_a_failing_dag_alerts(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+def test_a_failing_dag_alerts(airflow: AirflowDeployment, sandbox: SandboxProcess, statsd: StatsdListener) -> None:
     """The callback of a DAG runs in the DAG processor; that of a task runs in the process of the task, as above."""
+    before = statsd.counts()
     assert finish(airflow.trigger("failing")) == "failed"
     wait_until(lambda: received(sandbox), what="the alert", timeout=60, watching=airflow.processes.values())
     (message,) = sandbox.state().messages
     assert (message.recipient, message.text) == (ON_DUTY, "failing failed")
+    name = "rtisms.messages.rtisms_default.submitted"
+    wait_until(lambda: counted(statsd, before).get(name) == 1, what="the metrics of the DAG processor", timeout=60)
 
 
 def test_a_missed_deadline_alerts(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
@@ -258,7 +301,11 @@ def test_the_retry_policy_waits_as_long_as_the_server_asks(airflow: AirflowDeplo
     assert timedelta(seconds=9) < began - ended < timedelta(seconds=60)
 
 
-def test_it_waits_in_the_triggerer_and_sends_once(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+def test_it_waits_in_the_triggerer_and_sends_once(
+    airflow: AirflowDeployment, sandbox: SandboxProcess, statsd: StatsdListener
+) -> None:
+    before = statsd.counts()
+    sandbox.set_faults(Fault("error", statuses=(503,), times=2, path="sms", method="GET"))
     run = airflow.trigger("send_and_wait")
     states = [task["state"] for task in run.changes(timeout=RUN_TIMEOUT)]
     assert "deferred" in states
@@ -271,6 +318,7 @@ def test_it_waits_in_the_triggerer_and_sends_once(airflow: AirflowDeployment, sa
     ]
     # The search of _nothing_private_is_left has something to find.
     assert "redacted: " in stored_in(airflow)
+    check_metrics(sandbox, statsd, before)
     assert "submitted 42" in "".join(logs_of(airflow).values())
 
 

@@ -21,6 +21,7 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsUncertainError,
 )
 from airflow_provider_rtisms.api.policy.effects import ACQUIRE, Effect, Send, Sleep, Throttled
+from airflow_provider_rtisms.api.policy.observer import Observer
 from airflow_provider_rtisms.api.policy.retry import RetryPolicy
 from airflow_provider_rtisms.api.policy.token_cache import TokenCache
 from airflow_provider_rtisms.api.protocol.endpoints import TokenGrant, authenticate
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Flow = Generator[Effect, Any, T]
 Clock = Callable[[], float]
+
+_IGNORE = Observer()
 
 #: How often a call may be refused for tokens that are revoked while it is under way, before that counts as final. It
 #: also bounds the tokens that are issued for a call that the server refuses while it accepts all others.
@@ -71,14 +74,18 @@ def describe_break(error: Exception) -> str:
 
 
 @dataclass(slots=True)
-class _Stopwatch:
+class _Context:
     """
-    Measure the time of a call, without the time for which the limiter held it back.
+    What all steps of a call share. It measures the time of the call without the time for which the limiter held it.
 
+    :param settings: credentials and limits.
     :param clock: seconds on a monotonic clock.
+    :param observer: hears what happens.
     """
 
+    settings: ApiSettings
     clock: Clock
+    observer: Observer
     held: float = 0.0
 
     def now(self) -> float:
@@ -86,7 +93,13 @@ class _Stopwatch:
         return self.clock() - self.held
 
 
-def perform(call: Call[T], settings: ApiSettings, tokens: TokenCache, clock: Clock = time.monotonic) -> Flow[T]:
+def perform(
+    call: Call[T],
+    settings: ApiSettings,
+    tokens: TokenCache,
+    clock: Clock = time.monotonic,
+    observer: Observer = _IGNORE,
+) -> Flow[T]:
     """
     Do one call: get a token if necessary, send, renew the token once on 401, retry what may succeed later.
 
@@ -94,39 +107,54 @@ def perform(call: Call[T], settings: ApiSettings, tokens: TokenCache, clock: Clo
     :param settings: credentials and limits.
     :param tokens: the cache that all callers with these settings share.
     :param clock: seconds on a monotonic clock.
+    :param observer: hears what happens.
     :return: the result of the call.
     :raises RtiSmsError: a permanent failure, or a transient one in every attempt.
     """
-    stopwatch = _Stopwatch(clock)
-    try:
-        return (yield from _retry(call, settings, stopwatch, partial(_authorize, call, settings, tokens, stopwatch)))
-    except RtiSmsError as error:
-        if call.idempotent or not error.may_have_acted or error.call == AUTHENTICATE:
-            raise
-        raise RtiSmsUncertainError(
-            f"{error} It is uncertain whether the server acted on the request, so the request is not repeated.",
-            call=error.call,
-            subject=error.subject,
-            status=error.status,
-            submissions=error.submissions,
-        ) from None
+    context = _Context(settings, clock, observer)
+    return (yield from _retry(call, context, partial(_authorize, call, context, tokens)))
 
 
-def _retry(call: Call[Any], settings: ApiSettings, stopwatch: _Stopwatch, attempt: Callable[[], Flow[T]]) -> Flow[T]:
+def _retry(call: Call[Any], context: _Context, attempt: Callable[[], Flow[T]]) -> Flow[T]:
     """Repeat an attempt until it succeeds or the retry policy gives up."""
-    started = stopwatch.now()
+    started = context.now()
     policy: RetryPolicy | None = None
     while True:
         try:
-            return (yield from attempt())
+            result = yield from attempt()
         except RtiSmsError as error:
             if policy is None:  # most calls succeed at once; only the others pay for tenacity
-                policy = RetryPolicy(call, settings.max_attempts)
-            pause = policy.pause_after(error, stopwatch.now() - started)
+                policy = RetryPolicy(call, context.settings.max_attempts)
+            elapsed = context.now() - started
+            try:
+                pause = policy.pause_after(error, elapsed)
+            except RtiSmsError as last_error:
+                final = _final_error(call, last_error)
+                context.observer.on_call(call, elapsed, final)
+                if final is last_error:
+                    raise
+                raise final from None
+        else:
+            context.observer.on_call(call, context.now() - started, result)
+            return result
+        context.observer.on_retry(call)
         yield Sleep(pause)
 
 
-def _authorize(call: Call[T], settings: ApiSettings, tokens: TokenCache, stopwatch: _Stopwatch) -> Flow[T]:
+def _final_error(call: Call[Any], error: RtiSmsError) -> RtiSmsError:
+    """Return the error that a call raises once it is not repeated."""
+    if call.idempotent or not error.may_have_acted or error.call == AUTHENTICATE:
+        return error
+    return RtiSmsUncertainError(
+        f"{error} It is uncertain whether the server acted on the request, so the request is not repeated.",
+        call=error.call,
+        subject=error.subject,
+        status=error.status,
+        submissions=error.submissions,
+    )
+
+
+def _authorize(call: Call[T], context: _Context, tokens: TokenCache) -> Flow[T]:
     """
     Send a call with a bearer token, and renew the token once on 401.
 
@@ -136,9 +164,9 @@ def _authorize(call: Call[T], settings: ApiSettings, tokens: TokenCache, stopwat
     is_renewed = False
     refusals = 0
     while True:
-        token = yield from tokens.obtain(partial(_get_grant, settings, stopwatch))
+        token = yield from tokens.obtain(partial(_get_grant, context))
         try:
-            result = yield from _exchange(call, settings, stopwatch, token.value)
+            result = yield from _exchange(call, context, token.value)
         except RtiSmsTokenExpiredError as error:
             refusals += 1
             is_newest = tokens.discard(token)
@@ -147,37 +175,46 @@ def _authorize(call: Call[T], settings: ApiSettings, tokens: TokenCache, stopwat
                 raise call.error(RtiSmsTokenRefusedError, what, status=error.status) from None
             is_renewed = is_renewed or is_newest
             log.info("%s: the server refused the token (HTTP 401); repeating the request with a new token", call)
+            context.observer.on_retry(call)
         else:
             tokens.on_accepted()
             return result
 
 
-def _get_grant(settings: ApiSettings, stopwatch: _Stopwatch) -> Flow[TokenGrant]:
-    call = authenticate(settings)
-    return (yield from _retry(call, settings, stopwatch, partial(_exchange, call, settings, stopwatch)))
+def _get_grant(context: _Context) -> Flow[TokenGrant]:
+    call = authenticate(context.settings)
+    grant = yield from _retry(call, context, partial(_exchange, call, context))
+    context.observer.on_token()
+    return grant
 
 
-def _exchange(
-    call: Call[T], settings: ApiSettings, stopwatch: _Stopwatch, access_token: Secret[str] | None = None
-) -> Flow[T]:
+def _exchange(call: Call[T], context: _Context, access_token: Secret[str] | None = None) -> Flow[T]:
     """Send one request, and read its response; repeat it after a 429 for which the limiter slows all requests down."""
-    secrets = settings.secrets() if access_token is None else (access_token, *settings.secrets())
+    settings_secrets = context.settings.secrets()
+    secrets = settings_secrets if access_token is None else (access_token, *settings_secrets)
     refusals = 0
     while True:
-        began = stopwatch.clock()
+        began = context.clock()
         yield ACQUIRE
-        stopwatch.held += stopwatch.clock() - began
+        context.held += context.clock() - began
+        request = call.request(access_token)
+        status: int | None = None
         try:
-            response: HttpResponse = yield Send(call.request(access_token))
+            response: HttpResponse = yield Send(request)
+            status = response.status
         except TransportError as failure:
             show_detail = failure.detail and not (call.is_confidential and failure.kind.may_have_acted)
             what = f"{failure.what} ({failure.detail})" if show_detail else failure.what
             raise call.error(failure.kind, redact(what, secrets)) from None
+        finally:
+            context.observer.on_request(call, status)
         try:
             return call.read(response, secrets)
         except RtiSmsRateLimitError as error:
+            context.observer.on_throttled(call)
             refusals += 1
             is_shared = bool((yield Throttled(error.retry_after)))
             if not is_shared or refusals == MAX_THROTTLES:
                 raise
+            context.observer.on_retry(call)
             log.debug("%s Repeating the request after the pause of all requests", error)

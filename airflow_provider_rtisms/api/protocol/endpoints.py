@@ -42,6 +42,8 @@ class TokenGrant:
 
 #: Name of the call that sends.
 SEND_SMS = "send_sms"
+#: Name of the call that reads the balance.
+GET_BALANCE = "get_balance"
 
 
 def authenticate(settings: ApiSettings) -> Call[TokenGrant]:
@@ -116,6 +118,7 @@ def send_sms(*, recipients: Any, text: Any, sender: str, charset: int | None = N
         idempotent=False,
         is_confidential=True,
         confidential=[*recipients, Secret(text.characters)],
+        messages=len(recipients),
         words=_words_of_submissions,
     )
 
@@ -137,7 +140,7 @@ def get_balance() -> Call[Decimal]:
 
     :return: the call; its result is the exact :class:`~decimal.Decimal`.
     """
-    return Call(name="get_balance", method="GET", path="/api/balance", parse=_parse_balance)
+    return Call(name=GET_BALANCE, method="GET", path="/api/balance", parse=_parse_balance)
 
 
 def request(

@@ -94,6 +94,7 @@ class Call(Generic[T]):
     :param idempotent: False where sending the request twice does harm (RFC 9110, section 9.2.2).
     :param is_confidential: True where a response may repeat numbers, texts or credentials. Then no message repeats it.
     :param confidential: the numbers and the text of a send; a result must not repeat them.
+    :param messages: how many messages the call sends.
     :param words: gives the words of a result that the server has chosen freely, such as an undocumented status.
     """
 
@@ -107,6 +108,7 @@ class Call(Generic[T]):
     idempotent: bool = True
     is_confidential: bool = False
     confidential: Sequence[Secret[str]] = field(default=(), repr=False)
+    messages: int = field(default=0, repr=False)
     words: Callable[[T], Iterable[str]] = field(default=lambda result: (), repr=False)
 
     def __str__(self) -> str:

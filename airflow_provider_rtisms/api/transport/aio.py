@@ -53,6 +53,7 @@ class AsyncRtiSmsClient:
     :param tokens: a token cache to share with other clients of the same settings; default one of its own.
     :param on_secret: called with each new token before it is used, so that logs can mask it; may be a coroutine
         function.
+    :param stats: what counts the requests of this client, and may report them; default one of its own.
     """
 
     def __init__(
@@ -60,11 +61,12 @@ class AsyncRtiSmsClient:
         settings: ApiSettings,
         tokens: TokenCache | None = None,
         on_secret: OnSecret | None = None,
+        stats: Stats | None = None,
     ) -> None:
         self.settings = settings
         self.tokens = tokens or TokenCache()
         self.limiter = AdaptiveLimiter(settings.max_concurrency, settings.requests_per_second)
-        self.stats = Stats()
+        self.stats = stats or Stats()
         self._on_secret = on_secret
         self._proxy = settings.proxy_to_use()
         self._timeout = aiohttp.ClientTimeout(total=settings.timeout, ceil_threshold=settings.timeout + 1)
@@ -135,7 +137,7 @@ class AsyncRtiSmsClient:
     async def perform(self, call: Call[T]) -> T:
         """Do one call, as :meth:`.RtiSmsClient.perform` does."""
         permit = Permit(self.limiter)
-        flow = perform(call, self.settings, self.tokens)
+        flow = perform(call, self.settings, self.tokens, observer=self.stats)
         try:
             if not permit.try_acquire():
                 await permit.acquire()
@@ -165,19 +167,14 @@ class AsyncRtiSmsClient:
             case Send(request):
                 return await self._exchange(request)
             case Sleep(seconds):
-                self.stats.retries += 1
                 permit.release()
                 await asyncio.sleep(seconds)
             case Throttled(retry_after):
-                self.stats.throttled += 1
-                is_shared = permit.on_throttled(retry_after)
-                self.stats.retries += is_shared
-                return is_shared
+                return permit.on_throttled(retry_after)
             case WaitFor(flight):
                 permit.release()
                 return await _wait_for(flight)
             case MaskSecret(secret):
-                self.stats.tokens += 1
                 if self._on_secret is not None:
                     masking = self._on_secret(secret.get_secret_value())
                     if masking is not None:
@@ -193,7 +190,6 @@ class AsyncRtiSmsClient:
                 "AsyncRtiSmsClient was opened in another process or event loop, which may read from the same sockets: "
                 "open another client here"
             )
-        self.stats.requests += 1
         try:
             async with session.request(
                 request.method,

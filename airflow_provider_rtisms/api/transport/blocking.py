@@ -29,6 +29,7 @@ from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.api.protocol.request import MAX_RESPONSE_BYTES, Call, HttpRequest, HttpResponse
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.transport.deadline import DeadlineAdapter
+from airflow_provider_rtisms.api.transport.stats import Stats
 from airflow_provider_rtisms.api.transport.thread_slots import ThreadSlots
 from airflow_provider_rtisms.api.values.forks import count_forks
 
@@ -47,6 +48,7 @@ class RtiSmsClient:
     :param settings: where the API is, with which credentials, and within which limits.
     :param tokens: a token cache to share with other clients of the same settings; default one of its own.
     :param on_secret: called with each new token before it is used, so that logs can mask it.
+    :param stats: what counts the requests of this client, and may report them; default one of its own.
     :raises RtiSmsConfigError: the certificates that verify the server cannot be read.
     """
 
@@ -55,9 +57,11 @@ class RtiSmsClient:
         settings: ApiSettings,
         tokens: TokenCache | None = None,
         on_secret: Callable[[str], Any] | None = None,
+        stats: Stats | None = None,
     ) -> None:
         self.settings = settings
         self.tokens = tokens or TokenCache()
+        self.stats = stats or Stats()
         self._on_secret = on_secret
         self._open()
 
@@ -121,7 +125,7 @@ class RtiSmsClient:
         :return: its result.
         :raises RtiSmsError: see :func:`~airflow_provider_rtisms.api.policy.perform.perform`.
         """
-        flow = perform(call, self.settings, self.tokens)
+        flow = perform(call, self.settings, self.tokens, observer=self.stats)
         try:
             effect = next(flow)
             while True:

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient, OnSecret
+from airflow_provider_rtisms.api.transport.stats import Stats
 
 V = TypeVar("V")
 
@@ -60,16 +61,19 @@ _clients: SharedByKey[AsyncRtiSmsClient] = SharedByKey()
 
 
 @asynccontextmanager
-async def shared_client(settings: ApiSettings, on_secret: OnSecret | None = None) -> AsyncIterator[AsyncRtiSmsClient]:
+async def shared_client(
+    settings: ApiSettings, on_secret: OnSecret | None = None, new_stats: Callable[[], Stats] = Stats
+) -> AsyncIterator[AsyncRtiSmsClient]:
     """
     Yield the client that all users of these settings on this event loop share. The last user closes it.
 
     :param settings: equal settings share a client, and so a token, sockets and ``max_concurrency``.
     :param on_secret: as for :class:`AsyncRtiSmsClient`; that of the first user is kept.
+    :param new_stats: makes the counters of the client; that of the first user is called.
     """
     entry: Shared[AsyncRtiSmsClient] | None = None
     try:
-        with _clients.use(settings, lambda: AsyncRtiSmsClient(settings, on_secret=on_secret)) as entry:
+        with _clients.use(settings, lambda: AsyncRtiSmsClient(settings, None, on_secret, new_stats())) as entry:
             async with entry.lock:
                 await entry.value.open()
             yield entry.value
