@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from airflow_provider_rtisms.bulk.lineage import asset_uri
 
@@ -49,11 +48,11 @@ def file_dataset(path: str | StoragePath, **described: Any) -> LineageDataset:
     :param path: local or in an object store; the conn_id of a URL is left out.
     :param described: ``columns``, ``rows`` and ``size`` of :class:`LineageDataset`.
     """
-    uri = urlsplit(asset_uri(path), allow_fragments=False)
-    if uri.scheme == "file":
-        return LineageDataset("file", uri.path, **described)
-    scheme = _SCHEMES.get(uri.scheme, uri.scheme)
-    return LineageDataset(f"{scheme}://{uri.netloc}", uri.path.lstrip("/") or "/", **described)
+    scheme, _, rest = asset_uri(path).partition("://")
+    if scheme == "file":
+        return LineageDataset("file", rest, **described)
+    bucket, _, key = rest.partition("/")
+    return LineageDataset(f"{_SCHEMES.get(scheme, scheme)}://{bucket}", key, **described)
 
 
 def sql_datasets(hook: Any, conn_id: str, sql: str) -> tuple[list[LineageDataset], list[LineageDataset]]:

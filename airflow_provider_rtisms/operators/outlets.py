@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def add_to_outlet_events(
-    context: Context, outlets: Iterable[Any], extra: Mapping[str, Any], written: str | None = None
+    context: Context, outlets: Collection[Any], extra: Mapping[str, Any], written: str | None = None
 ) -> None:
     """
     Add counts to the event of each declared outlet. A failure is only logged.
@@ -23,11 +23,11 @@ def add_to_outlet_events(
     :param extra: JSON-safe. What a DAG author has added stays.
     :param written: the URI of what the task has written. An alias gets an event for it.
     """
+    events: Any = context.get("outlet_events")
+    if events is None or not outlets:
+        return
     from airflow.providers.common.compat.sdk import Asset, AssetAlias
 
-    events: Any = context.get("outlet_events")
-    if events is None:
-        return
     for outlet in outlets:
         try:
             if isinstance(outlet, AssetAlias):
