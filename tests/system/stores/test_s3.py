@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_rtisms.api.errors import RtiSmsForbiddenError, RtiSmsNotFoundError
-from airflow_provider_rtisms.bulk import object_store, object_target
+from airflow_provider_rtisms.bulk import object_reader, object_store, object_target
 from airflow_provider_rtisms.bulk.id_files import read_id_file
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
@@ -120,6 +120,33 @@ class TestIdFile:
             error, match=rf"^Reading s3://store@bucket/ids\.txt \(submission_ids_path\) failed .*{words}"
         ):
             list(read_id_file("s3://store@bucket/ids.txt"))
+
+    def test_it_is_read_in_pieces_and_each_is_repeated(
+        self, s3: S3Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(object_reader, "PIECE_SIZE", 100)
+        s3.write("ids.txt", "\n".join(seeded(50)).encode())
+        fault = S3Fault(503, "GET", r"ids\.txt$", times=3)
+        s3.faults = [fault]
+        assert list(read_id_file("s3://store@bucket/ids.txt")) == seeded(50)
+        assert fault.times == 0
+        assert "Attempt 3 of 6 failed" in caplog.text
+
+    def test_a_store_that_never_responds_is_given_up(self, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(object_store, "ATTEMPTS", 1)
+        monkeypatch.setattr(object_store, "DEADLINE", 0.5)  # less than the read timeout of the Connection
+        s3.write("ids.txt", b"1")
+        s3.faults = [S3Fault("hang", "GET", r"ids\.txt$")]
+        with pytest.raises(RtiSmsStorageUnavailableError, match=r"submission_ids_path.* failed .*Timeout"):
+            list(read_id_file("s3://store@bucket/ids.txt"))
+
+    def test_an_object_that_is_replaced_meanwhile_is_noticed(self, s3: S3Server) -> None:
+        s3.write("ids.txt", "\n".join(seeded(20)).encode())
+        ids = read_id_file("s3://store@bucket/ids.txt")
+        next(ids)
+        s3.write("ids.txt", "\n".join(reversed(seeded(20))).encode())
+        with pytest.raises(RtiSmsStorageUnavailableError, match="replaced the object"):
+            list(ids)
 
 
 class TestMissingFile:
