@@ -10,16 +10,18 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.api.models import SendOutcome
+from airflow_provider_rtisms.bulk.lineage import report_output
 from airflow_provider_rtisms.bulk.local_files import LocalOutput
+from airflow_provider_rtisms.bulk.object_store import ObjectOutput
 from airflow_provider_rtisms.bulk.storage import is_local, storage_path
 from airflow_provider_rtisms.bulk.storage_errors import explain_failures
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
     from airflow_provider_rtisms.bulk.storage import StoragePath
     from airflow_provider_rtisms.sending.outbox import Outbox
@@ -69,11 +71,9 @@ def write_results(path: StoragePath, records: Iterable[Mapping[str, Any]]) -> No
         with explain_failures(f"Writing {path} (output_path)"):
             path.parent.mkdir(parents=True, exist_ok=True)
         LocalOutput(path, path.with_name(f"{path.name}.staging")).commit(fill)
-        return
-    with explain_failures(f"Writing {path} (output_path)", Exception):
-        content = io.BytesIO()
-        fill(content)
-        path.write_bytes(content.getvalue())
+    else:
+        ObjectOutput(cast("ObjectStoragePath", path), "results").commit(fill)
+    report_output(path)
 
 
 def keep_results(context: Context, outbox: Outbox, path: StoragePath | None, *, to_xcom: bool) -> Any:

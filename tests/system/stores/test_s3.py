@@ -18,6 +18,7 @@ from airflow_provider_rtisms.bulk import object_reader, object_store, object_tar
 from airflow_provider_rtisms.bulk.id_files import read_id_file
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from scripts.processes import wait_until
 from tests.system.stores.s3 import S3Fault, S3Server
@@ -162,6 +163,18 @@ class TestMissingFile:
         s3.faults = [S3Fault(403, "DELETE")]
         hook.bulk_get_sms(seeded(3), missing_path="s3://store@bucket/day/missing.txt")
         assert re.search(r"Deleting s3://bucket/day/missing\.txt\.\w+\.probe failed.* Delete it yourself", caplog.text)
+
+
+def test_the_results_of_a_send_may_be_an_object(sandbox: Sandbox, s3: S3Server) -> None:
+    fault = S3Fault(503, "PUT", r"results\.csv$", times=3)
+    s3.faults = [fault]
+    url = "s3://store@bucket/day/results.csv"
+    RtiSmsSendOperator(
+        task_id="send", recipients=["+56900000100"], text="hola", sender="96000", output_path=url
+    ).execute({})
+    assert fault.times == 0
+    assert list(s3.objects()) == ["day/results.csv"]
+    assert b"submitted" in s3.objects()["day/results.csv"]
 
 
 class TestBeforeTheFirstRequest:
