@@ -23,23 +23,27 @@ def open_object(path: ObjectStoragePath, action: str) -> IO[bytes]:
     :param action: what an error says, such as ``Reading s3://bucket/ids.txt``.
     :raises RtiSmsError: the store refuses it, or does not respond; while reading too.
     """
-    return cast("IO[bytes]", io.BufferedReader(_Pieces(path, action), PIECE_SIZE))
+    store = ObjectStore(path)
+    size, tag = store.version(path.path, action)
+    if size is None:
+        return io.BytesIO(store.read(path.path, action=action))
+    return cast("IO[bytes]", io.BufferedReader(_Pieces(store, path.path, size, tag, action), PIECE_SIZE))
 
 
 class _Pieces(io.RawIOBase):
-    def __init__(self, path: ObjectStoragePath, action: str) -> None:
-        self._store = ObjectStore(path)
-        self._key = path.path
+    def __init__(self, store: ObjectStore, key: str, size: int, tag: str, action: str) -> None:
+        self._store = store
+        self._key = key
+        self._size = size
+        self._tag = tag
         self._action = action
-        self._version = self._store.version(self._key, action)
         self._position = 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        size, _ = self._version
-        end = min(self._position + len(buffer), size)
+        end = min(self._position + len(buffer), self._size)
         if self._position == end:
             self._check_version()
             return 0
@@ -50,7 +54,7 @@ class _Pieces(io.RawIOBase):
 
     def _check_version(self) -> None:
         """Make sure that the pieces are of one object: another one may have taken its name meanwhile."""
-        if self._store.version(self._key, self._action) != self._version:
+        if self._store.version(self._key, self._action) != (self._size, self._tag):
             raise RtiSmsStorageUnavailableError(
                 f"{self._action} failed: another program has replaced the object meanwhile. Run the task again."
             )

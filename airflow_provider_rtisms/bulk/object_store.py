@@ -70,13 +70,13 @@ class ObjectStore:
         action = action or f"Reading {self._name(key)}"
         return self._repeat(action, lambda: bytes(self._call("cat_file", key, start=start, end=end)))
 
-    def version(self, key: str, action: str) -> tuple[int, str]:
-        """Return the size of an object, and what else changes if it is replaced."""
+    def version(self, key: str, action: str) -> tuple[int | None, str]:
+        """Return the size of an object, if the store knows it, and what else changes if it is replaced."""
 
-        def version() -> tuple[int, str]:
+        def version() -> tuple[int | None, str]:
             self._fs.invalidate_cache(key.rpartition("/")[0])
             info = self._call("info", key)
-            return int(info["size"]), str(info.get("ETag") or info.get("etag"))
+            return info["size"], str(info.get("ETag") or info.get("etag"))
 
         return self._repeat(action, version)
 
