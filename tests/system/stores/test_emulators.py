@@ -119,7 +119,7 @@ def test_a_killed_fetch_goes_on_elsewhere(
     store: Emulator, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids, output = write_ids(store, seeded(500)), url(store, "day/details.parquet")
-    sandbox.set_faults(Fault("latency", seconds=0.1, path="sms"))
+    sandbox.set_faults(Fault("latency", seconds=0.2, path="sms"))
     process = subprocess.Popen([sys.executable, "-c", FETCH, ids, output], env={**os.environ, "TMPDIR": str(tmp_path)})
     try:
 
@@ -127,7 +127,7 @@ def test_a_killed_fetch_goes_on_elsewhere(
             assert process.poll() is None, "the fetch was over before it could be killed"
             return len([key for key in keys(store) if ".part/" in key]) > 3
 
-        wait_until(has_saved, what="part objects", timeout=60)
+        wait_until(has_saved, what="part objects", timeout=300)
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
