@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 NAMED_IN_MESSAGE = 10
 #: After this many submissions in a row that could not be fetched, the fetch ends: the API is down.
 GIVE_UP_AFTER = 50
+#: The part of :meth:`FetchStats.summary` that describes the records. It names no id and no path.
+COUNTS = ("requested", "fetched", "missing", "duplicates", "by_status", "by_operator", "cost", "bytes")
 
 
 class FetchStats:
@@ -40,6 +42,8 @@ class FetchStats:
         self.fetched = self.resumed = self.missing = self.failed = 0
         #: What ends the fetch before all is done.
         self.fatal: RtiSmsError | None = None
+        #: The size of the file of records, once it is written.
+        self.bytes: int | None = None
         self._failed_in_a_row = 0
         self._first_failure: RtiSmsError | None = None
         self._first_missing: RtiSmsError | None = None
@@ -147,8 +151,9 @@ class FetchStats:
         :param missing_path: where the missing ids are, or None.
         :return: ``path``, ``requested`` (distinct ids), ``fetched`` (records, those of earlier attempts included),
             ``missing`` (how many ids the API does not know), ``missing_ids`` (the first 10 of them), ``missing_path``,
-            ``by_status``, ``by_operator``, ``cost`` (total), ``duplicates``; and of this attempt alone ``resumed``
-            (records taken over), ``requests``, ``tokens``, ``retries``, ``throttled`` (429), ``seconds``.
+            ``by_status``, ``by_operator``, ``cost`` (total), ``duplicates``, ``bytes`` (size of the file of records);
+            and of this attempt alone ``resumed`` (records taken over), ``requests``, ``tokens``, ``retries``,
+            ``throttled`` (429), ``seconds``.
         """
         return {
             "path": path,
@@ -161,6 +166,7 @@ class FetchStats:
             "by_operator": dict(self._by_operator.most_common()),
             "cost": int(self._cost) if self._cost == int(self._cost) else float(self._cost),
             "duplicates": self.duplicates,
+            "bytes": self.bytes,
             "resumed": self.resumed,
             "requests": stats.requests,
             "tokens": stats.tokens,
@@ -172,6 +178,31 @@ class FetchStats:
     @property
     def _seconds(self) -> float:
         return time.monotonic() - self._started
+
+
+def counts_in(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return what may be shown wherever the summary goes.
+
+    :param summary: see :meth:`FetchStats.summary`.
+    :return: the keys of :data:`COUNTS`, without those that are None.
+    """
+    return {name: summary[name] for name in COUNTS if summary[name] is not None}
+
+
+def counts_of(records: Iterable[Mapping[str, Any]], requested: int, duplicates: int) -> dict[str, Any]:
+    """
+    Return the same for a fetch into memory that has succeeded.
+
+    :param records: all of them.
+    :param requested: how many distinct ids were to be fetched.
+    :param duplicates: how often an id was given once more.
+    """
+    stats = FetchStats(requested, duplicates)
+    for record in records:
+        stats.add(record)
+    stats.missing = requested - stats.fetched
+    return counts_in(stats.summary(Stats(), None, None))
 
 
 def _like(error: RtiSmsError, message: str) -> RtiSmsError:

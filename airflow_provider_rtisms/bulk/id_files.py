@@ -36,7 +36,8 @@ def read_id_file(path: str | StoragePath, column: str | None = None) -> Iterator
     location = storage_path("submission_ids_path", path)
     report_input(location)
     name = location.name
-    with explain_failures(f"Reading {location} (submission_ids_path)", Exception), _open_text(location) as text:
+    action = f"Reading {location} (submission_ids_path)"
+    with explain_failures(action, Exception), _open_text(location, action) as text:
         try:
             for line, value in _column(text, column, name) if column else _lines(text):
                 if value.strip():
@@ -82,8 +83,8 @@ def _missing_column(names: list[str], column: str, name: str) -> str:
 
 
 @contextmanager
-def _open_text(path: StoragePath) -> Iterator[IO[str]]:
-    with open_to_read(path) as raw:
+def _open_text(path: StoragePath, action: str) -> Iterator[IO[str]]:
+    with open_to_read(path, action) as raw:
         is_packed = path.name.endswith(".gz")
         with io.TextIOWrapper(gzip.GzipFile(fileobj=raw) if is_packed else raw, "utf-8-sig", newline="") as text:
             yield text

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, closing
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
 
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, RtiSmsNotFoundError, shape
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
@@ -109,7 +109,12 @@ async def fetch_to_file(
             _handle_missing(ids, stats, on_missing, missing_file)
             lines = _AllLines(target.part, stats, path)
             progress.describe = lines.progress
-            target.commit(lambda file: convert(lines, file))
+
+            def fill(file: IO[bytes]) -> None:
+                convert(lines, file)
+                stats.bytes = file.tell()
+
+            target.commit(fill)
         except BaseException as error:
             target.save(is_last=_is_worth_waiting(error))
             if isinstance(error, RtiSmsError):

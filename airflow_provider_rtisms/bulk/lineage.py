@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import logging
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
-
-from airflow_provider_rtisms.bulk.storage import is_local
 
 if TYPE_CHECKING:
     from airflow_provider_rtisms.bulk.storage import StoragePath
@@ -37,11 +36,18 @@ def report_output(path: StoragePath) -> None:
     _report("add_output_asset", path)
 
 
-def asset_uri(path: StoragePath) -> str:
-    """Return the URI that names a file in assets and in lineage."""
-    if is_local(path):
-        return f"file://{path.absolute()}"
-    return re.sub(r"^(\w+://)[^/@]*@", r"\1", str(path))
+def asset_uri(path: str | StoragePath) -> str:
+    """
+    Return the URI that names a file in assets and in lineage.
+
+    :param path: local or in an object store. The conn_id of a URL is left out, and the query of a web address, which
+        may hold a signature.
+    """
+    text = str(path)
+    if "://" not in text:
+        return f"file://{Path(text).expanduser().absolute()}"
+    text = re.sub(r"^(\w+://)[^/@]*@", r"\1", text)
+    return re.sub(r"^(https?://[^?#]*).*", r"\1", text)
 
 
 def _report(method: str, path: StoragePath) -> None:

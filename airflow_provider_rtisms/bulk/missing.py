@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
@@ -62,6 +62,11 @@ class MissingFile:
         """
         self._output.commit(lambda file: self._convert(ids.missing(), file))
         report_output(self._path)
+
+
+def columns_of(path: str) -> Sequence[str]:
+    """Return the columns of a file of missing ids."""
+    return COLUMNS if Path(path.removesuffix(".gz")).suffix in _CONVERTERS else COLUMNS[:1]
 
 
 def _to_text(rows: Iterable[tuple[str, str]], file: IO[bytes]) -> None:

@@ -58,9 +58,27 @@ class ObjectStore:
         # fsspec emulates mv by copying and deleting; only a file system with folders has a rename of its own.
         self._renames = self._scheme not in _ATOMIC and type(self._fs).mv is not AbstractFileSystem.mv
 
-    def read(self, key: str) -> bytes:
-        """Return the content of an object."""
-        return self._repeat(f"Reading {self._name(key)}", lambda: bytes(self._call("cat_file", key)))
+    def read(self, key: str, start: int | None = None, end: int | None = None, action: str | None = None) -> bytes:
+        """
+        Return the content of an object.
+
+        :param key: its key, the bucket included.
+        :param start: the first byte to return.
+        :param end: the byte before which to stop.
+        :param action: what an error says.
+        """
+        action = action or f"Reading {self._name(key)}"
+        return self._repeat(action, lambda: bytes(self._call("cat_file", key, start=start, end=end)))
+
+    def version(self, key: str, action: str) -> tuple[int | None, str]:
+        """Return the size of an object, if the store knows it, and what else changes if it is replaced."""
+
+        def version() -> tuple[int | None, str]:
+            self._fs.invalidate_cache(key.rpartition("/")[0])
+            info = self._call("info", key)
+            return info["size"], str(info.get("ETag") or info.get("etag"))
+
+        return self._repeat(action, version)
 
     def write(self, key: str, data: bytes, attempts: int | None = None) -> None:
         """

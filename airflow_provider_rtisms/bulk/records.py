@@ -17,6 +17,13 @@ Record: TypeAlias = dict[str, Any]
 COLUMNS = (*SmsDetails("").to_record(), "fetched_at")
 #: The columns that hold a time: ISO 8601 with its offset, or null.
 TIMES = tuple(column for column in COLUMNS if column.endswith("_at"))
+#: The type of each column, as lineage names it.
+COLUMN_TYPES = {
+    **dict.fromkeys(COLUMNS, "string"),
+    **dict.fromkeys(TIMES, "timestamp"),
+    "is_final": "boolean",
+    "cost": "double",
+}
 
 
 def stamp(records: Iterable[Record], moment: datetime) -> None:

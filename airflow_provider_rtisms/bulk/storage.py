@@ -69,17 +69,20 @@ def check_rendered(field_name: str, value: object) -> None:
         )
 
 
-def open_to_read(path: StoragePath) -> IO[bytes]:
+def open_to_read(path: StoragePath, action: str) -> IO[bytes]:
     """
     Open a file or an object. ObjectStoragePath.open would report lineage, with the conn_id in the URI.
 
     :param path: local or in an object store.
-    :raises Exception: whatever the store raises; for a local file OSError.
+    :param action: what an error of a store says, such as ``Reading s3://bucket/ids.txt``.
+    :raises OSError: the local file cannot be opened.
+    :raises RtiSmsError: the object cannot be read.
     """
     if is_local(path):
         return path.open("rb")
-    remote = cast("ObjectStoragePath", path)
-    return cast("IO[bytes]", remote.fs.open(remote.path, "rb"))
+    from airflow_provider_rtisms.bulk.object_reader import open_object
+
+    return open_object(cast("ObjectStoragePath", path), action)
 
 
 def _connect(path: ObjectStoragePath) -> None:

@@ -9,9 +9,11 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_rtisms.hooks.failures import fail_without_retry
 from airflow_provider_rtisms.links.rtisms import RtiSmsPanelLink
+from airflow_provider_rtisms.operators.outlets import add_to_outlet_events
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_rtisms.bulk.job import OnMissing
 
@@ -26,6 +28,8 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
     With ``output_path`` the records stream to a file, which gets its name once it is complete. Until then they are kept
     in a part file beside it, which the log names, so that a task retry requests only the rest. If the API responds 429
     (a threshold of the account was passed), the whole fetch slows down.
+
+    If the task has outlets, the counts of the summary go into the ``extra`` of their asset events.
 
     :param submission_ids: (templated) a list of ids, such a list as JSON, the output of another task, or records with a
         ``submission_id``. Repeated ids are fetched once.
@@ -84,11 +88,14 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
         self.on_missing = on_missing
         self.missing_path = missing_path
         self.rtisms_conn_id = rtisms_conn_id
+        self._summary: dict[str, Any] | None = None  # for OpenLineage
 
     def execute(self, context: Context) -> dict[str, Any] | list[dict[str, Any]]:
         """Fetch them all, and return the summary or the records."""
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
         from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
+        from airflow_provider_rtisms.bulk.fetch_stats import counts_in, counts_of
+        from airflow_provider_rtisms.bulk.lineage import asset_uri
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 
         with fail_without_retry(), DistinctIds(self._read_ids()) as ids:
@@ -96,7 +103,8 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
                 raise RtiSmsInputError(
                     f"{len(ids)} records are too many for XCom, which takes {MAX_RECORDS_IN_XCOM}: set output_path."
                 )
-            return RtiSmsHook(self.rtisms_conn_id).bulk_get_sms(
+            requested, duplicates = len(ids), ids.duplicates
+            result = RtiSmsHook(self.rtisms_conn_id).bulk_get_sms(
                 ids,
                 output_path=self.output_path,
                 max_concurrency=self.max_concurrency,
@@ -104,6 +112,35 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
                 on_missing=self.on_missing,
                 missing_path=self.missing_path,
             )
+        if isinstance(result, dict):
+            self._summary = result
+            add_to_outlet_events(context, self.outlets, counts_in(result), written=asset_uri(result["path"]))
+        else:
+            add_to_outlet_events(context, self.outlets, counts_of(result, requested, duplicates))
+        return result
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
+        """
+        Return the files that were read and written, with schema, rows and bytes. OpenLineage calls this.
+
+        :param task_instance: not used.
+        :return: None if the OpenLineage provider is not installed.
+        """
+        from airflow_provider_rtisms.bulk.missing import columns_of
+        from airflow_provider_rtisms.bulk.records import COLUMN_TYPES
+        from airflow_provider_rtisms.operators.openlineage import file_dataset, operator_lineage
+
+        inputs, outputs = [], []
+        if self.submission_ids_path is not None:
+            inputs.append(file_dataset(self.submission_ids_path))
+        if self._summary is not None:
+            path, missing_path = self._summary["path"], self._summary["missing_path"]
+            rows, size = self._summary["fetched"], self._summary["bytes"]
+            outputs.append(file_dataset(path, columns=COLUMN_TYPES, rows=rows, size=size))
+            if missing_path is not None:
+                columns = dict.fromkeys(columns_of(missing_path), "string")
+                outputs.append(file_dataset(missing_path, columns=columns, rows=self._summary["missing"]))
+        return operator_lineage(self, inputs, outputs)
 
     def _read_ids(self) -> Iterator[str]:
         from airflow_provider_rtisms.api.errors import RtiSmsInputError

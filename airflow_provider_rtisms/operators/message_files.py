@@ -56,7 +56,8 @@ def read_table_file(path: str | StoragePath, field_name: str) -> Iterator[tuple[
     if suffix not in (".csv", ".jsonl"):
         raise RtiSmsInputError(f"{field_name} ends in {place.name[-20:]!r}: use .csv, .csv.gz, .jsonl or .jsonl.gz.")
     failure: str | None = None
-    with explain_failures(f"Reading {place} ({field_name})", Exception), _open_text(place) as text:
+    action = f"Reading {place} ({field_name})"
+    with explain_failures(action, Exception), _open_text(place, action) as text:
         try:
             yield from _read_csv(text, field_name) if suffix == ".csv" else _read_json_lines(text)
         except (UnicodeDecodeError, csv.Error, gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -91,8 +92,8 @@ def _read_json_lines(text: IO[str]) -> Iterator[tuple[str, Secret[Any] | str]]:
 
 
 @contextmanager
-def _open_text(path: StoragePath) -> Iterator[IO[str]]:
-    with open_to_read(path) as raw:
+def _open_text(path: StoragePath, action: str) -> Iterator[IO[str]]:
+    with open_to_read(path, action) as raw:
         is_packed = path.name.endswith(".gz")
         with io.TextIOWrapper(gzip.GzipFile(fileobj=raw) if is_packed else raw, "utf-8-sig", newline="") as text:
             yield text

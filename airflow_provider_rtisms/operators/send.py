@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_rtisms.hooks.failures import fail_without_retry
 from airflow_provider_rtisms.links.rtisms import RtiSmsPanelLink
+from airflow_provider_rtisms.operators.outlets import add_to_outlet_events
 from airflow_provider_rtisms.operators.redacted import Redacted
 from airflow_provider_rtisms.operators.send_journal import PermanentStore, no_retry_after
 from airflow_provider_rtisms.sensors.base import finish_wait
@@ -20,13 +21,10 @@ from airflow_provider_rtisms.sensors.delivery_polling import DeliveryPolling
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_rtisms.bulk.storage import StoragePath
     from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
     from airflow_provider_rtisms.sending.outbox import Outbox
     from airflow_provider_rtisms.waiting.delivery_wait import Record
 
-#: The XCom that holds what is known of each message, also where the task fails.
-SUBMISSIONS_KEY = "submissions"
 #: Most messages whose results go to XCom; more need ``output_path``.
 MAX_RESULTS_IN_XCOM = 10_000
 
@@ -45,6 +43,8 @@ class RtiSmsSendOperator(BaseOperator):
     known of each message, by position, also if the task fails: ``{"outcome", "status", "submission_id"}``, see
     :class:`~airflow_provider_rtisms.api.models.Submission`. Where ``messages`` or ``messages_path`` is given, each also
     has its ``reference``, which is null where the message has none.
+
+    If the task has outlets, the counts of messages by outcome go into the ``extra`` of their asset events.
 
     :param recipients: (templated) a phone number in international form, a list of them, or such a list as JSON. Spaces,
         hyphens, dots and parentheses are dropped. A number that stands there twice gets one SMS.
@@ -156,7 +156,12 @@ class RtiSmsSendOperator(BaseOperator):
     def execute(self, context: Context) -> Any:
         """Send, then wait if asked to, in this process or in the triggerer."""
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-        from airflow_provider_rtisms.operators.send_results import check_output_path, write_results
+        from airflow_provider_rtisms.operators.send_results import (
+            check_output_path,
+            counts_in,
+            keep_results,
+            write_results,
+        )
 
         with fail_without_retry(), RtiSmsHook(self.rtisms_conn_id) as hook:
             wait = self._check_wait()
@@ -169,7 +174,8 @@ class RtiSmsSendOperator(BaseOperator):
                     hook.send(outbox)
                     outbox.check_submitted()
                 finally:
-                    result = self._keep(context, outbox, path)
+                    result = keep_results(context, outbox, path, to_xcom=self.do_xcom_push)
+                add_to_outlet_events(context, self.outlets, counts_in(result))
                 return self._wait(outbox, wait) if wait else result
 
     def execute_complete(self, context: Context, event: Any) -> Any:
@@ -178,8 +184,12 @@ class RtiSmsSendOperator(BaseOperator):
 
         :param event: of :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
         """
+        from airflow_provider_rtisms.operators.send_results import counts_in, kept_results
+
         records = finish_wait(event, "records")
         submission_ids = records.get("submission_ids") or [record["submission_id"] for record in records["records"]]
+        if self.outlets:  # the context of the process that has sent is gone
+            add_to_outlet_events(context, self.outlets, counts_in(kept_results(context)))
         return self._finish_wait(self._polling(submission_ids).complete(event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -251,26 +261,6 @@ class RtiSmsSendOperator(BaseOperator):
             charsets,
         )
         return outbox
-
-    def _keep(self, context: Context, outbox: Outbox, path: StoragePath | None) -> Any:
-        """Write what is known of each message to XCom, or to the file and the counts to XCom. Return the XCom."""
-        from airflow_provider_rtisms.operators.send_results import write_results
-
-        result: Any = outbox.results()
-        if outbox.is_journal_lost:
-            self.log.warning(
-                "The task state store no longer accepts what this attempt writes, so another attempt may have taken "
-                "over. This attempt keeps no results"
-            )
-            return result
-        if path is not None:
-            write_results(path, result)
-            result = {"path": str(path), **outbox.counts()}
-            self.log.info("The results of all messages are in %s", path)
-        ti = context.get("ti")
-        if ti is not None and self.do_xcom_push:
-            ti.xcom_push(key=SUBMISSIONS_KEY, value=result)
-        return result
 
     def _wait(self, outbox: Outbox, wait: _Wait) -> Any:
         ids = [submission.submission_id for submission in outbox.submissions if submission.submission_id]

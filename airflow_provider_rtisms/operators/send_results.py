@@ -1,4 +1,4 @@
-"""Results of a send as a file: one row for each message."""
+"""Results of a send: in XCom, or as a file with one row for each message."""
 
 from __future__ import annotations
 
@@ -6,18 +6,30 @@ import csv
 import gzip
 import io
 import json
+import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
+from airflow_provider_rtisms.api.models import SendOutcome
+from airflow_provider_rtisms.bulk.lineage import report_output
 from airflow_provider_rtisms.bulk.local_files import LocalOutput
+from airflow_provider_rtisms.bulk.object_store import ObjectOutput
 from airflow_provider_rtisms.bulk.storage import is_local, storage_path
 from airflow_provider_rtisms.bulk.storage_errors import explain_failures
 
 if TYPE_CHECKING:
-    from airflow_provider_rtisms.bulk.storage import StoragePath
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
+    from airflow_provider_rtisms.bulk.storage import StoragePath
+    from airflow_provider_rtisms.sending.outbox import Outbox
+
+log = logging.getLogger(__name__)
+
+#: The XCom that holds what is known of each message, also where the task fails.
+SUBMISSIONS_KEY = "submissions"
 #: The columns of the file.
 COLUMNS = ("reference", "outcome", "status", "submission_id")
 
@@ -59,11 +71,58 @@ def write_results(path: StoragePath, records: Iterable[Mapping[str, Any]]) -> No
         with explain_failures(f"Writing {path} (output_path)"):
             path.parent.mkdir(parents=True, exist_ok=True)
         LocalOutput(path, path.with_name(f"{path.name}.staging")).commit(fill)
-        return
-    with explain_failures(f"Writing {path} (output_path)", Exception):
-        content = io.BytesIO()
-        fill(content)
-        path.write_bytes(content.getvalue())
+    else:
+        ObjectOutput(cast("ObjectStoragePath", path), "results").commit(fill)
+    report_output(path)
+
+
+def keep_results(context: Context, outbox: Outbox, path: StoragePath | None, *, to_xcom: bool) -> Any:
+    """
+    Write what is known of each message to XCom, or to the file and the counts to XCom.
+
+    :param context: of the task.
+    :param outbox: after the send, or after a part of it.
+    :param path: the file, or None.
+    :param to_xcom: whether XCom gets anything.
+    :return: what XCom holds.
+    :raises RtiSmsStorageError: the file cannot be written.
+    :raises RtiSmsStorageUnavailableError: the file cannot be written at the moment.
+    """
+    result: Any = outbox.results()
+    if outbox.is_journal_lost:
+        log.warning(
+            "The task state store no longer accepts what this attempt writes, so another attempt may have taken "
+            "over. This attempt keeps no results"
+        )
+        return result
+    if path is not None:
+        write_results(path, result)
+        result = {"path": str(path), **outbox.counts()}
+        log.info("The results of all messages are in %s", path)
+    ti = context.get("ti")
+    if ti is not None and to_xcom:
+        ti.xcom_push(key=SUBMISSIONS_KEY, value=result)
+    return result
+
+
+def kept_results(context: Context) -> Any:
+    """Return what :func:`keep_results` has written to XCom before the deferral of the task; None if nothing."""
+    ti: Any = context["ti"]
+    return ti.xcom_pull(task_ids=ti.task_id, key=SUBMISSIONS_KEY, map_indexes=ti.map_index)
+
+
+def counts_in(results: Any) -> dict[str, int]:
+    """
+    Return how many messages there are, and how many have each outcome.
+
+    :param results: see :func:`keep_results`; None for an empty result.
+    """
+    if isinstance(results, dict):
+        return {name: results[name] for name in ("messages", *map(str, SendOutcome))}
+    if not results:
+        return {}
+    counts = Counter(one["outcome"] for one in results)
+    return {"messages": len(results), **{str(outcome): counts[str(outcome)] for outcome in SendOutcome}}
 
 
 def _write(name: str, target: IO[bytes], records: Iterable[Mapping[str, Any]]) -> None:

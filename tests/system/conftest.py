@@ -123,7 +123,13 @@ def load_dag(code: str, folder: Path) -> Any:
 
 
 def _write_to_database(dag: Any) -> None:
-    """Write a DAG that is in no file to the database. From Airflow 3.1 on, ``dag.test()`` fails without that."""
+    """
+    Write a DAG that is in no file to the database.
+
+    From Airflow 3.1 on, ``dag.test()`` fails without that. Airflow 2 needs it for the events of datasets.
+    """
+    if not AIRFLOW_V_3_0_PLUS:
+        dag.sync_to_db()
     if not AIRFLOW_V_3_1_PLUS:
         return
     from airflow.dag_processing.bundles.manager import DagBundlesManager

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowSensorTimeout
+from airflow.providers.common.compat.sdk import DAG, AirflowSensorTimeout, Asset, task
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS, AIRFLOW_V_3_3_PLUS
 
-from airflow_provider_rtisms.operators.rtisms import RtiSmsGetDetailsOperator
+from airflow_provider_rtisms.operators.rtisms import RtiSmsBulkGetDetailsOperator, RtiSmsGetDetailsOperator
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
 from tests.open_submissions import final_after_first_poll
@@ -132,6 +132,27 @@ def test_the_example_of_a_wait_runs(run_dag: RunDag, rtisms_sandbox: Sandbox, tm
     assert [(record["submission_id"], record["status"]) for record in records] == [(one, "DELIVERED") for one in ids]
     assert [run.xcom("get_details", map_index=index) for index in range(2)] == records
     assert [run.map_names["get_details", index] for index in range(2)] == ids
+
+
+@pytest.mark.skipif(
+    AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS,
+    reason="dag.test of Airflow 3.0 knows no assets of DAGs without a file",
+)
+def test_a_later_task_reads_the_counts_from_the_event_of_the_outlet(run_dag: RunDag, rtisms_sandbox: Sandbox) -> None:
+    details = Asset("s3://warehouse/details-of-a-test")
+    with DAG("outlet", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+        ids = ["4193366853543393", "1234567890123"]
+        fetch = RtiSmsBulkGetDetailsOperator(task_id="fetch", submission_ids=ids, on_missing="skip", outlets=[details])
+
+        @task(inlets=[details])
+        def read(inlet_events: Any = None) -> Any:
+            return inlet_events[details][-1].extra
+
+        fetch >> read()
+    run = run_dag(dag)
+    assert run.state == "success"
+    counts = run.xcom("read")
+    assert (counts["requested"], counts["fetched"], counts["missing"], counts["cost"]) == (2, 1, 1, 1)
 
 
 def test_the_example_of_a_bulk_fetch_runs(run_dag: RunDag, rtisms_sandbox: Sandbox, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ IS_INSTALLED = {"dag-3.0": AIRFLOW_V_3_0_PLUS, "dag-3.3": AIRFLOW_V_3_3_PLUS}
 TESTS = {
     *("install", "connection", "extras", "dag", "hook", "script", "sandbox-script", "output", "sandbox"),
     *("sandbox-connection", "pytest", "make", "cli", "preview", "doctor", "doctor-cli", "deadline", "storm"),
-    *("approval", *IS_INSTALLED),
+    *("approval", "airflow", *IS_INSTALLED),
 }
 SANDBOX_PORT = "8099"
 """The port in the documents. The tests replace it with a free one."""
@@ -258,6 +258,11 @@ def test_cli_blocks(block: Block, rtisms_sandbox: Sandbox, airflow_database: Pat
 @each_block("preview")
 def test_preview_blocks(block: Block, airflow_database: Path) -> None:
     assert bash(block.code).startswith("1 messages, 1 parts, at most 1 each\ncharset 1 (GSM_7BIT): 1 messages\n")
+
+
+@each_block("airflow")
+def test_blocks_of_airflow_commands(block: Block, airflow_database: Path) -> None:
+    assert "rtisms" in bash(f"{block.code}\nairflow pools list")
 
 
 @each_block("doctor", "doctor-cli")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # Only the environment of the newest Airflow has the group "system", with moto and s3fs.
 collect_ignore = [] if find_spec("moto") and find_spec("s3fs") else ["test_s3.py"]
+# Only the environment of make e2e-stores has these.
+collect_ignore += [] if find_spec("adlfs") and find_spec("gcsfs") else ["test_emulators.py"]
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from airflow_provider_rtisms.api.errors import RtiSmsForbiddenError, RtiSmsNotFoundError
-from airflow_provider_rtisms.bulk import object_store, object_target
+from airflow_provider_rtisms.bulk import object_reader, object_store, object_target
 from airflow_provider_rtisms.bulk.id_files import read_id_file
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from scripts.processes import wait_until
 from tests.system.stores.s3 import S3Fault, S3Server
@@ -121,6 +122,33 @@ class TestIdFile:
         ):
             list(read_id_file("s3://store@bucket/ids.txt"))
 
+    def test_it_is_read_in_pieces_and_each_is_repeated(
+        self, s3: S3Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(object_reader, "PIECE_SIZE", 100)
+        s3.write("ids.txt", "\n".join(seeded(50)).encode())
+        fault = S3Fault(503, "GET", r"ids\.txt$", times=3)
+        s3.faults = [fault]
+        assert list(read_id_file("s3://store@bucket/ids.txt")) == seeded(50)
+        assert fault.times == 0
+        assert "Attempt 3 of 6 failed" in caplog.text
+
+    def test_a_store_that_never_responds_is_given_up(self, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(object_store, "ATTEMPTS", 1)
+        monkeypatch.setattr(object_store, "DEADLINE", 0.5)  # less than the read timeout of the Connection
+        s3.write("ids.txt", b"1")
+        s3.faults = [S3Fault("hang", "GET", r"ids\.txt$")]
+        with pytest.raises(RtiSmsStorageUnavailableError, match=r"submission_ids_path.* failed .*Timeout"):
+            list(read_id_file("s3://store@bucket/ids.txt"))
+
+    def test_an_object_that_is_replaced_meanwhile_is_noticed(self, s3: S3Server) -> None:
+        s3.write("ids.txt", "\n".join(seeded(20)).encode())
+        ids = read_id_file("s3://store@bucket/ids.txt")
+        next(ids)
+        s3.write("ids.txt", "\n".join(reversed(seeded(20))).encode())
+        with pytest.raises(RtiSmsStorageUnavailableError, match="replaced the object"):
+            list(ids)
+
 
 class TestMissingFile:
     def test_it_may_be_an_object(self, hook: RtiSmsHook, s3: S3Server) -> None:
@@ -135,6 +163,18 @@ class TestMissingFile:
         s3.faults = [S3Fault(403, "DELETE")]
         hook.bulk_get_sms(seeded(3), missing_path="s3://store@bucket/day/missing.txt")
         assert re.search(r"Deleting s3://bucket/day/missing\.txt\.\w+\.probe failed.* Delete it yourself", caplog.text)
+
+
+def test_the_results_of_a_send_may_be_an_object(sandbox: Sandbox, s3: S3Server) -> None:
+    fault = S3Fault(503, "PUT", r"results\.csv$", times=3)
+    s3.faults = [fault]
+    url = "s3://store@bucket/day/results.csv"
+    RtiSmsSendOperator(
+        task_id="send", recipients=["+56900000100"], text="hola", sender="96000", output_path=url
+    ).execute({})
+    assert fault.times == 0
+    assert list(s3.objects()) == ["day/results.csv"]
+    assert b"submitted" in s3.objects()["day/results.csv"]
 
 
 class TestBeforeTheFirstRequest:

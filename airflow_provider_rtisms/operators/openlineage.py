@@ -1,0 +1,128 @@
+"""
+Describe what a task has read and written to OpenLineage.
+
+OpenLineage calls ``get_openlineage_facets_on_complete`` of an operator. Then it ignores the inlets and outlets that the
+task declares, so these are added here. This needs ``apache-airflow-providers-openlineage``; the operators do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_rtisms.bulk.lineage import asset_uri
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    from airflow_provider_rtisms.bulk.storage import StoragePath
+
+#: Schemes of URLs that OpenLineage gives another name.
+_SCHEMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
+
+
+@dataclass(frozen=True)
+class LineageDataset:
+    """
+    A file or a table.
+
+    :param namespace: the store or the database, as OpenLineage names it: ``s3://bucket``.
+    :param name: the name in there.
+    :param columns: the types of the columns by their names, if they are known.
+    :param rows: how many rows were written, if that is known.
+    :param size: how many bytes were written, if that is known.
+    """
+
+    namespace: str
+    name: str
+    columns: Mapping[str, str] | None = None
+    rows: int | None = None
+    size: int | None = None
+
+
+def file_dataset(path: str | StoragePath, **described: Any) -> LineageDataset:
+    """
+    Return the dataset of a file.
+
+    :param path: local or in an object store; the conn_id of a URL is left out.
+    :param described: ``columns``, ``rows`` and ``size`` of :class:`LineageDataset`.
+    """
+    scheme, _, rest = asset_uri(path).partition("://")
+    if scheme == "file":
+        return LineageDataset("file", rest, **described)
+    bucket, _, key = rest.partition("/")
+    return LineageDataset(f"{_SCHEMES.get(scheme, scheme)}://{bucket}", key, **described)
+
+
+def sql_datasets(hook: Any, conn_id: str, sql: str) -> tuple[list[LineageDataset], list[LineageDataset]]:
+    """
+    Return the tables that a statement reads, and those that it writes.
+
+    For one table, pass a statement that does nothing else: ``INSERT INTO the_table VALUES (1)``.
+
+    :param hook: the ``DbApiHook`` of the Connection. PostgreSQL is asked for its current schema.
+    :param conn_id: the Connection.
+    :param sql: the statement. It is parsed, not run, and goes nowhere.
+    """
+    from airflow.providers.openlineage.sqlparser import DatabaseInfo, SQLParser
+
+    connection = hook.get_connection(conn_id)
+    info = hook.get_openlineage_database_info(connection)
+    schema = hook.get_openlineage_default_schema()
+    if info is None:  # a hook without support for OpenLineage, such as that of SQLite
+        authority = f"{connection.host or ''}{f':{connection.port}' if connection.port else ''}"
+        info = DatabaseInfo(scheme=connection.conn_type, authority=authority, database=connection.schema)
+        schema = "main" if connection.conn_type == "sqlite" else schema
+    parser = SQLParser(hook.get_openlineage_database_dialect(connection), schema)
+    found = parser.generate_openlineage_metadata_from_sql(sql, hook, info, use_connection=False)
+    inputs = [LineageDataset(one.namespace, one.name) for one in found.inputs]
+    outputs = [LineageDataset(one.namespace, one.name) for one in found.outputs]
+    return inputs, outputs
+
+
+def operator_lineage(
+    task: Any, inputs: Iterable[LineageDataset], outputs: Iterable[LineageDataset]
+) -> OperatorLineage[Any, Any] | None:
+    """
+    Return what ``get_openlineage_facets_on_complete`` of an operator returns.
+
+    :param task: the operator; its declared inlets and outlets are added.
+    :param inputs: what it has read.
+    :param outputs: what it has written.
+    :return: None if the OpenLineage provider is not installed.
+    """
+    try:
+        from airflow.providers.openlineage.extractors import ExtractorManager, OperatorLineage
+        from openlineage.client.event_v2 import InputDataset, OutputDataset
+    except ImportError:
+        return None
+
+    def with_declared(datasets: list[Any], declared: Iterable[Any]) -> list[Any]:
+        known = {(one.namespace, one.name) for one in datasets}
+        converted = map(ExtractorManager.convert_to_ol_dataset, declared)
+        return datasets + [one for one in converted if one is not None and (one.namespace, one.name) not in known]
+
+    read = [InputDataset(one.namespace, one.name, facets=_facets(one)) for one in inputs]
+    written = [
+        OutputDataset(one.namespace, one.name, facets=_facets(one), outputFacets=_statistics(one)) for one in outputs
+    ]
+    return OperatorLineage(inputs=with_declared(read, task.inlets), outputs=with_declared(written, task.outlets))
+
+
+def _facets(dataset: LineageDataset) -> dict[str, Any]:
+    from openlineage.client.facet_v2 import schema_dataset
+
+    if dataset.columns is None:
+        return {}
+    fields = [schema_dataset.SchemaDatasetFacetFields(name, kind) for name, kind in dataset.columns.items()]
+    return {"schema": schema_dataset.SchemaDatasetFacet(fields=fields)}
+
+
+def _statistics(dataset: LineageDataset) -> dict[str, Any]:
+    from openlineage.client.facet_v2 import output_statistics_output_dataset as statistics
+
+    if dataset.rows is None and dataset.size is None:
+        return {}
+    facet = statistics.OutputStatisticsOutputDatasetFacet(rowCount=dataset.rows, size=dataset.size)
+    return {"outputStatistics": facet}

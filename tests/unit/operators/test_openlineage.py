@@ -1,0 +1,168 @@
+"""What operators tell OpenLineage about the files and tables that they read and write."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import closing
+from importlib.util import find_spec
+from pathlib import Path
+from sqlite3 import connect
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, Asset
+
+from airflow_provider_rtisms.bulk.formats import converter
+from airflow_provider_rtisms.bulk.records import COLUMN_TYPES
+from airflow_provider_rtisms.operators.openlineage import LineageDataset, file_dataset, operator_lineage, sql_datasets
+from airflow_provider_rtisms.operators.rtisms import RtiSmsBulkGetDetailsOperator
+from airflow_provider_rtisms.sandbox import Sandbox
+
+KNOWN = ["4193366853543001", "4193366853543393"]
+UNKNOWN = "1234567890123"
+
+needs_openlineage = pytest.mark.skipif(
+    find_spec("airflow.providers.openlineage") is None, reason="the OpenLineage provider is not installed"
+)
+
+
+def bulk(folder: Path, **arguments: Any) -> RtiSmsBulkGetDetailsOperator:
+    (folder / "ids.txt").write_text("\n".join([*KNOWN, UNKNOWN]))
+    defaults = {
+        "task_id": "bulk",
+        "submission_ids_path": str(folder / "ids.txt"),
+        "output_path": str(folder / "details.parquet"),
+        "on_missing": "skip",
+    }
+    return RtiSmsBulkGetDetailsOperator(**{**defaults, **arguments})
+
+
+def names(datasets: list[Any]) -> list[tuple[str, str]]:
+    return [(one.namespace, one.name) for one in datasets]
+
+
+@pytest.mark.parametrize(
+    ("path", "namespace", "name"),
+    [
+        ("/data/x.csv", "file", "/data/x.csv"),
+        ("file:///data/x.csv", "file", "/data/x.csv"),
+        ("s3://conn@bucket/day/x.csv", "s3://bucket", "day/x.csv"),
+        ("s3://conn@bucket/a#b?c@d", "s3://bucket", "a#b?c@d"),
+        ("s3a://bucket/x", "s3://bucket", "x"),
+        ("gcs://bucket/x", "gs://bucket", "x"),
+        ("abfs://conn@container/day/x", "abfs://container", "day/x"),
+        ("https://me:secret@host/day/x?signature=secret#secret", "https://host", "day/x"),
+    ],
+)
+def test_a_file_has_the_name_that_openlineage_gives_it(path: str, namespace: str, name: str) -> None:
+    assert file_dataset(path) == LineageDataset(namespace, name)
+
+
+def test_operators_work_where_openlineage_is_not_installed(
+    rtisms_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "airflow.providers.openlineage", None)
+    monkeypatch.setitem(sys.modules, "airflow.providers.openlineage.extractors", None)
+    task = bulk(tmp_path)
+    task.execute({})
+    assert task.get_openlineage_facets_on_complete(None) is None
+
+
+@needs_openlineage
+class TestBulkFetch:
+    def test_input_and_outputs_are_named_with_schema_and_statistics(
+        self, rtisms_sandbox: Sandbox, tmp_path: Path
+    ) -> None:
+        task = bulk(tmp_path, missing_path=str(tmp_path / "missing.csv"))
+        task.execute({})
+        lineage: Any = task.get_openlineage_facets_on_complete(None)
+        assert names(lineage.inputs) == [("file", f"{tmp_path}/ids.txt")]
+        details, missing = lineage.outputs
+        assert (details.name, missing.name) == (f"{tmp_path}/details.parquet", f"{tmp_path}/missing.csv")
+        assert {one.name: one.type for one in details.facets["schema"].fields} == COLUMN_TYPES
+        statistics = details.outputFacets["outputStatistics"]
+        assert (statistics.rowCount, statistics.size) == (2, (tmp_path / "details.parquet").stat().st_size)
+        assert [one.name for one in missing.facets["schema"].fields] == ["submission_id", "reason"]
+        assert missing.outputFacets["outputStatistics"].rowCount == 1
+
+    def test_declared_inlets_and_outlets_stay_and_come_once(self, rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
+        output = f"file://{tmp_path}/details.parquet"
+        task = bulk(
+            tmp_path, inlets=[Asset("s3://bucket/raw")], outlets=[Asset("s3://warehouse/details"), Asset(output)]
+        )
+        task.execute({})
+        lineage: Any = task.get_openlineage_facets_on_complete(None)
+        assert names(lineage.inputs) == [("file", f"{tmp_path}/ids.txt"), ("s3://bucket", "raw")]
+        assert names(lineage.outputs) == [("file", f"{tmp_path}/details.parquet"), ("s3://warehouse", "details")]
+        assert lineage.outputs[0].outputFacets
+
+    def test_a_failed_task_names_no_file_that_it_has_not_written(self, rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
+        task = bulk(tmp_path, on_missing="fail", outlets=[Asset("s3://warehouse/details")])
+        with pytest.raises(AirflowFailException):
+            task.execute({})
+        lineage: Any = task.get_openlineage_facets_on_complete(None)
+        assert names(lineage.inputs) == [("file", f"{tmp_path}/ids.txt")]
+        assert names(lineage.outputs) == [("s3://warehouse", "details")]
+
+    def test_records_in_xcom_are_no_dataset(self, rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
+        task = bulk(tmp_path, submission_ids=KNOWN, submission_ids_path=None, output_path=None)
+        task.execute({})
+        lineage: Any = task.get_openlineage_facets_on_complete(None)
+        assert (lineage.inputs, lineage.outputs) == ([], [])
+
+
+def test_the_schema_is_that_of_the_parquet_file(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    with (tmp_path / "x.parquet").open("wb") as file:
+        converter("x.parquet")([], file)
+    words = {"timestamp": "timestamp[ms, tz=UTC]", "boolean": "bool"}
+    stored = {field.name: str(field.type) for field in parquet.read_schema(tmp_path / "x.parquet")}
+    assert stored == {name: words.get(kind, kind) for name, kind in COLUMN_TYPES.items()}
+
+
+@needs_openlineage
+class TestTables:
+    @pytest.fixture(autouse=True)
+    def _database(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with closing(connect(tmp_path / "x.db")) as database:
+            database.execute("CREATE TABLE sent (id TEXT)")
+        fields = {"conn_type": "sqlite", "host": str(tmp_path / "x.db")}
+        monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(fields))
+
+    def test_the_tables_of_statements_are_named(self, tmp_path: Path) -> None:
+        from airflow.providers.sqlite.hooks.sqlite import SqliteHook
+
+        hook = SqliteHook("warehouse")
+        database = f"sqlite://{tmp_path}/x.db"
+        sql = "SELECT id FROM sent JOIN other.days USING (id) WHERE note = 'personal'"
+        inputs, outputs = sql_datasets(hook, "warehouse", sql)
+        assert sorted(names(inputs)) == [(database, "main.sent"), (database, "other.days")]
+        assert outputs == []
+        assert sql_datasets(hook, "warehouse", "INSERT INTO details VALUES (1)") == (
+            [],
+            [LineageDataset(database, "main.details")],
+        )
+
+    def test_postgresql_is_named_by_host_and_database(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        postgres = pytest.importorskip("airflow.providers.postgres.hooks.postgres")
+        fields = {
+            "conn_type": "postgres",
+            "host": "db.example.com",
+            "login": "me",
+            "password": "secret",
+            "schema": "sms",
+        }
+        monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(fields))
+        hook = postgres.PostgresHook("warehouse")
+        hook.get_openlineage_default_schema = lambda: "public"  # it would ask the server
+        assert sql_datasets(hook, "warehouse", 'INSERT INTO "details" VALUES (1)')[1] == [
+            LineageDataset("postgres://db.example.com:5432", "sms.public.details")
+        ]
+
+    def test_a_table_has_schema_and_statistics(self) -> None:
+        task = RtiSmsBulkGetDetailsOperator(task_id="bulk", submission_ids=KNOWN)
+        table = LineageDataset("postgres://db:5432", "sms.public.details", columns={"id": "text"}, rows=2)
+        lineage: Any = operator_lineage(task, [], [table])
+        (output,) = lineage.outputs
+        assert (output.facets["schema"].fields[0].name, output.outputFacets["outputStatistics"].rowCount) == ("id", 2)
