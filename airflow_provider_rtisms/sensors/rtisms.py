@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +11,11 @@ from airflow.providers.common.compat.sdk import PokeReturnValue
 
 from airflow_provider_rtisms.sensors.balance import RtiSmsBalanceSensor
 from airflow_provider_rtisms.sensors.base import DeferrableSensor
-from airflow_provider_rtisms.sensors.delivery_polling import FAILURES, MAX_RECORDS_IN_DATABASE, DeliveryPolling
+from airflow_provider_rtisms.sensors.delivery_polling import (
+    MAX_RECORDS_IN_DATABASE,
+    DeliveryPolling,
+    pushing_records_on_failure,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -39,14 +42,15 @@ class RtiSmsDeliverySensor(DeferrableSensor):
     :param fail_on: final states that fail the wait; the error names the submissions. See
         :class:`~airflow_provider_rtisms.api.models.SmsStatus`.
     :param min_delivered: succeed when all are final and this many are delivered: a whole number, or a share such as
-        ``0.95``. The wait fails as soon as that can no longer be reached. Then ``fail_on`` is not used, and an id that
-        stays unknown counts as not delivered. None: every state of ``fail_on`` fails the wait.
+        ``0.95`` of all entries of ``submission_ids``. The wait fails as soon as that can no longer be reached. Then
+        ``fail_on`` is not used. An id that stays unknown, and a record without an id, count as not delivered. None:
+        every state of ``fail_on`` fails the wait.
     :param missing_ok_for: seconds or timedelta from the start of the wait in which an unknown id (404) is accepted,
         since the API may not know a new submission at once.
     :param deferrable: wait in the triggerer; default from ``[operators] default_deferrable``.
     :return: one record (dict) per distinct submission, in the given order; see
         :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`. A wait that fails pushes the records of final
-        submissions to XCom ``records``, unless there are more than 1,000.
+        submissions to XCom ``records``, unless it is for more than 1,000.
     :raises AirflowFailException: a submission reached a state of ``fail_on``, stayed unknown, or the API refused.
     :raises AirflowSensorTimeout: ``timeout`` passed.
     """
@@ -73,7 +77,7 @@ class RtiSmsDeliverySensor(DeferrableSensor):
     def execute(self, context: Context) -> Any:
         """Wait in this process, or poll once and defer."""
         self._polling = None
-        with self._pushing_records_on_failure(context):
+        with pushing_records_on_failure(context, lambda: self._polling):
             return super().execute(context)
 
     def poke(self, context: Context) -> PokeReturnValue:
@@ -93,21 +97,12 @@ class RtiSmsDeliverySensor(DeferrableSensor):
 
         :param event: of :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
         """
-        with self._pushing_records_on_failure(context):
+        with pushing_records_on_failure(context, lambda: self._polling):
             return self._begin(context).complete(event)
 
     def deferral(self, context: Context) -> dict[str, Any]:
         """Return the arguments of ``defer`` that hand the wait over to the trigger."""
         return self._begin(context).deferral(self.poke_interval, self.timeout, self.max_poke_interval)
-
-    @contextmanager
-    def _pushing_records_on_failure(self, context: Context) -> Iterator[None]:
-        try:
-            yield
-        except FAILURES:
-            if self._polling is not None:
-                self._polling.push_records(context)
-            raise
 
     def _begin(self, context: Context) -> DeliveryPolling:
         """Return what the pokes of this process share; the first one makes it."""
