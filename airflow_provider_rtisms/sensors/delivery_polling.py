@@ -17,7 +17,8 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_rtisms.hooks.failures import fail_without_retry
-from airflow_provider_rtisms.sensors.base import raise_for_outcome, read_wait_event, trigger_deadline
+from airflow_provider_rtisms.sensors.base import raise_for_outcome, read_wait_event
+from airflow_provider_rtisms.waiting.limits import MAX_RECORDS_IN_DATABASE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Waits over more submissions keep their records out of Airflow's database, and fetch them once more at the end.
-MAX_RECORDS_IN_DATABASE = 1000
 #: What ends a wait that has failed; AirflowSkipException where ``soft_fail`` is set.
 FAILURES = (AirflowFailException, AirflowSensorTimeout, AirflowSkipException)
 #: The XCom that holds the records of a wait that has failed.
@@ -124,6 +123,7 @@ class DeliveryPolling:
         :param max_poke_interval: seconds up to which the pauses between polls grow; None if they do not.
         :param ids_in_event: whether the event of a large wait holds the ids, for a task that has them nowhere else.
         """
+        from airflow_provider_rtisms.triggers.polling import trigger_deadline
         from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 
         wait = self.wait

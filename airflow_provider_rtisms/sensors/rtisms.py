@@ -8,14 +8,16 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import PokeReturnValue
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_rtisms.sensors.balance import RtiSmsBalanceSensor
 from airflow_provider_rtisms.sensors.base import DeferrableSensor
 from airflow_provider_rtisms.sensors.delivery_polling import (
-    MAX_RECORDS_IN_DATABASE,
     DeliveryPolling,
     pushing_records_on_failure,
 )
+from airflow_provider_rtisms.sensors.start import CannotStartInTriggererError, start_trigger_args, startable
+from airflow_provider_rtisms.waiting.limits import MAX_RECORDS_IN_DATABASE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -48,6 +50,8 @@ class RtiSmsDeliverySensor(DeferrableSensor):
     :param missing_ok_for: seconds or timedelta from the start of the wait in which an unknown id (404) is accepted,
         since the API may not know a new submission at once.
     :param deferrable: wait in the triggerer; default from ``[operators] default_deferrable``.
+    :param start_from_trigger: with ``deferrable=True``, begin in the triggerer too, so that no worker runs before the
+        wait is over (Airflow 3.3 and later). Where that is not possible, the log says why, and a worker begins.
     :return: one record (dict) per distinct submission, in the given order; see
         :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`. A wait that fails pushes the records of final
         submissions to XCom ``records``, unless it is for more than 1,000.
@@ -65,6 +69,7 @@ class RtiSmsDeliverySensor(DeferrableSensor):
         fail_on: Sequence[str] = ("REJECTED", "UNDELIVERED", "EXPIRED"),
         min_delivered: float | None = None,
         missing_ok_for: timedelta | float = 60,
+        start_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -73,10 +78,23 @@ class RtiSmsDeliverySensor(DeferrableSensor):
         self.min_delivered = min_delivered
         self.missing_ok_for = missing_ok_for
         self._polling: DeliveryPolling | None = None
+        self._why_in_worker = ""
+        if start_from_trigger:
+            self._start_from_trigger()
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Return the sensor with some arguments, to be mapped over ``submission_ids``."""
+        partial = super().partial(**kwargs)
+        if not kwargs.get("start_from_trigger") or not AIRFLOW_V_3_3_PLUS:
+            return partial
+        return startable(partial)
 
     def execute(self, context: Context) -> Any:
         """Wait in this process, or poll once and defer."""
         self._polling = None
+        if self._why_in_worker:
+            self.log.info("The wait begins in this worker and not in the triggerer: %s", self._why_in_worker)
         with pushing_records_on_failure(context, lambda: self._polling):
             return super().execute(context)
 
@@ -103,6 +121,33 @@ class RtiSmsDeliverySensor(DeferrableSensor):
     def deferral(self, context: Context) -> dict[str, Any]:
         """Return the arguments of ``defer`` that hand the wait over to the trigger."""
         return self._begin(context).deferral(self.poke_interval, self.timeout, self.max_poke_interval)
+
+    def _start_from_trigger(self) -> None:
+        """Let Airflow's scheduler defer this task by itself, or remember why it cannot."""
+        if not self.deferrable:
+            self._why_in_worker = "start_from_trigger needs deferrable=True"
+            return
+        arguments = {
+            "submission_ids": self.submission_ids,
+            "rtisms_conn_id": self.rtisms_conn_id,
+            "fail_on": self.fail_on,
+            "min_delivered": self.min_delivered,
+            "missing_ok_for": self.missing_ok_for,
+            "poke_interval": self.poke_interval,
+            "max_poke_interval": self.max_poke_interval,
+            "timeout": self.timeout,
+        }
+        try:
+            self.start_trigger_args = start_trigger_args(
+                arguments,
+                execution_timeout=self.execution_timeout,
+                is_in_group=self.get_closest_mapped_task_group() is not None,
+            )
+        except CannotStartInTriggererError as error:
+            self._why_in_worker = str(error)
+        else:
+            self.start_from_trigger = True
+            self._why_in_worker = "it is a run of dag.test(), or mapped in a way that only a worker can resolve"
 
     def _begin(self, context: Context) -> DeliveryPolling:
         """Return what the pokes of this process share; the first one makes it."""

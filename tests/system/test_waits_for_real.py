@@ -1,7 +1,8 @@
-"""Waits in the triggerer of a whole Airflow."""
+"""Waits in the triggerer of a whole Airflow, which begin there."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_rtisms.sandbox import SandboxProcess
-from scripts.airflow_deployment import AirflowDeployment
+from scripts.airflow_deployment import AirflowDeployment, DagRun
 from tests.partial_success import CASES, add_submissions, final_ids
 
 pytestmark = [
@@ -18,11 +19,11 @@ pytestmark = [
     pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="scripts.airflow_deployment starts Airflow 3.3 only"),
 ]
 
+ROOT = Path(__file__).parents[2]
 DAGS = Path(__file__).parent / "dags" / "waits.py"
 RUN_TIMEOUT = 300.0
 """Seconds."""
-#: The cases in which a submission is open at the first poll, so that the triggerer has something to do.
-DEFERRED = [case for case in CASES if set(case.statuses) & set("drS")]
+WAITS = 50
 
 
 @pytest.fixture(scope="module")
@@ -33,28 +34,69 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 @pytest.fixture(scope="module")
 def airflow(sandbox: SandboxProcess) -> Iterator[AirflowDeployment]:
-    with AirflowDeployment([DAGS], env={"AIRFLOW_CONN_RTISMS_DEFAULT": sandbox.connection_json()}) as airflow:
+    env = {"PYTHONPATH": str(ROOT), "AIRFLOW_CONN_RTISMS_DEFAULT": sandbox.connection_json()}
+    with AirflowDeployment([DAGS], env=env) as airflow:
+        stored = {"connection_id": "rtisms_stored", **json.loads(sandbox.connection_json())}
+        airflow.call("POST", "connections", json=stored)
         yield airflow
 
 
-def test_enough_deliveries(
-    airflow: AirflowDeployment, sandbox: SandboxProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tests.partial_success.LATER", 60)  # the worker polls before that, and the triggerer after it
-    ids = [add_submissions(sandbox, case.statuses) for case in DEFERRED]
-    waits = [
-        {"submission_ids": some, "min_delivered": case.min_delivered} for case, some in zip(DEFERRED, ids, strict=True)
-    ]
-    run = airflow.trigger("partial_success", params={"waits": waits})
+def logs_of_workers(run: DagRun) -> list[Path]:
+    """Return the logs that workers have written for the waits of a run; those of a triggerer have other names."""
+    folder = run.airflow.home / "logs" / f"dag_id={run.dag_id}" / f"run_id={run.run_id}"
+    return [log for log in folder.rglob("attempt=*.log") if "task_id=wait" in str(log) and "trigger" not in log.name]
+
+
+def test_enough_deliveries(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+    """The table of cases, in a real triggerer."""
+    ids = [add_submissions(sandbox, case.statuses) for case in CASES]
+    run = airflow.trigger("partial_success", params={"ids": ids})
     run.finish(timeout=RUN_TIMEOUT)
-    tasks = {task["map_index"]: task for task in run.task_instances() if task["task_id"] == "wait"}
-    states = [tasks[index]["state"] for index in range(len(DEFERRED))]
-    assert states == ["success" if case.is_enough else "failed" for case in DEFERRED], run.failure_log()
-    assert {task["try_number"] for task in tasks.values()} == {1}
-    pushed = run.xcom("count_final")
-    for index, (case, some) in enumerate(zip(DEFERRED, ids, strict=True)):
+    tasks = {task["task_id"]: task for task in run.task_instances()}
+    pushed = run.xcom("final")
+    for index, (case, some) in enumerate(zip(CASES, ids, strict=True)):
+        wait = tasks[f"wait_{index}"]
+        ended = (wait["state"], wait["try_number"])
+        assert ended == ("success" if case.is_enough else "failed", 1), run.failure_log()
         if case.is_enough:
-            returned = {record["submission_id"] for record in run.xcom("wait", map_index=index)}
-            assert (returned, pushed[index]) == (final_ids(case, some), 0)
+            assert {record["submission_id"] for record in run.xcom(wait["task_id"])} == final_ids(case, some)
+            assert pushed[index] == []
         else:
-            assert 0 < pushed[index] <= len(final_ids(case, some))
+            assert pushed[index]
+            assert set(pushed[index]) <= final_ids(case, some)
+
+
+def test_mapped_waits_begin_without_a_worker(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+    """The ids come from an upstream task, and the Connection from Airflow's database."""
+    ids = [sandbox.add_submission("PENDING") for _ in range(WAITS)]
+    tokens = sandbox.state().tokens_issued
+    run = airflow.trigger("mapped_waits_true", params={"ids": ids})
+
+    def are_all_polled() -> bool:
+        polls = sandbox.state().requests_by_id
+        return all(polls.get(one, 0) > 1 for one in ids)
+
+    airflow.wait_until(are_all_polled, what="two polls of each submission", timeout=120)
+    assert run.count("deferred") == WAITS
+    assert logs_of_workers(run) == []
+    assert sandbox.state().tokens_issued == tokens + 1
+
+    # The triggerer dies, and another one begins again.
+    airflow.kill("triggerer")
+    for one in ids:
+        sandbox.add_submission(submission_id=one, pending_for=0, sent_for=0)
+    airflow.start("triggerer")
+    assert run.finish(timeout=RUN_TIMEOUT) == "success", run.failure_log()
+    assert [run.xcom("wait", map_index=index)[0]["submission_id"] for index in (0, 1, WAITS - 1)] == [
+        ids[0],
+        ids[1],
+        ids[-1],
+    ]
+    assert len(logs_of_workers(run)) == WAITS
+
+
+def test_bad_input_fails_with_the_same_error(airflow: AirflowDeployment) -> None:
+    run = airflow.trigger("bad_input")
+    assert run.finish(timeout=RUN_TIMEOUT) == "failed"
+    assert run.task_instances()[0]["try_number"] == 1
+    assert "submission_ids[0] is a str of 8 characters: use a decimal string" in run.failure_log()
