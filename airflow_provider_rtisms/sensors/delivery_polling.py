@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_rtisms.hooks.failures import fail_without_retry
 from airflow_provider_rtisms.sensors.base import raise_for_outcome, read_wait_event
-from airflow_provider_rtisms.waiting.limits import MAX_RECORDS_IN_DATABASE
+from airflow_provider_rtisms.waiting.limits import MAX_RECORDS_IN_DATABASE, MAX_RECORDS_IN_TRIGGER
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -127,18 +127,19 @@ class DeliveryPolling:
         from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 
         wait = self.wait
-        quota = wait.quota if self._is_small else wait.quota_of_open
+        with_records = self._is_small and len(wait.records) <= MAX_RECORDS_IN_TRIGGER
+        quota = wait.quota if with_records else wait.quota_of_open
         trigger = RtiSmsDeliveryTrigger(
             rtisms_conn_id=self._hook.rtisms_conn_id,
-            submission_ids=wait.submission_ids if self._is_small else wait.open_ids,
+            submission_ids=wait.submission_ids if with_records else wait.open_ids,
             poke_interval=poke_interval,
             deadline=trigger_deadline(self._started, timeout),
             missing_until=self._missing_until,
             fail_on=wait.fail_on,
-            finished=wait.records if self._is_small else [],
+            finished=wait.records if with_records else [],
             max_poke_interval=max_poke_interval,
             deferred_at=time.time(),
-            with_records=self._is_small,
+            with_records=with_records,
             with_ids=ids_in_event,
             quota=None if quota is None else quota.to_json(),
         )
@@ -168,6 +169,9 @@ class DeliveryPolling:
         """
         parsed = read_wait_event(event, "records")
         self.wait.restore(parsed.found.get("records", ()))
+        if parsed.outcome != "finished" and "records" not in parsed.found and self._is_small:
+            with suppress(Exception):  # the records are only for XCom, and the wait has failed in any case
+                self.poll()
         raise_for_outcome(parsed)
         if self.wait.quota is not None:
             self._missing_until = 0.0  # the trigger has counted unknown ids as not delivered

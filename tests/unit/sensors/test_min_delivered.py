@@ -142,6 +142,24 @@ def test_an_unknown_id_within_its_time_of_grace_is_waited_for(rtisms_sandbox: Sa
     assert len(wait(mode, new_context(), ids, min_delivered=1, missing_ok_for=1)) == 1
 
 
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.statuses[-5:]} {case.min_delivered}")
+def test_many_final_submissions_stay_out_of_the_trigger(
+    rtisms_sandbox: Sandbox, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MySQL has little room for the arguments of a trigger. The task fetches the records once more when it resumes."""
+    monkeypatch.setattr(delivery_polling, "MAX_RECORDS_IN_TRIGGER", 0)
+    ids = add_submissions(rtisms_sandbox, case.statuses)
+    context = new_context()
+    if case.is_enough:
+        records = wait("deferred", context, ids, min_delivered=case.min_delivered)
+        assert {record["submission_id"] for record in records} == final_ids(case, ids)
+        return
+    with pytest.raises(AirflowFailException, match="min_delivered can no longer be reached"):
+        wait("deferred", context, ids, min_delivered=case.min_delivered)
+    assert {record["submission_id"] for record in context["ti"].pushed["records"]} <= final_ids(case, ids)
+    assert context["ti"].pushed["records"]
+
+
 class TestLargeWaits:
     """They keep their records out of Airflow's database."""
 

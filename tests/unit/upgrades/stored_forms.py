@@ -34,6 +34,7 @@ from airflow_provider_rtisms.triggers.rtisms import (
     RtiSmsBalanceTrigger,
     RtiSmsDeliveryTrigger,
 )
+from airflow_provider_rtisms.triggers.start import RtiSmsDeliveryStartTrigger
 from tests.hostile import until
 from tests.unit.attempts import TaskStore
 
@@ -81,6 +82,20 @@ def delivery_trigger(**changes: Any) -> RtiSmsDeliveryTrigger:
         **changes,
     }
     return RtiSmsDeliveryTrigger(**arguments)
+
+
+def start_trigger() -> RtiSmsDeliveryStartTrigger:
+    """Return a trigger in which every argument differs from its default."""
+    return RtiSmsDeliveryStartTrigger(
+        submission_ids=json.dumps(IDS),
+        rtisms_conn_id="rtisms_default",
+        fail_on=["REJECTED"],
+        min_delivered=0.5,
+        missing_ok_for=60.0,
+        poke_interval=0.5,
+        max_poke_interval=60.0,
+        timeout=3600.0,
+    )
 
 
 def balance_trigger(**changes: Any) -> RtiSmsBalanceTrigger:
@@ -184,7 +199,7 @@ def watcher_state() -> dict[str, Any]:
 
 def stored_forms(sandbox: Sandbox) -> dict[str, Any]:
     """Return everything that this release stores, as JSON."""
-    triggers = (delivery_trigger(), balance_trigger(), balance_watcher())
+    triggers = (delivery_trigger(), start_trigger(), balance_trigger(), balance_watcher())
     forms = {
         "triggers": {type(trigger).__name__: trigger.serialize() for trigger in triggers},
         "events": dict(events()),

@@ -65,13 +65,16 @@ def test_this_release_stores_what_the_newest_sample_shows(rtisms_sandbox: Sandbo
 
 
 class TestTriggers:
-    @pytest.mark.parametrize("name", ["RtiSmsDeliveryTrigger", "RtiSmsBalanceTrigger", "RtiSmsBalanceFallTrigger"])
+    @pytest.mark.parametrize("name", SAMPLES[NEWEST]["triggers"])
     def test_arguments_are_understood(self, rtisms_sandbox: Sandbox, sample: Sample, name: str) -> None:
+        if name not in sample["triggers"]:
+            return  # a trigger of a later release
         path, arguments = sample["triggers"][name]
         module, _, kind = path.rpartition(".")
         trigger = getattr(importlib.import_module(module), kind)(**arguments)
         assert arguments.items() <= trigger.serialize()[1].items()
-        rtisms_sandbox.add_submission("DELIVERED", submission_id=OPEN_ID, pending_for=0, sent_for=0)
+        for one in IDS:
+            rtisms_sandbox.add_submission("DELIVERED", submission_id=one, pending_for=0, sent_for=0)
         event = asyncio.run(fire(trigger))
         assert event.get("outcome", "finished") == "finished"
 
