@@ -151,7 +151,7 @@ def _defaults_of(sensor_class: type) -> dict[str, Any]:
 
 def _pull_of(value: Any) -> str | None:
     """
-    Return the expression that pulls the output of an upstream task; None if the value is none.
+    Return the expression for the output of an upstream task; None if the value is none.
 
     :raises CannotStartInTriggererError: it is the output of mapped tasks.
     """
@@ -162,8 +162,7 @@ def _pull_of(value: Any) -> str | None:
     task = value.operator
     if task.is_mapped or task.get_closest_mapped_task_group() is not None:
         raise CannotStartInTriggererError(f"the task {task.task_id} is mapped")
-    # A triggerer cannot pull without map_indexes.
-    return f"ti.xcom_pull(task_ids={task.task_id!r}, key={value.key!r}, map_indexes=None)"
+    return f"output_of({task.task_id!r}, {value.key!r})"  # the trigger pulls it
 
 
 def _render_ids(expression: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
@@ -10,6 +11,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
+from airflow_provider_rtisms.api.transport.shared import SharedByKey
 from airflow_provider_rtisms.api.values.durations import check_seconds
 from airflow_provider_rtisms.api.values.ids import parse_submissions
 from airflow_provider_rtisms.triggers.polling import refuse_arguments, serialize_args, trigger_deadline
@@ -19,13 +21,16 @@ from airflow_provider_rtisms.waiting.events import WaitEvent
 from airflow_provider_rtisms.waiting.limits import MAX_RECORDS_IN_DATABASE
 from airflow_provider_rtisms.waiting.quota import make_quota
 
+#: What the triggers that are about to render have pulled.
+_rendering: SharedByKey[dict[tuple[Any, ...], Any]] = SharedByKey()
+
 
 class RtiSmsDeliveryStartTrigger(BaseTrigger):
     """
     Begin a wait for delivery in the triggerer, for ``RtiSmsDeliverySensor(start_from_trigger=True)``.
 
-    Its arguments are those of the sensor, as they stand in the DAG. Airflow 3.3 renders those that are templated before
-    :meth:`run`. The trigger checks them as a worker does, and then waits as
+    Its arguments are those of the sensor, as they stand in the DAG. The trigger renders those that are templated,
+    checks them as a worker does, and then waits as
     :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger` does. No worker has deferred, so the first
     poll comes at once, and an event needs no pause before it.
 
@@ -66,6 +71,7 @@ class RtiSmsDeliveryStartTrigger(BaseTrigger):
         self.max_poke_interval = max_poke_interval
         self.timeout = timeout
         self._unknown = unknown
+        self._context: Any = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that recreate the trigger."""
@@ -81,8 +87,14 @@ class RtiSmsDeliveryStartTrigger(BaseTrigger):
             "timeout",
         )
 
+    def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
+        """Keep the context. Airflow calls this for all triggers at once, and :meth:`run` renders them one by one."""
+        self._context = context
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Check the arguments, poll until the wait is over, and yield how it ended."""
+        if self._context is not None:
+            await self._render_in_turn(self._context)
         try:
             trigger = self._wait()
         except RtiSmsInputError as error:
@@ -93,6 +105,30 @@ class RtiSmsDeliveryStartTrigger(BaseTrigger):
             return
         async for event in trigger.run():
             yield event
+
+    async def _render_in_turn(self, context: Any) -> None:
+        """
+        Render the templates, after those of the triggers before.
+
+        A thousand mapped waits need the output of the same task. If all of them pulled it at once, the responses would
+        fill the socket from Airflow's supervisor. While the supervisor waits for room there, it reads no logs. While
+        this process waits to write its logs, it reads no responses. Neither would ever go on. So one trigger renders at
+        a time, and all that are about to render share what was pulled.
+        """
+        with _rendering.use("templates", dict) as entry:
+            await asyncio.sleep(0)  # the others join before the first one has rendered
+            async with entry.lock:
+
+                def output_of(task_id: str, key: str) -> Any:
+                    ti = context["ti"]
+                    pulled = (ti.dag_id, ti.run_id, ti.try_number, task_id, key)
+                    if pulled not in entry.value:
+                        # Without map_indexes, Airflow sends a message that a triggerer may not send.
+                        entry.value[pulled] = ti.xcom_pull(task_ids=task_id, key=key, map_indexes=None)
+                    return entry.value[pulled]
+
+                extended: Any = {**context, "output_of": output_of}
+                super().render_template_fields(extended)
 
     def _wait(self) -> RtiSmsDeliveryTrigger:
         """

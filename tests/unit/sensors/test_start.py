@@ -100,9 +100,7 @@ class TestArguments:
             output = new_sensor(ids(), task_id="output")
         assert kwargs_of(templated)["submission_ids"] == "{{ params.ids }}"
         assert kwargs_of(listed)["submission_ids"] == ["{{ params.id }}", "2"]
-        assert (
-            "ti.xcom_pull(task_ids='ids', key='return_value', map_indexes=None)" in kwargs_of(output)["submission_ids"]
-        )
+        assert "output_of('ids', 'return_value')" in kwargs_of(output)["submission_ids"]
         assert output.upstream_task_ids == {"ids"}
         assert dag.dag_id == "waits"
 
@@ -118,7 +116,7 @@ class TestArguments:
             output = RtiSmsDeliverySensor.partial(task_id="output", **START).expand(submission_ids=ids())
         assert "task.expand_input.value['submission_ids'][ti.map_index]" in kwargs_of(literal)["submission_ids"]
         kwargs = kwargs_of(output)
-        assert "map_indexes=None)[ti.map_index]" in kwargs["submission_ids"]
+        assert "output_of('ids', 'return_value')[ti.map_index]" in kwargs["submission_ids"]
         assert (kwargs["poke_interval"], kwargs["fail_on"], kwargs["missing_ok_for"]) == (7, ["EXPIRED"], 60)
         assert kwargs["timeout"] == 7 * 24 * 3600
         assert literal.start_trigger_args.timeout == timedelta(seconds=100)
@@ -216,7 +214,40 @@ def test_bad_input_fails_as_it_does_in_a_worker(
     assert rtisms_sandbox.state().requests == {}
 
 
+class Pulls:
+    """A task instance whose pulls take a while, in another thread as it were."""
+
+    dag_id, run_id, try_number, map_index = "waits", "run", 1, 0
+    count = 0
+
+    def xcom_pull(self, *, task_ids: str, key: str, map_indexes: None) -> Any:
+        Pulls.count += 1
+        return [[str(number), str(number + 1)] for number in range(0, 400, 2)]
+
+
 class TestTrigger:
+    @needs_airflow_3_3
+    def test_mapped_waits_share_what_an_upstream_task_returned(self, rtisms_sandbox: Sandbox) -> None:
+        """A pull for each of a thousand waits, at the same time, can block the triggerer of Airflow for ever."""
+        Pulls.count = 0
+        pulled = "{% set ids = output_of('ids', 'return_value')[ti.map_index] %}{{ ids }}"
+
+        async def main() -> list[RtiSmsDeliveryStartTrigger]:
+            triggers = []
+            for index in range(200):
+                trigger = new_trigger(pulled, timeout=0.1)
+                trigger.template_fields = ("submission_ids",)
+                ti = Pulls()
+                ti.map_index = index
+                trigger.render_template_fields({"ti": ti})
+                triggers.append(trigger)
+            await asyncio.gather(*map(fire, triggers))
+            return triggers
+
+        triggers = asyncio.run(main())
+        assert Pulls.count == 1
+        assert [trigger.submission_ids for trigger in triggers] == [f"['{2 * n}', '{2 * n + 1}']" for n in range(200)]
+
     def test_begins_and_ends_without_a_pause(self, rtisms_sandbox: Sandbox) -> None:
         """No worker has deferred, so there is nothing to wait for: neither for the first poll nor for the event."""
         done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
