@@ -41,6 +41,7 @@ CASES = (
     Case("DD?", 3, is_enough=False),
     Case("ddr", 2, is_enough=True),
     Case("Drr", 2, is_enough=False),
+    Case("DDdr", 3, is_enough=True),
     # It fails although one is still open, at the first poll or at a later one.
     Case("DDDDDRRS", 7, is_enough=False),
     Case("DDDDDRrS", 7, is_enough=False),
