@@ -14,11 +14,11 @@ from airflow_provider_rtisms.get_provider_info import CONN_FIELDS
 from airflow_provider_rtisms.sandbox.faults import KINDS
 from airflow_provider_rtisms.sandbox.magic_numbers import MAGIC_NUMBERS
 from airflow_provider_rtisms.sending import options, outbox
-from airflow_provider_rtisms.sensors import delivery_polling
 from airflow_provider_rtisms.triggers import polling as trigger_polling
+from airflow_provider_rtisms.waiting import limits
 
 #: Modules whose constants a page may show.
-MODULES = (delivery_polling, limiter, options, outbox, request, retry, token_cache, trigger_polling)
+MODULES = (limiter, limits, options, outbox, request, retry, token_cache, trigger_polling)
 
 
 def substitutions() -> dict[str, Any]:

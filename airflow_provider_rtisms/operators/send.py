@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,8 +14,7 @@ from airflow_provider_rtisms.links.rtisms import RtiSmsPanelLink
 from airflow_provider_rtisms.operators.outlets import add_to_outlet_events
 from airflow_provider_rtisms.operators.redacted import Redacted
 from airflow_provider_rtisms.operators.send_journal import PermanentStore, no_retry_after
-from airflow_provider_rtisms.sensors.base import finish_wait
-from airflow_provider_rtisms.sensors.delivery_polling import DeliveryPolling
+from airflow_provider_rtisms.operators.send_wait import SendWait
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -73,6 +71,9 @@ class RtiSmsSendOperator(BaseOperator):
     :param wait_for_delivery: after the send, wait until every submission is final, as ``RtiSmsDeliverySensor`` does.
     :param deferrable: wait in the triggerer; default from ``[operators] default_deferrable``.
     :param fail_on: final states that fail the wait.
+    :param min_delivered: succeed when all are final and this many are delivered: a whole number, or a share such as
+        ``0.95`` of all messages. Then ``fail_on`` is not used. A wait that fails pushes the records of final
+        submissions to XCom ``records``, unless it is for more than 1,000.
     :param missing_ok_for: seconds or timedelta from the start of the wait in which an unknown id is accepted.
     :param poke_interval: seconds or timedelta between two polls of the wait.
     :param timeout: seconds or timedelta that the wait may last.
@@ -119,6 +120,7 @@ class RtiSmsSendOperator(BaseOperator):
         wait_for_delivery: bool = False,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         fail_on: Sequence[str] = ("REJECTED", "UNDELIVERED", "EXPIRED"),
+        min_delivered: float | None = None,
         missing_ok_for: timedelta | float = 60,
         poke_interval: timedelta | float = 60,
         timeout: timedelta | float = 7 * 24 * 3600,
@@ -142,6 +144,7 @@ class RtiSmsSendOperator(BaseOperator):
         self.wait_for_delivery = wait_for_delivery
         self.deferrable = deferrable
         self.fail_on = fail_on
+        self.min_delivered = min_delivered
         self.missing_ok_for = missing_ok_for
         self.poke_interval = poke_interval
         self.timeout = timeout
@@ -164,9 +167,11 @@ class RtiSmsSendOperator(BaseOperator):
         )
 
         with fail_without_retry(), RtiSmsHook(self.rtisms_conn_id) as hook:
-            wait = self._check_wait()
+            wait = self._new_wait()  # checks its arguments before anything is sent
             path = None if self.output_path is None else check_output_path(self.output_path)
             outbox = self._open(hook, context)
+            if self.wait_for_delivery:
+                wait.check_messages(len(outbox.messages))
             if path is not None:  # a file that cannot be written is found before anything is sent
                 write_results(path, outbox.results())
             with no_retry_after(outbox, context):
@@ -176,7 +181,12 @@ class RtiSmsSendOperator(BaseOperator):
                 finally:
                     result = keep_results(context, outbox, path, to_xcom=self.do_xcom_push)
                 add_to_outlet_events(context, self.outlets, counts_in(result))
-                return self._wait(outbox, wait) if wait else result
+                if not self.wait_for_delivery:
+                    return result
+                waited = wait.start(context, outbox, deferrable=self.deferrable)
+                if isinstance(waited, dict):
+                    self.defer(**waited)
+                return self._result_of_wait(waited)
 
     def execute_complete(self, context: Context, event: Any) -> Any:
         """
@@ -186,11 +196,11 @@ class RtiSmsSendOperator(BaseOperator):
         """
         from airflow_provider_rtisms.operators.send_results import counts_in, kept_results
 
-        records = finish_wait(event, "records")
-        submission_ids = records.get("submission_ids") or [record["submission_id"] for record in records["records"]]
+        with fail_without_retry():
+            records = self._new_wait().complete(context, event)
         if self.outlets:  # the context of the process that has sent is gone
             add_to_outlet_events(context, self.outlets, counts_in(kept_results(context)))
-        return self._finish_wait(self._polling(submission_ids).complete(event))
+        return self._result_of_wait(records)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after the deferral, which comes after the send."""
@@ -215,15 +225,16 @@ class RtiSmsSendOperator(BaseOperator):
             return {"messages": Redacted(self.messages)}
         return {"recipients": Redacted(self.recipients), "text": Redacted(self.text)}
 
-    def _check_wait(self) -> _Wait | None:
-        """Check the arguments of the wait before anything is sent; None if there is no wait."""
-        from airflow_provider_rtisms.api.values.durations import check_seconds
-        from airflow_provider_rtisms.waiting.delivery_wait import check_fail_on
-
-        check_fail_on(self.fail_on)
-        check_seconds("missing_ok_for", self.missing_ok_for)
-        wait = _Wait(check_seconds("poke_interval", self.poke_interval), check_seconds("timeout", self.timeout))
-        return wait if self.wait_for_delivery else None
+    def _new_wait(self) -> SendWait:
+        """Return the wait after the send; it checks its arguments."""
+        return SendWait(
+            self.rtisms_conn_id,
+            fail_on=self.fail_on,
+            min_delivered=self.min_delivered,
+            missing_ok_for=self.missing_ok_for,
+            poke_interval=self.poke_interval,
+            timeout=self.timeout,
+        )
 
     def _open(self, hook: RtiSmsHook, context: Context) -> Outbox:
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
@@ -262,29 +273,9 @@ class RtiSmsSendOperator(BaseOperator):
         )
         return outbox
 
-    def _wait(self, outbox: Outbox, wait: _Wait) -> Any:
-        ids = [submission.submission_id for submission in outbox.submissions if submission.submission_id]
-        if left_out := len(outbox.messages) - len(ids):
-            self.log.info("The wait leaves out %d messages that have no submission id", left_out)
-        polling = self._polling(ids)
-        if self.deferrable and ids:
-            self.defer(**polling.deferral(wait.poke_interval, wait.timeout))
-        return self._finish_wait(polling.poll_until_final(wait.poke_interval, wait.timeout))
-
-    def _finish_wait(self, records: list[Record]) -> Any:
+    def _result_of_wait(self, records: list[Record]) -> Any:
         """Return the records of the wait, or their counts where the results are in a file."""
         if self.output_path is None:
             return records
         by_status = Counter(str(record["status"]) for record in records)
         return {"path": str(self.output_path), "submitted": len(records), "by_status": dict(by_status)}
-
-    def _polling(self, submission_ids: Sequence[str]) -> DeliveryPolling:
-        return DeliveryPolling(self.rtisms_conn_id, submission_ids, self.fail_on, self.missing_ok_for)
-
-
-@dataclass(frozen=True)
-class _Wait:
-    """Seconds between two polls, and seconds in all."""
-
-    poke_interval: float
-    timeout: float

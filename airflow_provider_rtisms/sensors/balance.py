@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import PokeReturnValue
 
 from airflow_provider_rtisms.hooks.failures import fail_without_retry
-from airflow_provider_rtisms.sensors.base import DeferrableSensor, finish_wait, trigger_deadline
+from airflow_provider_rtisms.sensors.base import DeferrableSensor, finish_wait
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -59,6 +59,7 @@ class RtiSmsBalanceSensor(DeferrableSensor):
     def deferral(self, context: Context) -> dict[str, Any]:
         """Return the arguments of ``defer`` that hand the wait over to the trigger."""
         from airflow_provider_rtisms.triggers.balance import RtiSmsBalanceTrigger
+        from airflow_provider_rtisms.triggers.polling import trigger_deadline
 
         trigger = RtiSmsBalanceTrigger(
             rtisms_conn_id=self.rtisms_conn_id,

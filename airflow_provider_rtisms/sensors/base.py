@@ -87,17 +87,6 @@ class DeferrableSensor(BaseSensorOperator):
             raise
 
 
-def trigger_deadline(started: float, timeout: float) -> float:
-    """
-    Return when a trigger gives up: shortly before Airflow ends the deferral, so that the event can say what the
-    trigger saw.
-
-    :param started: when the wait began, in seconds since the epoch.
-    :param timeout: seconds that it may last.
-    """
-    return started + timeout - min(5.0, timeout / 10)
-
-
 def finish_wait(event: Any, expects: str) -> Mapping[str, Any]:
     """
     Return what a deferred wait has found.

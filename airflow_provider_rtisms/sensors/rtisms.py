@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import PokeReturnValue
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_rtisms.sensors.balance import RtiSmsBalanceSensor
 from airflow_provider_rtisms.sensors.base import DeferrableSensor
-from airflow_provider_rtisms.sensors.delivery_polling import FAILURES, MAX_RECORDS_IN_DATABASE, DeliveryPolling
+from airflow_provider_rtisms.sensors.delivery_polling import (
+    DeliveryPolling,
+    pushing_records_on_failure,
+)
+from airflow_provider_rtisms.sensors.start import CannotStartInTriggererError, start_trigger_args, startable
+from airflow_provider_rtisms.waiting.limits import MAX_RECORDS_IN_DATABASE
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -39,14 +44,17 @@ class RtiSmsDeliverySensor(DeferrableSensor):
     :param fail_on: final states that fail the wait; the error names the submissions. See
         :class:`~airflow_provider_rtisms.api.models.SmsStatus`.
     :param min_delivered: succeed when all are final and this many are delivered: a whole number, or a share such as
-        ``0.95``. The wait fails as soon as that can no longer be reached. Then ``fail_on`` is not used, and an id that
-        stays unknown counts as not delivered. None: every state of ``fail_on`` fails the wait.
+        ``0.95`` of all entries of ``submission_ids``. The wait fails as soon as that can no longer be reached. Then
+        ``fail_on`` is not used. An id that stays unknown, and a record without an id, count as not delivered. None:
+        every state of ``fail_on`` fails the wait.
     :param missing_ok_for: seconds or timedelta from the start of the wait in which an unknown id (404) is accepted,
         since the API may not know a new submission at once.
     :param deferrable: wait in the triggerer; default from ``[operators] default_deferrable``.
+    :param start_from_trigger: with ``deferrable=True``, begin in the triggerer too, so that no worker runs before the
+        wait is over (Airflow 3.3 and later). Where that is not possible, the log says why, and a worker begins.
     :return: one record (dict) per distinct submission, in the given order; see
         :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`. A wait that fails pushes the records of final
-        submissions to XCom ``records``, unless there are more than 1,000.
+        submissions to XCom ``records``, unless it is for more than 1,000.
     :raises AirflowFailException: a submission reached a state of ``fail_on``, stayed unknown, or the API refused.
     :raises AirflowSensorTimeout: ``timeout`` passed.
     """
@@ -61,6 +69,7 @@ class RtiSmsDeliverySensor(DeferrableSensor):
         fail_on: Sequence[str] = ("REJECTED", "UNDELIVERED", "EXPIRED"),
         min_delivered: float | None = None,
         missing_ok_for: timedelta | float = 60,
+        start_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -69,11 +78,24 @@ class RtiSmsDeliverySensor(DeferrableSensor):
         self.min_delivered = min_delivered
         self.missing_ok_for = missing_ok_for
         self._polling: DeliveryPolling | None = None
+        self._why_in_worker = ""
+        if start_from_trigger:
+            self._start_from_trigger()
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Return the sensor with some arguments, to be mapped over ``submission_ids``."""
+        partial = super().partial(**kwargs)
+        if not kwargs.get("start_from_trigger") or not AIRFLOW_V_3_3_PLUS:
+            return partial
+        return startable(partial)
 
     def execute(self, context: Context) -> Any:
         """Wait in this process, or poll once and defer."""
         self._polling = None
-        with self._pushing_records_on_failure(context):
+        if self._why_in_worker:
+            self.log.info("The wait begins in this worker and not in the triggerer: %s", self._why_in_worker)
+        with pushing_records_on_failure(context, lambda: self._polling):
             return super().execute(context)
 
     def poke(self, context: Context) -> PokeReturnValue:
@@ -93,21 +115,39 @@ class RtiSmsDeliverySensor(DeferrableSensor):
 
         :param event: of :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
         """
-        with self._pushing_records_on_failure(context):
+        with pushing_records_on_failure(context, lambda: self._polling):
             return self._begin(context).complete(event)
 
     def deferral(self, context: Context) -> dict[str, Any]:
         """Return the arguments of ``defer`` that hand the wait over to the trigger."""
         return self._begin(context).deferral(self.poke_interval, self.timeout, self.max_poke_interval)
 
-    @contextmanager
-    def _pushing_records_on_failure(self, context: Context) -> Iterator[None]:
+    def _start_from_trigger(self) -> None:
+        """Let Airflow's scheduler defer this task by itself, or remember why it cannot."""
+        if not self.deferrable:
+            self._why_in_worker = "start_from_trigger needs deferrable=True"
+            return
+        arguments = {
+            "submission_ids": self.submission_ids,
+            "rtisms_conn_id": self.rtisms_conn_id,
+            "fail_on": self.fail_on,
+            "min_delivered": self.min_delivered,
+            "missing_ok_for": self.missing_ok_for,
+            "poke_interval": self.poke_interval,
+            "max_poke_interval": self.max_poke_interval,
+            "timeout": self.timeout,
+        }
         try:
-            yield
-        except FAILURES:
-            if self._polling is not None:
-                self._polling.push_records(context)
-            raise
+            self.start_trigger_args = start_trigger_args(
+                arguments,
+                execution_timeout=self.execution_timeout,
+                is_in_group=self.get_closest_mapped_task_group() is not None,
+            )
+        except CannotStartInTriggererError as error:
+            self._why_in_worker = str(error)
+        else:
+            self.start_from_trigger = True
+            self._why_in_worker = "it is a run of dag.test(), or mapped in a way that only a worker can resolve"
 
     def _begin(self, context: Context) -> DeliveryPolling:
         """Return what the pokes of this process share; the first one makes it."""

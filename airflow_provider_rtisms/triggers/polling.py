@@ -36,7 +36,8 @@ class DeferredWait(Protocol):
     :param max_poke_interval: seconds up to which the pauses grow; None if they do not.
     :param deferred_at: wall-clock time (seconds since the epoch) at which the task polled and then deferred.
     :param deadline: wall-clock time at which to give up.
-    :param trigger_id: None where ``dag.test()`` runs it instead of a triggerer.
+    :param trigger_id: None where ``dag.test()`` runs it instead of a triggerer, and where the wait began in the
+        triggerer.
     """
 
     rtisms_conn_id: str
@@ -86,8 +87,8 @@ async def wait_since_deferral(trigger: DeferredWait, seconds: float) -> None:
     """
     Wait until some seconds have passed since the deferral, but not beyond the deadline.
 
-    The clocks of worker and triggerer may differ, so it never waits longer than these seconds. It does not wait in
-    ``dag.test()``, which has no scheduler.
+    The clocks of worker and triggerer may differ, so it never waits longer than these seconds. It does not wait without
+    a ``trigger_id``: there is no worker that has deferred.
     """
     if trigger.trigger_id is not None:
         now = time.time()
@@ -140,6 +141,17 @@ async def refuse_arguments(trigger: DeferredWait, unknown: Collection[str]) -> T
     )
     await wait_since_deferral(trigger, DEFERRAL_GRACE)
     return TriggerEvent(WaitEvent("failed", message).to_payload())  # type: ignore[no-untyped-call]
+
+
+def trigger_deadline(started: float, timeout: float) -> float:
+    """
+    Return when a trigger gives up: shortly before Airflow ends the deferral, so that the event can say what the
+    trigger saw.
+
+    :param started: when the wait began, in seconds since the epoch.
+    :param timeout: seconds that it may last.
+    """
+    return started + timeout - min(5.0, timeout / 10)
 
 
 def serialize_args(trigger: Any, *names: str) -> tuple[str, dict[str, Any]]:

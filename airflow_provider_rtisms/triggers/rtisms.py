@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -16,6 +16,7 @@ from airflow_provider_rtisms.triggers.polling import (
 )
 from airflow_provider_rtisms.waiting.delivery_wait import DeliveryWait, Record
 from airflow_provider_rtisms.waiting.polling import poll_deliveries
+from airflow_provider_rtisms.waiting.quota import Quota
 
 __all__ = ["RtiSmsBalanceFallTrigger", "RtiSmsBalanceTrigger", "RtiSmsDeliveryTrigger"]
 
@@ -39,10 +40,11 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
     :param max_poke_interval: seconds up to which the pauses between polls grow; None if they do not.
     :param deferred_at: wall-clock time at which the task polled and then deferred. The trigger yields no event within
         10 seconds of it, see :data:`~airflow_provider_rtisms.triggers.polling.DEFERRAL_GRACE`.
-    :param min_delivered: how many submissions have to be delivered, see
-        :class:`~airflow_provider_rtisms.sensors.rtisms.RtiSmsDeliverySensor`.
-    :param unknown: arguments of another version of this package; the trigger fails and names them.
     :param with_records: whether the event holds the records; large waits keep them out of Airflow's database.
+    :param with_ids: whether the event of a finished wait holds the ids if it holds no records.
+    :param quota: how many messages have to be delivered, see :class:`~airflow_provider_rtisms.waiting.quota.Quota`;
+        None if ``fail_on`` decides.
+    :param unknown: arguments of another version of this package; the trigger fails and names them.
     """
 
     def __init__(
@@ -58,7 +60,8 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         max_poke_interval: float | None = None,
         deferred_at: float = 0.0,
         with_records: bool = True,
-        min_delivered: float | None = None,
+        with_ids: bool = True,
+        quota: Mapping[str, int] | None = None,
         **unknown: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -72,7 +75,8 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         self.max_poke_interval = max_poke_interval
         self.deferred_at = deferred_at
         self.with_records = with_records
-        self.min_delivered = min_delivered
+        self.with_ids = with_ids
+        self.quota = quota
         self._unknown = unknown
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -89,7 +93,8 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
             "max_poke_interval",
             "deferred_at",
             "with_records",
-            "min_delivered",
+            "with_ids",
+            "quota",
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -97,14 +102,14 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         if self._unknown:
             yield await refuse_arguments(self, self._unknown)
             return
-        wait = DeliveryWait(self.submission_ids, self.fail_on, self.finished, self.min_delivered)
-        yield await run_until_deadline(self, self._wait(wait), wait.timeout_message, lambda: self._found(wait))
+        quota = None if self.quota is None else Quota(**self.quota)
+        wait = DeliveryWait(self.submission_ids, self.fail_on, self.finished, quota)
+        yield await run_until_deadline(self, self._wait(wait), wait.timeout_message, lambda: self._records(wait))
 
     async def _wait(self, wait: DeliveryWait) -> dict[str, Any]:
         await poll_until_done(self, lambda client: poll_deliveries(client, wait, self.missing_until))
-        return self._found(wait)
+        ids = {"submission_ids": self.submission_ids} if self.with_ids and not self.with_records else {}
+        return {"records": [], **self._records(wait), **ids}
 
-    def _found(self, wait: DeliveryWait) -> dict[str, Any]:
-        if self.with_records:
-            return {"records": wait.records}
-        return {"records": [], "submission_ids": self.submission_ids}
+    def _records(self, wait: DeliveryWait) -> dict[str, Any]:
+        return {"records": wait.records} if self.with_records else {}

@@ -6,9 +6,9 @@ Source: docs/vendor-api.md, "Get SMS info" and "Errors" (404).
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from airflow_provider_rtisms.api.errors import (
@@ -21,6 +21,7 @@ from airflow_provider_rtisms.api.errors import (
 )
 from airflow_provider_rtisms.api.models import OPEN_STATUSES, RECORD_FIELDS, SmsDetails, SmsStatus
 from airflow_provider_rtisms.api.values.lists import name_some
+from airflow_provider_rtisms.waiting.quota import Quota
 
 Record = dict[str, Any]
 
@@ -32,8 +33,7 @@ class DeliveryWait:
     :param submission_ids: checked ids.
     :param fail_on: final states that fail the wait.
     :param finished: records of submissions that are known to be final already.
-    :param min_delivered: how many submissions have to be delivered: an int, or a float for a share of them. Then
-        ``fail_on`` is not used.
+    :param quota: how many have to be delivered. Then ``fail_on`` is not used.
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class DeliveryWait:
         submission_ids: Sequence[str],
         fail_on: Iterable[str],
         finished: Iterable[Record] = (),
-        min_delivered: float | None = None,
+        quota: Quota | None = None,
     ) -> None:
         self.submission_ids = list(submission_ids)
         self.fail_on = frozenset(fail_on)
-        self.min_delivered = min_delivered
+        self.quota = quota
         #: The last transient error, of any poll.
         self.last_error: RtiSmsError | None = None
         self._records: dict[str, Record] = {}
@@ -62,6 +62,14 @@ class DeliveryWait:
     def records(self) -> list[Record]:
         """The records of the submissions that are final, in their order."""
         return [self._records[one] for one in self.submission_ids if one in self._records]
+
+    @property
+    def quota_of_open(self) -> Quota | None:
+        """The quota of a wait for the open submissions alone."""
+        if self.quota is None:
+            return None
+        delivered = sum(record["status"] == SmsStatus.DELIVERED for record in self.records)
+        return replace(self.quota, delivered=self.quota.delivered + delivered)
 
     def restore(self, finished: Iterable[Record]) -> None:
         """Add records of submissions that another process, or an earlier one, found to be final."""
@@ -94,11 +102,11 @@ class DeliveryWait:
 
         :param missing_ok: whether submissions that the API does not know yet are accepted.
         :return: whether every submission is final.
-        :raises RtiSmsDeliveryError: some reached a state of ``fail_on``, or ``min_delivered`` can no longer be reached.
+        :raises RtiSmsDeliveryError: some reached a state of ``fail_on``, or the quota can no longer be reached.
         :raises RtiSmsNotFoundError: the API does not know some of them, and ``missing_ok`` is False.
         """
-        if self.min_delivered is not None:
-            return self._is_over_with_min_delivered(0 if missing_ok else len(self._missing))
+        if self.quota is not None:
+            return self._is_over_with(self.quota, 0 if missing_ok else len(self._missing))
         failed = [f"{record['submission_id']} {record['status']}" for record in self._failed()]
         if failed:
             count = f"{len(failed)} of {len(self.submission_ids)}"
@@ -115,21 +123,22 @@ class DeliveryWait:
             )
         return not self.open_ids
 
-    def _is_over_with_min_delivered(self, missing: int) -> bool:
+    def _is_over_with(self, quota: Quota, missing: int) -> bool:
         """
         Return whether the wait is over, if a number of deliveries is enough.
 
+        :param quota: that number.
         :param missing: submissions that the API does not know and that are no longer waited for.
         """
-        needed = needed_deliveries(self.min_delivered, len(self.submission_ids))
         undelivered = [record for record in self.records if record["status"] != SmsStatus.DELIVERED]
-        possible = len(self.submission_ids) - len(undelivered) - missing
-        if possible < needed:
+        possible = quota.delivered + len(self.submission_ids) - len(undelivered) - missing
+        if possible < quota.needed:
             names = [f"{record['submission_id']} {record['status']}" for record in undelivered]
             names += [f"{one} not found" for one in self._missing] if missing else []
+            named = f"Not delivered: {name_some(names)}" if names else "The others have no submission id"
             raise RtiSmsDeliveryError(
-                f"min_delivered can no longer be reached: it needs {needed} of {len(self.submission_ids)} submissions, "
-                f"and at most {possible} can be delivered. Not delivered: {name_some(names)}",
+                f"min_delivered can no longer be reached: it needs {quota.needed} of {quota.total} messages, and at "
+                f"most {possible} can be delivered. {named}",
                 subject=name_some(names),
             )
         return len(self.open_ids) <= missing
@@ -154,38 +163,6 @@ class DeliveryWait:
 
 def _count(states: Counter[str]) -> str:
     return ", ".join(f"{count} {state}" for state, count in states.most_common())
-
-
-def check_min_delivered(value: Any) -> float | None:
-    """
-    Return the ``min_delivered`` of a sensor or an operator.
-
-    :param value: an int, 1 or more, for a number of submissions; a float above 0 and up to 1 for a share of them; or
-        None.
-    :raises RtiSmsInputError: it is anything else.
-    """
-    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-    is_share = isinstance(value, float) and 0 < value <= 1
-    if value is None or is_count or is_share:
-        return value  # type: ignore[no-any-return]
-    raise RtiSmsInputError(
-        f"min_delivered is {shape(value)}: use a whole number of submissions, 1 or more, or a share such as 0.95."
-    )
-
-
-def needed_deliveries(min_delivered: float | None, total: int) -> int:
-    """
-    Return how many of some submissions have to be delivered.
-
-    :param min_delivered: checked, see :func:`check_min_delivered`; None means none.
-    :param total: how many submissions there are.
-    :raises RtiSmsInputError: it is a number of submissions, and there are fewer.
-    """
-    if isinstance(min_delivered, float):
-        return math.ceil(round(min_delivered * total, 6))  # 0.95 * 20 is 19, not a little more
-    if min_delivered is not None and min_delivered > total:
-        raise RtiSmsInputError(f"min_delivered is {min_delivered}, but there are only {total} submissions.")
-    return min_delivered or 0
 
 
 def check_records(value: Any) -> list[Record]:

@@ -39,7 +39,7 @@ def wait(run_dag: RunDag, request: pytest.FixtureRequest) -> Any:
         dag_id = "".join(c if c.isalnum() else "_" for c in request.node.name)
         with DAG(dag_id, schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
             RtiSmsDeliverySensor(**{"task_id": "wait", "poke_interval": 0.2, "timeout": 120, **arguments})
-        return run_dag(dag)
+        return run_dag(dag, xcoms=("records",))
 
     return wait
 
@@ -94,6 +94,17 @@ def test_a_rejected_submission_fails_the_wait(wait: Any, rtisms_sandbox: Sandbox
     assert run.state == "failed"
     assert run.xcom("wait") is None
     assert not HAS_ERRORS or f"{bad} REJECTED" in str(run.errors["wait"])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_min_delivered_fails_as_soon_as_it_cannot_be_reached(wait: Any, rtisms_sandbox: Sandbox, mode: str) -> None:
+    fine = rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0)
+    never = rtisms_sandbox.add_submission("SENT")
+    with final_after_first_poll(rtisms_sandbox, "REJECTED") as bad:
+        run = wait(submission_ids=[fine, never, bad], min_delivered=0.7, **MODES[mode])
+    assert run.state == "failed"
+    assert {record["submission_id"] for record in run.xcom("wait", "records")} == {fine, bad}
+    assert not HAS_ERRORS or "needs 3 of 3 messages, and at most 2" in str(run.errors["wait"])
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -15,6 +15,9 @@ class TaskStore(MemoryStore):
 
     writes = 0
 
+    def get(self, key: str, default: Any = None) -> Any:
+        return super().get(key, default)
+
     def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
         self.writes += 1
         super().set(key, value)

@@ -46,6 +46,18 @@ def parse_submission_ids(value: Any) -> list[str]:
     return list(dict.fromkeys(iter_submission_ids(value)))
 
 
+def parse_submissions(value: Any) -> tuple[list[str], int]:
+    """
+    Return the submission ids of an operator's argument, as :func:`parse_submission_ids` does, and how many records
+    have none.
+
+    :param value: see :func:`iter_submission_ids`.
+    :raises RtiSmsInputError: it is anything else; names the position.
+    """
+    entries = list(_iter_entries(value))
+    return list(dict.fromkeys(entry for entry in entries if entry is not None)), entries.count(None)
+
+
 def iter_submission_ids(value: Any) -> Iterator[str]:
     """
     Yield the submission ids of an operator's argument, one by one.
@@ -57,11 +69,17 @@ def iter_submission_ids(value: Any) -> Iterator[str]:
         records with a ``submission_id``, which the operators return.
     :raises RtiSmsInputError: it is anything else; names the position.
     """
+    return (entry for entry in _iter_entries(value) if entry is not None)
+
+
+def _iter_entries(value: Any) -> Iterator[str | None]:
+    """Yield the id of each entry, None for a record without one."""
     without_id = 0
     for position, item in enumerate(as_iterable(value, "submission_ids", "4193366853543393")):
         if isinstance(item, Mapping):
             if "submission_id" in item and item["submission_id"] is None:
                 without_id += 1
+                yield None
                 continue
             item = item.get("submission_id")
         yield check_submission_id(item, f"submission_ids[{position}]")

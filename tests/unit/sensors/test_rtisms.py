@@ -201,7 +201,7 @@ class TestDeferral:
         serve_default(details("SENT"), details("SENT"), details())
         sensor = new_sensor(["1", "2"], deferrable=True)
         trigger = defer(sensor).trigger
-        assert (trigger.with_records, trigger.finished) == (False, [])
+        assert (trigger.with_records, trigger.with_ids, trigger.finished) == (False, False, [])
         records = new_sensor(["1", "2"], deferrable=True).execute_complete({}, {"outcome": "finished", "records": []})
         assert [record["submission_id"] for record in records] == ["1", "2"]
 

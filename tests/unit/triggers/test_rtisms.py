@@ -335,6 +335,25 @@ class TestOneProcess:
         assert pause.own < 0.5
         assert pause.wall < 5
 
+    def test_polls_never_overlap(self, rtisms_sandbox: Sandbox) -> None:
+        """A poll that takes longer than poke_interval delays the next one."""
+        ids = [rtisms_sandbox.add_submission("SENT") for _ in range(3)]
+        rtisms_sandbox.set_faults(Fault("latency", seconds=0.2, path="sms"))
+
+        async def main() -> list[tuple[int, ...]]:
+            firing = asyncio.ensure_future(fire(new_trigger(*ids, poke_interval=0.01)))
+            counts = []
+            while not counts or min(counts[-1]) < 4:
+                polls = rtisms_sandbox.state().requests_by_id
+                counts.append(tuple(polls.get(one, 0) for one in ids))
+                await asyncio.sleep(0.02)
+            firing.cancel()
+            return counts
+
+        counts = asyncio.run(main())
+        assert max(max(some) - min(some) for some in counts) <= 1
+        assert rtisms_sandbox.state().sockets_peak <= len(ids) + 1  # one for the token
+
     def test_nothing_is_told_at_debug(self, rtisms_sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.DEBUG)
         rtisms_sandbox.set_faults(Fault("error", statuses=(401,), times=1, path="sms"))

@@ -169,6 +169,31 @@ class TestPollDeliveries:
         with pytest.raises(errors.RtiSmsForbiddenError):
             self.poll(Client(outcomes={"1": errors.RtiSmsForbiddenError("HTTP 403")}), DeliveryWait(["1"], ()))
 
+    def test_a_large_wait_does_not_hold_up_the_event_loop(self) -> None:
+        """A triggerer runs other triggers in the same loop. The CPU time of this thread counts, and not the wall."""
+        ids = [str(number) for number in range(20_000)]
+
+        class Instant(Client):
+            async def perform(self, call: Any) -> Any:
+                await asyncio.sleep(0)
+                return SmsDetails(call.subject, "SENT")
+
+        async def tick(pauses: list[float]) -> None:
+            while True:
+                before = time.thread_time()
+                await asyncio.sleep(0)
+                pauses.append(time.thread_time() - before)
+
+        async def main() -> list[float]:
+            pauses: list[float] = []
+            ticker = asyncio.ensure_future(tick(pauses))
+            client: Any = Instant()
+            assert not await poll_deliveries(client, DeliveryWait(ids, ()), 0.0)
+            ticker.cancel()
+            return pauses
+
+        assert max(asyncio.run(main())) < 0.3
+
 
 class TestPollBalance:
     @pytest.mark.parametrize(("balance", "is_enough"), [("9.99", False), ("10.00", True), ("10.01", True)])

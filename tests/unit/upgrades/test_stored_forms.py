@@ -1,0 +1,199 @@
+"""
+What an older release has stored is understood, or refused with a clear error. It is never misread.
+
+Tasks are deferred, journals are open and part files lie around while people upgrade. So a worker or a triggerer of this
+release meets forms of any release before it, and of later ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSensorTimeout
+from packaging.version import Version
+
+from airflow_provider_rtisms import __version__
+from airflow_provider_rtisms.api.errors import RtiSmsConfigError
+from airflow_provider_rtisms.api.models import Submission
+from airflow_provider_rtisms.bulk.part import PartFile
+from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
+from airflow_provider_rtisms.sandbox import Sandbox
+from airflow_provider_rtisms.sending.journal import NOT_SENT, UNCERTAIN, MemoryStore, SendJournal
+from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor, RtiSmsDeliverySensor
+from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
+from tests.unit.attempts import TaskStore
+from tests.unit.upgrades.stored_forms import (
+    CLIENT_SECRET,
+    DONE,
+    IDS,
+    OPEN_ID,
+    SENT,
+    AssetStore,
+    balance_watcher,
+    delivery_trigger,
+    fire,
+    stored_forms,
+)
+
+pytestmark = pytest.mark.usefixtures("quick_retries")
+
+SAMPLES = {path.stem: json.loads(path.read_text()) for path in (Path(__file__).parent / "samples").iterdir()}
+NEWEST = max(SAMPLES, key=Version)
+Sample = dict[str, Any]
+
+
+@pytest.fixture(params=sorted(SAMPLES))
+def sample(request: pytest.FixtureRequest) -> Sample:
+    """What a release stores."""
+    return dict(json.loads(json.dumps(SAMPLES[request.param])))
+
+
+def event_of(sample: Sample, name: str) -> Any:
+    return sample["events"][name]
+
+
+def test_this_release_stores_what_the_newest_sample_shows(rtisms_sandbox: Sandbox) -> None:
+    """If this is red, a stored form has changed: see stored_forms.py."""
+    assert Version(NEWEST) <= Version(__version__)
+    assert stored_forms(rtisms_sandbox) == SAMPLES[NEWEST]
+
+
+class TestTriggers:
+    @pytest.mark.parametrize("name", SAMPLES[NEWEST]["triggers"])
+    def test_arguments_are_understood(self, rtisms_sandbox: Sandbox, sample: Sample, name: str) -> None:
+        if name not in sample["triggers"]:
+            return  # a trigger of a later release
+        path, arguments = sample["triggers"][name]
+        module, _, kind = path.rpartition(".")
+        trigger = getattr(importlib.import_module(module), kind)(**arguments)
+        assert arguments.items() <= trigger.serialize()[1].items()
+        for one in IDS:
+            rtisms_sandbox.add_submission("DELIVERED", submission_id=one, pending_for=0, sent_for=0)
+        event = asyncio.run(fire(trigger))
+        assert event.get("outcome", "finished") == "finished"
+
+    def test_arguments_from_before_later_ones_were_added_are_understood(self, rtisms_sandbox: Sandbox) -> None:
+        """The required arguments alone: a trigger from before ``finished``, ``with_records``, ``quota`` and so on."""
+        _, arguments = delivery_trigger().serialize()
+        required = ("rtisms_conn_id", "submission_ids", "poke_interval", "deadline", "missing_until", "fail_on")
+        for status in ("DELIVERED", "REJECTED"):
+            for one in IDS:
+                rtisms_sandbox.add_submission(status, submission_id=one, pending_for=0, sent_for=0)
+            event = asyncio.run(fire(RtiSmsDeliveryTrigger(**{name: arguments[name] for name in required})))
+            assert event["outcome"] == ("finished" if status == "DELIVERED" else "failed")
+            assert [record["submission_id"] for record in event["records"]] == IDS
+
+    def test_unknown_ones_are_refused(self) -> None:
+        event = asyncio.run(fire(delivery_trigger(from_the_future=1)))
+        assert event["outcome"] == "failed"
+        assert "(from_the_future)" in event["message"]
+        assert "same version" in event["message"]
+
+
+class TestEvents:
+    def test_those_that_finish_a_wait_are_understood(self, rtisms_sandbox: Sandbox, sample: Sample) -> None:
+        rtisms_sandbox.add_submission("DELIVERED", submission_id=IDS[0], pending_for=0, sent_for=0)
+        sensor = RtiSmsDeliverySensor(task_id="wait", submission_ids=IDS[:1])
+        assert sensor.execute_complete({}, event_of(sample, "delivery finished")) == [DONE]
+        send = RtiSmsSendOperator(task_id="send", recipients="+56900000100", text="hola")
+        assert send.execute_complete({}, event_of(sample, "delivery finished")) == [DONE]
+        (record,) = send.execute_complete({}, event_of(sample, "delivery finished, large"))
+        assert record["submission_id"] == IDS[0]
+        (record,) = RtiSmsDeliverySensor(task_id="wait", submission_ids=IDS[:1]).execute_complete(
+            {}, event_of(sample, "delivery finished, large, without ids")
+        )
+        assert record["submission_id"] == IDS[0]
+        balance = RtiSmsBalanceSensor(task_id="wait", minimum="100")
+        assert balance.execute_complete({}, event_of(sample, "balance finished")) == "457.00"
+        assert event_of(sample, "balance fall") == {"balance": "457.00", "threshold": "500"}
+
+    @pytest.mark.parametrize(
+        ("name", "error"),
+        [
+            ("delivery failed", AirflowFailException),
+            ("delivery timeout", AirflowSensorTimeout),
+            ("delivery timeout, large", AirflowSensorTimeout),
+        ],
+    )
+    @pytest.mark.parametrize(
+        "new_task",
+        [
+            lambda: RtiSmsDeliverySensor(task_id="wait", submission_ids=IDS),
+            lambda: RtiSmsSendOperator(task_id="send", recipients="+56900000100", text="hola"),
+        ],
+        ids=["sensor", "send"],
+    )
+    def test_those_that_fail_it_are_understood(
+        self, sample: Sample, name: str, error: type[Exception], new_task: Callable[[], Any]
+    ) -> None:
+        with pytest.raises(error, match="what happened"):
+            new_task().execute_complete({}, event_of(sample, name))
+
+    def test_those_of_another_version_are_refused(self, sample: Sample) -> None:
+        for name in ("delivery finished", "delivery failed", "delivery timeout"):
+            event = {**event_of(sample, name), "version": 2}
+            with pytest.raises(AirflowException, match=r"unknown form \(version 2\)"):
+                RtiSmsDeliverySensor(task_id="wait", submission_ids=IDS).execute_complete({}, event)
+
+
+class TestJournal:
+    def test_it_is_understood(self, sample: Sample) -> None:
+        journal = SendJournal(MemoryStore(sample["journal"]), CLIENT_SECRET)
+        expected: dict[str, Submission] = {key: result or UNCERTAIN for key, result in SENT.items()}
+        expected |= {"begun": UNCERTAIN, "another": NOT_SENT}
+        assert {key: journal.status_of(journal.digest(key)) for key in expected} == expected
+
+    @pytest.mark.parametrize("key", ["rtisms_send", "rtisms_send_0", "rtisms_send_1"])
+    def test_another_version_is_refused(self, sample: Sample, key: str) -> None:
+        store = MemoryStore(sample["journal"])
+        store[key]["version"] += 1
+        with pytest.raises(RtiSmsConfigError, match="this release of airflow-provider-rtisms cannot read"):
+            SendJournal(store, CLIENT_SECRET)
+
+
+def resumed(path: Path) -> list[str]:
+    found: list[str] = []
+    with PartFile(path) as part:
+        part.resume(lambda record: not found.append(record["submission_id"]))  # type: ignore[func-returns-value]
+    return found
+
+
+class TestPartFiles:
+    def test_they_are_understood(self, sample: Sample, tmp_path: Path) -> None:
+        path = tmp_path / "part"
+        path.write_text(sample["part"])
+        assert resumed(path) == [DONE["submission_id"]]
+
+    @pytest.mark.parametrize(("old", "new"), [('"rtisms_part": 1', '"rtisms_part": 2'), ('"cost"', '"price"')])
+    def test_another_version_is_fetched_again(
+        self, sample: Sample, tmp_path: Path, old: str, new: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path = tmp_path / "part"
+        path.write_text(sample["part"].replace(old, new))
+        assert resumed(path) == []
+        assert "was written by another version, or is damaged. Its submissions are fetched again" in caplog.text
+
+
+class TestStores:
+    def test_a_rescheduled_sensor_does_not_poll_what_is_final(self, rtisms_sandbox: Sandbox, sample: Sample) -> None:
+        rtisms_sandbox.add_submission("DELIVERED", submission_id=OPEN_ID, pending_for=0, sent_for=0)
+        sensor = RtiSmsDeliverySensor(task_id="wait", submission_ids=IDS, mode="reschedule")
+        store = TaskStore(sample["rescheduled"])
+        done = sensor.poke({"task_state_store": store})  # type: ignore[typeddict-item]
+        assert [record["submission_id"] for record in done.xcom_value] == IDS
+        assert set(rtisms_sandbox.state().requests_by_id) == {OPEN_ID}
+
+    def test_a_fall_that_was_reported_is_not_reported_again(self, rtisms_sandbox: Sandbox, sample: Sample) -> None:
+        async def watch(store: AssetStore) -> Any:
+            return await asyncio.wait_for(fire(balance_watcher(store)), timeout=1)
+
+        assert asyncio.run(watch(AssetStore()))["balance"] == "457.00"
+        with pytest.raises(TimeoutError):
+            asyncio.run(watch(AssetStore(sample["watcher"])))
+        assert rtisms_sandbox.state().requests["GET balance"] > 2
