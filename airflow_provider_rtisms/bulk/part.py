@@ -49,7 +49,7 @@ class PartFile:
             if self.size and os.pread(self._descriptor, len(HEADER), 0) != HEADER:
                 log.warning("%s was written by another version, or is damaged. Its submissions are fetched again", path)
                 path.unlink()  # never overwritten: it may be a hard link to a file of someone else
-                os.close(self._descriptor)
+                self.close()
                 self._descriptor = _open_locked(path, is_new=True)
                 self.size = 0
             if not self.size:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,15 +17,13 @@ from fsspec.implementations.local import LocalFileSystem
 from airflow_provider_rtisms.api.errors import (
     RtiSmsInputError,
     RtiSmsNotFoundError,
-    RtiSmsPermanentError,
-    RtiSmsTransientError,
 )
 from airflow_provider_rtisms.bulk import object_target
 from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
 from airflow_provider_rtisms.bulk.id_files import read_id_file
 from airflow_provider_rtisms.bulk.records import COLUMNS
 from airflow_provider_rtisms.bulk.storage import storage_path
-from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError, storage_error
+from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from tests.unit.bulk.conftest import attach, seeded
 
@@ -195,47 +192,6 @@ class TestUnreadableIdFile:
             list(read_id_file(bucket / "ids.txt"))
 
 
-class _StatusError(Exception):
-    """What a store's library raises; each keeps the status elsewhere."""
-
-    def __init__(self, **attributes: Any) -> None:
-        super().__init__("Refused")
-        self.__dict__.update(attributes)
-
-
-def _boto(status: int) -> Exception:
-    error = OSError(16, "Please reduce your request rate.")
-    error.__cause__ = _StatusError(response={"ResponseMetadata": {"HTTPStatusCode": status}})
-    return error
-
-
-@pytest.mark.parametrize(
-    ("error", "is_permanent", "words"),
-    [
-        (PermissionError("Access Denied"), True, "PermissionError: Access Denied.*permission"),
-        (FileNotFoundError(2, "No such file"), True, "Check the path"),
-        (OSError(28, "No space left on device"), False, "The disk is full"),
-        (OSError(30, "Read-only file system"), True, "permission"),
-        (OSError(21, "Is a directory"), True, "Check the path"),
-        (OSError(5, "Input/output error"), False, "run the task again later"),
-        (TimeoutError(), False, r"TimeoutError\)\. .*again later"),
-        (_boto(503), False, "reduce your request rate.*again later"),
-        (_boto(403), True, "permission"),
-        (_boto(400), True, "Check the path"),
-        (_StatusError(status_code=404), True, "the bucket"),
-        (_StatusError(status_code=500), False, "again later"),
-        (_StatusError(code=403), True, "permission"),
-        (_StatusError(code="429"), False, "again later"),
-        (_StatusError(code="AccessDenied"), False, "again later"),
-        (ImportError("Install s3fs to access S3"), True, r"pip install 'apache-airflow-providers-amazon\[s3fs\]'"),
-    ],
-)
-def test_errors_of_stores_are_permanent_or_transient(error: Exception, is_permanent: bool, words: str) -> None:
-    raised = storage_error("Writing s3://bucket/key", error)
-    assert isinstance(raised, RtiSmsPermanentError if is_permanent else RtiSmsTransientError)
-    assert re.match(rf"Writing s3://bucket/key failed \(.*{words}", str(raised))
-
-
 def test_a_full_folder_for_temporary_files_is_explained(tmp_path: Path) -> None:
     """SQLite meets the limit on the size of files, which stands for the size of the disk."""
     resource = pytest.importorskip("resource")
@@ -246,14 +202,6 @@ def test_a_full_folder_for_temporary_files_is_explained(tmp_path: Path) -> None:
             DistinctIds(map(str, range(10**15, 10**15 + 500_000)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_distinct_ids_keep_their_order() -> None:
-    with DistinctIds(iter(["9", "10", "9", "100"])) as ids:
-        assert (list(ids), len(ids), ids.duplicates) == (["9", "10", "100"], 3, 1)
-        with DistinctIds(["100", "10", "9"]) as same, DistinctIds(["9", "10"]) as other:
-            assert same.digest("account") == ids.digest("account") != other.digest("account")
-        assert ids.digest("account") != ids.digest("other account")
 
 
 @pytest.mark.parametrize("value", ["None", " None "])
