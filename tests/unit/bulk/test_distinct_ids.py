@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +12,6 @@ import pytest
 from airflow_provider_rtisms.bulk import distinct_ids
 from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageUnavailableError
-from tests.unit.bulk.conftest import count_descriptors
 
 
 def test_each_is_kept_once_in_the_order_in_which_it_came_first() -> None:
@@ -56,16 +54,29 @@ def test_another_thread_may_use_them() -> None:
     assert found == ["1", "2", True]
 
 
-def test_ids_that_cannot_be_read_leave_no_database() -> None:
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[sqlite3.Connection]:
+    """Return all connections to databases that were made."""
+    made: list[sqlite3.Connection] = []
+    connect = sqlite3.connect
+
+    def note(*args: Any, **options: Any) -> sqlite3.Connection:
+        made.append(connect(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(distinct_ids.sqlite3, "connect", note)
+    return made
+
+
+def test_ids_that_cannot_be_read_leave_no_database(connections: list[sqlite3.Connection]) -> None:
     def ids() -> Iterator[str]:
         yield "1"
         raise KeyboardInterrupt
 
-    gc.collect()
-    before = count_descriptors()
-    with pytest.raises(KeyboardInterrupt) as caught:
+    with pytest.raises(KeyboardInterrupt):
         DistinctIds(ids())
-    assert count_descriptors() == before, caught
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connections[0].execute("SELECT 1")
 
 
 def test_the_end_of_its_block_deletes_the_database() -> None:
@@ -93,19 +104,12 @@ def test_a_failure_of_the_database_says_what_to_do(use: Callable[[DistinctIds], 
     assert isinstance(caught.value.__cause__, sqlite3.Error)
 
 
-def test_no_journal_doubles_the_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    statements: list[str] = []
-    connect = sqlite3.connect
-
-    def traced(*args: Any, **options: Any) -> sqlite3.Connection:
-        connection = connect(*args, **options)
-        connection.set_trace_callback(statements.append)
-        return connection
-
-    monkeypatch.setattr(distinct_ids.sqlite3, "connect", traced)
+def test_no_journal_doubles_the_writes(connections: list[sqlite3.Connection]) -> None:
     with DistinctIds(map(str, range(1000))) as ids:
-        for submission_id in range(0, 1000, 7):
-            ids.discard(str(submission_id))
-        assert ids._database.execute("PRAGMA journal_mode").fetchone() == ("off",)
-        assert ids._database.in_transaction
-    assert not any(one.startswith(("COMMIT", "ROLLBACK")) for one in statements)
+        statements: list[str] = []
+        connections[0].set_trace_callback(statements.append)
+        ids.discard("7")
+        ids.add_missing("8", "gone")
+        assert connections[0].execute("PRAGMA journal_mode").fetchone() == ("off",)
+        assert connections[0].in_transaction
+    assert not any(one.startswith(("BEGIN", "COMMIT", "ROLLBACK")) for one in statements)

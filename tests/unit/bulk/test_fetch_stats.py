@@ -40,8 +40,8 @@ def noted(*outcomes: Any, requested: int = 100) -> FetchStats:
     [
         ([UNAVAILABLE] * 49, False),
         ([UNAVAILABLE] * 50, True),
-        ([*[UNAVAILABLE] * 49, FOUND, UNAVAILABLE], False),
-        ([*[UNAVAILABLE] * 49, UNKNOWN, UNAVAILABLE], False),
+        ([*[UNAVAILABLE] * 49, FOUND, *[UNAVAILABLE] * 49], False),
+        ([*[UNAVAILABLE] * 49, UNKNOWN, *[UNAVAILABLE] * 49], False),
         ([UNKNOWN] * 60, False),
         ([errors.RtiSmsRateLimitError("429")], True),
         ([errors.RtiSmsForbiddenError("403")], True),
@@ -124,6 +124,7 @@ def test_progress_without_a_speed_promises_nothing(clock: SimpleNamespace) -> No
     line = "1 of 4 submissions done (25%), 0 a second, 0 retries, time left unknown"
     assert stats.progress(Stats()) == line
     assert FetchStats(0, 0).progress(Stats()).startswith("0 of 0 submissions done (0%)")
+    assert noted(FOUND, requested=1).progress(Stats()).startswith("1 of 1 submissions done (100%)")
 
 
 def test_the_summary_counts_and_is_json(clock: SimpleNamespace) -> None:
