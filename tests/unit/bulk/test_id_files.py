@@ -60,6 +60,17 @@ class TestIdFile:
         with pytest.raises(RtiSmsInputError, match=rf"^sent\.csv .*line {line}\b"):
             list(read_id_file(path, "id"))
 
+    def test_a_broken_quote_in_the_header_is_on_line_1(self, tmp_path: Path) -> None:
+        (tmp_path / "sent.csv").write_text('"id,day\n11,a\n')
+        with pytest.raises(
+            RtiSmsInputError, match=r"^sent\.csv is not a valid CSV: .*in the row that begins on line 1\."
+        ):
+            list(read_id_file(tmp_path / "sent.csv", "id"))
+
+    def test_a_path_that_a_template_left_empty_is_named(self) -> None:
+        with pytest.raises(RtiSmsInputError, match=r'^submission_ids_path is the word "None"'):
+            list(read_id_file("None"))
+
     @pytest.mark.parametrize("line", [b"12a", b"1.5e9", b"-1", b"\xff"])
     def test_a_malformed_id_is_refused(self, tmp_path: Path, line: bytes) -> None:
         path = tmp_path / "ids.txt"

@@ -139,6 +139,9 @@ class TestToFile:
         with pytest.raises(type(FAILURES[error])) as caught:
             fetch_to_file(path, *given, client=client)
         (part,) = folder.iterdir()
+        assert str(caught.value).startswith("get_sms 403: HTTP 403." if error == "403" else "1 of 3")
+        with DistinctIds(given) as distinct:
+            assert part.name == f"details.jsonl.{distinct.digest('https://api', 'me')}.part"
         assert str(caught.value).endswith(f" 2 of 3 submissions are kept in {part}; the same fetch goes on from there.")
         assert "An earlier attempt" not in caplog.text
         client.failures = {}
@@ -253,6 +256,7 @@ class TestAllLines:
 
     def test_progress(self) -> None:
         lines = self.lines(2000, 2000)
+        assert lines.progress().startswith("Writing details.csv: 0 of 2,000 records converted, ")
         reading: Iterator[bytes] = iter(lines)
         next(reading)
         assert lines.progress().startswith("Writing details.csv: 1 of 2,000 records converted, ")

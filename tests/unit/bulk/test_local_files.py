@@ -36,6 +36,7 @@ def mode_of(path: Path) -> int:
 
 class TestOpenPrivate:
     def test_a_new_file_is_for_its_owner_and_for_reading_and_writing(self, tmp_path: Path) -> None:
+        os.umask(0)
         descriptor = open_private(tmp_path / "part")
         os.write(descriptor, b"mine")
         assert os.pread(descriptor, 10, 0) == b"mine"
@@ -113,6 +114,16 @@ class TestLocalOutput:
         assert list(output.path.parent.iterdir()) == [output.path]
         assert output.path.read_bytes() == b"yesterday's"
 
+    def test_a_failure_is_not_hidden_by_a_staging_file_that_has_gone(self, output: LocalOutput) -> None:
+        output.probe()
+
+        def fill(_: IO[bytes]) -> None:
+            Path(f"{output.path}.staging").unlink()
+            raise OSError(errno.EIO, "Input/output error")
+
+        with pytest.raises(RtiSmsStorageUnavailableError, match="Input/output error"):
+            output.commit(fill)
+
     def test_the_staging_file_of_a_killed_attempt_is_replaced(self, output: LocalOutput) -> None:
         output.probe()
         Path(f"{output.path}.staging").write_bytes(b"more than the new file holds")
@@ -139,13 +150,14 @@ class TestPrivateFolder:
         assert folder == private_folder() == tmp_path / f"rtisms-{os.geteuid()}"
         assert mode_of(folder) == 0o700
 
-    @pytest.mark.parametrize("others", ["may enter", "own it", "made a link", "made a file"])
+    @pytest.mark.parametrize("others", ["may enter", "may read", "own it", "made a link", "made a file"])
     def test_a_folder_that_others_prepared_is_not_used(
         self, tmp_path: Path, others: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         prepared = tmp_path / f"rtisms-{os.geteuid()}"
-        if others == "may enter":
-            prepared.mkdir(mode=0o750)
+        if others.startswith("may"):
+            prepared.mkdir()
+            prepared.chmod(0o701 if others == "may enter" else 0o740)
         elif others == "own it":
             prepared.mkdir(mode=0o700)
             monkeypatch.setattr(os, "geteuid", _changing(os.geteuid()))

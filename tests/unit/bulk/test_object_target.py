@@ -209,6 +209,16 @@ class TestCommit:
         assert list(parts(fs).values()) == [[line_of("1")]]
         assert list(folder.iterdir()) == []
 
+    def test_a_complete_file_leaves_no_part_even_if_the_store_has_refused_it(self, folder: Path) -> None:
+        fs = Store()
+        target = target_in(fs)
+        target.part.append([record_of("1")])
+        fs.failures["pipe_file"] = [DOWN] * 6
+        target.commit(lambda file: file.writelines(target.part.lines()))
+        target.close()
+        assert fs.objects == {FILE: line_of("1")}
+        assert list(folder.iterdir()) == []
+
     def test_without_permission_to_list_it_deletes_its_own_parts(self, caplog: pytest.LogCaptureFixture) -> None:
         fs = Store()
         target = target_in(fs)
