@@ -84,8 +84,8 @@ e2e-celery: env-airflow-3.3  ## the examples on CeleryExecutor, with Redis and t
 	$(LATEST)/python -m pytest -m celery tests/system/test_celery.py
 
 .PHONY: mutants
-mutants: env-bare  ## change the code one place at a time; do the tests notice? (FILES=..., or MUTANTS=200 SEED=1)
-	$(BUILD)/bare/bin/python -m scripts.mutants $(FILES) $(if $(MUTANTS),--sample $(MUTANTS)) $(if $(SEED),--seed $(SEED))
+mutants: env-airflow-3.3  ## change the code one place at a time; do the tests notice? (FILES=..., or MUTANTS=200 SEED=1)
+	$(LATEST)/python -m scripts.mutants $(FILES) $(if $(MUTANTS),--sample $(MUTANTS)) $(if $(SEED),--seed $(SEED))
 
 SEEDS := 100000
 .PHONY: simulate

@@ -114,7 +114,7 @@ class TestLocalOutput:
         assert list(output.path.parent.iterdir()) == [output.path]
         assert output.path.read_bytes() == b"yesterday's"
 
-    def test_a_failure_is_not_hidden_by_a_staging_file_that_has_gone(self, output: LocalOutput) -> None:
+    def test_a_failure_is_not_masked_by_a_staging_file_that_has_gone(self, output: LocalOutput) -> None:
         output.probe()
 
         def fill(_: IO[bytes]) -> None:

@@ -218,7 +218,7 @@ class TestObjectOutput:
 
     def test_a_disk_that_is_full_is_explained(self, folder: Path) -> None:
         def fill(_: Any) -> None:
-            next(folder.iterdir()).unlink()  # its absence does not hide the reason
+            next(folder.iterdir()).unlink()  # its absence does not mask the reason
             raise OSError(28, "No space left on device")
 
         with pytest.raises(

@@ -15,6 +15,7 @@ from airflow_provider_rtisms.bulk import local_files, object_target
 from airflow_provider_rtisms.bulk.object_target import ObjectTarget
 from airflow_provider_rtisms.bulk.part import HEADER
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageUnavailableError
+from tests.unit.bulk.conftest import count_descriptors
 from tests.unit.bulk.stores import FolderStore, Store, StoredPath
 from tests.unit.bulk.test_formats import line, record
 from tests.unit.bulk.test_object_store import DOWN, REFUSED
@@ -68,7 +69,7 @@ class TestResume:
         fs = Store()
         fs.objects = {
             f"{FOLDER}/a.jsonl": HEADER + line_of("1") + b"junk\n" + line_of("0") + line_of("2"),
-            f"{FOLDER}/b.jsonl": b"another version\n" + line_of("7"),
+            f"{FOLDER}/b.jsonl": HEADER.replace(b"1", b"2", 1) + line_of("7"),
             f"{FOLDER}/c.jsonl": HEADER + line_of("2") + line_of("3"),
             f"{FOLDER}/d.jsonl": HEADER,
             "bucket/day/details.jsonl.d2.part/a.jsonl": HEADER + line_of("8"),
@@ -248,10 +249,11 @@ class TestCommit:
 
 @pytest.mark.parametrize("is_refused", [False, True])
 def test_the_local_part_stays_only_if_the_store_lacks_records(folder: Path, is_refused: bool) -> None:
-    fs = Store()
+    fs, before = Store(), count_descriptors()
     target = target_in(fs)
     target.part.append([record_of("1")])
     fs.failures["pipe_file"] = [DOWN] * is_refused
     target.save()
     target.close()
     assert [path.suffix for path in folder.iterdir()] == [".part"] * is_refused
+    assert count_descriptors() == before

@@ -114,13 +114,21 @@ class TestDamage:
     def test_a_part_of_another_version_is_replaced(
         self, tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
     ) -> None:
-        path, other = tmp_path / "part", tmp_path / "hard link"
+        path, other, before = tmp_path / "part", tmp_path / "hard link", count_descriptors()
         path.write_bytes(content)
         other.hardlink_to(path)
         assert resumed(path) == []
         assert path.read_bytes() == HEADER
         assert other.read_bytes() == content
         assert "another version" in caplog.text
+        assert count_descriptors() == before
+
+    def test_the_header_stays_the_same_so_that_later_versions_go_on_from_it(self) -> None:
+        assert HEADER == (
+            b'{"rtisms_part": 1, "columns": ["submission_id", "status", "status_code", "is_final", "registered_at", '
+            b'"sent_at", "done_at", "cost", "operator_id", "operator_name", "operator_mcc", "operator_mnc", '
+            b'"fetched_at"]}\n'
+        )
 
     def test_a_fetch_goes_on_after_damage(self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path) -> None:
         target, ids = tmp_path / "details.jsonl", seeded(10)
