@@ -136,7 +136,7 @@ class PartFile:
         self.size += written
 
     def _lines(self, offset: int = len(HEADER)) -> Iterator[bytes]:
-        """Yield the lines from an offset on; the last one may lack its end."""
+        """Yield the lines from an offset on. A last line without its end is damage, and is left out."""
         rest = b""
         while chunk := os.pread(self._descriptor, _READ_SIZE, offset):
             offset += len(chunk)
@@ -146,8 +146,6 @@ class PartFile:
             if len(rest) > MAX_LINE:
                 yield rest
                 rest = b""
-        if rest:
-            yield rest
 
 
 def _open_locked(path: Path, *, is_new: bool = False) -> int:
