@@ -30,6 +30,7 @@ from tests.unit.bulk.conftest import attach
         ("~/x.csv", str(Path.home() / "x.csv")),
         ("file:///data/x.csv", "/data/x.csv"),
         (ObjectStoragePath("file:///data/x.csv"), "/data/x.csv"),
+        (ObjectStoragePath("local:///data/x.csv"), "/data/x.csv"),
         ("/data/http:/x.csv", "/data/http:/x.csv"),
     ],
 )
@@ -45,7 +46,7 @@ def test_a_path_of_a_store_stays_one_and_a_store_that_cannot_be_opened_is_explai
     path = storage_path("output_path", wrap("memory://bucket/x.csv"))
     assert isinstance(path, ObjectStoragePath)
     assert not is_local(path)
-    assert str(path) == "memory://bucket/x.csv"
+    assert path == ObjectStoragePath("memory://bucket/x.csv")
     with pytest.raises(RtiSmsStorageError, match=r"^Opening gs://bucket/x\.csv \(output_path\) failed"):
         storage_path("output_path", wrap("gs://bucket/x.csv"))
 

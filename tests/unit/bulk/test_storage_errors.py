@@ -93,6 +93,7 @@ def install(package: str) -> str:
         (ValueError("Unsupported filesystem: 'gs'"), install("google")),
         (ValueError("No file system registered for scheme hdfs"), NO_PROVIDER),
         (ImportError("No module named 'paramiko'"), NO_PROVIDER),
+        (ImportError("cannot import name 'kwargs' from 'logs'"), NO_PROVIDER),
     ],
 )
 def test_what_a_person_has_to_change_is_permanent(error: Exception, remedy: str) -> None:
