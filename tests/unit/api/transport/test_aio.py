@@ -23,7 +23,7 @@ from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient, _failure, _tls_context, _wait_for
 from airflow_provider_rtisms.api.transport.stats import Stats
 from airflow_provider_rtisms.api.values.secret import Secret
-from tests.hostile import TOKEN, HostileServer, details, grant, message, raw, response
+from tests.hostile import TOKEN, Exchange, HostileServer, details, grant, message, raw, response, until
 from tests.unit.conftest import Serve
 
 KEY = ConnectionKey("api.invalid", 443, True, True, None, None, None)
@@ -80,8 +80,8 @@ def test_a_failure_to_connect_has_the_words_of_the_library_as_its_detail() -> No
 
 
 def settings_for(server: HostileServer, **others: Any) -> ApiSettings:
-    values = {"client_id": "me", "client_secret": Secret("s3cret"), "max_attempts": 3, **others}
-    return ApiSettings(base_url=server.url, **values)
+    values = {"base_url": server.url, "client_id": "me", "client_secret": Secret("s3cret"), "max_attempts": 3}
+    return ApiSettings(**values | others)
 
 
 def ask(server: HostileServer, *calls: Callable[[AsyncRtiSmsClient], Awaitable[Any]], **settings: Any) -> Any:
@@ -132,7 +132,7 @@ class TestStats:
         _, client = ask(server, get_balance)
         assert client.stats == Stats(requests=4, tokens=1, retries=2, throttled=0)
 
-    def test_a_429_is_counted_and_its_repetition_is_a_retry(
+    def test_after_a_success_a_429_is_counted_and_is_no_failed_attempt(
         self, serve: Serve, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("airflow_provider_rtisms.api.transport.limiter.MIN_PAUSE", 0.001)
@@ -142,7 +142,7 @@ class TestStats:
             await client.get_balance()
             return await client.get_balance()
 
-        _, client = ask(server, twice)
+        _, client = ask(server, twice, max_attempts=1)
         assert client.stats == Stats(requests=4, tokens=1, retries=1, throttled=1)
 
 
@@ -184,6 +184,8 @@ class TestState:
             assert server.connections == 1
             await client.close()
             await client.close()
+            async with client:
+                await client.get_balance()
             with pytest.raises(RuntimeError, match="is not open: use it in 'async with'"):
                 await client.get_balance()
 
@@ -199,6 +201,22 @@ class TestState:
 
         asyncio.run(main())
         assert server.connections == 3
+
+    def test_sends_are_under_way_together(self, serve: Serve) -> None:
+        async def together(exchange: Exchange) -> None:
+            await until(lambda: exchange.server.connections_open == 4)  # that of the token is kept open
+            await exchange.write(message({"submissions": [{"status": "submitted", "submissionId": "42"}]}))
+
+        results = ask(serve(together), *[CALLS["send_sms"][0]] * 3, timeout=3)
+        assert [one.submission_id for (one,) in results[:3]] == ["42"] * 3
+
+    def test_the_certificate_of_a_proxy_is_verified_for_plain_http_too(self, serve: Serve) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+        proxy = serve(response(BALANCE), tls=context)
+        with pytest.raises(errors.RtiSmsCertificateError):
+            ask(proxy, get_balance, base_url="http://api.invalid", proxy=proxy.url, allow_http=True)
+        assert proxy.requests == []
 
     def test_no_timeout_is_rounded_up_to_a_whole_second(self, serve: Serve) -> None:
         """aiohttp does that to save timers."""
