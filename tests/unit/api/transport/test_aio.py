@@ -16,6 +16,7 @@ import trustme
 from aiohttp.client_reqrep import ConnectionKey
 
 from airflow_provider_rtisms.api import errors
+from airflow_provider_rtisms.api.policy.effects import ACQUIRE, MaskSecret, Sleep, Throttled, WaitFor
 from airflow_provider_rtisms.api.policy.flight import Flight
 from airflow_provider_rtisms.api.policy.token_cache import TokenCache
 from airflow_provider_rtisms.api.protocol.request import MAX_RESPONSE_BYTES, HttpRequest
@@ -257,6 +258,51 @@ class TestBody:
         with pytest.raises(errors.RtiSmsRedirectError):
             ask(server, get_balance)
         assert len(server.calls) == 1
+
+
+class NotingPermit:
+    """Notes what a call does with its permit."""
+
+    def __init__(self) -> None:
+        self.done: list[Any] = []
+
+    async def acquire(self) -> None:
+        self.done.append("acquire")
+
+    async def acquire_rate(self) -> None:
+        self.done.append("acquire_rate")
+
+    def release(self) -> None:
+        self.done.append("release")
+
+    def on_throttled(self, retry_after: float | None) -> bool:
+        self.done.append(retry_after)
+        return retry_after is not None
+
+
+def _landed() -> Flight[Any]:
+    flight: Flight[Any] = Flight()
+    flight.complete("token")
+    return flight
+
+
+@pytest.mark.parametrize(
+    ("effect", "done", "result", "stats"),
+    [
+        (ACQUIRE, ["acquire", "acquire_rate"], None, Stats()),
+        (Sleep(0.0), ["release"], None, Stats(retries=1)),
+        (WaitFor(_landed()), ["release"], "token", Stats()),
+        (Throttled(9.0), [9.0], True, Stats(throttled=1, retries=1)),
+        (Throttled(None), [None], False, Stats(throttled=1)),
+        (MaskSecret(Secret("token")), [], None, Stats(tokens=1)),
+    ],
+)
+def test_a_call_holds_its_permit_unless_it_sleeps_or_waits(
+    serve: Serve, effect: Any, done: list[Any], result: Any, stats: Stats
+) -> None:
+    client, permit = AsyncRtiSmsClient(settings_for(serve())), NotingPermit()
+    assert asyncio.run(client._do(effect, permit)) == result  # type: ignore[arg-type]
+    assert (permit.done, client.stats) == (done, stats)
 
 
 class TestWaitFor:
