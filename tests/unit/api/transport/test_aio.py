@@ -24,6 +24,7 @@ from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient, _failure, _tls_context, _wait_for
 from airflow_provider_rtisms.api.transport.stats import Stats
 from airflow_provider_rtisms.api.values.secret import Secret
+from tests import virtual_time
 from tests.hostile import TOKEN, Exchange, HostileServer, details, grant, message, raw, response, until
 from tests.unit.conftest import Serve
 
@@ -303,6 +304,16 @@ def test_a_call_holds_its_permit_unless_it_sleeps_or_waits(
     client, permit = AsyncRtiSmsClient(settings_for(serve())), NotingPermit()
     assert asyncio.run(client._do(effect, permit)) == result  # type: ignore[arg-type]
     assert (permit.done, client.stats) == (done, stats)
+
+
+def test_it_sleeps_for_as_long_as_the_policy_says(serve: Serve) -> None:
+    client, permit = AsyncRtiSmsClient(settings_for(serve())), NotingPermit()
+
+    async def main() -> float:
+        await client._do(Sleep(5.5), permit)  # type: ignore[arg-type]
+        return virtual_time.now() - virtual_time.START
+
+    assert virtual_time.run(main()) == 5.5
 
 
 class TestWaitFor:

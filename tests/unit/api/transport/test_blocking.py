@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Callable
 from decimal import Decimal
 from http.client import BadStatusLine, RemoteDisconnected
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,10 +14,11 @@ import requests
 import urllib3.exceptions as u
 
 from airflow_provider_rtisms.api import errors
-from airflow_provider_rtisms.api.policy.effects import MaskSecret
+from airflow_provider_rtisms.api.policy.effects import MaskSecret, Sleep
 from airflow_provider_rtisms.api.policy.token_cache import TokenCache
 from airflow_provider_rtisms.api.protocol.request import MAX_RESPONSE_BYTES, HttpRequest
 from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.api.transport import blocking
 from airflow_provider_rtisms.api.transport.blocking import RtiSmsClient, new_session, transport_error
 from airflow_provider_rtisms.api.values.secret import Secret
 from tests.hostile import HostileServer, details, hang, response
@@ -210,6 +212,14 @@ class TestState:
             assert other.get_balance() == 1
         client.close()
         assert caught.value is not None  # its traceback has kept the frames of the call until here
+
+
+def test_it_sleeps_for_as_long_as_the_policy_says(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(blocking, "time", SimpleNamespace(sleep=pauses.append))
+    with RtiSmsClient(settings_for(serve())) as client:
+        client._do(Sleep(5.5))
+    assert pauses == [5.5]
 
 
 class TestBody:
