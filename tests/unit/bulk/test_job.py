@@ -15,9 +15,10 @@ import pytest
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.models import SmsDetails
 from airflow_provider_rtisms.api.transport.stats import Stats
-from airflow_provider_rtisms.bulk import job, local_files, object_target
+from airflow_provider_rtisms.bulk import formats, job, local_files, object_target, progress
 from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError
+from scripts.processes import wait_until
 from tests.unit.bulk.conftest import count_descriptors
 from tests.unit.bulk.stores import Store, StoredPath
 from tests.unit.bulk.test_object_store import DOWN, REFUSED
@@ -183,6 +184,32 @@ class TestToFile:
         with pytest.raises(RtiSmsStorageError):
             fetch_to_file(folder / "details.jsonl", "1", client=client)
         assert client.performed == []
+
+
+def test_the_lines_of_progress_describe_the_step_under_way(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(progress, "PROGRESS_EVERY", 0.005)
+
+    async def wait_for(words: str) -> None:
+        async with asyncio.timeout(10):
+            while words not in caplog.text:  # noqa: ASYNC110  # another thread logs them
+                await asyncio.sleep(0.005)
+
+    class Waiting(Client):
+        async def perform(self, call: Any) -> SmsDetails:
+            await wait_for("0 of 1 submissions done")
+            return await super().perform(call)
+
+    def convert(lines: Any, file: Any) -> None:
+        file.writelines(lines)
+        wait_until(lambda: "all 1 records are converted, saving the file" in caplog.text, what="a line", timeout=10)
+
+    monkeypatch.setitem(formats._CONVERTERS, ".jsonl", convert)
+    fetch_to_file(folder / "details.jsonl", "1", client=Waiting())
+    caplog.clear()
+    fetch_to_memory("1", client=Waiting())
 
 
 class TestStore:

@@ -226,6 +226,13 @@ class TestState:
         assert timeout.total == 7.3
         assert timeout.ceil_threshold > 7.3
 
+    def test_netrc_adds_no_credentials(self, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password else\n")
+        monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+        server = serve(response(BALANCE))
+        ask(server, get_balance)
+        assert [request.header("Authorization") for request in server.requests] == [None, f"Bearer {TOKEN}"]
+
 
 class TestBody:
     @pytest.mark.parametrize(("size", "is_read"), [(MAX_RESPONSE_BYTES, True), (MAX_RESPONSE_BYTES + 1, False)])
@@ -238,7 +245,7 @@ class TestBody:
                 ask(server, get_balance)
 
     def test_a_compressed_one_is_not_unpacked(self, serve: Serve) -> None:
-        packed = gzip.compress(b'{"balance": "1"}')
+        packed = gzip.compress(b'{"balance": "1"}'.ljust(2 * MAX_RESPONSE_BYTES))
         with pytest.raises(errors.RtiSmsInvalidResponseError):
             ask(serve(response(packed, headers=[("Content-Encoding", "gzip")])), get_balance)
 
