@@ -7,6 +7,9 @@ import threading
 import time
 from contextlib import suppress
 
+#: Seconds after which a thread that waits looks for slots of threads that have ended.
+CHECK_INTERVAL = 1.0
+
 
 class ThreadSlots:
     """
@@ -36,7 +39,7 @@ class ThreadSlots:
         me = threading.current_thread()
         while not self._take(me):
             with suppress(queue.Empty):
-                self._freed.get(timeout=1.0)
+                self._freed.get(timeout=CHECK_INTERVAL)
 
     def __exit__(self, *_: object) -> None:
         with self._lock:

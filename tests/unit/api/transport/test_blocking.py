@@ -195,23 +195,30 @@ class TestState:
         assert client._slots._longest >= 60
         client.close()
 
-    def test_an_interrupt_ends_the_flow_of_its_call(self, serve: Serve) -> None:
-        """The token of an interrupted leader would otherwise keep all others waiting."""
-        server, tokens = serve(response({"balance": "1"})), TokenCache()
-
-        class Interrupted(BaseException):
-            pass
-
-        def interrupt(_: str) -> None:
-            raise Interrupted
-
-        client = RtiSmsClient(settings_for(server), tokens, interrupt)
-        with pytest.raises(Interrupted) as caught:
+    def test_an_interrupt_between_two_effects_ends_the_flow(
+        self, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A leader that stays open would keep everybody waiting who waits for its token."""
+        flow = InterruptedFlow()
+        monkeypatch.setattr(blocking, "perform", lambda *_: flow)
+        with RtiSmsClient(settings_for(serve())) as client, pytest.raises(KeyboardInterrupt):
             client.get_balance()
-        with RtiSmsClient(settings_for(server), tokens) as other:
-            assert other.get_balance() == 1
-        client.close()
-        assert caught.value is not None  # its traceback has kept the frames of the call until here
+        assert flow.is_closed
+
+
+class InterruptedFlow:
+    """A flow whose caller gets a signal before it can send the result of the first effect."""
+
+    is_closed = False
+
+    def __next__(self) -> Any:
+        return MaskSecret(Secret("token"))
+
+    def send(self, _: Any) -> None:
+        raise KeyboardInterrupt
+
+    def close(self) -> None:
+        self.is_closed = True
 
 
 def test_it_sleeps_for_as_long_as_the_policy_says(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
