@@ -133,7 +133,7 @@ class TestEndOfAResponse:
             tls.settimeout(10)
             server.sendall(message(b"12345"))
             assert respond(tls).read() == b"12345"
-        assert server.recv(100) == b""
+            assert server.recv(100) == b""
 
     def test_one_that_the_server_has_closed_is_no_error(self, ends: Any) -> None:
         client, server = ends
@@ -161,6 +161,7 @@ class TestEndOfAResponse:
         client, server = ends
         server.sendall(message(b"12345")[:-1])
         response = respond(client)
+        assert response.read(4) == b"1234"
         client.close()
         response.close()
         assert server.recv(100) == b""
