@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import queue
 import socket
+import ssl
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import trustme
 
 from airflow_provider_rtisms.api.errors import RtiSmsConnectionLostError
 from airflow_provider_rtisms.api.settings import ApiSettings
@@ -178,6 +181,14 @@ class TestIdleConnections:
         assert [stack.get(block=False, timeout=None), stack.get()] == ["b", "a"]
         with pytest.raises(queue.Empty):
             stack.get(block=False)
+
+
+def test_responses_over_tls_are_read_in_the_same_way(serve: Serve, tmp_path: Path) -> None:
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    server = serve(raw(INTERIM + message(BALANCE)), tls=context)
+    assert get_balance(server, ca_bundle=str(tmp_path / "ca.pem")) == Decimal("457.00")
 
 
 def test_responses_that_a_proxy_passes_on_are_read_in_the_same_way(serve: Serve) -> None:
