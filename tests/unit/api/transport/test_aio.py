@@ -131,6 +131,10 @@ def test_each_call_sends_its_request_and_returns_its_result(serve: Serve, name: 
 
 
 class TestStats:
+    def test_they_begin_with_zero(self, serve: Serve) -> None:
+        stats = AsyncRtiSmsClient(settings_for(serve())).stats
+        assert (stats.requests, stats.tokens, stats.retries, stats.throttled) == (0, 0, 0, 0)
+
     def test_requests_tokens_and_retries_are_counted(self, serve: Serve) -> None:
         server = serve(response(status=503), response(status=503), response(BALANCE))
         _, client = ask(server, get_balance)
