@@ -50,7 +50,7 @@ class ThreadSlots:
     def _take(self, me: threading.Thread) -> bool:
         with self._lock:
             now = time.monotonic()
-            if me not in self._holders and len(self._holders) >= self._most:
+            if len(self._holders) >= self._most:
                 since = now - self._longest
                 self._holders = {one: at for one, at in self._holders.items() if one.is_alive() and at > since}
             if me not in self._holders and len(self._holders) >= self._most:
