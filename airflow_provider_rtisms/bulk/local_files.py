@@ -120,7 +120,7 @@ def private_folder() -> Path:
     """
     folder = Path(tempfile.gettempdir(), f"rtisms-{os.geteuid()}")
     with suppress(FileExistsError):
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700)
     status = folder.lstat()
     if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077:
         return folder

@@ -49,7 +49,7 @@ class PartFile:
             if self.size and os.pread(self._descriptor, len(HEADER), 0) != HEADER:
                 log.warning("%s was written by another version, or is damaged. Its submissions are fetched again", path)
                 path.unlink()  # never overwritten: it may be a hard link to a file of someone else
-                os.close(self._descriptor)
+                self.close()
                 self._descriptor = _open_locked(path, is_new=True)
                 self.size = 0
             if not self.size:
@@ -136,7 +136,7 @@ class PartFile:
         self.size += written
 
     def _lines(self, offset: int = len(HEADER)) -> Iterator[bytes]:
-        """Yield the lines from an offset on; the last one may lack its end."""
+        """Yield the lines from an offset on. A last line without its end is damage, and is left out."""
         rest = b""
         while chunk := os.pread(self._descriptor, _READ_SIZE, offset):
             offset += len(chunk)
@@ -146,8 +146,6 @@ class PartFile:
             if len(rest) > MAX_LINE:
                 yield rest
                 rest = b""
-        if rest:
-            yield rest
 
 
 def _open_locked(path: Path, *, is_new: bool = False) -> int:

@@ -27,14 +27,12 @@ _PERMANENT_ERRNOS = {
 _FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
 #: HTTP statuses below 500 that a store sends for a condition that passes.
 _TRANSIENT_STATUSES = {408, 409, 423, 425, 429}
-#: What ``pip install`` needs for the schemes that Airflow's own providers serve.
+#: What ``pip install`` needs, by the beginnings of schemes (s3a) and of the names of libraries (gcsfs, adlfs).
 _PROVIDERS = {
     "s3": "apache-airflow-providers-amazon[s3fs]",
-    "s3a": "apache-airflow-providers-amazon[s3fs]",
     "gs": "apache-airflow-providers-google",
     "gcs": "apache-airflow-providers-google",
     "abfs": "apache-airflow-providers-microsoft-azure",
-    "abfss": "apache-airflow-providers-microsoft-azure",
     "adl": "apache-airflow-providers-microsoft-azure",
 }
 
@@ -89,11 +87,8 @@ def describe(error: BaseException | None) -> str:
 
 def _diagnose(error: Exception) -> tuple[bool, str]:
     """Return whether the error is permanent, and what to do about it."""
-    scheme = re.search(r"(?:registered for scheme |Unsupported filesystem: ')(\w+)", str(error))
-    if isinstance(error, ImportError) or scheme:
-        package = _PROVIDERS.get(scheme[1] if scheme else "") or next(
-            (one for name, one in _PROVIDERS.items() if name in str(error).lower()), None
-        )
+    if isinstance(error, ImportError) or re.search("registered for scheme |Unsupported filesystem: ", str(error)):
+        package = next((one for name, one in _PROVIDERS.items() if re.search(rf"\b{name}", str(error))), None)
         if package is None:
             return True, "Install the Airflow provider for this scheme on every worker, or use a local path."
         return True, f"Install the provider on every worker: pip install '{package}'."

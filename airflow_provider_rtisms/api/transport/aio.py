@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -69,7 +70,7 @@ class AsyncRtiSmsClient:
         self.stats = stats or Stats()
         self._on_secret = on_secret
         self._proxy = settings.proxy_to_use()
-        self._timeout = aiohttp.ClientTimeout(total=settings.timeout, ceil_threshold=settings.timeout + 1)
+        self._timeout = aiohttp.ClientTimeout(total=settings.timeout, ceil_threshold=math.inf)
         self._session: aiohttp.ClientSession | None = None
         self._unpooled: aiohttp.ClientSession | None = None
         #: The process and the event loop that the sockets belong to.
@@ -139,7 +140,7 @@ class AsyncRtiSmsClient:
         permit = Permit(self.limiter)
         flow = perform(call, self.settings, self.tokens, observer=self.stats)
         try:
-            if not permit.try_acquire():
+            if not permit.try_acquire():  # before the flow picks a token, which may expire while the call waits
                 await permit.acquire()
             effect = next(flow)
             while True:
@@ -233,7 +234,6 @@ async def _read_capped(response: aiohttp.ClientResponse) -> bytes:
     while chunk := await response.content.readany():
         body = body + chunk if body else chunk
         if len(body) > MAX_RESPONSE_BYTES:
-            response.close()
             raise TransportError(
                 errors.RtiSmsResponseTooLargeError,
                 f"the server returned HTTP {response.status} with more than {MAX_RESPONSE_BYTES} bytes",

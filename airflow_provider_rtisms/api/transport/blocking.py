@@ -201,8 +201,9 @@ def new_session(settings: ApiSettings) -> requests.Session:
     session = _Session()
     session.trust_env = False  # see ApiSettings.proxy_to_use
     proxy = settings.proxy_to_use()
-    session.proxies = {"http": proxy, "https": proxy} if proxy else {}
-    session.verify = settings.trusted_certificates() if settings.is_tls else True
+    session.proxies = {"all": proxy} if proxy else {}
+    if settings.is_tls:
+        session.verify = settings.trusted_certificates()
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.mount(settings.base_url, DeadlineAdapter(pool_maxsize=settings.max_concurrency))
     return session
@@ -246,9 +247,6 @@ def transport_error(error: Exception, timeout: float) -> TransportError:
 
 def _root(error: Exception) -> Exception:
     """Return the urllib3 error inside the requests error, and the reason inside that."""
-    inner = error.args[0] if error.args else None
-    if isinstance(error, requests.RequestException | MaxRetryError) and isinstance(inner, Exception):
-        error = inner
-    if isinstance(error, MaxRetryError) and isinstance(error.reason, Exception):
-        error = error.reason
-    return error
+    if error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]
+    return error.reason or error if isinstance(error, MaxRetryError) else error

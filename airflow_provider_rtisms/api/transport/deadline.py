@@ -2,7 +2,8 @@
 Add what requests and urllib3 lack: one total timeout for all reads of a response, and interim responses.
 
 urllib3's read timeout starts again with each byte, so a server that sends one byte per second can block a request
-forever. http.client treats an interim response other than 100 as the final one, which RFC 9110, section 15.2, forbids.
+forever. http.client treats an interim response other than 100 as the final one, which RFC 9110, section 15.2, forbids,
+and reads any number of 100.
 """
 
 from __future__ import annotations
@@ -89,8 +90,8 @@ class _DeadlineResponse(http.client.HTTPResponse):
     def _read_status(self) -> tuple[str, int, str]:
         for _ in range(MAX_INTERIM_RESPONSES):
             version, status, reason = super()._read_status()  # type: ignore[misc]
-            if not 100 < status < 200 or status == http.HTTPStatus.SWITCHING_PROTOCOLS:
-                return version, status, reason  # 100 is handled by http.client itself
+            if status // 100 != 1 or status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+                return version, status, reason
             http.client.parse_headers(self.fp)
         raise http.client.HTTPException("too many interim responses")
 
@@ -100,11 +101,11 @@ class _DeadlineResponse(http.client.HTTPResponse):
 
     def _drop_connection_with_unread_bytes(self) -> None:
         """Close a connection with unread bytes, which would be read as the response to the next request."""
-        if self._reader is None or self.fp is None or self.fp.closed:
+        if self._reader is None:
             return
         self._reader.is_complete = True
         # urllib3 looks at the socket itself before it uses it again, but it sees neither of these buffers.
-        if self.fp.peek(1) or getattr(self._sock, "pending", lambda: 0)():
+        if self.fp.peek() or getattr(self._sock, "pending", lambda: 0)():
             with suppress(OSError):
                 self._sock.shutdown(socket.SHUT_RDWR)
 
@@ -129,14 +130,14 @@ class _Stack:
         self._maxsize = maxsize
         self._connections: deque[Any] = deque()
 
-    def get(self, block: bool = False, timeout: float | None = None) -> Any:
+    def get(self, **_: Any) -> Any:
         """Take the connection that was used last; never waits, since our pools never block."""
         try:
             return self._connections.pop()
         except IndexError:
             raise queue.Empty from None
 
-    def put(self, connection: Any, block: bool = False) -> None:
+    def put(self, connection: Any, **_: Any) -> None:
         """Keep a connection."""
         if len(self._connections) >= self._maxsize:
             raise queue.Full

@@ -7,6 +7,9 @@ import threading
 import time
 from contextlib import suppress
 
+#: Seconds after which a thread that waits looks for slots of threads that have ended.
+CHECK_INTERVAL = 1.0
+
 
 class ThreadSlots:
     """
@@ -36,7 +39,7 @@ class ThreadSlots:
         me = threading.current_thread()
         while not self._take(me):
             with suppress(queue.Empty):
-                self._freed.get(timeout=1.0)
+                self._freed.get(timeout=CHECK_INTERVAL)
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
@@ -47,7 +50,7 @@ class ThreadSlots:
     def _take(self, me: threading.Thread) -> bool:
         with self._lock:
             now = time.monotonic()
-            if me not in self._holders and len(self._holders) >= self._most:
+            if len(self._holders) >= self._most:
                 since = now - self._longest
                 self._holders = {one: at for one, at in self._holders.items() if one.is_alive() and at > since}
             if me not in self._holders and len(self._holders) >= self._most:

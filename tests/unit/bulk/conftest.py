@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -48,3 +49,8 @@ def bucket() -> Iterator[ObjectStoragePath]:
 def seeded(count: int) -> list[str]:
     """Return ids that the sandbox knows."""
     return [str(FIRST_SEEDED_ID + number) for number in range(count)]
+
+
+def count_descriptors() -> int:
+    """Return how many files and sockets this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))

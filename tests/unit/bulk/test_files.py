@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import re
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,17 +14,13 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 from fsspec.implementations.local import LocalFileSystem
 
 from airflow_provider_rtisms.api.errors import (
-    RtiSmsInputError,
     RtiSmsNotFoundError,
-    RtiSmsPermanentError,
-    RtiSmsTransientError,
 )
 from airflow_provider_rtisms.bulk import object_target
 from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
 from airflow_provider_rtisms.bulk.id_files import read_id_file
 from airflow_provider_rtisms.bulk.records import COLUMNS
-from airflow_provider_rtisms.bulk.storage import storage_path
-from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError, storage_error
+from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from tests.unit.bulk.conftest import attach, seeded
 
@@ -107,135 +101,6 @@ class TestObjectStore:
         assert list(read_id_file(str(path))) == ["1", "2"]
 
 
-class TestIdFile:
-    def test_one_id_per_line(self, tmp_path: Path) -> None:
-        path = tmp_path / "ids.txt"
-        path.write_bytes(b"\xef\xbb\xbf4193366853543393\r\n\n  0007 \n8")
-        assert list(read_id_file(str(path))) == ["4193366853543393", "7", "8"]
-
-    def test_column_of_a_packed_csv(self, tmp_path: Path) -> None:
-        path = tmp_path / "sent.csv.gz"
-        path.write_bytes(gzip.compress(b'day,id\n1,11\n"2\n",12\n3,\n'))
-        assert list(read_id_file(path, "id")) == ["11", "12"]
-
-    @pytest.mark.parametrize(
-        ("text", "message"),
-        [
-            ("jueves,id\n1,11\n", "The first line of sent.csv has 2 columns, but none is named 'submission'. Check"),
-            ("jueves;id\n1;11\n", "has 1 column, but .* separated by commas"),
-            ("", "sent.csv is empty"),
-            ("4193366853543393,+56912345678\n", "has 2 columns, but .* seems to have no header line"),
-        ],
-    )
-    def test_a_missing_column_is_explained_without_repeating_the_file(
-        self, tmp_path: Path, text: str, message: str
-    ) -> None:
-        path = tmp_path / "sent.csv"
-        path.write_text(text)
-        with pytest.raises(RtiSmsInputError, match=message) as caught:
-            list(read_id_file(path, "submission"))
-        assert "jueves" not in str(caught.value)
-        assert "345678" not in str(caught.value)
-
-    @pytest.mark.parametrize(
-        ("rows", "line"),
-        [
-            ('11,"a"\n12,"b\n13,c\n14,d\n', 3),  # the quote of line 3 never ends
-            ('"11,a\n12,b\n"13,c\n', 2),
-            ('11,a\n"1"2,b\n', 3),
-        ],
-    )
-    def test_a_broken_quote_is_refused_and_swallows_no_lines(self, tmp_path: Path, rows: str, line: int) -> None:
-        path = tmp_path / "sent.csv"
-        path.write_text(f"id,day\n{rows}")
-        with pytest.raises(RtiSmsInputError, match=rf"^sent\.csv .*line {line}\b"):
-            list(read_id_file(path, "id"))
-
-    @pytest.mark.parametrize("line", [b"12a", b"1.5e9", b"-1", b"\xff"])
-    def test_a_malformed_id_is_refused(self, tmp_path: Path, line: bytes) -> None:
-        path = tmp_path / "ids.txt"
-        path.write_bytes(b"1\n" + line)
-        with pytest.raises(RtiSmsInputError, match=r"ids\.txt"):
-            list(read_id_file(path))
-
-
-class TestUnreadableIdFile:
-    @pytest.mark.parametrize(
-        "damage",
-        [
-            lambda packed: packed[: len(packed) // 2],
-            lambda packed: b"\x1f\x8b" + packed,
-            lambda packed: packed[:50] + b"\xff" * 50 + packed[100:],
-            lambda packed: packed[:-8] + bytes(8),
-        ],
-        ids=["truncated", "bad header", "bad data", "bad checksum"],
-    )
-    def test_a_damaged_gz_is_not_retried(self, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
-        path = tmp_path / "ids.txt.gz"
-        path.write_bytes(damage(gzip.compress("\n".join(map(str, range(10_000))).encode())))
-        with pytest.raises(RtiSmsInputError, match=r"^ids\.txt\.gz is a damaged gzip file .*Make it again"):
-            list(read_id_file(path))
-
-    def test_a_missing_file_is_not_retried(self, tmp_path: Path) -> None:
-        with pytest.raises(
-            RtiSmsStorageError, match=r"^Reading /.*/ids\.txt \(submission_ids_path\) failed .*the path"
-        ):
-            list(read_id_file(tmp_path / "ids.txt"))
-
-    def test_a_missing_provider_is_named(self) -> None:
-        with pytest.raises(RtiSmsStorageError, match="apache-airflow-providers-google"):
-            list(read_id_file("gs://bucket/ids.txt"))
-
-    def test_a_scheme_that_nobody_knows_is_refused(self) -> None:
-        with pytest.raises(RtiSmsStorageError, match="Install the Airflow provider for this scheme"):
-            list(read_id_file("nosuch://bucket/ids.txt"))
-
-    def test_a_file_that_vanishes_from_a_store_is_explained(self, bucket: ObjectStoragePath) -> None:
-        with pytest.raises(RtiSmsStorageError, match=r"Reading memory:.*ids\.txt .*FileNotFoundError"):
-            list(read_id_file(bucket / "ids.txt"))
-
-
-class _StatusError(Exception):
-    """What a store's library raises; each keeps the status elsewhere."""
-
-    def __init__(self, **attributes: Any) -> None:
-        super().__init__("Refused")
-        self.__dict__.update(attributes)
-
-
-def _boto(status: int) -> Exception:
-    error = OSError(16, "Please reduce your request rate.")
-    error.__cause__ = _StatusError(response={"ResponseMetadata": {"HTTPStatusCode": status}})
-    return error
-
-
-@pytest.mark.parametrize(
-    ("error", "is_permanent", "words"),
-    [
-        (PermissionError("Access Denied"), True, "PermissionError: Access Denied.*permission"),
-        (FileNotFoundError(2, "No such file"), True, "Check the path"),
-        (OSError(28, "No space left on device"), False, "The disk is full"),
-        (OSError(30, "Read-only file system"), True, "permission"),
-        (OSError(21, "Is a directory"), True, "Check the path"),
-        (OSError(5, "Input/output error"), False, "run the task again later"),
-        (TimeoutError(), False, r"TimeoutError\)\. .*again later"),
-        (_boto(503), False, "reduce your request rate.*again later"),
-        (_boto(403), True, "permission"),
-        (_boto(400), True, "Check the path"),
-        (_StatusError(status_code=404), True, "the bucket"),
-        (_StatusError(status_code=500), False, "again later"),
-        (_StatusError(code=403), True, "permission"),
-        (_StatusError(code="429"), False, "again later"),
-        (_StatusError(code="AccessDenied"), False, "again later"),
-        (ImportError("Install s3fs to access S3"), True, r"pip install 'apache-airflow-providers-amazon\[s3fs\]'"),
-    ],
-)
-def test_errors_of_stores_are_permanent_or_transient(error: Exception, is_permanent: bool, words: str) -> None:
-    raised = storage_error("Writing s3://bucket/key", error)
-    assert isinstance(raised, RtiSmsPermanentError if is_permanent else RtiSmsTransientError)
-    assert re.match(rf"Writing s3://bucket/key failed \(.*{words}", str(raised))
-
-
 def test_a_full_folder_for_temporary_files_is_explained(tmp_path: Path) -> None:
     """SQLite meets the limit on the size of files, which stands for the size of the disk."""
     resource = pytest.importorskip("resource")
@@ -246,23 +111,3 @@ def test_a_full_folder_for_temporary_files_is_explained(tmp_path: Path) -> None:
             DistinctIds(map(str, range(10**15, 10**15 + 500_000)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_distinct_ids_keep_their_order() -> None:
-    with DistinctIds(iter(["9", "10", "9", "100"])) as ids:
-        assert (list(ids), len(ids), ids.duplicates) == (["9", "10", "100"], 3, 1)
-        with DistinctIds(["100", "10", "9"]) as same, DistinctIds(["9", "10"]) as other:
-            assert same.digest("account") == ids.digest("account") != other.digest("account")
-        assert ids.digest("account") != ids.digest("other account")
-
-
-@pytest.mark.parametrize("value", ["None", " None "])
-def test_a_path_that_a_template_left_empty_is_explained(value: str) -> None:
-    with pytest.raises(RtiSmsInputError, match=r'output_path is the word "None".* returned nothing'):
-        storage_path("output_path", value)
-
-
-@pytest.mark.parametrize("value", [None, "", 7, b"x"])
-def test_what_is_no_path_is_refused(value: Any) -> None:
-    with pytest.raises(RtiSmsInputError, match="output_path"):
-        storage_path("output_path", value)

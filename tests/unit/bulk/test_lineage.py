@@ -66,8 +66,11 @@ def test_local_files_are_named_by_their_absolute_path(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("ids.txt").write_text(seeded(1)[0])
-    hook.bulk_get_sms(read_id_file("ids.txt"), output_path="details.jsonl")
-    assert reported() == ([f"file://{tmp_path}/ids.txt"], [f"file://{tmp_path}/details.jsonl"])
+    hook.bulk_get_sms(read_id_file("ids.txt"), output_path="details.jsonl", missing_path="missing.txt")
+    assert reported() == (
+        [f"file://{tmp_path}/ids.txt"],
+        [f"file://{tmp_path}/missing.txt", f"file://{tmp_path}/details.jsonl"],
+    )
 
 
 def test_an_object_is_named_without_its_connection() -> None:
@@ -75,8 +78,15 @@ def test_an_object_is_named_without_its_connection() -> None:
 
 
 def test_a_collector_that_fails_breaks_nothing(
-    hook: RtiSmsHook, tmp_path: Path, reported: Reported, monkeypatch: pytest.MonkeyPatch
+    hook: RtiSmsHook,
+    tmp_path: Path,
+    reported: Reported,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("airflow_provider_rtisms.bulk.lineage.asset_uri", lambda path: 1 / 0)
     hook.bulk_get_sms(seeded(1), output_path=tmp_path / "details.jsonl")
     assert reported() == ([], [])
+    (warning,) = [one for one in caplog.records if one.levelname == "WARNING"]
+    assert warning.getMessage() == f"The lineage of {tmp_path}/details.jsonl could not be reported"
+    assert warning.exc_info

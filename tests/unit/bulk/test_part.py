@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from airflow_provider_rtisms.bulk.records import stamp
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Sandbox
-from tests.unit.bulk.conftest import seeded
+from tests.unit.bulk.conftest import count_descriptors, seeded
 
 
 def line(submission_id: str = "1", **changes: Any) -> bytes:
@@ -81,6 +82,30 @@ class TestDamage:
         assert resumed(path) == ["1"]
         assert path.read_bytes() == HEADER + line("1")
 
+    def test_an_intact_part_is_left_as_it_is(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        content = HEADER + line("1") + line("2")
+        (tmp_path / "part").write_bytes(content)
+        assert resumed(tmp_path / "part") == ["1", "2"]
+        assert (tmp_path / "part").read_bytes() == content
+        assert caplog.messages == []
+
+    def test_a_long_piece_of_damage_costs_nothing_that_follows_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(part_module, "MAX_LINE", 1000)
+        monkeypatch.setattr(part_module, "_READ_SIZE", 1)
+        (tmp_path / "part").write_bytes(HEADER + line("1") + bytes(1001) + line("2") + line("3"))
+        assert resumed(tmp_path / "part") == ["1", "2", "3"]
+        assert (tmp_path / "part").read_bytes() == HEADER + line("1") + line("2") + line("3")
+
+    def test_a_record_that_was_not_accepted_leaves_no_gap(self, tmp_path: Path) -> None:
+        with PartFile(tmp_path / "part") as part:
+            part.append([json.loads(line(one)) for one in "9182"])
+            part.resume(lambda record: record["submission_id"] in "12")
+            assert b"".join(part.lines()) == line("1") + line("2")
+            part.append([json.loads(line("3"))])
+        assert (tmp_path / "part").read_bytes() == HEADER + line("1") + line("2") + line("3")
+
     def test_a_record_without_its_end_of_line_is_lost(self, tmp_path: Path) -> None:
         (tmp_path / "part").write_bytes(HEADER + line("1") + line("2")[:-1])
         assert resumed(tmp_path / "part") == ["1"]
@@ -89,13 +114,21 @@ class TestDamage:
     def test_a_part_of_another_version_is_replaced(
         self, tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
     ) -> None:
-        path, other = tmp_path / "part", tmp_path / "hard link"
+        path, other, before = tmp_path / "part", tmp_path / "hard link", count_descriptors()
         path.write_bytes(content)
         other.hardlink_to(path)
         assert resumed(path) == []
         assert path.read_bytes() == HEADER
         assert other.read_bytes() == content
         assert "another version" in caplog.text
+        assert count_descriptors() == before
+
+    def test_the_header_stays_the_same_so_that_later_versions_go_on_from_it(self) -> None:
+        assert HEADER == (
+            b'{"rtisms_part": 1, "columns": ["submission_id", "status", "status_code", "is_final", "registered_at", '
+            b'"sent_at", "done_at", "cost", "operator_id", "operator_name", "operator_mcc", "operator_mnc", '
+            b'"fetched_at"]}\n'
+        )
 
     def test_a_fetch_goes_on_after_damage(self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path) -> None:
         target, ids = tmp_path / "details.jsonl", seeded(10)
@@ -116,6 +149,74 @@ def test_it_is_for_one_process_at_a_time(tmp_path: Path) -> None:
         PartFile(path)
 
 
+def _remove(path: Path) -> None:
+    path.unlink()
+
+
+def _replace(path: Path) -> None:
+    path.unlink()
+    path.touch()
+
+
+def _move_and_link(path: Path) -> None:
+    path.rename(path.with_suffix(".moved"))
+    path.symlink_to(path.with_suffix(".moved"))
+
+
+@pytest.mark.parametrize("change", [_remove, _replace, _move_and_link])
+def test_a_part_that_another_process_has_just_finished_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
+) -> None:
+    path, before = tmp_path / "part", count_descriptors()
+    monkeypatch.setattr(part_module.fcntl, "flock", lambda *_: change(path))
+    with pytest.raises(RtiSmsTransientError, match="Another process is fetching the same submissions into"):
+        PartFile(path)
+    assert count_descriptors() == before
+
+
+@pytest.mark.parametrize("step", ["flock", "fstat", "pread"])
+def test_an_interrupt_while_it_opens_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    path, before = tmp_path / "part", count_descriptors()
+    path.write_bytes(HEADER)
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if step == "fstat":  # which is called by open_private first
+            patch.setattr(os.path, "samestat", interrupt)
+        else:
+            patch.setattr(fcntl if step == "flock" else os, step, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            PartFile(path)
+    assert count_descriptors() == before
+    PartFile(path).close()
+
+
+def test_its_folder_is_made_and_it_can_be_closed_twice(tmp_path: Path) -> None:
+    part = PartFile(tmp_path / "a" / "b" / "part")
+    part.close()
+    part.close()
+    os.fstat(0)  # no other descriptor was closed in its place
+    PartFile(part.path).close()
+
+
+def test_a_file_that_takes_the_name_of_a_replaced_part_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, unlink = tmp_path / "part", Path.unlink
+    path.write_bytes(b"another version")
+
+    def unlink_and_lose_the_race(path: Path) -> None:
+        unlink(path)
+        path.write_bytes(b"theirs")
+
+    monkeypatch.setattr(Path, "unlink", unlink_and_lose_the_race)
+    with pytest.raises(RtiSmsStorageError, match="FileExistsError"):
+        PartFile(path)
+    assert path.read_bytes() == b"theirs"
+
+
 def test_pieces_hold_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(part_module, "_READ_SIZE", 7)
     with PartFile(tmp_path / "part") as part:
@@ -125,6 +226,7 @@ def test_pieces_hold_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert [piece.count(b"\n") for piece in pieces] == [2, 2, 2, 2]
         assert HEADER + line("0") + b"".join(pieces) == part.path.read_bytes()
         assert list(part.pieces(offset, 1)) == list(part.lines())[1:]
+        assert [piece.count(b"\n") for piece in part.pieces(0, 3 * len(line()))] == [3, 3, 3]
 
 
 def test_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:

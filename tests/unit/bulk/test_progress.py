@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +21,8 @@ from airflow_provider_rtisms.bulk.object_store import ObjectStore
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from tests.unit.bulk.conftest import seeded
+
+PROGRESS_EVERY = progress.PROGRESS_EVERY  # before the fixture changes it
 
 
 @pytest.fixture(autouse=True)
@@ -76,3 +80,42 @@ def test_while_a_store_takes_its_time(
     hook.bulk_get_sms([*seeded(3), "1"], output_path=bucket / "details.jsonl", on_missing="skip")
     assert any(re.match(r"Looking for records of an earlier attempt: \d so far", line) for line in caplog.messages)
     assert any("all 3 records are converted, saving the file" in line for line in caplog.messages)
+
+
+def test_a_counter_knows_how_fast_it_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    counter = progress.Counter()
+    counter.count += 5000
+    assert (str(counter), counter.per_second) == ("5,000", "5,000,000 a second")  # no time has passed
+    clock.now += 2
+    assert counter.per_second == "2,500 a second"
+
+
+def test_lines_of_progress_come_from_one_thread_that_ends_with_the_block() -> None:
+    asked = threading.Event()
+
+    def describe() -> str:
+        (thread,) = [one for one in threading.enumerate() if one.name == "rtisms-progress"]
+        assert thread is threading.current_thread()
+        assert thread.daemon
+        asked.set()
+        return "working"
+
+    with progress.Progress(describe):
+        assert asked.wait(10)
+    assert "rtisms-progress" not in [one.name for one in threading.enumerate()]
+
+
+def test_a_line_comes_every_five_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PROGRESS_EVERY", PROGRESS_EVERY)
+    waits: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        return len(waits) > 1
+
+    lines = progress.Progress(lambda: "working")
+    monkeypatch.setattr(lines, "_is_over", SimpleNamespace(wait=wait))
+    lines._run()
+    assert waits == [5.0, 5.0]

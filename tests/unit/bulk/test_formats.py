@@ -1,0 +1,170 @@
+"""The formats of records, byte by byte, and which lines of a part file are records."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import sys
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError
+from airflow_provider_rtisms.api.models import Operator, SmsDetails
+from airflow_provider_rtisms.bulk import formats
+from airflow_provider_rtisms.bulk.records import COLUMNS, parse_record, stamp
+
+DETAILS = SmsDetails(
+    submission_id="0071",
+    status="DELIVERED",
+    status_code="1",
+    registered_at=datetime(2020, 9, 17, 14, 8, 3, tzinfo=UTC),
+    sent_at=datetime(2020, 9, 17, 14, 8, 14, tzinfo=UTC),
+    cost=1.5,
+    operator=Operator("188", 'Entel, "Pcs"\nñ', "730", "01"),
+)
+
+
+def record(details: SmsDetails = DETAILS, **changes: Any) -> dict[str, Any]:
+    """Return a record as a part file holds it."""
+    made = details.to_record()
+    stamp([made], datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC))
+    return made | changes
+
+
+def line(*args: Any, **changes: Any) -> bytes:
+    return json.dumps(record(*args, **changes)).encode() + b"\n"
+
+
+def converted(name: str, *lines: bytes) -> bytes:
+    target = io.BytesIO()
+    formats.converter(name)(lines, target)
+    return target.getvalue()
+
+
+def test_csv_has_a_header_quotes_where_needed_and_words_of_json() -> None:
+    assert converted("x.csv", line(), line(SmsDetails("2", "EXPIRED"))).decode() == (
+        "submission_id,status,status_code,is_final,registered_at,sent_at,done_at,cost,operator_id,operator_name,"
+        "operator_mcc,operator_mnc,fetched_at\n"
+        "0071,DELIVERED,1,true,2020-09-17T14:08:03+00:00,2020-09-17T14:08:14+00:00,,1.5,188,"
+        '"Entel, ""Pcs""\nñ",730,01,2026-01-02T03:04:05+00:00\n'
+        "2,EXPIRED,,true,,,,,,,,,2026-01-02T03:04:05+00:00\n"
+    )
+
+
+def test_jsonl_is_the_lines_as_they_are() -> None:
+    assert converted("x.jsonl", line(), line(SmsDetails("2"))) == line() + line(SmsDetails("2"))
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.csv"])
+def test_gz_packs_the_same_bytes_and_equal_records_make_equal_files(name: str) -> None:
+    packed = converted(f"{name}.gz", line())
+    assert gzip.decompress(packed) == converted(name, line())
+    assert packed[3] == 0  # no flags: neither name nor comment
+    assert packed[4:8] == bytes(4)  # no time
+
+
+def test_parquet_has_types_and_groups_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(formats, "ROW_GROUP", 2)
+    file = parquet.ParquetFile(io.BytesIO(converted("x.parquet", line(), *[line(SmsDetails("2"))] * 4)))
+    assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == [2, 2, 1]
+    types = dict(zip(file.schema_arrow.names, map(str, file.schema_arrow.types), strict=True))
+    others = {"is_final": "bool", "cost": "double"}
+    assert types == {
+        name: others.get(name, "timestamp[ms, tz=UTC]" if name.endswith("_at") else "string") for name in COLUMNS
+    }
+    first, second, *_ = file.read().to_pylist()
+    assert first == {
+        **record(),
+        "registered_at": DETAILS.registered_at,
+        "sent_at": DETAILS.sent_at,
+        "fetched_at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+    }
+    assert second == dict.fromkeys(COLUMNS) | {
+        "submission_id": "2",
+        "is_final": False,
+        "fetched_at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+    }
+
+
+def test_a_group_of_rows_of_parquet_has_at_most_10_000() -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    file = parquet.ParquetFile(io.BytesIO(converted("x.parquet", *[line()] * 10_001)))
+    assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == [10_000, 1]
+
+
+@pytest.mark.parametrize("name", ["details", "details.xls", "details.gz", "details.parquet.gz", ".csv"])
+def test_another_suffix_is_refused_with_the_end_of_the_name(name: str) -> None:
+    with pytest.raises(RtiSmsInputError, match=rf"^output_path ends in '{name}': use \.jsonl"):
+        formats.converter(name)
+    with pytest.raises(RtiSmsInputError, match=r"ends in 'x{17}\.md'"):
+        formats.converter("x" * 300 + ".md")
+
+
+def test_parquet_without_pyarrow_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(RtiSmsConfigError, match=r"pip install 'airflow-provider-rtisms\[parquet\]'"):
+        formats.converter("x.parquet")
+    formats.converter("x.csv")
+
+
+def test_a_stamp_has_whole_seconds() -> None:
+    assert record()["fetched_at"] == "2026-01-02T03:04:05+00:00"
+    assert list(record()) == list(COLUMNS)
+
+
+OTHER_OFFSET = datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=-3))).isoformat()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"status": None, "operator_name": None, "sent_at": None, "cost": None},
+        {"status": "", "operator_name": ""},
+        {"cost": -1},
+        {"cost": 999_999_999_999_999},
+        {"sent_at": OTHER_OFFSET, "is_final": False},
+    ],
+)
+def test_a_record_of_a_part_file_is_taken(changes: Any) -> None:
+    assert parse_record(line(**changes)) == record(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"submission_id": None},
+        {"submission_id": ""},
+        {"submission_id": 7},
+        {"is_final": None},
+        {"is_final": 1},
+        {"cost": "1"},
+        {"cost": 1e15},
+        {"cost": -1e15},
+        {"cost": float("inf")},
+        {"cost": float("nan")},
+        {"cost": False},
+        {"operator_mcc": 730},
+        {"sent_at": ""},
+        {"sent_at": "2026-01-01"},
+        {"sent_at": 1600351683},
+        {"fetched_at": None},
+        {"fetched_at": "2026-01-01T00:00:00"},
+        {"operator_name": "\udc80"},
+    ],
+)
+def test_a_record_that_this_version_would_not_write_is_damage(changes: Any) -> None:
+    assert parse_record(line(**changes)) is None
+
+
+@pytest.mark.parametrize("text", [b"[]\n", b"7\n", b"null\n", b"\n", b"", b"{}\n", b"[" * 100_000 + b"\n", line()[:-1]])
+def test_a_line_that_is_no_record_is_damage(text: bytes) -> None:
+    assert parse_record(text) is None
+
+
+def test_a_record_with_its_columns_in_another_order_is_damage() -> None:
+    assert parse_record(json.dumps(dict(reversed(record().items()))).encode() + b"\n") is None

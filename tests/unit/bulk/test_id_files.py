@@ -1,0 +1,199 @@
+"""Files of submission ids: what is read, and how what cannot be read is explained."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+from airflow_provider_rtisms.api.errors import RtiSmsInputError
+from airflow_provider_rtisms.bulk import id_files
+from airflow_provider_rtisms.bulk.id_files import read_id_file
+from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError
+from tests.unit.bulk.conftest import count_descriptors
+
+
+class TestIdFile:
+    def test_one_id_per_line(self, tmp_path: Path) -> None:
+        path = tmp_path / "ids.txt"
+        path.write_bytes(b"\xef\xbb\xbf4193366853543393\r\n\n  0007 \n8")
+        assert list(read_id_file(str(path))) == ["4193366853543393", "7", "8"]
+
+    def test_column_of_a_packed_csv(self, tmp_path: Path) -> None:
+        path = tmp_path / "sent.csv.gz"
+        path.write_bytes(gzip.compress(b'day,id\n1,11\n"2\n",12\n3,\n'))
+        assert list(read_id_file(path, "id")) == ["11", "12"]
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("jueves,id\n1,11\n", "The first line of sent.csv has 2 columns, but none is named 'submission'. Check"),
+            ("jueves;id\n1;11\n", "has 1 column, but .* separated by commas"),
+            ("", "sent.csv is empty"),
+            ("4193366853543393,+56912345678\n", "has 2 columns, but .* seems to have no header line"),
+        ],
+    )
+    def test_a_missing_column_is_explained_without_repeating_the_file(
+        self, tmp_path: Path, text: str, message: str
+    ) -> None:
+        path = tmp_path / "sent.csv"
+        path.write_text(text)
+        with pytest.raises(RtiSmsInputError, match=message) as caught:
+            list(read_id_file(path, "submission"))
+        assert "jueves" not in str(caught.value)
+        assert "345678" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("rows", "line"),
+        [
+            ('11,"a"\n12,"b\n13,c\n14,d\n', 3),  # the quote of line 3 never ends
+            ('"11,a\n12,b\n"13,c\n', 2),
+            ('11,a\n"1"2,b\n', 3),
+        ],
+    )
+    def test_a_broken_quote_is_refused_and_swallows_no_lines(self, tmp_path: Path, rows: str, line: int) -> None:
+        path = tmp_path / "sent.csv"
+        path.write_text(f"id,day\n{rows}")
+        with pytest.raises(RtiSmsInputError, match=rf"^sent\.csv .*line {line}\b"):
+            list(read_id_file(path, "id"))
+
+    def test_a_broken_quote_in_the_header_is_on_line_1(self, tmp_path: Path) -> None:
+        (tmp_path / "sent.csv").write_text('"id,day\n11,a\n')
+        with pytest.raises(
+            RtiSmsInputError, match=r"^sent\.csv is not a valid CSV: .*in the row that begins on line 1\."
+        ):
+            list(read_id_file(tmp_path / "sent.csv", "id"))
+
+    def test_a_path_that_a_template_left_empty_is_named(self) -> None:
+        with pytest.raises(RtiSmsInputError, match=r'^submission_ids_path is the word "None"'):
+            list(read_id_file("None"))
+
+    @pytest.mark.parametrize("line", [b"12a", b"1.5e9", b"-1", b"\xff"])
+    def test_a_malformed_id_is_refused(self, tmp_path: Path, line: bytes) -> None:
+        path = tmp_path / "ids.txt"
+        path.write_bytes(b"1\n" + line)
+        with pytest.raises(RtiSmsInputError, match=r"ids\.txt"):
+            list(read_id_file(path))
+
+    @pytest.mark.parametrize(
+        ("content", "column", "line"),
+        [
+            (b"1\n\n12a\n", None, 3),
+            (b"1\r\n2\r\n-3\r\n", None, 3),
+            (b"id\nx\n", "id", 2),
+            (b'day,id\n"1\n1",7\n2,x\n', "id", 4),
+        ],
+    )
+    def test_the_line_of_a_malformed_id_is_named(
+        self, tmp_path: Path, content: bytes, column: str | None, line: int
+    ) -> None:
+        path = tmp_path / "ids.csv"
+        path.write_bytes(content)
+        with pytest.raises(RtiSmsInputError, match=rf"^line {line} of ids\.csv is "):
+            list(read_id_file(path, column))
+
+    def test_ids_before_a_malformed_one_are_given_as_they_are_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "ids.txt"
+        path.write_bytes(b"1\nx")
+        assert next(read_id_file(path)) == "1"
+
+    def test_a_row_without_the_column_is_skipped_like_an_empty_line(self, tmp_path: Path) -> None:
+        path = tmp_path / "sent.csv"
+        path.write_bytes(b"\xef\xbb\xbfday,id,text\n1,11,a\n2\n\n3, ,b\n4,0012\n")
+        assert list(read_id_file(path, "id")) == ["11", "12"]
+        assert list(read_id_file(path, "day")) == ["1", "2", "3", "4"]
+
+    def test_a_line_without_end_does_not_fill_the_memory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(id_files, "MAX_LINE", 200)
+        path = tmp_path / "ids.txt"
+        path.write_bytes(b" " * 10**6 + b"7")
+        pieces = list(id_files._lines(path.open("r")))
+        assert max(len(piece) for _, piece in pieces) == 200
+        assert list(read_id_file(path)) == ["7"]
+
+    @pytest.mark.parametrize(
+        ("header", "hint"),
+        [
+            (
+                "id;day",
+                "1 column, but none is named 'submission'. Check submission_ids_column, and that the columns are",
+            ),
+            (
+                "id,day",
+                "2 columns, but none is named 'submission'. Check submission_ids_column, and that the columns are",
+            ),
+            (" 41 ,x", "2 columns, but none is named 'submission'. The file seems to have no header line: add one."),
+            ("x,+569", "2 columns, but none is named 'submission'. The file seems to have no header line: add one."),
+        ],
+    )
+    def test_a_header_that_is_none_is_pointed_out(self, tmp_path: Path, header: str, hint: str) -> None:
+        path = tmp_path / "sent.csv"
+        path.write_text(f"{header}\n1,2\n")
+        with pytest.raises(RtiSmsInputError) as caught:
+            list(read_id_file(path, "submission"))
+        assert str(caught.value).startswith(f"The first line of sent.csv has {hint}")
+
+    def test_text_that_is_not_utf_8_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "ids.txt").write_bytes(b"1\n\xff\n")
+        with pytest.raises(RtiSmsInputError, match=r"^ids\.txt is not UTF-8 text: "):
+            list(read_id_file(tmp_path / "ids.txt"))
+
+    def test_it_is_closed_when_it_is_read_and_when_reading_ends_early(self, tmp_path: Path) -> None:
+        path = tmp_path / "ids.txt.gz"
+        path.write_bytes(gzip.compress(b"1\n2\n"))
+        before = count_descriptors()
+        list(read_id_file(path))
+        ids = read_id_file(path)
+        next(ids)
+        ids.close()  # type: ignore[attr-defined]
+        assert count_descriptors() == before
+
+
+class TestUnreadableIdFile:
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda packed: packed[: len(packed) // 2],
+            lambda packed: b"\x1f\x8b" + packed,
+            lambda packed: packed[:50] + b"\xff" * 50 + packed[100:],
+            lambda packed: packed[:-8] + bytes(8),
+        ],
+        ids=["truncated", "bad header", "bad data", "bad checksum"],
+    )
+    def test_a_damaged_gz_is_not_retried(self, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+        path = tmp_path / "ids.txt.gz"
+        path.write_bytes(damage(gzip.compress("\n".join(map(str, range(10_000))).encode())))
+        with pytest.raises(RtiSmsInputError, match=r"^ids\.txt\.gz is a damaged gzip file .*Make it again"):
+            list(read_id_file(path))
+
+    def test_a_missing_file_is_not_retried(self, tmp_path: Path) -> None:
+        with pytest.raises(
+            RtiSmsStorageError, match=r"^Reading /.*/ids\.txt \(submission_ids_path\) failed .*the path"
+        ):
+            list(read_id_file(tmp_path / "ids.txt"))
+
+    def test_a_failure_while_it_is_read_is_explained(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: object) -> None:
+            raise ConnectionResetError(104, "Connection reset by peer")
+
+        monkeypatch.setattr(id_files, "_lines", fail)
+        (tmp_path / "ids.txt").touch()
+        with pytest.raises(
+            RtiSmsStorageUnavailableError, match=r"^Reading /.*/ids\.txt \(submission_ids_path\) failed"
+        ):
+            list(read_id_file(tmp_path / "ids.txt"))
+
+    def test_a_missing_provider_is_named(self) -> None:
+        with pytest.raises(RtiSmsStorageError, match="apache-airflow-providers-google"):
+            list(read_id_file("gs://bucket/ids.txt"))
+
+    def test_a_scheme_that_nobody_knows_is_refused(self) -> None:
+        with pytest.raises(RtiSmsStorageError, match="Install the Airflow provider for this scheme"):
+            list(read_id_file("nosuch://bucket/ids.txt"))
+
+    def test_a_file_that_vanishes_from_a_store_is_explained(self, bucket: ObjectStoragePath) -> None:
+        with pytest.raises(RtiSmsStorageError, match=r"Reading memory:.*ids\.txt .*FileNotFoundError"):
+            list(read_id_file(bucket / "ids.txt"))
