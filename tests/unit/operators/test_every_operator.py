@@ -87,6 +87,14 @@ def test_the_reference_names_the_limits() -> None:
     assert f"more than {delivery_polling.MAX_RECORDS_IN_DATABASE:,}." in str(RtiSmsDeliverySensor.__doc__)
 
 
+def test_a_wait_after_a_send_is_like_that_of_the_sensor() -> None:
+    sensor = RtiSmsDeliverySensor(task_id="wait", submission_ids=["1"])
+    operator = RtiSmsSendOperator(task_id="send")
+    for name in ("fail_on", "missing_ok_for", "poke_interval", "timeout", "deferrable"):
+        assert getattr(operator, name) == getattr(sensor, name), name
+    assert (sensor.missing_ok_for, set(sensor.fail_on)) == (60, {"REJECTED", "UNDELIVERED", "EXPIRED"})
+
+
 @pytest.mark.parametrize("default", [True, False])
 @pytest.mark.parametrize(
     ("room", "module", "kind"), [("operators", "send", "RtiSmsSendOperator"), ("sensors", "base", "DeferrableSensor")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -58,7 +59,7 @@ class TestSensor:
 
     @pytest.mark.parametrize("minimum", ["much", None, "NaN", True])
     def test_a_minimum_that_is_no_amount_is_refused(self, rtisms_sandbox: Sandbox, minimum: Any) -> None:
-        with pytest.raises(AirflowFailException, match="minimum"):
+        with pytest.raises(AirflowFailException, match=r"^minimum "):
             sensor(minimum=minimum).execute({})
 
     def test_it_does_not_defer_where_there_is_enough(self, rtisms_sandbox: Sandbox) -> None:
@@ -67,12 +68,23 @@ class TestSensor:
     def test_it_defers_and_returns_what_the_trigger_saw(self, rtisms_sandbox: Sandbox) -> None:
         rtisms_sandbox.set_balance("1")
         with pytest.raises(TaskDeferred) as deferred:
-            sensor(deferrable=True).execute({})
+            sensor(deferrable=True, exponential_backoff=True, max_wait=15).execute({})
         path, arguments = deferred.value.trigger.serialize()
-        assert path.endswith(".RtiSmsBalanceTrigger")
+        assert path == "airflow_provider_rtisms.triggers.balance.RtiSmsBalanceTrigger"
+        assert {name: round(value - time.time()) for name, value in arguments.items() if name.startswith("de")} == {
+            "deferred_at": 0,
+            "deadline": 18,  # shortly before the deferral times out
+        }
+        assert {name: value for name, value in arguments.items() if not name.startswith("de")} == {
+            "rtisms_conn_id": "rtisms_default",
+            "minimum": "10",
+            "poke_interval": 0.1,
+            "max_poke_interval": 15,
+        }
+        assert deferred.value.timeout == timedelta(seconds=20)
         rtisms_sandbox.set_balance("10")
         event = asyncio.run(anext(RtiSmsBalanceTrigger(**arguments).run()))
-        assert sensor().execute_complete({}, event.payload) == "10"
+        assert getattr(sensor(), deferred.value.method_name)({}, event.payload) == "10"
 
 
 class TestTrigger:
