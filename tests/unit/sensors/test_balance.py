@@ -18,6 +18,8 @@ from airflow_provider_rtisms.triggers.rtisms import RtiSmsBalanceFallTrigger, Rt
 from tests.hostile import Step, response, until
 from tests.unit.conftest import Serve
 
+pytestmark = pytest.mark.usefixtures("quick_retries")
+
 
 def test_the_operator_returns_the_exact_string(rtisms_sandbox: Sandbox) -> None:
     rtisms_sandbox.set_balance("457.10")
