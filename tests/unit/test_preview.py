@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,7 +79,7 @@ def test_what_it_shows(files: None, capsys: pytest.CaptureFixture[str], options:
         (["--text", "{name}", "--rows", "rows.jsonl"], "line 2 of --rows is not a row of values by column."),
         (["--text", "{name}", "--rows", "broken.jsonl"], "line 1 of --rows is not a row of values by column."),
         (["--text", "a" * 161, "--max-parts", "1"], "max_parts"),
-        (["--text", "a", "--rows", "rows.xlsx"], "--rows ends in 'rows.xlsx'"),
+        (["--text", "a", "--rows", "rows.xlsx"], "^--rows ends in 'rows.xlsx'"),
         (["--messages", "rows.csv"], "The first line of messages_path must name the columns"),
     ],
 )
@@ -86,7 +89,7 @@ def test_what_cannot_be_shown(
     status = main(options)
     out, err = capsys.readouterr()
     assert (status, out) == (1, "")
-    assert problem in err
+    assert re.search(problem, err)
 
 
 def test_its_help_names_the_command_and_its_options(capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,3 +102,9 @@ def test_its_help_names_the_command_and_its_options(capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         main(["--text", "hola", "--max", "1"])  # an option that is not written out
     assert "unrecognized arguments: --max 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("options", "status"), [(["--text", "hola"], 0), ([], 1)])
+def test_it_runs_as_a_module(options: list[str], status: int) -> None:
+    command = [sys.executable, "-m", "airflow_provider_rtisms.preview", *options]
+    assert subprocess.run(command, capture_output=True, timeout=50, check=False).returncode == status

@@ -183,6 +183,11 @@ class TestFall:
         assert asyncio.run(main(watch(store))) == {"balance": "5", "threshold": "100"}
         assert asyncio.run(next_fall(watch(store).run(), rtisms_sandbox)) is None
 
+    def test_a_balance_that_stays_high_is_not_stored(self, rtisms_sandbox: Sandbox) -> None:
+        store = AssetStore()
+        assert asyncio.run(next_fall(watch(store).run(), rtisms_sandbox)) is None
+        assert store == {}
+
     def test_trouble_does_not_end_it(self, rtisms_sandbox: Sandbox, logged: Callable[[], str]) -> None:
         rtisms_sandbox.set_balance("5")
         rtisms_sandbox.set_faults(Fault("error", path="balance", statuses=(403,), times=2))
@@ -228,7 +233,9 @@ class TestFall:
         path, arguments = RtiSmsBalanceFallTrigger(threshold=50).serialize()
         assert path == "airflow_provider_rtisms.triggers.balance.RtiSmsBalanceFallTrigger"
         assert arguments == {"threshold": "50", "rtisms_conn_id": "rtisms_default", "poke_interval": 300}
-        assert RtiSmsBalanceFallTrigger(**arguments).serialize() == (path, arguments)
+        again = RtiSmsBalanceFallTrigger(**arguments)
+        assert again.serialize() == (path, arguments)
+        assert again.trigger_id is None  # the triggerer sets it
 
 
 async def polls(sandbox: Sandbox, count: int) -> None:
