@@ -21,9 +21,10 @@ from tests.unit.conftest import Serve
 pytestmark = pytest.mark.usefixtures("quick_retries")
 
 
-def test_the_operator_returns_the_exact_string(rtisms_sandbox: Sandbox) -> None:
+def test_the_operator_returns_the_exact_string(rtisms_sandbox: Sandbox, logged: Callable[[], str]) -> None:
     rtisms_sandbox.set_balance("457.10")
     assert RtiSmsGetBalanceOperator(task_id="balance").execute({}) == "457.10"
+    assert "The balance is 457.10" in logged()
 
 
 def sensor(**arguments: Any) -> RtiSmsBalanceSensor:
