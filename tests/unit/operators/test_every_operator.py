@@ -6,10 +6,12 @@ import re
 import sys
 from importlib import import_module
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG
+from pygments.lexers import get_lexer_by_name
 
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.links.rtisms import RtiSmsPanelLink
@@ -60,6 +62,31 @@ def test_airflow_renders_what_the_reference_calls_templated(kind: type[Any], arg
     plain = {name: one.get_secret_value() if isinstance(one, Secret) else one for name, one in rendered.items()}
     assert plain == {name: f"that of {name}" for name in names}
     assert set(kind.template_fields) == names
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "file"),
+    [
+        (RtiSmsSendOperator, "text", "hola.txt"),
+        (RtiSmsSendOperator, "text", "hola.j2"),
+        (SqlToRtiSmsOperator, "text", "hola.txt"),
+        (SqlToRtiSmsOperator, "text", "hola.j2"),
+        (SqlToRtiSmsOperator, "sql", "people.sql"),
+    ],
+)
+def test_airflow_reads_a_template_from_a_file(tmp_path: Path, kind: type[Any], name: str, file: str) -> None:
+    (tmp_path / file).write_text("the {{ content }}")
+    with DAG("dag", schedule=None, template_searchpath=[str(tmp_path)]):
+        task = kind(task_id="task", **{**dict(TASKS)[kind], name: file})
+    task.resolve_template_files()
+    read = getattr(task, name)
+    assert (read.get_secret_value() if isinstance(read, Secret) else read) == "the {{ content }}"
+
+
+def test_airflow_shows_a_query_as_sql() -> None:
+    ((name, language),) = SqlToRtiSmsOperator.template_fields_renderers.items()
+    assert name in SqlToRtiSmsOperator.template_fields
+    assert get_lexer_by_name(language).name == "SQL"
 
 
 @NAMED
