@@ -11,17 +11,21 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_rtisms.api.errors import RtiSmsConnectError, RtiSmsTimeoutError
+from airflow_provider_rtisms.api.errors import RtiSmsConnectError, RtiSmsInputError, RtiSmsTimeoutError
 from airflow_provider_rtisms.api.policy.perform import TransportError
 from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.api.values.recipients import parse_recipients
 from airflow_provider_rtisms.api.values.secret import Secret
-from airflow_provider_rtisms.doctor.checks import account, api, network, speed, submission
+from airflow_provider_rtisms.doctor.checks import account, api, network, sending, speed, submission
 from airflow_provider_rtisms.doctor.context import Context, Finding, Options, ProblemError, milliseconds, safe_name
-from airflow_provider_rtisms.doctor.exchange import Exchange
+from airflow_provider_rtisms.doctor.exchange import Exchange, Prober
+from airflow_provider_rtisms.doctor.runner import diagnose
 from airflow_provider_rtisms.doctor.schema import BALANCE, DETAILS, compare, kind
+from airflow_provider_rtisms.sandbox import Fault, Sandbox
 
 Check = Callable[[Context], Finding]
 NOW = 1_600_000_000.0
+OPTIONS = ("submission_id", "probe_credentials", "follow_for", "send_to", "sender")
 
 
 def exchange(
@@ -34,7 +38,7 @@ def exchange(
 
 def context(*responses: Exchange | Exception, grant: dict[str, Any] | None = None, **settings: Any) -> Context:
     """Return the state of a run whose requests get these responses."""
-    options = {name: settings.pop(name) for name in list(settings) if name in ("submission_id", "probe_credentials")}
+    options = {name: settings.pop(name) for name in list(settings) if name in OPTIONS}
     values = {"client_id": "me", "client_secret": Secret("s3cret"), "base_url": "http://127.0.0.1:1", **settings}
     ctx = Context(lambda: ApiSettings(**values), Options(timeout=1.0, **options))
     ctx.token = Secret("token")
@@ -190,6 +194,29 @@ def test_what_it_says_of_a_response(check: Check, responses: list[Exchange | Exc
     assert found(check, context(*responses)) == expected
 
 
+def test_a_refused_token_is_explained() -> None:
+    """It was got a moment ago, so the usual advice, to check the credentials, does not help."""
+    for check in (api.check_balance, api.check_unknown_id):
+        with pytest.raises(ProblemError) as caught:
+            check(context(exchange(401)))
+        assert caught.value.remedy.startswith("The server refused its own new token")
+    for status in (400, 403):
+        with pytest.raises(ProblemError) as caught:
+            api.check_balance(context(exchange(status)))
+        assert not caught.value.remedy.startswith("The server refused its own new token")
+
+
+def test_the_header_is_left_out_where_the_check_is_about_it() -> None:
+    ctx = context(exchange(200, {}))
+    with pytest.MonkeyPatch.context() as patch:
+        requests: list[Any] = []
+        patch.setattr(ctx, "send", lambda request: requests.append(request) or exchange(200, {}))
+        api.check_content_type(ctx)
+    (request,) = requests
+    assert "Authorization" in request.headers
+    assert "Content-Type" not in request.headers
+
+
 def test_problems_of_the_network_have_remedies_of_their_own() -> None:
     remedies = []
     for kind_ in (RtiSmsTimeoutError, RtiSmsConnectError):
@@ -266,6 +293,96 @@ def test_what_it_says_of_a_token(check: Check, grant: dict[str, Any], expected: 
 )
 def test_what_it_says_of_a_submission(response: Exchange, expected: str) -> None:
     assert found(submission.check_submission, context(response, submission_id="1")) == expected
+
+
+def with_status(status: str) -> Exchange:
+    return exchange(200, {**INFO, "info": {**INFO["info"], "status": {"code": "0", "status": status}}})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("responses", "expected", "pauses"),
+    [
+        ([with_status("DELIVERED")], "ok: DELIVERED after 0 s", []),
+        (
+            [with_status("PENDING"), with_status("PENDING"), with_status("SENT"), with_status("DELIVERED")],
+            "ok: PENDING, then SENT, then DELIVERED after 4 s",
+            [0.5, 1, 2],
+        ),
+        (
+            [exchange(404), exchange(503), exchange(200, {}), with_status("REJECTED")],
+            "differs: HTTP 404, then HTTP 503: an error of the server, then a response that cannot be read, then REJECTED after 4 s",
+            [0.5, 1, 2],
+        ),
+        (
+            [with_status("SENT")] * 9,
+            "differs: SENT after 46 s; not final yet",
+            [0.5, 1, 2, 4, 8, 10, 10, 10],
+        ),
+    ],
+)
+def test_it_follows_an_sms(
+    monkeypatch: pytest.MonkeyPatch, responses: list[Exchange], expected: str, pauses: list[float]
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(sending, "time", SimpleNamespace(monotonic=lambda: 1000 + sum(slept), sleep=slept.append))
+    ctx = context(*responses, follow_for=55)
+    ctx.sent_id = "1"
+    assert (found(sending.check_delivery, ctx), slept) == (expected, pauses)
+
+
+def test_a_poll_that_would_come_at_the_very_end_is_still_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(sending, "time", SimpleNamespace(monotonic=lambda: 1000 + sum(slept), sleep=slept.append))
+    ctx = context(*[with_status("SENT")] * 3, follow_for=1.5)
+    ctx.sent_id = "1"
+    assert found(sending.check_delivery, ctx) == "differs: SENT after 2 s; not final yet"
+    assert slept == [0.5, 1]
+
+
+def test_an_sms_that_was_not_sent_is_not_followed() -> None:
+    assert found(sending.check_delivery, context()) == "skipped: not asked for: it follows the SMS of --send-to"
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected", "remedy"),
+    [
+        (Fault("lost_response", path="sms"), "failed: send_sms", "Ask the recipient whether the SMS arrived"),
+        (Fault("error", path="sms", statuses=(403,)), "failed: send_sms", "No SMS was sent."),
+        (None, "failed: the API did not accept the SMS: account_no_balance", "Top up the account."),
+    ],
+)
+def test_an_sms_that_may_not_have_been_sent(fault: Fault | None, expected: str, remedy: str) -> None:
+    with Sandbox() as sandbox:
+        sandbox.set_faults(*filter(None, [fault]))
+        settings = {"client_id": sandbox.client_id, "client_secret": Secret(sandbox.client_secret)}
+        number = "+56900000005" if fault is None else "+56900000100"
+        ctx = context(base_url=sandbox.url, send_to=parse_recipients([number])[0], sender="96000", **settings)
+        finding = sending.check_send(ctx)
+    assert f"{finding.outcome}: {finding.got}".startswith(expected)
+    assert remedy in finding.remedy
+
+
+def test_a_response_shows_no_secret_by_itself() -> None:
+    assert "s3cret" not in repr(exchange(200, b"s3cret", Cookie="s3cret"))
+
+
+@pytest.mark.parametrize(("rate", "pause"), [(None, 0.0), (4, 0.25), (0.01, 1.0)])
+def test_the_pause_between_requests(rate: float | None, pause: float) -> None:
+    assert Prober(context(requests_per_second=rate).settings).pause == pause
+
+
+@pytest.mark.parametrize(
+    ("timeout", "is_accepted"), [(0, False), (-1, False), (0.1, True), (3600, True), (3601, False)]
+)
+def test_the_timeout_has_bounds(timeout: float, is_accepted: bool) -> None:
+    def load() -> ApiSettings:
+        return ApiSettings(client_id="", client_secret=Secret("x"))
+
+    if is_accepted:
+        assert diagnose(load, timeout=timeout).exit_status == 1
+        return
+    with pytest.raises(RtiSmsInputError, match="timeout"):
+        diagnose(load, timeout=timeout)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ class TestAsDocumented:
         assert not_ok(report) == {}
         assert [check.name for check in report.checks if check.outcome == "skipped"] == ["tls"]
         assert report.exit_status == 0
+        assert got(report, "keep_alive") == "HTTP/1.1; 10 calls used 1 connection"
 
     def test_what_is_not_asked_for_is_not_done(self) -> None:
         with Sandbox(client_secret=SECRET, client_id=CLIENT_ID) as api:
