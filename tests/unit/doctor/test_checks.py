@@ -310,7 +310,8 @@ def with_status(status: str) -> Exchange:
         ),
         (
             [exchange(404), exchange(503), exchange(200, {}), with_status("REJECTED")],
-            "differs: HTTP 404, then HTTP 503: an error of the server, then a response that cannot be read, then REJECTED after 4 s",
+            "differs: HTTP 404, then HTTP 503: an error of the server, then a response that cannot be read, then REJECTED "
+            "after 4 s",
             [0.5, 1, 2],
         ),
         (
