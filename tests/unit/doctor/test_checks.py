@@ -93,6 +93,7 @@ html = exchange(200, b" <html>", Content_Type="text/html")
             [exchange(301, Location="https://else.example/x?y")],
             "redirect! HTTP 301, a redirect to else.example",
         ),
+        (api.check_balance, [exchange(299)], "HTTP 299! HTTP 299"),
         (api.check_balance, [exchange(300)], "redirect! HTTP 300, a redirect"),
         (api.check_balance, [exchange(399, Location="https://a b/")], "redirect! HTTP 399, a redirect"),
         (api.check_balance, [exchange(407)], "proxy! the proxy refused the request: HTTP 407"),
@@ -310,8 +311,8 @@ def with_status(status: str) -> Exchange:
         ),
         (
             [exchange(404), exchange(503), exchange(200, {}), with_status("REJECTED")],
-            "differs: HTTP 404, then HTTP 503: an error of the server, then a response that cannot be read, then REJECTED "
-            "after 4 s",
+            "differs: HTTP 404, then HTTP 503: an error of the server, then a response that cannot be read, "
+            "then REJECTED after 4 s",
             [0.5, 1, 2],
         ),
         (
