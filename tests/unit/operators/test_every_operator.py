@@ -17,6 +17,7 @@ from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.links.rtisms import RtiSmsPanelLink
 from airflow_provider_rtisms.notifications.rtisms import RtiSmsNotifier
 from airflow_provider_rtisms.operators import bulk, send
+from airflow_provider_rtisms.operators.redacted import Redacted
 from airflow_provider_rtisms.operators.rtisms import (
     RtiSmsBulkGetDetailsOperator,
     RtiSmsGetBalanceOperator,
@@ -37,6 +38,8 @@ TASKS: list[tuple[type[Any], Arguments]] = [
     (RtiSmsBalanceSensor, {"minimum": 1}),
     (SqlToRtiSmsOperator, {"sql": "SELECT 1", "sql_conn_id": "db", "recipient_column": "phone", "text": "hola"}),
 ]
+#: What Airflow must not store, since it holds numbers or texts.
+CONFIDENTIAL = {RtiSmsSendOperator: {"recipients", "text", "messages"}, SqlToRtiSmsOperator: {"text", "parameters"}}
 NAMED = pytest.mark.parametrize(("kind", "arguments"), TASKS, ids=[kind.__name__ for kind, _ in TASKS])
 
 
@@ -62,6 +65,7 @@ def test_airflow_renders_what_the_reference_calls_templated(kind: type[Any], arg
     plain = {name: one.get_secret_value() if isinstance(one, Secret) else one for name, one in rendered.items()}
     assert plain == {name: f"that of {name}" for name in names}
     assert set(kind.template_fields) == names
+    assert {name for name, one in rendered.items() if isinstance(one, Redacted)} == CONFIDENTIAL.get(kind, set())
 
 
 @pytest.mark.parametrize(
