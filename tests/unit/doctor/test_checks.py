@@ -350,6 +350,7 @@ def test_an_sms_that_was_not_sent_is_not_followed() -> None:
     [
         (Fault("lost_response", path="sms"), "failed: send_sms", "Ask the recipient whether the SMS arrived"),
         (Fault("error", path="sms", statuses=(403,)), "failed: send_sms", "No SMS was sent."),
+        (Fault("error", path="sms", statuses=(429,)), "failed: send_sms", "No SMS was sent."),
         (None, "failed: the API did not accept the SMS: account_no_balance", "Top up the account."),
     ],
 )
@@ -360,8 +361,20 @@ def test_an_sms_that_may_not_have_been_sent(fault: Fault | None, expected: str, 
         number = "+56900000005" if fault is None else "+56900000100"
         ctx = context(base_url=sandbox.url, send_to=parse_recipients([number])[0], sender="96000", **settings)
         finding = sending.check_send(ctx)
+        assert sandbox.state().requests["POST sms"] == 1
     assert f"{finding.outcome}: {finding.got}".startswith(expected)
     assert remedy in finding.remedy
+
+
+@pytest.mark.parametrize("options", [{}, {"sender": "96000"}, {"send_to": parse_recipients(["+56900000100"])[0]}])
+def test_no_sms_is_sent_unless_number_and_sender_are_given(options: dict[str, Any]) -> None:
+    expected = "skipped: not asked for: --send-to NUMBER --sender SENDER sends one SMS, which costs money"
+    assert found(sending.check_send, context(**options)) == expected
+
+
+@pytest.mark.parametrize(("rate", "shown"), [(0.43053, "1,500"), (0.4306, "1,600"), (5, "18,000")])
+def test_an_hour_has_3600_seconds(rate: float, shown: str) -> None:
+    assert f" {shown} submissions an hour" in speed._capacity(context(requests_per_second=rate), 0.1)
 
 
 def test_a_response_shows_no_secret_by_itself() -> None:
@@ -465,6 +478,7 @@ CLOSES = "ok: HTTP/1.1; the server or a proxy closes each connection after one c
         ([1, 1, 1], "ok: HTTP/1.1; 3 calls used 1 connection"),
         ([1, 2, 1], "ok: HTTP/1.1; 3 calls used 2 connections"),
         ([1], "ok: HTTP/1.1; 1 calls used 1 connection"),
+        ([1, 2], CLOSES),
         ([1, 2, 3], CLOSES),
         ([1, None], CLOSES),
         ([1, 1, None], CLOSES),

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import ssl
 import time
 from email.utils import formatdate
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from airflow_provider_rtisms.doctor import wire
 from airflow_provider_rtisms.doctor.checks import network
 from airflow_provider_rtisms.doctor.wire import ProxyRefusedError, Route
 from tests.unit.doctor.test_checks import context, found
@@ -217,3 +220,92 @@ def test_where_a_connection_goes(url: str, target: tuple[str, int]) -> None:
     assert Route(context(base_url=url).settings).first_hop == target
     proxied = Route(context(base_url=url, proxy="http://proxy.example").settings)
     assert (proxied.target, proxied.first_hop) == (target, ("proxy.example", 80))
+
+
+class Socket:
+    """A connection to a proxy, which sends some bytes."""
+
+    def __init__(self, response: bytes) -> None:
+        self.response = response
+        self.sent = b""
+        self.is_closed = False
+
+    def sendall(self, data: bytes) -> None:
+        self.sent += data
+
+    def settimeout(self, seconds: float) -> None:
+        assert 0 < seconds <= 5
+
+    def recv(self, size: int) -> bytes:
+        data, self.response = self.response[:size], self.response[size:]
+        return data
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.mark.parametrize(
+    ("base_url", "proxy", "sent", "hidden"),
+    [
+        (HTTPS, "http://proxy.example", ["CONNECT api.example:443 HTTP/1.1", "Host: api.example:443"], []),
+        (
+            HTTPS,
+            "https://proxy.example",
+            ["CONNECT api.example:443 HTTP/1.1", "Host: api.example:443"],
+            ["proxy.example"],
+        ),
+        (
+            "https://[2001:db8::1]:8443",
+            "http://me:p%40ss@proxy.example",
+            [
+                "CONNECT [2001:db8::1]:8443 HTTP/1.1",
+                "Host: [2001:db8::1]:8443",
+                f"Proxy-Authorization: Basic {base64.b64encode(b'me:p@ss').decode()}",
+            ],
+            [],
+        ),
+    ],
+)
+def test_a_tunnel(
+    monkeypatch: pytest.MonkeyPatch, base_url: str, proxy: str, sent: list[str], hidden: list[str]
+) -> None:
+    """TLS to the proxy itself only where its URL says so; what follows the response belongs to the API."""
+    wrapped: list[str] = []
+
+    def wrap_socket(sock: Any, server_hostname: str) -> Any:
+        wrapped.append(server_hostname)
+        return sock
+
+    monkeypatch.setattr(wire, "tls_context", lambda _: SimpleNamespace(wrap_socket=wrap_socket))
+    sock = Socket(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\nTLS")
+    patch(monkeypatch, "connect", sock)
+    assert Route(context(base_url=base_url, proxy=proxy).settings).open_tunnel(5) is sock
+    assert sock.sent.decode().split("\r\n") == [*sent, "", ""]
+    assert (wrapped, sock.response, sock.is_closed) == (hidden, b"TLS", False)
+
+
+@pytest.mark.parametrize(
+    ("response", "status"),
+    [
+        (b"HTTP/1.0 403 No\r\n\r\n", 403),
+        (b"HTTP/1.1 407 No", 407),
+        (b"SSH-2.0\r\n\r\n", None),
+        (b"", None),
+        (b"x" * 70000, None),
+    ],
+)
+def test_a_tunnel_that_is_refused(monkeypatch: pytest.MonkeyPatch, response: bytes, status: int | None) -> None:
+    sock = Socket(response)
+    patch(monkeypatch, "connect", sock)
+    with pytest.raises(ProxyRefusedError) as caught:
+        Route(context(base_url=HTTPS, proxy="http://proxy.example").settings).open_tunnel(5)
+    assert (caught.value.status, sock.is_closed) == (status, True)
+    assert len(response) - len(sock.response) <= 65536
+
+
+def test_a_proxy_that_sends_nothing_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    sock = Socket(b"HTTP/1.1 200 OK\r\n\r\n")
+    patch(monkeypatch, "connect", sock)
+    with pytest.raises(TimeoutError, match="did not respond in time"):
+        Route(context(base_url=HTTPS, proxy="http://proxy.example").settings).open_tunnel(0)
+    assert sock.is_closed
