@@ -207,15 +207,32 @@ def test_a_refused_token_is_explained() -> None:
         assert not caught.value.remedy.startswith("The server refused its own new token")
 
 
+def requests_of(check: Check, *responses: Exchange) -> list[Any]:
+    """Return the requests that a check sends."""
+    ctx, requests = context(*responses), []
+    prober = ctx.prober
+    ctx.__dict__["prober"] = SimpleNamespace(send=lambda request: requests.append(request) or prober.send(request))
+    check(ctx)
+    return requests
+
+
 def test_the_header_is_left_out_where_the_check_is_about_it() -> None:
-    ctx = context(exchange(200, {}))
-    with pytest.MonkeyPatch.context() as patch:
-        requests: list[Any] = []
-        patch.setattr(ctx, "send", lambda request: requests.append(request) or exchange(200, {}))
-        api.check_content_type(ctx)
-    (request,) = requests
+    (request,) = requests_of(api.check_content_type, exchange(200, {}))
     assert "Authorization" in request.headers
     assert "Content-Type" not in request.headers
+
+
+def test_a_wrong_method_changes_nothing() -> None:
+    requests = requests_of(api.check_wrong_method, exchange(404), exchange(404))
+    assert [(one.method, one.path, one.body) for one in requests] == [
+        ("GET", "/api/auth", None),
+        ("POST", "/api/balance", b"{}"),
+    ]
+
+
+def test_ids_that_cannot_exist() -> None:
+    requests = requests_of(api.check_unknown_id, exchange(400), exchange(404))
+    assert [one.path for one in requests] == ["/api/sms/0", "/api/sms/9999999999999999"]
 
 
 def test_problems_of_the_network_have_remedies_of_their_own() -> None:

@@ -247,12 +247,13 @@ class TestWaiting:
         assert len(received(rtisms_sandbox)) == 1
 
     def test_it_defers_with_ids_alone_and_sends_nothing_when_it_resumes(self, rtisms_sandbox: Sandbox) -> None:
-        operator = send(wait_for_delivery=True, deferrable=True)
+        operator = send(wait_for_delivery=True, deferrable=True, poke_interval=7, timeout=70)
         with pytest.raises(TaskDeferred) as deferred:
             operator.execute({})
         _, kwargs = deferred.value.trigger.serialize()
         ids = [message.submission_id for message in rtisms_sandbox.state().messages]
-        assert kwargs["submission_ids"] == ids
+        assert (kwargs["submission_ids"], kwargs["poke_interval"]) == (ids, 7)
+        assert deferred.value.timeout == timedelta(seconds=70)
         shown = repr(deferred.value.trigger) + repr(kwargs) + repr(deferred.value.kwargs)
         assert not any(number.removeprefix("+") in shown for number in NUMBERS)
         assert "hola" not in shown
