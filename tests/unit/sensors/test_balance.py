@@ -126,10 +126,13 @@ class TestTrigger:
 class AssetStore(dict[str, Any]):
     """Airflow's asset state store as far as it is used here."""
 
+    writes = 0
+
     async def aget(self, key: str, default: Any = None) -> Any:
         return self.get(key, default)
 
     async def aset(self, key: str, value: Any) -> None:
+        self.writes += 1
         self[key] = value
 
 
@@ -182,6 +185,7 @@ class TestFall:
             return first
 
         assert asyncio.run(main(watch(store))) == {"balance": "5", "threshold": "100"}
+        assert store.writes == 1
         assert asyncio.run(next_fall(watch(store).run(), rtisms_sandbox)) is None
 
     def test_a_balance_that_stays_high_is_not_stored(self, rtisms_sandbox: Sandbox) -> None:
@@ -199,7 +203,9 @@ class TestFall:
         assert "The balance has fallen to 5, below 100" in shown
 
     @pytest.mark.parametrize("broken", ["aget", "aset"])
-    def test_a_store_that_fails_ends_nothing_and_repeats_no_fall(self, rtisms_sandbox: Sandbox, broken: str) -> None:
+    def test_a_store_that_fails_ends_nothing_and_repeats_no_fall(
+        self, rtisms_sandbox: Sandbox, broken: str, logged: Callable[[], str]
+    ) -> None:
         class BrokenStore(AssetStore):
             failures = 0
 
@@ -227,6 +233,9 @@ class TestFall:
             return events
 
         assert asyncio.run(main()) == ["5"]
+        shown = logged()
+        assert "the API server is away" in shown
+        assert ("The state of the balance could not be stored" in shown) is (broken == "aset")
         assert store == {"rtisms_balance_below_100_of_rtisms_default": True}  # a later release has to find it there
         assert asyncio.run(next_fall(watch(store).run(), rtisms_sandbox)) is None
 
