@@ -245,7 +245,7 @@ class Socket:
 
 
 @pytest.mark.parametrize(
-    ("base_url", "proxy", "sent", "hidden"),
+    ("base_url", "proxy", "sent", "tls_names"),
     [
         (HTTPS, "http://proxy.example", ["CONNECT api.example:443 HTTP/1.1", "Host: api.example:443"], []),
         (
@@ -267,7 +267,7 @@ class Socket:
     ],
 )
 def test_a_tunnel(
-    monkeypatch: pytest.MonkeyPatch, base_url: str, proxy: str, sent: list[str], hidden: list[str]
+    monkeypatch: pytest.MonkeyPatch, base_url: str, proxy: str, sent: list[str], tls_names: list[str]
 ) -> None:
     """TLS to the proxy itself only where its URL says so; what follows the response belongs to the API."""
     wrapped: list[str] = []
@@ -281,7 +281,7 @@ def test_a_tunnel(
     patch(monkeypatch, "connect", sock)
     assert Route(context(base_url=base_url, proxy=proxy).settings).open_tunnel(5) is sock
     assert sock.sent.decode().split("\r\n") == [*sent, "", ""]
-    assert (wrapped, sock.response, sock.is_closed) == (hidden, b"TLS", False)
+    assert (wrapped, sock.response, sock.is_closed) == (tls_names, b"TLS", False)
 
 
 @pytest.mark.parametrize(
