@@ -48,7 +48,7 @@ DISTRIBUTION := --dist loadfile --no-loadscope-reorder
 
 # What needs Airflow. All other tests run once, without it; one that needs it all the same fails there.
 NEEDS_AIRFLOW := $(wildcard $(addprefix tests/unit/,bulk hooks links notifications operators sensors transfers triggers \
-	upgrades test_imports.py test_retry_policy.py)) tests/system
+	test_cli.py test_imports.py test_retry_policy.py upgrades)) tests/system
 # The minors between the oldest and the newest run what touches the interfaces of Airflow, in which they differ.
 test-airflow-3.2 test-airflow-3.1 test-airflow-3.0: LEFT_OUT := tests/unit/test_imports.py $(addprefix tests/system/,\
 	stores ui test_cli.py test_demo.py test_documents.py test_secrets.py test_sending_for_real.py) \

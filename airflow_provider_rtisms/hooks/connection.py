@@ -60,15 +60,14 @@ def _base_url(connection: Connection) -> str:
     host = (connection.host or "").strip()
     if not host:
         return ""
-    if "://" not in host:
-        name = host.split("/")[0]
-        bare = name.strip("[]") if name.count(":") > 1 else name.split(":")[0]
-        if name.count(":") > 1 and not name.startswith("["):
-            host = host.replace(name, f"[{name}]", 1)
-        scheme = (connection.schema or ("http" if is_loopback(bare) else "https")).removesuffix("://")
-        host = f"{scheme}://{host}"
-    if connection.port:
-        with suppress(ValueError):  # not a URL: ApiSettings raises an error that says so
+    with suppress(ValueError):  # not a URL: ApiSettings raises an error that says so
+        if "://" not in host:
+            name, slash, path = host.partition("/")
+            if name.count(":") > 1 and not name.startswith("["):
+                host = f"[{name}]{slash}{path}"
+            default = "http" if is_loopback(urlsplit(f"//{host}").hostname or "") else "https"
+            host = f"{(connection.schema or default).removesuffix('://')}://{host}"
+        if connection.port:
             parts = urlsplit(host)
             if parts.netloc.rpartition("]")[2].count(":") == 0:
                 host = parts._replace(netloc=f"{parts.netloc}:{connection.port}").geturl()

@@ -146,7 +146,6 @@ class RtiSmsHook(SendMixin, BaseHook):
         from airflow_provider_rtisms.api.transport.fetch import run
         from airflow_provider_rtisms.waiting.polling import with_current_credentials
 
-        self.get_conn()
         return run(with_current_credentials(self._connect, work))
 
     def bulk_get_sms(
@@ -179,10 +178,9 @@ class RtiSmsHook(SendMixin, BaseHook):
         from airflow_provider_rtisms.api.transport.fetch import run
         from airflow_provider_rtisms.api.values.ids import iter_submission_ids
         from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
-        from airflow_provider_rtisms.bulk.job import check_on_missing, fetch_to_file, fetch_to_memory
+        from airflow_provider_rtisms.bulk.job import fetch_to_file, fetch_to_memory
         from airflow_provider_rtisms.bulk.storage import storage_path
 
-        check_on_missing(on_missing)
         path = None if output_path is None else storage_path("output_path", output_path)
         missing = None if missing_path is None else storage_path("missing_path", missing_path)
         limits = {"max_concurrency": max_concurrency, "requests_per_second": requests_per_second}

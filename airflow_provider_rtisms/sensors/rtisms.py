@@ -187,7 +187,7 @@ class RtiSmsDeliverySensor(DeferrableSensor):
             self.log.info("Polling all submissions. mode='reschedule' remembers final ones on Airflow 3.3 and later")
             return []
         try:
-            return check_records(store.get(FINISHED_KEY, default=[]))
+            return check_records(store.get(FINISHED_KEY, []))
         except ValueError as error:
             self.log.warning("Polling all submissions, since the stored records cannot be read: %s", error)
             return []

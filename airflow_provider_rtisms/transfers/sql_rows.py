@@ -106,9 +106,10 @@ def query(sql_conn_id: str | None, sql: str, parameters: Secret[Any], table: Tab
     failure: str | None = None
     try:
         with closing(_connect(sql_conn_id)) as connection, closing(_open_cursor(connection)) as cursor:
-            values = parameters.get_secret_value()
-            cursor.execute(sql) if values is None else cursor.execute(sql, values)
-            del values
+            if parameters.get_secret_value() is None:
+                cursor.execute(sql)
+            else:  # without a local variable, which a traceback may show
+                cursor.execute(sql, parameters.get_secret_value())
             first = cursor.fetchmany(BATCH)  # a server-side cursor of psycopg2 knows its columns only now
             if cursor.description is None:
                 raise RtiSmsInputError("The query returns no table: use one SELECT.")

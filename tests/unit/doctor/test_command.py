@@ -8,32 +8,58 @@ import re
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import trustme
 
+import airflow_provider_rtisms.doctor as package
+from airflow_provider_rtisms.doctor.__main__ import main
 from airflow_provider_rtisms.sandbox import Sandbox
 from tests.unit.doctor.examination import NAMES
 from tests.unit.doctor.vendor import BALANCE, CLIENT_ID, NUMBER, SECRET, vendor
 
 
-def doctor(
-    *arguments: str, secret: str | None = SECRET, stdin: int = subprocess.DEVNULL
-) -> subprocess.CompletedProcess[str]:
-    variables = {} if secret is None else {"RTISMS_CLIENT_SECRET": secret}
-    # Importing it fails, as where Airflow is not installed.
+class Done(NamedTuple):
+    """How the command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Doctor = Callable[..., Done]
+
+
+@pytest.fixture
+def doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Doctor:
+    """Run the command as where Airflow is not installed: importing it fails."""
+    monkeypatch.setitem(sys.modules, "airflow", None)
+
+    def doctor(*arguments: str, secret: str | None = SECRET, stdin: int | str = os.devnull) -> Done:
+        monkeypatch.delenv("RTISMS_CLIENT_SECRET", raising=False)
+        if secret is not None:
+            monkeypatch.setenv("RTISMS_CLIENT_SECRET", secret)
+        with open(stdin, closefd=isinstance(stdin, str)) as terminal:
+            monkeypatch.setattr(sys, "stdin", terminal)
+            try:
+                status = main(list(arguments))
+            except SystemExit as ended:
+                status = int(str(ended.code))
+        return Done(status, *capsys.readouterr())
+
+    return doctor
+
+
+def test_it_runs_as_a_module_without_airflow(api: str) -> None:
     code = "import sys, runpy; sys.modules['airflow'] = None; runpy.run_module('airflow_provider_rtisms.doctor', alter_sys=True, run_name='__main__')"  # noqa: E501
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env={**os.environ, **variables},
-        stdin=stdin,
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+    command = [sys.executable, "-c", code, "--client-id", CLIENT_ID, "--base-url", api]
+    for secret, status in ((SECRET, 0), ("another", 1)):
+        environment = {**os.environ, "RTISMS_CLIENT_SECRET": secret}
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=50, check=False)
+        assert done.returncode == status, done
 
 
 @pytest.fixture
@@ -42,7 +68,7 @@ def api() -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-def test_the_report_for_a_person(api: str) -> None:
+def test_the_report_for_a_person(api: str, doctor: Doctor) -> None:
     done = doctor("--client-id", CLIENT_ID, "--base-url", api)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -54,7 +80,7 @@ def test_the_report_for_a_person(api: str) -> None:
     assert BALANCE not in done.stdout
 
 
-def test_the_report_for_a_program(api: str) -> None:
+def test_the_report_for_a_program(api: str, doctor: Doctor) -> None:
     done = doctor("--client-id", CLIENT_ID, "--base-url", api, "--json", "--probe-credentials")
     report = json.loads(done.stdout)
     assert list(report) == ["checks"]
@@ -63,7 +89,7 @@ def test_the_report_for_a_program(api: str) -> None:
     assert all("docs/vendor-api.md" in check["expected"] for check in report["checks"])
 
 
-def test_the_page_shows_the_report_of_the_sandbox() -> None:
+def test_the_page_shows_the_report_of_the_sandbox(doctor: Doctor) -> None:
     page = (Path(__file__).parents[3] / "docs" / "doctor.md").read_text()
     shown = page.partition("```text\n")[2].partition("```")[0]
     with Sandbox() as sandbox:
@@ -85,7 +111,7 @@ def test_the_page_lists_the_checks() -> None:
     assert re.findall(r"`(\w+)`", cells) == NAMES
 
 
-def test_a_failure_is_exit_status_1(api: str) -> None:
+def test_a_failure_is_exit_status_1(api: str, doctor: Doctor) -> None:
     done = doctor("--client-id", CLIENT_ID, "--base-url", api, secret="another")
     assert done.returncode == 1
     assert "failed   authentication" in done.stdout
@@ -107,14 +133,14 @@ def test_a_failure_is_exit_status_1(api: str) -> None:
         (("--client-id", "me", "--timeout", "0"), "timeout"),
     ],
 )
-def test_arguments_that_cannot_be_used(arguments: tuple[str, ...], message: str) -> None:
+def test_arguments_that_cannot_be_used(arguments: tuple[str, ...], message: str, doctor: Doctor) -> None:
     done = doctor(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert NUMBER not in done.stderr
 
 
-def test_certificates_to_trust(tmp_path: Path) -> None:
+def test_certificates_to_trust(doctor: Doctor, tmp_path: Path) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -127,19 +153,19 @@ def test_certificates_to_trust(tmp_path: Path) -> None:
     assert trusted.returncode == 0
 
 
-def test_plain_http_to_another_machine_has_to_be_allowed() -> None:
+def test_plain_http_to_another_machine_has_to_be_allowed(doctor: Doctor) -> None:
     arguments = ["--client-id", CLIENT_ID, "--base-url", "http://192.0.2.1", "--timeout", "0.1"]
     assert "failed   settings" in doctor(*arguments).stdout
     assert "ok       settings" in doctor(*arguments, "--allow-http").stdout
 
 
-def test_without_a_secret_nothing_happens() -> None:
+def test_without_a_secret_nothing_happens(doctor: Doctor) -> None:
     done = doctor("--client-id", CLIENT_ID, secret=None)
     assert done.returncode == 2
     assert "RTISMS_CLIENT_SECRET" in done.stderr
 
 
-def test_one_message_is_sent_and_followed() -> None:
+def test_one_message_is_sent_and_followed(doctor: Doctor) -> None:
     with Sandbox(pending_for=0.1, sent_for=0.1) as sandbox:
         arguments = ["--base-url", sandbox.url, "--send-to", NUMBER, "--sender", "96000", "--yes"]
         done = doctor("--client-id", "sandbox-client", *arguments, secret="sandbox-secret")
@@ -151,7 +177,7 @@ def test_one_message_is_sent_and_followed() -> None:
 
 
 @pytest.mark.parametrize(("reply", "status", "sent"), [("n", 2, 0), ("", 2, 0), ("y", 0, 1)])
-def test_a_person_is_asked_before_a_message_is_sent(reply: str, status: int, sent: int) -> None:
+def test_a_person_is_asked_before_a_message_is_sent(reply: str, status: int, sent: int, doctor: Doctor) -> None:
     terminal, stdin = os.openpty()
     with Sandbox(pending_for=0, sent_for=0) as sandbox:
         os.write(terminal, f"{reply}\n".encode())
@@ -163,3 +189,23 @@ def test_a_person_is_asked_before_a_message_is_sent(reply: str, status: int, sen
     assert done.returncode == status, done.stdout + done.stderr
     assert "one SMS to ***233, which costs money" in done.stderr
     assert len(messages) == sent
+
+
+def test_the_help_and_the_page_list_the_same_options(doctor: Doctor) -> None:
+    shown = " ".join(doctor("--help").stdout.split())
+    page = (Path(__file__).parents[3] / "docs" / "doctor.md").read_text()
+    options = re.findall(r"^\| `(--.*?)` \| (.*) \|$", page, re.MULTILINE)
+    assert len(options) == 7
+    for names, meaning in options:
+        for option in re.findall(r"--[a-z-]+(?: [A-Z]+)?", names):
+            assert f" {option} " in shown
+        for default in re.findall(r"default ([0-9]+)", meaning):
+            assert f"(default: {default})" in shown.partition(f" {names} ")[2][:100]
+    for option in ("--client-id ID", "--base-url URL", "--conn-id ID"):
+        assert f" {option} " in shown
+
+
+def test_its_names_are_imported_when_they_are_used() -> None:
+    assert {getattr(package, name).__name__ for name in package.__all__} == set(package.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'x'"):
+        package.x  # noqa: B018

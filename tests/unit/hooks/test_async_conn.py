@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
+from airflow_provider_rtisms.api.errors import RtiSmsConfigError
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
@@ -64,6 +66,24 @@ def test_a_read_that_began_before_a_change_does_not_serve_those_who_ask_after_it
 
     assert asyncio.run(main()) == ("before", "after")
     assert stored.reads == 2
+
+
+def test_a_read_that_fails_leaves_no_older_connection_to_those_who_wait() -> None:
+    stored = StoredConnection()
+    stored.may_end.clear()
+
+    async def main() -> list[Any]:
+        early = asyncio.create_task(stored.secret_read())
+        await asyncio.to_thread(stored.read_began.wait, 10)
+        stored.client_secret = ""  # the Connection was damaged
+        late = [asyncio.create_task(stored.secret_read()) for _ in range(2)]
+        await asyncio.sleep(0)  # they have asked
+        stored.may_end.set()
+        return await asyncio.gather(early, *late, return_exceptions=True)
+
+    first, *later = asyncio.run(main())
+    assert first == "before"
+    assert [type(one) for one in later] == [RtiSmsConfigError] * 2
 
 
 def test_a_later_trigger_reads_again() -> None:

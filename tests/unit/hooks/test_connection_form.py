@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pkgutil import resolve_name
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,7 +14,8 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, A
 
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError
 from airflow_provider_rtisms.api.settings import ApiSettings
-from airflow_provider_rtisms.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR
+from airflow_provider_rtisms.get_provider_info import CONN_FIELDS, UI_FIELD_BEHAVIOUR, get_provider_info
+from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 
 STANDARD_FIELDS = {"description", "host", "login", "password", "port", "schema"}
 
@@ -74,6 +77,28 @@ def test_the_form_is_the_one_that_is_defined(form: dict[str, Any]) -> None:
     assert form["labels"] == UI_FIELD_BEHAVIOUR["relabeling"]
     placeholders = UI_FIELD_BEHAVIOUR["placeholders"]
     assert form["placeholders"] == {name: placeholders[name] for name in STANDARD_FIELDS & placeholders.keys()}
+
+
+def test_the_widgets_of_airflow_below_3_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Newer versions do not ask for them, and have neither of the two libraries."""
+    forms, widgets = ModuleType("wtforms"), ModuleType("flask_appbuilder.fieldwidgets")
+    forms.BooleanField = lambda label, **arguments: ("checkbox", label, arguments["description"])  # type: ignore[attr-defined]
+    forms.StringField = lambda label, **arguments: (arguments["widget"], label, arguments["description"])  # type: ignore[attr-defined]
+    widgets.BS3TextFieldWidget = lambda: "text"  # type: ignore[attr-defined]
+    for module in (forms, ModuleType("flask_appbuilder"), widgets):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    shown = RtiSmsHook.get_connection_form_widgets()
+    assert shown == {
+        name: ("checkbox" if name == "allow_http" else "text", field["label"], field["description"])
+        for name, field in CONN_FIELDS.items()
+    }
+
+
+def test_airflow_finds_the_hook_of_the_connection_type() -> None:
+    """Airflow leaves out a hook whose class says something else than the provider's description."""
+    [described] = get_provider_info()["connection-types"]
+    assert resolve_name(described["hook-class-name"]) is RtiSmsHook
+    assert (described["connection-type"], described["hook-name"]) == (RtiSmsHook.conn_type, RtiSmsHook.hook_name)
 
 
 def test_placeholders_belong_to_fields_that_exist() -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import Connection
+from airflow.providers.common.compat.sdk import Connection, redact
 
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError
 from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.get_provider_info import CONN_FIELDS
 from airflow_provider_rtisms.hooks.connection import settings_from_connection
+from airflow_provider_rtisms.hooks.event_loop import amask_secret
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Sandbox
 from tests.hostile import details, response, until
@@ -42,7 +44,11 @@ class TestWhereItLeads:
             ({"host": "127.0.0.1", "port": 8080}, "http://127.0.0.1:8080"),
             ({"host": "localhost:8080"}, "http://localhost:8080"),
             ({"host": "localhost", "schema": "https"}, "https://localhost"),
+            ({"host": "localhost", "schema": "https://"}, "https://localhost"),
+            ({"host": "localhost/gateway", "port": 8080}, "http://localhost:8080/gateway"),
             ({"host": "::1", "port": 8080}, "http://[::1]:8080"),
+            ({"host": "[::1]:8080"}, "http://[::1]:8080"),
+            ({"host": "2001:db8::1/gateway"}, "https://[2001:db8::1]/gateway"),
             ({"host": "http://127.0.0.1:1", "port": 2}, "http://127.0.0.1:1"),
             ({"host": "sms.example", "schema": "http", "extra": '{"allow_http": true}'}, "http://sms.example"),
         ],
@@ -57,6 +63,8 @@ class TestWhereItLeads:
             ({"password": ""}, "client_secret"),
             ({"host": "http://sms.example"}, "allow_http"),
             ({"host": "ftp://sms.example"}, "Host"),
+            ({"host": "[::1"}, "Host"),
+            ({"host": "http://[::1", "port": 8080}, "Host"),
             *(({"extra": json.dumps({name: {}})}, name) for name in CONN_FIELDS),
         ],
     )
@@ -78,6 +86,10 @@ class TestWhereItLeads:
             "requests_per_second": 2.5,
             "max_attempts": 1,
         }
+
+
+def test_the_logger_may_be_chosen_as_for_every_hook() -> None:
+    assert RtiSmsHook(logger_name="mine").log.name.endswith("mine")
 
 
 class TestCalls:
@@ -120,6 +132,24 @@ class TestCalls:
         asyncio.run(main())
         assert len(server.grants) == 1
         assert len(server.calls) == 20
+
+
+class TestMasking:
+    """What Airflow's masker knows stays out of the logs of the task."""
+
+    def test_the_secrets_of_a_connection_in_every_form_in_which_they_travel(self) -> None:
+        fields = {"password": "client s3cret&x", "extra": '{"proxy": "http://user:pr0xy-pass@proxy.example:3128"}'}
+        settings_from_connection(connection(**fields))
+        for secret in ("client s3cret&x", "client+s3cret%26x", "client%20s3cret%26x", "pr0xy-pass"):
+            assert redact(f"it is {secret}.") == "it is ***.", secret
+
+    @pytest.mark.parametrize("is_older", [False, True], ids=["this Airflow", "before 3.3.2"])
+    def test_a_token_of_a_trigger(self, monkeypatch: pytest.MonkeyPatch, is_older: bool) -> None:
+        if is_older:
+            monkeypatch.setitem(sys.modules, "airflow.sdk.log", None)
+        token = f"t0ken-{is_older}"
+        asyncio.run(amask_secret(token))
+        assert redact(f"it is {token}.") == "it is ***."
 
 
 class TestTestConnection:

@@ -31,14 +31,15 @@ def context(task_id: str = "load") -> dict[str, Any]:
 
 
 def texts(sandbox: Sandbox) -> list[str]:
-    return [message.text for message in sandbox.state().messages]
+    return [message.text for message in sandbox.state().messages if message.status == "submitted"]
 
 
-def test_the_text_is_rendered_anew_for_each_alert(rtisms_sandbox: Sandbox) -> None:
+def test_the_text_is_rendered_anew_for_each_alert(rtisms_sandbox: Sandbox, logged: Callable[[], str]) -> None:
     callback = notifier()
     callback(context("load"))
     callback(context("clean"))
     assert texts(rtisms_sandbox) == ["load failed", "clean failed"]
+    assert logged().count("Alert sent. Of 1 messages: 1 submitted") >= 2
 
 
 def test_a_long_text_is_cut(rtisms_sandbox: Sandbox, logged: Callable[[], str]) -> None:
@@ -63,24 +64,31 @@ def test_it_can_be_awaited(rtisms_sandbox: Sandbox) -> None:
 @pytest.mark.skipif(not AIRFLOW_V_3_1_PLUS, reason="deadline alerts are from Airflow 3.1 on")
 def test_airflow_can_await_it_with_a_context(rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """The context of a deadline alert has no ``var``; numbers need it, for Airflow stores what is not a template."""
-    monkeypatch.setenv("AIRFLOW_VAR_ON_DUTY", '["+56900000100"]')
-    recipients = [
-        "{{ var.value.on_duty }}",
-        "{{ var.json.on_duty }}",
-        "{{ var.value.get('nobody', '+56900000100') }}",
+    monkeypatch.setenv("AIRFLOW_VAR_ON_DUTY", '{"phone": "+56900000100"}')
+    templates = [
+        ("{{ var.json.on_duty.phone }}", "{{ ti.task_id }} failed"),
+        ("{{ var.json.get('on_duty').phone }}", "{{ var.value.on_duty }}"),
+        ("{{ var.value.get('nobody', '+56900000100') }}", "{{ var.value.get('on_duty') }}"),
     ]
 
     async def alert() -> None:
-        for one in recipients:
-            await notifier(recipients=one, context=context())
+        for recipients, text in templates:
+            await notifier(recipients=recipients, text=text, context=context())
 
     asyncio.run(alert())
-    assert texts(rtisms_sandbox) == ["load failed"] * 3
+    assert texts(rtisms_sandbox) == ["load failed", *['{"phone": "+56900000100"}'] * 2]
     assert {message.recipient for message in rtisms_sandbox.state().messages} == {"+56900000100"}
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"recipients": "nobody"}, {"text": "{{ missing.attribute }}"}, {"text": ""}, {"sender": "blocked"}]
+    "arguments",
+    [
+        {"recipients": "nobody"},
+        {"recipients": "+56900000005"},  # the sandbox refuses it, since the account has no balance
+        {"text": "{{ missing.attribute }}"},
+        {"text": ""},
+        {"sender": "blocked"},
+    ],
 )
 def test_what_cannot_be_sent_breaks_nothing(
     rtisms_sandbox: Sandbox, logged: Callable[[], str], arguments: dict[str, Any]

@@ -42,21 +42,26 @@ def test_too_many_for_xcom_are_refused_before_a_request(
     with pytest.raises(AirflowFailException, match="set output_path"):
         run(submission_ids=KNOWN)
     assert not rtisms_sandbox.state().requests
+    monkeypatch.setattr(bulk, "MAX_RECORDS_IN_XCOM", 2)
+    assert len(run(submission_ids=KNOWN)) == 2
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "named"),
     [
-        {},
-        {"submission_ids": KNOWN, "submission_ids_path": "ids.txt"},
-        {"submission_ids": ["12a"]},
-        {"submission_ids": KNOWN, "output_path": ""},
-        {"submission_ids_path": "/no/such/file"},
-        {"submission_ids_path": "gs://bucket/ids.txt"},
+        ({}, "Give either submission_ids or submission_ids_path"),
+        ({"submission_ids": KNOWN, "submission_ids_path": "ids.txt"}, "Give either"),
+        ({"submission_ids": ["12a"]}, "submission_ids"),
+        ({"submission_ids": KNOWN, "output_path": ""}, "output_path"),
+        ({"submission_ids": KNOWN, "on_missing": "raise"}, "on_missing"),
+        ({"submission_ids_path": "/no/such/file"}, "/no/such/file"),
+        ({"submission_ids_path": "gs://bucket/ids.txt"}, "gs://bucket/ids.txt"),
     ],
 )
-def test_malformed_arguments_fail_without_retry_before_a_request(rtisms_sandbox: Sandbox, arguments: Any) -> None:
-    with pytest.raises(AirflowFailException):
+def test_malformed_arguments_fail_without_retry_before_a_request(
+    rtisms_sandbox: Sandbox, arguments: Any, named: str
+) -> None:
+    with pytest.raises(AirflowFailException, match=named):
         run(**arguments)
     assert not rtisms_sandbox.state().requests
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,12 +22,13 @@ def get(submission_id: Any) -> dict[str, Any]:
     return RtiSmsGetDetailsOperator(task_id="get", submission_id=submission_id).execute({})
 
 
-def test_returns_the_record(rtisms_sandbox: Sandbox) -> None:
+def test_returns_the_record(rtisms_sandbox: Sandbox, logged: Callable[[], str]) -> None:
     submission_id = rtisms_sandbox.add_submission("EXPIRED", pending_for=0, sent_for=0)
     record = get(int(submission_id))
     assert (record["submission_id"], record["status"], record["is_final"]) == (submission_id, "EXPIRED", True)
     assert record["registered_at"].endswith("+00:00")
     assert json.loads(json.dumps(record)) == record
+    assert f"Submission {submission_id} is EXPIRED" in logged()
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 406])

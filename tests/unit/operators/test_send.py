@@ -43,11 +43,12 @@ def received(sandbox: Sandbox) -> list[str]:
     return [message.recipient for message in sandbox.state().messages if message.status == "submitted"]
 
 
-def test_it_works_by_itself(rtisms_sandbox: Sandbox) -> None:
+def test_it_works_by_itself(rtisms_sandbox: Sandbox, logged: Callable[[], str]) -> None:
     submissions = send(recipients="+56 9 0000-0100").execute({})
     message = rtisms_sandbox.state().messages[0]
     assert submissions == [{"outcome": "submitted", "status": "submitted", "submission_id": message.submission_id}]
     assert (message.recipient, message.text, message.charset) == ("+56900000100", "hola {€}", 1)
+    assert "1 messages take 1 parts, at most 1 each (charsets: [1])" in logged()
 
 
 @pytest.mark.parametrize(
@@ -59,11 +60,12 @@ def test_it_works_by_itself(rtisms_sandbox: Sandbox) -> None:
         ({"on_uncertain": "retry"}, "on_uncertain"),
         ({"chunk_size": 0}, "chunk_size"),
         ({"sender": None}, "sender"),
-        ({"wait_for_delivery": True, "fail_on": "REJECTED"}, "fail_on"),
-        ({"wait_for_delivery": True, "fail_on": ["SENT"]}, "fail_on"),
-        ({"wait_for_delivery": True, "missing_ok_for": "x"}, "missing_ok_for"),
-        ({"wait_for_delivery": True, "timeout": "1h"}, "timeout"),
-        ({"wait_for_delivery": True, "poke_interval": None}, "poke_interval"),
+        ({"wait_for_delivery": True, "fail_on": "REJECTED"}, "^fail_on"),
+        ({"wait_for_delivery": True, "fail_on": ["SENT"]}, "^fail_on"),
+        ({"wait_for_delivery": True, "missing_ok_for": "x"}, "^missing_ok_for "),
+        ({"wait_for_delivery": True, "timeout": "1h"}, "^timeout "),
+        ({"wait_for_delivery": True, "poke_interval": None}, "^poke_interval "),
+        ({"wait_for_delivery": False, "poke_interval": None}, "^poke_interval "),
     ],
 )
 def test_a_bad_argument_fails_before_anything_is_sent(
@@ -117,6 +119,11 @@ class TestWithAJournal:
         send().execute(context)
         assert received(impatient) == NUMBERS
 
+    def test_a_trigger_that_crashed_is_left_to_a_task_retry(self, context: dict[str, Any]) -> None:
+        with pytest.raises(Exception, match="the triggerer fell over") as caught:
+            send().resume_execution("__fail__", {"error": "the triggerer fell over"}, context)
+        assert not isinstance(caught.value, AirflowFailException)
+
     def test_unknown_errors_that_last_are_left_to_a_task_retry(
         self, rtisms_sandbox: Sandbox, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -152,7 +159,7 @@ class LostStore(TaskStore):
 
 @pytest.mark.parametrize("writes", [1, 2, 3, 4])
 def test_an_attempt_that_airflow_has_given_up_pushes_nothing(
-    rtisms_sandbox: Sandbox, context: dict[str, Any], writes: int
+    rtisms_sandbox: Sandbox, context: dict[str, Any], writes: int, logged: Callable[[], str]
 ) -> None:
     """Another attempt runs already, and its XCom must stay."""
     store = context["task_state_store"] = LostStore()
@@ -160,6 +167,7 @@ def test_an_attempt_that_airflow_has_given_up_pushes_nothing(
     with pytest.raises(ConnectionError):
         send().execute(context)
     assert context["ti"].pushed == {}
+    assert "This attempt keeps no results" in logged()
     sent = len(received(rtisms_sandbox))
     store.writes_left = 1000
     with suppress(AirflowFailException):
@@ -198,7 +206,7 @@ class TestWithoutAJournal:
 
     def test_a_transient_failure_after_a_send_is_never_retried(self, impatient: Sandbox) -> None:
         pass_the_threshold(impatient)
-        with pytest.raises(AirflowFailException, match=r"2 submitted: .* not retried"):
+        with pytest.raises(AirflowFailException, match=r"2 submitted: .*[^.]\. The task is not retried"):
             send().execute({})
 
     def test_a_transient_failure_before_any_send_may_be(self, impatient: Sandbox) -> None:
@@ -213,10 +221,10 @@ class TestWithoutAJournal:
             raise AirflowTaskTimeout
 
         monkeypatch.setattr("airflow_provider_rtisms.sending.journal.SendJournal.commit", run_out_of_time)
-        with pytest.raises(AirflowFailException, match="not retried"):
+        with pytest.raises(AirflowFailException, match=r"^AirflowTaskTimeout\. The task is not retried"):
             send().execute({})
 
-    def test_a_failed_trigger_is_never_retried(self) -> None:
+    def test_a_trigger_that_crashed_is_never_retried(self) -> None:
         with pytest.raises(AirflowFailException, match="not retried"):
             send().resume_execution("__fail__", {"error": "the triggerer fell over"}, {})
 
@@ -239,12 +247,13 @@ class TestWaiting:
         assert len(received(rtisms_sandbox)) == 1
 
     def test_it_defers_with_ids_alone_and_sends_nothing_when_it_resumes(self, rtisms_sandbox: Sandbox) -> None:
-        operator = send(wait_for_delivery=True, deferrable=True)
+        operator = send(wait_for_delivery=True, deferrable=True, poke_interval=7, timeout=70)
         with pytest.raises(TaskDeferred) as deferred:
             operator.execute({})
         _, kwargs = deferred.value.trigger.serialize()
         ids = [message.submission_id for message in rtisms_sandbox.state().messages]
-        assert kwargs["submission_ids"] == ids
+        assert (kwargs["submission_ids"], kwargs["poke_interval"]) == (ids, 7)
+        assert deferred.value.timeout == timedelta(seconds=70)
         shown = repr(deferred.value.trigger) + repr(kwargs) + repr(deferred.value.kwargs)
         assert not any(number.removeprefix("+") in shown for number in NUMBERS)
         assert "hola" not in shown
@@ -254,3 +263,24 @@ class TestWaiting:
         records = send(wait_for_delivery=True).resume_execution(deferred.value.method_name, {"event": event}, {})
         assert [record["submission_id"] for record in records] == ids
         assert received(rtisms_sandbox) == NUMBERS
+
+    def test_a_large_wait_fetches_its_records_at_the_end(self, rtisms_sandbox: Sandbox) -> None:
+        ids = [rtisms_sandbox.add_submission("EXPIRED", pending_for=0, sent_for=0) for _ in range(2)]
+        event = {"version": 1, "outcome": "finished", "records": [], "submission_ids": ids}
+        records = send(fail_on=[]).resume_execution("execute_complete", {"event": event}, {})
+        assert [(record["submission_id"], record["status"]) for record in records] == [(one, "EXPIRED") for one in ids]
+
+    @pytest.mark.parametrize(
+        ("outcome", "error"), [("failed", AirflowFailException), ("timeout", AirflowSensorTimeout)]
+    )
+    def test_an_event_may_end_the_task_with_an_error(self, outcome: str, error: type[Exception]) -> None:
+        event = {"version": 1, "outcome": outcome, "message": "1 is open"}
+        with pytest.raises(error, match=r"^1 is open$"):
+            send().resume_execution("execute_complete", {"event": event}, {})
+
+    def test_it_leaves_out_messages_without_an_id(self, rtisms_sandbox: Sandbox, logged: Callable[[], str]) -> None:
+        rtisms_sandbox.set_faults(Fault("lost_response", path="sms", times=1))
+        times = {"poke_interval": 0.1, "deferrable": False}
+        records = send(wait_for_delivery=True, on_uncertain="skip", **times).execute({})
+        assert len(records) == 2
+        assert "The wait leaves out 2 messages that have no submission id" in logged()

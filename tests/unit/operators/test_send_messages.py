@@ -63,9 +63,16 @@ def test_results_carry_references(rtisms_sandbox: Sandbox, context: Context) -> 
     assert context["ti"].pushed["submissions"] == results
 
 
-def test_equal_texts_share_requests(rtisms_sandbox: Sandbox) -> None:
-    send([{**message, "text": f"text {number % 2}"} for number, message in enumerate(people(20))]).execute({})
-    assert rtisms_sandbox.state().requests["POST sms"] == 2
+@pytest.mark.parametrize(("count", "texts", "requests"), [(20, 2, 2), (50, 1, 1), (51, 1, 2)])
+def test_equal_texts_share_requests(rtisms_sandbox: Sandbox, count: int, texts: int, requests: int) -> None:
+    """One request takes 50 recipients."""
+    send([{**message, "text": f"text {number % texts}"} for number, message in enumerate(people(count))]).execute({})
+    assert rtisms_sandbox.state().requests["POST sms"] == requests
+
+
+def test_no_messages_are_nothing_to_send(rtisms_sandbox: Sandbox, logged: Callable[[], str]) -> None:
+    assert send([]).execute({}) == []
+    assert "0 messages take 0 parts, at most 0 each (charsets: [])" in logged()
 
 
 @pytest.mark.parametrize(
@@ -114,13 +121,14 @@ def test_an_output_path_that_cannot_be_written_fails_before_anything_is_sent(
 
 
 def test_messages_come_from_a_file_and_results_go_to_one(
-    rtisms_sandbox: Sandbox, context: Context, tmp_path: Path
+    rtisms_sandbox: Sandbox, context: Context, tmp_path: Path, logged: Callable[[], str]
 ) -> None:
     source, target = tmp_path / "people.jsonl", tmp_path / "results.jsonl"
     source.write_text("\n".join(map(json.dumps, people(30))))
     rtisms_sandbox.set_balance("10")
     with pytest.raises(AirflowFailException, match="no balance"):
         send(messages_path=str(source), output_path=str(target)).execute(context)
+    assert f"The results of all messages are in {target}" in logged()
     counts = {"messages": 30, "submitted": 10, "refused": 20, "uncertain": 0, "not_sent": 0, "vanished": 0}
     assert context["ti"].pushed["submissions"] == {"path": str(target), **counts}
     results = [json.loads(line) for line in target.read_text().splitlines()]
@@ -140,6 +148,7 @@ def test_more_messages_than_xcom_takes_need_an_output_path(
     with pytest.raises(AirflowFailException, match="Set output_path"):
         send(people(3)).execute({})
     assert "POST sms" not in rtisms_sandbox.state().requests
+    assert len(send(people(2)).execute({})) == 2
 
 
 def test_a_wait_with_an_output_path_returns_counts(rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
@@ -273,8 +282,20 @@ def test_confidential_fields_are_redacted_when_airflow_renders_them() -> None:
     operator.messages = people(2)
     operator.text = None
     assert isinstance(operator.messages, Redacted)
-    assert "Invoice" not in f"{operator.messages} {operator.messages!r}"
     assert operator.text is None
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("hola", "redacted: 4 characters"),
+        (people(2), "redacted: 2 values"),
+        (iter(people(2)), "redacted"),
+        (5, "redacted"),
+    ],
+)
+def test_a_redacted_value_shows_its_size_alone(value: Any, shown: str) -> None:
+    assert (str(Redacted(value)), repr(Redacted(value))) == (shown, shown)
 
 
 class TestSender:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
-from airflow_provider_rtisms.operators.message_files import read_message_file
-from airflow_provider_rtisms.operators.send_results import check_output_path, write_results
 from airflow_provider_rtisms.sending.message import Message
 from airflow_provider_rtisms.sending.placeholders import PlaceholderText
 from airflow_provider_rtisms.sending.preview import preview
@@ -106,65 +102,6 @@ def test_no_rows_are_no_messages(caplog: pytest.LogCaptureFixture) -> None:
 def test_more_rows_than_allowed_are_counted() -> None:
     with pytest.raises(RtiSmsInputError, match="There are 4 messages, more than max_messages=2"):
         check(*(row(reference=number) for number in range(4)), max_messages=2)
-
-
-class TestFiles:
-    def write(self, folder: Path, name: str, text: str) -> Path:
-        path = folder / name
-        path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
-        return path
-
-    @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl", "a.jsonl.gz"])
-    def test_each_format_gives_the_same(self, tmp_path: Path, name: str) -> None:
-        rows = [row(text="línea 1\nlínea 2, {€}"), row(reference="b")]
-        csv = f'reference,recipient,text\r\na,{NUMBER},"línea 1\nlínea 2, {{€}}"\r\nb,{NUMBER},hola\r\n'
-        json_lines = "\n".join(map(json.dumps, rows))
-        path = self.write(tmp_path, name, csv if ".csv" in name else json_lines)
-        messages = check_rows(read_message_file(path))
-        assert [(one.text.characters, one.reference) for one in messages] == [
-            ("línea 1\nlínea 2, {€}", "a"),
-            ("hola", "b"),
-        ]
-        assert [one.position for one in messages] == (["line 2", "line 4"] if ".csv" in name else ["line 1", "line 2"])
-
-    @pytest.mark.parametrize(
-        ("name", "text", "problem"),
-        [
-            ("a.csv", f"{NUMBER},hola\n", "first line of messages_path must name the columns"),
-            ("a.csv", "recipient,text,refrence\n", "and no others"),
-            ("a.csv", f"recipient,text\n{NUMBER}\n", "line 2 has more or fewer fields"),
-            ("a.csv", f"recipient,text\n{NUMBER},hola,hola\n", "line 2 has more or fewer fields"),
-            ("a.csv", f'recipient,text\n{NUMBER},"hola\n', "not a .csv file"),
-            ("a.jsonl", '{"recipient": \n', "line 1 is not JSON"),
-            ("a.jsonl", "[1]\n", "line 1 is a value of type list"),
-            ("a.txt", "hola", "messages_path ends in 'a.txt'"),
-        ],
-    )
-    def test_a_bad_file_is_refused(self, tmp_path: Path, name: str, text: str, problem: str) -> None:
-        with pytest.raises(RtiSmsInputError, match=problem) as caught:
-            check_rows(read_message_file(self.write(tmp_path, name, text)))
-        assert "hola" not in str(caught.value)
-        assert NUMBER not in str(caught.value)
-
-    @pytest.mark.parametrize("content", [b"recipient,text\n\xff\xfe", b"\x1f\x8b\x08\x00broken"])
-    def test_what_cannot_be_decoded_is_refused(self, tmp_path: Path, content: bytes) -> None:
-        path = tmp_path / ("a.csv.gz" if content.startswith(b"\x1f") else "a.csv")
-        path.write_bytes(content)
-        with pytest.raises(RtiSmsInputError, match=r"not a \.csv file in UTF-8"):
-            check_rows(read_message_file(path))
-
-    @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl", "a.jsonl.gz"])
-    def test_results_are_written(self, tmp_path: Path, name: str) -> None:
-        path = check_output_path(str(tmp_path / "new" / name))
-        record = {"outcome": "submitted", "status": "submitted", "submission_id": "42"}
-        write_results(path, [{"reference": "a, b", **record}, record])
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if name.endswith(".gz") else content).decode()
-        if ".csv" in name:
-            assert text.splitlines()[1:] == ['"a, b",submitted,submitted,42', ",submitted,submitted,42"]
-        else:
-            assert [json.loads(line)["reference"] for line in text.splitlines()] == ["a, b", None]
-        assert [one.name for one in path.parent.iterdir()] == [name]
 
 
 class TestPlaceholders:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,12 +15,16 @@ from airflow_provider_rtisms.operators.rtisms import RtiSmsGetBalanceOperator
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsBalanceFallTrigger, RtiSmsBalanceTrigger
-from tests.hostile import until
+from tests.hostile import Step, response, until
+from tests.unit.conftest import Serve
+
+pytestmark = pytest.mark.usefixtures("quick_retries")
 
 
-def test_the_operator_returns_the_exact_string(rtisms_sandbox: Sandbox) -> None:
+def test_the_operator_returns_the_exact_string(rtisms_sandbox: Sandbox, logged: Callable[[], str]) -> None:
     rtisms_sandbox.set_balance("457.10")
     assert RtiSmsGetBalanceOperator(task_id="balance").execute({}) == "457.10"
+    assert "The balance is 457.10" in logged()
 
 
 def sensor(**arguments: Any) -> RtiSmsBalanceSensor:
@@ -58,7 +63,7 @@ class TestSensor:
 
     @pytest.mark.parametrize("minimum", ["much", None, "NaN", True])
     def test_a_minimum_that_is_no_amount_is_refused(self, rtisms_sandbox: Sandbox, minimum: Any) -> None:
-        with pytest.raises(AirflowFailException, match="minimum"):
+        with pytest.raises(AirflowFailException, match=r"^minimum "):
             sensor(minimum=minimum).execute({})
 
     def test_it_does_not_defer_where_there_is_enough(self, rtisms_sandbox: Sandbox) -> None:
@@ -67,12 +72,23 @@ class TestSensor:
     def test_it_defers_and_returns_what_the_trigger_saw(self, rtisms_sandbox: Sandbox) -> None:
         rtisms_sandbox.set_balance("1")
         with pytest.raises(TaskDeferred) as deferred:
-            sensor(deferrable=True).execute({})
+            sensor(deferrable=True, exponential_backoff=True, max_wait=15).execute({})
         path, arguments = deferred.value.trigger.serialize()
-        assert path.endswith(".RtiSmsBalanceTrigger")
+        assert path == "airflow_provider_rtisms.triggers.balance.RtiSmsBalanceTrigger"
+        assert {name: round(value - time.time()) for name, value in arguments.items() if name.startswith("de")} == {
+            "deferred_at": 0,
+            "deadline": 18,  # shortly before the deferral times out
+        }
+        assert {name: value for name, value in arguments.items() if not name.startswith("de")} == {
+            "rtisms_conn_id": "rtisms_default",
+            "minimum": "10",
+            "poke_interval": 0.1,
+            "max_poke_interval": 15,
+        }
+        assert deferred.value.timeout == timedelta(seconds=20)
         rtisms_sandbox.set_balance("10")
         event = asyncio.run(anext(RtiSmsBalanceTrigger(**arguments).run()))
-        assert sensor().execute_complete({}, event.payload) == "10"
+        assert getattr(sensor(), deferred.value.method_name)({}, event.payload) == "10"
 
 
 class TestTrigger:
@@ -80,9 +96,24 @@ class TestTrigger:
         trigger = RtiSmsBalanceTrigger(
             rtisms_conn_id="rtisms_default", minimum="1000", poke_interval=0.1, deadline=time.time() + 0.5
         )
-        event = asyncio.run(anext(trigger.run()))
-        assert event.payload["outcome"] == "timeout"
-        assert "457.00" in event.payload["message"]
+        assert asyncio.run(anext(trigger.run())).payload == {
+            "version": 1,
+            "outcome": "timeout",
+            "message": "Timed out: the balance was last 457.00, below 1000.",
+        }
+
+    @pytest.mark.parametrize(
+        ("steps", "seen"), [([], "was never received"), ([response({"balance": "5.0"})], "was last 5.0, below 10")]
+    )
+    def test_an_outage_hides_no_balance_from_before_it(
+        self, serve_default: Serve, steps: list[Step], seen: str
+    ) -> None:
+        serve_default(*steps, response(status=503), extra={"max_attempts": 1})
+        trigger = RtiSmsBalanceTrigger(
+            rtisms_conn_id="rtisms_default", minimum="10", poke_interval=0.1, deadline=time.time() + 0.5
+        )
+        message = asyncio.run(anext(trigger.run())).payload["message"]
+        assert message == f"Timed out: the balance {seen}."
 
     def test_refused_credentials_end_it(self, rtisms_sandbox: Sandbox) -> None:
         rtisms_sandbox.rotate_secret("another")
@@ -95,10 +126,13 @@ class TestTrigger:
 class AssetStore(dict[str, Any]):
     """Airflow's asset state store as far as it is used here."""
 
+    writes = 0
+
     async def aget(self, key: str, default: Any = None) -> Any:
         return self.get(key, default)
 
     async def aset(self, key: str, value: Any) -> None:
+        self.writes += 1
         self[key] = value
 
 
@@ -151,15 +185,27 @@ class TestFall:
             return first
 
         assert asyncio.run(main(watch(store))) == {"balance": "5", "threshold": "100"}
+        assert store.writes == 1
         assert asyncio.run(next_fall(watch(store).run(), rtisms_sandbox)) is None
 
-    def test_trouble_does_not_end_it(self, rtisms_sandbox: Sandbox) -> None:
+    def test_a_balance_that_stays_high_is_not_stored(self, rtisms_sandbox: Sandbox) -> None:
+        store = AssetStore()
+        assert asyncio.run(next_fall(watch(store).run(), rtisms_sandbox)) is None
+        assert store == {}
+
+    def test_trouble_does_not_end_it(self, rtisms_sandbox: Sandbox, logged: Callable[[], str]) -> None:
         rtisms_sandbox.set_balance("5")
         rtisms_sandbox.set_faults(Fault("error", path="balance", statuses=(403,), times=2))
         assert asyncio.run(anext(watch().run())).payload["balance"] == "5"
+        shown = logged()
+        assert shown.count("HTTP 403") >= 2
+        assert "The next poll will try again" in shown
+        assert "The balance has fallen to 5, below 100" in shown
 
     @pytest.mark.parametrize("broken", ["aget", "aset"])
-    def test_a_store_that_fails_ends_nothing_and_repeats_no_fall(self, rtisms_sandbox: Sandbox, broken: str) -> None:
+    def test_a_store_that_fails_ends_nothing_and_repeats_no_fall(
+        self, rtisms_sandbox: Sandbox, broken: str, logged: Callable[[], str]
+    ) -> None:
         class BrokenStore(AssetStore):
             failures = 0
 
@@ -187,13 +233,19 @@ class TestFall:
             return events
 
         assert asyncio.run(main()) == ["5"]
-        assert list(store.values()) == [True]
+        shown = logged()
+        assert "the API server is away" in shown
+        assert ("The state of the balance could not be stored" in shown) is (broken == "aset")
+        assert store == {"rtisms_balance_below_100_of_rtisms_default": True}  # a later release has to find it there
         assert asyncio.run(next_fall(watch(store).run(), rtisms_sandbox)) is None
 
     def test_airflow_can_make_it_again(self) -> None:
-        path, arguments = watch().serialize()
-        assert path.endswith(".RtiSmsBalanceFallTrigger")
-        assert RtiSmsBalanceFallTrigger(**arguments).serialize() == (path, arguments)
+        path, arguments = RtiSmsBalanceFallTrigger(threshold=50).serialize()
+        assert path == "airflow_provider_rtisms.triggers.balance.RtiSmsBalanceFallTrigger"
+        assert arguments == {"threshold": "50", "rtisms_conn_id": "rtisms_default", "poke_interval": 300}
+        again = RtiSmsBalanceFallTrigger(**arguments)
+        assert again.serialize() == (path, arguments)
+        assert again.trigger_id is None  # the triggerer sets it
 
 
 async def polls(sandbox: Sandbox, count: int) -> None:

@@ -17,8 +17,8 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_rtisms.sandbox import Sandbox
-from airflow_provider_rtisms.sensors.base import DEFERRAL_TIMEOUT
-from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
+from airflow_provider_rtisms.sensors.base import DEFERRAL_TIMEOUT, trigger_deadline
+from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor, RtiSmsDeliverySensor
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 from tests.hostile import details, hang, response
 from tests.open_submissions import final_after_first_poll
@@ -190,6 +190,10 @@ class TestDeferral:
         serve_default(details("SENT"))
         assert defer(new_sensor(deferrable=True, timeout=30, **arguments)).trigger.max_poke_interval == longest
 
+    @pytest.mark.parametrize(("timeout", "lasts"), [(1, 0.9), (20, 18), (50, 45), (100, 95), (604_800, 604_795)])
+    def test_the_trigger_gives_up_shortly_before_airflow_does(self, timeout: float, lasts: float) -> None:
+        assert trigger_deadline(1000.0, timeout) == 1000 + lasts
+
     def test_trouble_before_the_deferral_is_ridden_out(self, serve_default: Serve) -> None:
         serve_default(response(status=503), extra={"max_attempts": 1})
         defer(new_sensor(deferrable=True))
@@ -229,13 +233,23 @@ class TestDeferral:
         with pytest.raises(AirflowException, match="unknown form"):
             new_sensor(deferrable=True).execute_complete({}, event)
 
-    def test_an_event_of_failure_fails(self) -> None:
-        with pytest.raises(AirflowFailException, match="1 REJECTED"):
-            new_sensor().execute_complete({}, {"outcome": "failed", "message": "1 REJECTED"})
+    @pytest.mark.parametrize(
+        ("outcome", "error"), [("failed", AirflowFailException), ("timeout", AirflowSensorTimeout)]
+    )
+    @pytest.mark.parametrize("kind", [RtiSmsDeliverySensor, RtiSmsBalanceSensor])
+    def test_an_event_may_end_the_task_with_an_error(
+        self, kind: type[Any], outcome: str, error: type[Exception]
+    ) -> None:
+        sensor = kind(task_id="wait", **({"minimum": 1} if kind is RtiSmsBalanceSensor else {"submission_ids": "1"}))
+        event = {"version": 1, "outcome": outcome, "message": "1 is open"}
+        with pytest.raises(error, match="1 is open") as caught:
+            sensor.resume_execution("execute_complete", {"event": event}, {})
+        assert type(caught.value) is error
 
-    def test_an_event_of_timeout_is_a_sensor_timeout(self) -> None:
-        with pytest.raises(AirflowSensorTimeout, match="1 is open"):
-            new_sensor().execute_complete({}, {"outcome": "timeout", "message": "1 is open"})
+    def test_a_trigger_that_crashed_is_no_timeout(self) -> None:
+        with pytest.raises(Exception, match="it crashed") as caught:
+            new_sensor().resume_execution("__fail__", {"error": "it crashed"}, {})
+        assert not isinstance(caught.value, AirflowSensorTimeout)
 
     def test_a_deferral_that_airflow_ended_is_a_sensor_timeout(self) -> None:
         with pytest.raises(AirflowSensorTimeout):

@@ -15,7 +15,6 @@ from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
-from airflow_provider_rtisms.triggers.polling import next_interval
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsBalanceTrigger, RtiSmsDeliveryTrigger
 from tests.hostile import details, hang, response, until
 from tests.open_submissions import final_after_first_poll
@@ -94,54 +93,6 @@ class TestEvents:
         asked = rtisms_sandbox.state().requests_by_id
         assert asked[done] == 1
         assert asked[later] > 1
-
-    @pytest.mark.parametrize(("poke_interval", "polled_after"), [(60, 1.0), (0.5, 0.5)])
-    def test_first_polls_when_it_is_due(
-        self, serve_default: Serve, poke_interval: float, polled_after: float, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Its sensor has asked just now."""
-        monkeypatch.setattr("airflow_provider_rtisms.triggers.polling.DEFERRAL_GRACE", 1)
-        server = serve_default(details())
-        trigger = new_trigger("1", poke_interval=poke_interval, deferred_at=time.time())
-        trigger.trigger_id = 7
-
-        async def main() -> float:
-            began = time.monotonic()
-            firing = asyncio.ensure_future(fire(trigger))
-            await until(lambda: bool(server.calls))
-            polled = time.monotonic() - began
-            await firing
-            return polled
-
-        assert polled_after - 0.1 < asyncio.run(main()) < polled_after + 20
-
-    @pytest.mark.parametrize(
-        ("longest", "lasted", "expected"), [(None, 700, 10), (60, 3, 10), (60, 40, 40), (60, 700, 60), (5, 700, 10)]
-    )
-    def test_its_pauses_grow_with_the_wait(self, longest: float | None, lasted: float, expected: float) -> None:
-        """``exponential_backoff``: each pause is as long as the wait so far, within the limits."""
-        trigger = new_trigger("1", poke_interval=10, max_poke_interval=longest, deferred_at=time.time() - lasted)
-        assert next_interval(trigger) == pytest.approx(expected, abs=5)
-
-    def test_keeps_its_event_until_airflow_has_noted_the_deferral(
-        self, rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("airflow_provider_rtisms.triggers.polling.DEFERRAL_GRACE", 2)
-        done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
-        now = time.time()
-        for trigger_id, arguments, earliest, latest in (
-            (7, {"deferred_at": now}, 1.9, 10),
-            (7, {"deferred_at": now + 100}, 1.9, 10),  # a clock that is ahead
-            (7, {"deferred_at": now, "deadline": now + 0.5}, 0.4, 1.9),
-            (7, {}, 0, 1.9),  # started by Airflow itself, without a worker
-            (None, {"deferred_at": now}, 0, 1.9),  # dag.test
-        ):
-            shift = time.time() - now
-            trigger = new_trigger(done, **{name: value + shift for name, value in arguments.items()})
-            trigger.trigger_id = trigger_id
-            began = time.time()
-            assert asyncio.run(fire(trigger))["outcome"] == "finished"
-            assert earliest < time.time() - began < latest
 
     def test_large_waits_keep_records_out_of_the_event(self, rtisms_sandbox: Sandbox) -> None:
         done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)

@@ -1,0 +1,155 @@
+"""Messages that come from a file, and results that go to one."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+from airflow_provider_rtisms.api.errors import RtiSmsInputError
+from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError
+from airflow_provider_rtisms.operators.message_files import read_message_file
+from airflow_provider_rtisms.operators.send_results import check_output_path, write_results
+from airflow_provider_rtisms.sending.rows import check_rows
+
+try:
+    from airflow.sdk.io import attach
+except ImportError:  # Airflow 2
+    from airflow.io.store import attach  # type: ignore[no-redef,import-not-found,unused-ignore]
+
+NUMBER = "+56900000100"
+FORMATS = pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl", "a.jsonl.gz"])
+LONG_NAME = "the-name-of-a-file-that-is-long.txt"
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    return {"recipient": NUMBER, "text": "hola", "reference": "a", **changes}
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    return path
+
+
+@FORMATS
+def test_each_format_gives_the_same(tmp_path: Path, name: str) -> None:
+    rows = [row(text="línea 1\nlínea 2, {€}"), row(reference="b")]
+    csv = f'reference,recipient,text\r\na,{NUMBER},"línea 1\nlínea 2, {{€}}"\r\nb,{NUMBER},hola\r\n'
+    json_lines = "\n \n".join(map(json.dumps, rows))
+    messages = check_rows(read_message_file(write(tmp_path, name, csv if ".csv" in name else json_lines)))
+    assert [(one.text.characters, one.reference) for one in messages] == [
+        ("línea 1\nlínea 2, {€}", "a"),
+        ("hola", "b"),
+    ]
+    assert [one.position for one in messages] == (["line 2", "line 4"] if ".csv" in name else ["line 1", "line 3"])
+
+
+def test_a_file_of_excel_without_references(tmp_path: Path) -> None:
+    """It begins with a byte order mark."""
+    (message,) = check_rows(read_message_file(write(tmp_path, "a.csv", f"\ufeffrecipient,text\r\n{NUMBER},hola\r\n")))
+    assert (message.text.characters, message.reference) == ("hola", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("a.csv", f"{NUMBER},hola\n", "first line of messages_path must name the columns"),
+        ("a.csv", "", "first line of messages_path must name the columns"),
+        ("a.csv", "recipient,text,refrence\n", "and no others"),
+        ("a.csv", f"recipient,text\n{NUMBER}\n", "line 2 has more or fewer fields"),
+        ("a.csv", f"recipient,text\n{NUMBER},hola,hola\n", "line 2 has more or fewer fields"),
+        ("a.csv", f'recipient,text\n{NUMBER},"hola\n', r"messages_path is not a \.csv file"),
+        ("a.jsonl", '{"recipient": \n', "line 1 is not JSON"),
+        ("a.jsonl", "[1]\n", "line 1 is a value of type list"),
+        ("a.txt", "hola", "^messages_path ends in 'a.txt'"),
+        (LONG_NAME, "hola", f"ends in '{LONG_NAME[-20:]}'"),
+    ],
+)
+def test_a_bad_file_is_refused(tmp_path: Path, name: str, text: str, problem: str) -> None:
+    with pytest.raises(RtiSmsInputError, match=problem) as caught:
+        check_rows(read_message_file(write(tmp_path, name, text)))
+    assert "hola" not in str(caught.value)
+    assert NUMBER not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"recipient,text\n\xff\xfe", b"\x1f\x8b\x08\x00broken"])
+def test_what_cannot_be_decoded_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / ("a.csv.gz" if content.startswith(b"\x1f") else "a.csv")
+    path.write_bytes(content)
+    with pytest.raises(RtiSmsInputError, match=r"not a \.csv file in UTF-8"):
+        check_rows(read_message_file(path))
+
+
+@pytest.mark.parametrize(("size", "problem"), [(1_048_576, "has other keys"), (1_048_577, "is not JSON")])
+def test_no_line_is_longer_than_a_mebibyte(tmp_path: Path, size: int, problem: str) -> None:
+    """Another kind of file, such as one JSON document, does not fill the memory."""
+    line = json.dumps({"x": ""})
+    path = write(tmp_path, "a.jsonl", line.replace('""', f'"{"x" * (size - len(line))}"'))
+    (first, *_) = read_message_file(path)
+    assert first.position == "line 1"
+    assert problem in str(first.problem)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RtiSmsStorageError, match=r"^Reading /\S+/a\.csv \(messages_path\) failed"):
+        list(read_message_file(tmp_path / "a.csv"))
+
+
+@pytest.fixture(params=["local", "object store"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """A folder on disk, or one of fsspec's own object store in memory."""
+    if request.param == "local":
+        return tmp_path / "new" / "folder"
+    attach(protocol="memory", fs=fsspec.filesystem("memory"))
+    return ObjectStoragePath(f"memory://bucket/{tmp_path.name}")
+
+
+RECORD = {"outcome": "submitted", "status": "submitted", "submission_id": "42", "recipient": NUMBER}
+
+
+@FORMATS
+def test_results_are_written(folder: Any, name: str) -> None:
+    path = check_output_path(str(folder / name))
+    for _ in range(2):  # the second attempt replaces the file
+        write_results(path, [{"reference": "a, ñ", **RECORD}, RECORD])
+    content = path.read_bytes()
+    lines = (gzip.decompress(content) if name.endswith(".gz") else content).decode().split("\n")
+    if ".csv" in name:
+        head = "reference,outcome,status,submission_id"
+        assert lines == [head, '"a, ñ",submitted,submitted,42', ",submitted,submitted,42", ""]
+    else:
+        first, second, end = lines
+        assert json.loads(first) == {
+            "reference": "a, ñ", "outcome": "submitted", "status": "submitted", "submission_id": "42"
+        }  # fmt: skip
+        assert (json.loads(second)["reference"], end) == (None, "")
+    assert [one.name for one in path.parent.iterdir()] == [name]
+
+
+def test_equal_results_make_equal_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compressed file could hold its name and the time."""
+    contents = []
+    for number, name in enumerate(("a.csv.gz", "b.csv.gz")):
+        monkeypatch.setattr(time, "time", lambda now=1e9 * number: now)
+        write_results(tmp_path / name, [RECORD])
+        contents.append((tmp_path / name).read_bytes())
+    assert contents[0] == contents[1]
+
+
+def test_a_file_of_results_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RtiSmsStorageError, match=r"^Writing /\S+/file/a\.csv \(output_path\) failed"):
+        write_results(tmp_path / "file" / "a.csv", [])
+
+
+@pytest.mark.parametrize("name", ["results.parquet", "results.csv.zip", LONG_NAME])
+def test_results_go_to_no_other_kind_of_file(name: str) -> None:
+    with pytest.raises(RtiSmsInputError, match=f"^output_path ends in '{name[-20:]}'"):
+        check_output_path(f"/data/{name}")

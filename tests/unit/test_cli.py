@@ -1,0 +1,62 @@
+"""The commands of ``airflow rtisms``, parsed as Airflow parses them; tests/system calls them from a shell."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import pytest
+
+from airflow_provider_rtisms.cli import get_cli_commands
+from airflow_provider_rtisms.sandbox import Sandbox
+
+
+def run(name: str, *options: str) -> None:
+    """Run a command with the words that follow ``airflow rtisms``."""
+    [group] = get_cli_commands()
+    assert group.name == "rtisms"
+    [command] = [one for one in group.subcommands if one.name == name]
+    parser = argparse.ArgumentParser()
+    for argument in command.args:
+        argument.add_to_parser(parser)
+    command.func(parser.parse_args(options))  # type: ignore[operator]
+
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_balance(rtisms_sandbox: Sandbox, capsys: Capture) -> None:
+    run("balance", "--output", "json")
+    assert json.loads(capsys.readouterr().out) == [{"balance": "457.00"}]
+
+
+def test_get(rtisms_sandbox: Sandbox, capsys: Capture) -> None:
+    submission_id = rtisms_sandbox.add_submission("EXPIRED", pending_for=0, sent_for=0)
+    run("get", submission_id, "--output", "json")
+    (record,) = json.loads(capsys.readouterr().out)
+    assert (record["submission_id"], record["status"]) == (submission_id, "EXPIRED")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["get", "1"], "get_sms 1: the server returned HTTP 404"), (["balance", "--conn-id", "nowhere"], "nowhere")],
+)
+def test_an_error_is_one_line(rtisms_sandbox: Sandbox, options: list[str], message: str) -> None:
+    with pytest.raises(SystemExit, match=message) as ended:
+        run(*options)
+    assert "\n" not in str(ended.value)
+
+
+def test_doctor(rtisms_sandbox: Sandbox, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("doctor", "--json", "--submission-id", "4193366853543393")
+    outcomes = {check["name"]: check["outcome"] for check in json.loads(capsys.readouterr().out)["checks"]}
+    assert (ended.value.code, outcomes["submission"]) == (0, "ok")
+
+
+def test_preview(rtisms_sandbox: Sandbox, capsys: Capture) -> None:
+    run("preview", "--text", "hola", "--max-parts", "1")
+    assert capsys.readouterr().out.splitlines()[0] == "1 messages, 1 parts, at most 1 each"
+    with pytest.raises(SystemExit, match="Give either text or messages"):
+        run("preview")
+    assert rtisms_sandbox.state().requests == {}

@@ -1,0 +1,110 @@
+"""``python -m airflow_provider_rtisms.preview``: what it shows of a text, of rows and of messages."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_rtisms.preview import main
+
+ROWS = "name,amount\nAna,1\nŁukasz,2\nőŁ,3\nEva,4\n"
+MESSAGES = "recipient,text,reference\n+56900000100,hola,a\n+56900000101,hola ā,b\n"
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.csv").write_text(ROWS)
+    Path("rows.jsonl").write_text('{"name": "Ana"}\n[1]\n')
+    Path("broken.jsonl").write_text("{\n")
+    Path("messages.csv").write_text(MESSAGES)
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        (
+            ["--text", "Hola {name}"],
+            [
+                "1 messages, 1 parts, at most 1 each",
+                "charset 1 (GSM_7BIT): 1 messages",
+                'message 1: 11 characters, 1 parts, charset 1: "Hola {name}"',
+            ],
+        ),
+        (
+            ["--text", "Hola {name}", "--rows", "rows.csv"],
+            [
+                "4 messages, 4 parts, at most 1 each",
+                "charset 1 (GSM_7BIT): 2 messages",
+                "charset 6 (UCS_2): 2 messages",
+                "Ł (U+0141) is not in GSM 7-bit: 2 messages",
+                "ő (U+0151) is not in GSM 7-bit: 1 messages",
+                'message 1: 8 characters, 1 parts, charset 1: "Hola Ana"',
+                'message 2: 11 characters, 1 parts, charset 6: "Hola Łukasz"',
+                'message 3: 7 characters, 1 parts, charset 6: "Hola őŁ"',
+            ],
+        ),
+        (
+            ["--text", "a" * 161, "--samples", "0", "--max-parts", "3", "--charset", "6"],
+            ["1 messages, 3 parts, at most 3 each", "charset 6 (UCS_2): 1 messages"],
+        ),
+        (
+            ["--messages", "messages.csv", "--samples", "1"],
+            [
+                "2 messages, 2 parts, at most 1 each",
+                "charset 1 (GSM_7BIT): 1 messages",
+                "charset 6 (UCS_2): 1 messages",
+                "ā (U+0101) is not in GSM 7-bit: 1 messages",
+                'message 1: 4 characters, 1 parts, charset 1: "hola"',
+            ],
+        ),
+    ],
+)
+def test_what_it_shows(files: None, capsys: pytest.CaptureFixture[str], options: list[str], shown: list[str]) -> None:
+    status = main(options)
+    out, err = capsys.readouterr()
+    assert (status, out.splitlines(), err) == (0, shown, "")
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ([], "Give either text or messages."),
+        (["--messages", "messages.csv", "--rows", "rows.csv"], "Give either --messages, or --text and maybe --rows."),
+        (["--text", "Hola {nmae}", "--rows", "rows.csv"], "placeholders that are no columns: nmae"),
+        (["--text", "{name}", "--rows", "rows.jsonl"], "line 2 of --rows is not a row of values by column."),
+        (["--text", "{name}", "--rows", "broken.jsonl"], "line 1 of --rows is not a row of values by column."),
+        (["--text", "a" * 161, "--max-parts", "1"], "max_parts"),
+        (["--text", "a", "--rows", "rows.xlsx"], "^--rows ends in 'rows.xlsx'"),
+        (["--messages", "rows.csv"], "The first line of messages_path must name the columns"),
+    ],
+)
+def test_what_cannot_be_shown(
+    files: None, capsys: pytest.CaptureFixture[str], options: list[str], problem: str
+) -> None:
+    status = main(options)
+    out, err = capsys.readouterr()
+    assert (status, out) == (1, "")
+    assert re.search(problem, err)
+
+
+def test_its_help_names_the_command_and_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.startswith("usage: python -m airflow_provider_rtisms.preview [-h]")
+    for option in ("[--text TEXT]", "[--rows FILE]", "[--messages FILE]", "[--max-parts N]", "[--samples N]"):
+        assert option in text
+    with pytest.raises(SystemExit):
+        main(["--text", "hola", "--max", "1"])  # an option that is not written out
+    assert "unrecognized arguments: --max 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("options", "status"), [(["--text", "hola"], 0), ([], 1)])
+def test_it_runs_as_a_module(options: list[str], status: int) -> None:
+    command = [sys.executable, "-m", "airflow_provider_rtisms.preview", *options]
+    assert subprocess.run(command, capture_output=True, timeout=50, check=False).returncode == status

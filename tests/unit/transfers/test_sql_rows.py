@@ -1,0 +1,143 @@
+"""A query as messages, with a stand-in for the driver of a database: cursors, connections, and what errors may say."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, BaseHook
+
+from airflow_provider_rtisms.api.errors import RtiSmsConfigError
+from airflow_provider_rtisms.api.values.secret import Secret
+from airflow_provider_rtisms.sending.rows import Row
+from airflow_provider_rtisms.transfers.sql_rows import TableOfMessages, query
+
+DbApiHook = pytest.importorskip(
+    "airflow.providers.common.sql.hooks.sql", reason="the package for databases is not installed"
+).DbApiHook
+
+NUMBERS = [f"+56900000{number:03}" for number in range(100, 2600)]
+
+
+class SSCursor:
+    """What MySQL's drivers call the cursor that leaves the rows on the server."""
+
+
+class Connection:
+    """
+    A connection of a driver that gives one column, and knows it only after the first row, as psycopg2 does.
+
+    :param rows: what the query returns.
+    :param error: what the query raises.
+    """
+
+    def __init__(self, rows: list[Any], error: Exception | None = None) -> None:
+        self.rows = rows
+        self.error = error
+        self.description: Any = None
+        self.executed: tuple[Any, ...] = ()
+        self.cursors: list[Any] = []
+        self.most_fetched = 0
+        self.closed = 0
+
+    def cursor(self, *arguments: Any, **named: Any) -> Connection:
+        self.cursors.append((*arguments, *named.items()))
+        return self
+
+    def execute(self, *arguments: Any) -> None:
+        self.executed = arguments
+        if self.error is not None:
+            raise self.error
+
+    def fetchmany(self, size: int) -> list[Any]:
+        self.description = [("phone",)]
+        batch, self.rows = self.rows[:size], self.rows[size:]
+        self.most_fetched = max(self.most_fetched, len(batch))
+        return batch
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def messages(monkeypatch: pytest.MonkeyPatch, connection: Connection, parameters: Any = None) -> list[Row]:
+    hook = DbApiHook.__new__(DbApiHook)
+    monkeypatch.setattr(hook, "get_conn", lambda: connection)
+    monkeypatch.setattr(BaseHook, "get_hook", lambda *_: hook)
+    table = TableOfMessages(recipient_column="phone", text="hola", text_column=None, reference_column=None)
+    return list(query("db", "SELECT phone FROM people", Secret(parameters), table))
+
+
+@pytest.mark.parametrize("form", [lambda number: (number,), lambda number: {"phone": number}])
+def test_rows_come_in_batches_and_the_connection_is_closed(monkeypatch: pytest.MonkeyPatch, form: Any) -> None:
+    connection = Connection([form(number) for number in NUMBERS])
+    rows = messages(monkeypatch, connection)
+    assert [row.values.get_secret_value()["recipient"] for row in rows] == NUMBERS
+    assert [rows[0].position, rows[-1].position] == ["row 1", "row 2500"]
+    assert connection.most_fetched < len(NUMBERS)
+    assert connection.closed == 2  # the cursor and the connection
+
+
+@pytest.mark.parametrize(
+    ("parameters", "executed"), [(None, ()), ({"least": 1}, ({"least": 1},)), ([7], ([7],)), ((), ((),))]
+)
+def test_parameters_go_to_the_driver(monkeypatch: pytest.MonkeyPatch, parameters: Any, executed: tuple[Any]) -> None:
+    connection = Connection([])
+    messages(monkeypatch, connection, parameters)
+    assert connection.executed == ("SELECT phone FROM people", *executed)
+
+
+@pytest.mark.parametrize(
+    ("driver", "cursor"),
+    [
+        ("psycopg2.extensions", (("name", "rtisms"),)),
+        ("psycopg", (("name", "rtisms"),)),
+        ("pymysql.connections", (SSCursor,)),
+        ("MySQLdb.connections", (SSCursor,)),
+        ("sqlite3", ()),
+    ],
+)
+def test_rows_stay_on_the_server_where_the_driver_can_do_that(
+    monkeypatch: pytest.MonkeyPatch, driver: str, cursor: tuple[Any, ...]
+) -> None:
+    cursors = ModuleType(f"{driver.partition('.')[0]}.cursors")
+    cursors.SSCursor = SSCursor  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, cursors.__name__, cursors)
+    connection = type("Connection", (Connection,), {"__module__": driver})([])
+    messages(monkeypatch, connection)
+    assert connection.cursors == [cursor]
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        ("invalid value 'Ana' in 'people'", "invalid value *** in ***"),
+        ("Key (phone)=(+56900000110) exists", "Key *** exists"),
+        ("at 569 000-001 there is", "at *** there is"),
+        ("no table in line 12345", "no table in line 12345"),
+    ],
+)
+def test_an_error_of_the_database_shows_no_value_of_a_row(
+    monkeypatch: pytest.MonkeyPatch, error: str, shown: str
+) -> None:
+    connection = Connection([], RuntimeError(error))
+    with pytest.raises(AirflowException) as caught:
+        messages(monkeypatch, connection, "s3cret parameter")
+    assert str(caught.value) == f"The query failed (RuntimeError): {shown}"
+    assert caught.value.__context__ is None
+    frame, local_variables = caught.value.__traceback__, ""
+    while frame is not None:
+        is_ours = "airflow_provider_rtisms/transfers" in frame.tb_frame.f_code.co_filename
+        local_variables += repr(frame.tb_frame.f_locals) if is_ours else ""
+        frame = frame.tb_next
+    assert local_variables
+    assert "s3cret parameter" not in local_variables
+    assert connection.closed == 2
+
+
+def test_the_package_for_databases_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "airflow.providers.common.sql.hooks.sql", None)
+    table = TableOfMessages(recipient_column="phone", text="hola", text_column=None, reference_column=None)
+    with pytest.raises(RtiSmsConfigError, match=r"pip install 'airflow-provider-rtisms\[sql\]'"):
+        list(query("db", "SELECT 1", Secret(None), table))
