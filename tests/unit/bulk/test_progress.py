@@ -75,4 +75,4 @@ def test_while_a_store_takes_its_time(
     monkeypatch.setattr(ObjectStore, "_repeat", repeat_slowly)
     hook.bulk_get_sms([*seeded(3), "1"], output_path=bucket / "details.jsonl", on_missing="skip")
     assert any(re.match(r"Looking for records of an earlier attempt: \d so far", line) for line in caplog.messages)
-    assert any("all 3 records are converted, saving the file" in line for line in caplog.messages)
+    assert any("all 3 records are converted, saving them" in line for line in caplog.messages)
