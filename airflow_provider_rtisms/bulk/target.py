@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 class Target(Protocol):
     """The output of a bulk fetch, and the part that keeps the records until it is complete."""
 
-    part: PartFile
-    """The local file that collects the records."""
+    @property
+    def part(self) -> PartFile:
+        """The local file that collects the records."""
 
     def __str__(self) -> str:
         """Return the name of the output, for people."""

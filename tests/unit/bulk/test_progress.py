@@ -54,7 +54,7 @@ def test_while_submissions_are_fetched(
 def test_while_the_file_is_written(
     hook: RtiSmsHook, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(formats._CONVERTERS, ".jsonl", lambda lines, file: file.writelines(slowly(lines)))
+    monkeypatch.setitem(formats._CONVERTERS, ".jsonl", lambda columns, lines, file: file.writelines(slowly(lines)))
     path = tmp_path / "details.jsonl"
     hook.bulk_get_sms(seeded(30), output_path=path)
     wanted = rf"Writing {path}: \d+ of 30 records converted, \d+ a second"
