@@ -82,14 +82,14 @@ def read_rows(
     except (RtiSmsInputError, RtiSmsConfigError, AirflowException):
         raise
     except Exception as error:  # each driver has exceptions of its own
-        failure = f"The query failed ({describe(error)})"
+        failure = f"The query failed ({type(error).__name__}): {message_of(error)}"
     if failure is not None:
         raise AirflowException(failure)
 
 
-def describe(error: Exception) -> str:
-    """Return the class of a driver's error and its message, without values of rows."""
-    return f"{type(error).__name__}: {_VALUES.sub('***', str(error))}"
+def message_of(error: Exception) -> str:
+    """Return the message of a driver's error, without values of rows."""
+    return _VALUES.sub("***", str(error))
 
 
 def open_cursor(connection: Any) -> Any:

@@ -99,7 +99,8 @@ class OtherTable(SqlTable):
         return len(new) + max(0, int(cursor.rowcount))
 
     def _begin(self, connection: Any, cursor: Any) -> None:
-        self.hook.set_autocommit(connection, False)
+        if self.hook.supports_autocommit:
+            self.hook.set_autocommit(connection, False)
 
     def _bound(self, values: Sequence[Any]) -> tuple[Any, ...]:
         """Return values as drivers take them. Times have no zone, since not all databases know zones: they are UTC."""

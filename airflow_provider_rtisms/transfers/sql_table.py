@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, shape
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError
-from airflow_provider_rtisms.transfers.databases import describe
+from airflow_provider_rtisms.transfers.databases import message_of
 from airflow_provider_rtisms.transfers.table_columns import KEY, TableName, quote
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 OnConflict: TypeAlias = Literal["update", "ignore"]
 
 #: What drivers raise for a condition that passes (PEP 249).
-_TRANSIENT_CLASSES = {"OperationalError", "InterfaceError", "InternalError"}
+_TRANSIENT_CLASSES = {"OperationalError", "InterfaceError", "InternalError", "OSError"}
 
 
 class SqlTable(ABC):
@@ -122,15 +122,17 @@ class SqlTable(ABC):
             yield
         except RtiSmsError:
             raise
-        except Exception as error:  # each driver has exceptions of its own
+        except Exception as error:
+            if not _is_of_database(error):
+                raise
             failure = self._explain(action, error)
         if failure is not None:  # outside of the block, since a traceback would show the row in the driver's message
             raise failure
 
     def _explain(self, action: str, error: Exception) -> RtiSmsError:
         is_permanent, remedy = self._diagnose(error)
-        lines = describe(error).splitlines()  # the lines after the first may repeat a row
-        what = f"{action} the table {self.name} failed ({lines[0]}). "
+        first_line = message_of(error).partition("\n")[0]  # the other lines may repeat a row
+        what = f"{action} the table {self.name} failed ({type(error).__name__}: {first_line}). "
         if is_permanent:
             return RtiSmsStorageError(what + remedy)
         return RtiSmsStorageUnavailableError(
@@ -183,6 +185,12 @@ class StagedTable(SqlTable):
             f"INSERT INTO {self.name.quoted} AS t ({columns}) SELECT {values} FROM {self.staging} WHERE true "  # noqa: S608
             f"ORDER BY {quote(KEY)} ON CONFLICT ({quote(KEY)}) DO {action}"
         )
+
+
+def _is_of_database(error: Exception) -> bool:
+    """Return whether a driver (PEP 249), SQLAlchemy or the network raised an error."""
+    names = {one.__name__ for one in type(error).__mro__}
+    return isinstance(error, OSError) or bool(names & {"Error", "SQLAlchemyError"})
 
 
 def row_values(row: Any) -> Sequence[Any]:
