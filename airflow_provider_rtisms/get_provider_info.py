@@ -104,7 +104,12 @@ def get_provider_info() -> dict[str, Any]:
                 "source-integration-name": "Common SQL",
                 "target-integration-name": integration,
                 "python-module": f"{package}.transfers.sql_to_rtisms",
-            }
+            },
+            {
+                "source-integration-name": integration,
+                "target-integration-name": "Common SQL",
+                "python-module": f"{package}.transfers.rtisms_to_sql",
+            },
         ],
         "notifications": [f"{package}.notifications.rtisms.RtiSmsNotifier"],
         "cli": [f"{package}.cli.get_cli_commands"],

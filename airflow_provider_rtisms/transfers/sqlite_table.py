@@ -31,7 +31,7 @@ ACCEPTED: dict[Kind, list[str]] = {
 #: The columns of a table: name, type, whether a value has to be given. SQLite fills an INTEGER PRIMARY KEY itself.
 _COLUMNS = """
     SELECT lower(name), type, "notnull" AND dflt_value IS NULL AND NOT (pk AND upper(type) = 'INTEGER')
-    FROM pragma_table_xinfo(?, ?) WHERE hidden = 0
+    FROM pragma_table_info(?, ?)
 """
 #: Result codes of SQLite for a condition that passes.
 _TRANSIENT = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}

@@ -437,10 +437,10 @@ class TestRetry:
 
     def test_the_part_may_be_in_another_folder(self, sandbox: Sandbox, database: Database, tmp_path: Path) -> None:
         database.create()
-        with pytest.raises(AirflowFailException, match=rf"kept in {tmp_path}/shared/details\.\w+\.jsonl\.\w+\.part"):
-            load(["7", *seeded(5)], part_folder=str(tmp_path / "shared"))
-        load(["7", *seeded(5)], part_folder=str(tmp_path / "shared"), on_missing="skip")
-        assert list((tmp_path / "shared").iterdir()) == []
+        with pytest.raises(AirflowFailException, match=rf"kept in {tmp_path}/parts/details\.\w+\.jsonl\.\w+\.part"):
+            load(["7", *seeded(5)], part_folder=str(tmp_path / "parts"))
+        load(["7", *seeded(5)], part_folder=str(tmp_path / "parts"), on_missing="skip")
+        assert list((tmp_path / "parts").iterdir()) == []
 
     def test_two_tables_do_not_share_a_part(self, sandbox: Sandbox, database: Database) -> None:
         for table in ("a_b", "main.a_b", "details"):
