@@ -58,7 +58,10 @@ def example_rtisms_details_to_table() -> None:
     @task
     def check(day: str, summary: dict[str, Any]) -> str:
         """Count the sent SMS without details, and compare with what the load says."""
-        missing = f"SELECT count(*) FROM sent_sms WHERE sent_on = '{day}' AND submission_id NOT IN (SELECT submission_id FROM sms_details)"  # noqa: S608, E501
+        missing = (
+            f"SELECT count(*) FROM sent_sms WHERE sent_on = '{day}' "  # noqa: S608
+            "AND submission_id NOT IN (SELECT submission_id FROM sms_details)"
+        )
         (without_details,) = BaseHook.get_hook(WAREHOUSE).get_first(missing)
         if without_details != summary["missing"] or summary["requested"] != summary["fetched"] + summary["missing"]:
             raise AirflowFailException(f"{without_details} SMS have no details, but {summary['missing']} were unknown")
