@@ -18,9 +18,12 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_rtisms.bulk.records import columns_of
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
 from airflow_provider_rtisms.transfers import postgres_table
+from airflow_provider_rtisms.transfers.databases import get_hook
 from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
+from airflow_provider_rtisms.transfers.table_target import open_table
 from scripts.processes import wait_until
 from scripts.servers import DEBIAN_POSTGRESQL, Postgres
 from tests.unit.bulk.conftest import seeded
@@ -323,3 +326,31 @@ def test_a_value_that_does_not_fit_leaves_the_table_as_it_was(sandbox: Sandbox, 
     warehouse.do("ALTER TABLE details ALTER operator_name TYPE text")
     assert load(seeded(30))["requests"] == 0
     assert warehouse.ids() == seeded(30)
+
+
+@pytest.mark.usefixtures("driver")
+def test_every_character_lands_as_it_is(warehouse: Warehouse) -> None:
+    hook: Any = get_hook("sql_conn_id", "warehouse")
+    table = open_table(hook, "details", columns_of(raw=True), "update", create=True)
+    name = "\\N \\. \t \n \r\n \\ ñ \N{PILE OF POO} ' \" , | \x01"
+    moment = "2026-01-02T03:04:05+00:00"
+    record = dict.fromkeys(columns_of(raw=True)) | {"submission_id": "7", "is_final": False, "cost": 1e-7}
+    record |= {"operator_name": name, "status": "\\.", "fetched_at": moment, "raw": json.dumps({"a": name})}
+    assert table.load([json.dumps(record).encode() + b"\n"]) == 1
+    ((*values, fetched_at),) = warehouse.do(
+        "SELECT operator_name, status, sent_at, cost, is_final, raw->>'a', fetched_at FROM details"
+    )
+    assert values == [name, "\\.", None, Decimal("1e-7"), False, name]
+    assert fetched_at.isoformat() == moment
+
+
+def test_a_table_of_another_encoding_and_a_connection_with_dict_rows(
+    sandbox: Sandbox, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = json.loads(warehouse.connection_json()) | {"extra": {"cursor": "dictcursor", "client_encoding": "latin1"}}
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(fields))
+    load([*seeded(3)], create_table=True)
+    load([*seeded(4)], on_conflict="ignore")
+    ids = "SELECT submission_id FROM details ORDER BY 1"
+    assert load(sql=ids, submission_ids=None)["fetched"] == 4
+    assert warehouse.ids() == seeded(4)
