@@ -72,6 +72,13 @@ class PostgresTable(StagedTable):
 
     staging = "pg_temp.rtisms_staging"
     _types: dict[str, str]
+    _schema: str
+
+    def uri(self) -> str:
+        """Return the asset of the table, in the form of Airflow's PostgreSQL provider."""
+        connection = self.hook.connection
+        database = getattr(self.hook, "database", None) or connection.schema
+        return f"postgres://{connection.host}:{connection.port or 5432}/{database}/{self._schema}/{self.name.name}"
 
     def _exists(self) -> bool:
         with self._transaction("Checking", commit=False) as cursor:
@@ -93,6 +100,10 @@ class PostgresTable(StagedTable):
         with self._transaction("Checking", commit=False) as cursor:
             cursor.execute(_COLUMNS, [self.name.quoted])
             rows = [row_values(row) for row in cursor.fetchall()]
+            cursor.execute(
+                "SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = to_regclass(%s)", [self.name.quoted]
+            )
+            self._schema = row_values(cursor.fetchone())[0]
         self._types = {name: type_name for name, type_name, _ in rows}
         check_existing(str(self.name), self.columns, self._types, ACCEPTED)
         check_needed(str(self.name), self.columns, [name for name, _, is_needed in rows if is_needed])

@@ -43,6 +43,10 @@ class SqlTable(ABC):
     def __str__(self) -> str:
         return f"table {self.name}"
 
+    def uri(self) -> str | None:
+        """Return the asset of the table, once it is checked; None if its database has no form of assets."""
+        return None
+
     def check(self, *, create: bool) -> None:
         """
         Find out whether the table can take records. Nothing is written into it.

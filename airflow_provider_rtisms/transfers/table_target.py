@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rtisms.bulk import object_store
 from airflow_provider_rtisms.bulk.formats import converter
+from airflow_provider_rtisms.bulk.lineage import report_table
 from airflow_provider_rtisms.bulk.local_files import private_folder
 from airflow_provider_rtisms.bulk.object_store import repeat
 from airflow_provider_rtisms.bulk.storage import storage_path
@@ -84,6 +85,8 @@ class TableTarget:
         self._inner.save()
         self._written = repeat(f"Writing {self}", lambda: self._table.load(json_lines), object_store.ATTEMPTS)
         self.remove()
+        if uri := self._table.uri():
+            report_table(self._table.hook, uri)
 
     def remove(self) -> None:
         """Remove the part."""

@@ -28,6 +28,7 @@ from airflow_provider_rtisms.transfers.table_target import open_table
 from scripts.processes import wait_until
 from scripts.servers import DEBIAN_POSTGRESQL, Postgres
 from tests.unit.bulk.conftest import seeded
+from tests.unit.bulk.test_lineage import Reported, reported  # noqa: F401
 
 pytestmark = [
     pytest.mark.system,
@@ -175,6 +176,7 @@ def test_nothing_is_lost_or_doubled_by_kills(
         f"""
         from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
         from tests.unit.bulk.conftest import seeded
+from tests.unit.bulk.test_lineage import Reported, reported  # noqa: F401
         summary = RtiSmsDetailsToSqlOperator(
             task_id="load", table="details", sql_conn_id="warehouse", submission_ids=[*{UNKNOWN}, *seeded({COUNT})],
             on_missing="skip", missing_path={str(missing)!r},
@@ -355,3 +357,9 @@ def test_a_table_of_another_encoding_and_a_connection_with_dict_rows(
     ids = "SELECT submission_id FROM details ORDER BY 1"
     assert load(sql=ids, submission_ids=None)["fetched"] == 4
     assert warehouse.ids() == seeded(4)
+
+
+def test_lineage_names_the_table(sandbox: Sandbox, warehouse: Warehouse, request: pytest.FixtureRequest) -> None:
+    read: Reported = request.getfixturevalue("reported")
+    load(seeded(2), create_table=True)
+    assert read() == ([], [f"postgres://127.0.0.1:{warehouse.server.port}/postgres/public/details"])

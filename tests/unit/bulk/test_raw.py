@@ -79,8 +79,8 @@ def test_an_object_store_keeps_it(hook: RtiSmsHook, bucket: ObjectStoragePath) -
         hook.bulk_get_sms(["7", *seeded(5)], output_path=bucket / "d.jsonl", raw=True)
     summary: Any = hook.bulk_get_sms(["7", *seeded(5)], output_path=bucket / "d.jsonl", raw=True, on_missing="skip")
     assert summary["resumed"] == 5
-    with (bucket / "d.jsonl").open("rb") as lines:
-        assert all("timestamps" in json.loads(line)["raw"] for line in lines)
+    with (bucket / "d.jsonl").open("rb") as content:
+        assert all("timestamps" in json.loads(line)["raw"] for line in content.read().splitlines())
 
 
 def test_it_does_not_go_to_xcom(sandbox: Sandbox) -> None:
