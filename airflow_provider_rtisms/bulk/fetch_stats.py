@@ -147,8 +147,9 @@ class FetchStats:
         :param missing_path: where the missing ids are, or None.
         :return: ``path``, ``requested`` (distinct ids), ``fetched`` (records, those of earlier attempts included),
             ``missing`` (how many ids the API does not know), ``missing_ids`` (the first 10 of them), ``missing_path``,
-            ``by_status``, ``by_operator``, ``cost`` (total), ``duplicates``; and of this attempt alone ``resumed``
-            (records taken over), ``requests``, ``tokens``, ``retries``, ``throttled`` (429), ``seconds``.
+            ``by_status``, ``by_operator``, ``cost`` (total), ``duplicates``, ``bytes`` (size of the file of records);
+            and of this attempt alone ``resumed`` (records taken over), ``requests``, ``tokens``, ``retries``,
+            ``throttled`` (429), ``seconds``.
         """
         return {
             "path": path,
@@ -161,6 +162,7 @@ class FetchStats:
             "by_operator": dict(self._by_operator.most_common()),
             "cost": int(self._cost) if self._cost == int(self._cost) else float(self._cost),
             "duplicates": self.duplicates,
+            "bytes": None,
             "resumed": self.resumed,
             "requests": stats.requests,
             "tokens": stats.tokens,

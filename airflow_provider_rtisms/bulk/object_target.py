@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from uuid import uuid4
 
 from airflow_provider_rtisms.bulk.lineage import report_output
@@ -49,6 +49,7 @@ class ObjectTarget:
     ) -> None:
         self.path = path
         self._convert = convert
+        self._bytes = 0
         self._store = ObjectStore(path)
         self._folder = f"{path.path}.{digest}.part"
         self._folder_url = f"{path}.{digest}.part"
@@ -102,7 +103,12 @@ class ObjectTarget:
     def commit(self, json_lines: Iterable[bytes]) -> None:
         """Write the file locally, then upload it, then delete the part objects."""
         self.save(is_last=True)
-        self._output.commit(lambda file: self._convert(json_lines, file))
+
+        def fill(file: IO[bytes]) -> None:
+            self._convert(json_lines, file)
+            self._bytes = file.tell()
+
+        self._output.commit(fill)
         self.remove()
         report_output(self.path)
 
@@ -112,8 +118,8 @@ class ObjectTarget:
         self._delete_objects()
 
     def summary(self) -> dict[str, Any]:
-        """Return the ``path``."""
-        return {"path": str(self.path)}
+        """Return the ``path``, and its size in ``bytes``."""
+        return {"path": str(self.path), "bytes": self._bytes}
 
     def close(self) -> None:
         """Close the local part, and remove it if the store has all of its records."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 from airflow_provider_rtisms.bulk.lineage import report_output
 from airflow_provider_rtisms.bulk.local_files import LocalOutput
@@ -91,6 +91,7 @@ class LocalTarget:
         self.part = PartFile(path.with_name(f"{path.name}.{digest}.part"), columns)
         self.kept_at = str(self.part.path)
         self._convert = convert
+        self._bytes = 0
         self._output = LocalOutput(path, path.with_name(f"{path.name}.{digest}.staging"))
 
     def __str__(self) -> str:
@@ -113,7 +114,12 @@ class LocalTarget:
 
     def commit(self, json_lines: Iterable[bytes]) -> None:
         """Write a staging file beside the final one, then rename it."""
-        self._output.commit(lambda file: self._convert(json_lines, file))
+
+        def fill(file: IO[bytes]) -> None:
+            self._convert(json_lines, file)
+            self._bytes = file.tell()
+
+        self._output.commit(fill)
         self.remove()
         report_output(self.path)
 
@@ -122,8 +128,8 @@ class LocalTarget:
         self.part.remove()
 
     def summary(self) -> dict[str, Any]:
-        """Return the ``path``."""
-        return {"path": str(self.path)}
+        """Return the ``path``, and its size in ``bytes``."""
+        return {"path": str(self.path), "bytes": self._bytes}
 
     def close(self) -> None:
         """Close the part."""

@@ -91,11 +91,11 @@ def test_it_does_not_go_to_xcom(sandbox: Sandbox) -> None:
     assert not sandbox.state().requests
 
 
-@pytest.mark.parametrize("spelling", ["s3cret-of-the-account", r"\u0073\u0033cret-of-the-account"])
+@pytest.mark.parametrize("form", ["s3cret-of-the-account", r"\u0073\u0033cret-of-the-account"])
 def test_a_response_that_repeats_a_credential_is_refused(
-    serve_default: Serve, quick_retries: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spelling: str
+    serve_default: Serve, quick_retries: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: str
 ) -> None:
-    body = f'{{"id": "7", "info": {{"x": "{spelling}"}}}}'.encode()
+    body = f'{{"id": "7", "info": {{"x": "{form}"}}}}'.encode()
     server = serve_default(hostile.raw(hostile.message(body)))
     fields = {"conn_type": "rtisms", "login": "me", "password": "s3cret-of-the-account", "host": server.url}
     monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps(fields))
