@@ -27,6 +27,7 @@ from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOp
 from airflow_provider_rtisms.transfers.table_target import open_table
 from scripts.processes import wait_until
 from scripts.servers import DEBIAN_POSTGRESQL, Postgres
+from tests.system.conftest import RunDag, load_dag
 from tests.unit.bulk.conftest import seeded
 from tests.unit.bulk.test_lineage import Reported, reported  # noqa: F401
 
@@ -37,6 +38,7 @@ pytestmark = [
 hooks = pytest.importorskip("airflow.providers.postgres.hooks.postgres", reason="the PostgreSQL provider is missing")
 psycopg2 = pytest.importorskip("psycopg2", reason="psycopg2 is not installed")
 
+EXAMPLE = Path(__file__).parents[2] / "example_dags" / "example_rtisms_details_to_table.py"
 COUNT = 3000
 UNKNOWN = [str(number) for number in range(101, 121)]
 
@@ -175,7 +177,8 @@ def test_nothing_is_lost_or_doubled_by_kills(
     task = textwrap.dedent(
         f"""
         from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
-        from tests.unit.bulk.conftest import seeded
+        from tests.system.conftest import RunDag, load_dag
+from tests.unit.bulk.conftest import seeded
 from tests.unit.bulk.test_lineage import Reported, reported  # noqa: F401
         summary = RtiSmsDetailsToSqlOperator(
             task_id="load", table="details", sql_conn_id="warehouse", submission_ids=[*{UNKNOWN}, *seeded({COUNT})],
@@ -363,3 +366,13 @@ def test_lineage_names_the_table(sandbox: Sandbox, warehouse: Warehouse, request
     read: Reported = request.getfixturevalue("reported")
     load(seeded(2), create_table=True)
     assert read() == ([], [f"postgres://127.0.0.1:{warehouse.server.port}/postgres/public/details"])
+
+
+def test_the_example_runs_on_postgresql(
+    run_dag: RunDag, sandbox: Sandbox, warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_RTISMS_EXAMPLE_WAREHOUSE", warehouse.connection_json())
+    run = run_dag(load_dag(EXAMPLE.read_text(), tmp_path), conf={"count": 302})
+    assert run.state == "success"
+    assert "300 of 302 SMS have details" in run.xcom("check")
+    assert warehouse.do("SELECT count(*), count(DISTINCT submission_id) FROM sms_details") == [(300, 300)]

@@ -25,6 +25,7 @@ from airflow_provider_rtisms.transfers.other_table import OtherTable
 from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
 from airflow_provider_rtisms.transfers.sqlite_table import SqliteTable
 from airflow_provider_rtisms.transfers.table_columns import quote
+from tests.unit.bulk.conftest import bucket  # noqa: F401
 
 pytest.importorskip("airflow.providers.sqlite", reason="the SQLite provider is not installed")
 
@@ -442,6 +443,23 @@ class TestRetry:
             load(["7", *seeded(5)], part_folder=str(tmp_path / "parts"))
         load(["7", *seeded(5)], part_folder=str(tmp_path / "parts"), on_missing="skip")
         assert list((tmp_path / "parts").iterdir()) == []
+
+    def test_the_part_may_be_in_an_object_store(
+        self,
+        sandbox: Sandbox,
+        database: Database,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        request: pytest.FixtureRequest,
+    ) -> None:
+        folder: Any = request.getfixturevalue("bucket") / "parts"
+        database.create()
+        with pytest.raises(AirflowFailException, match=r"5 of 6 submissions are kept in memory:/.*/parts/details\."):
+            load(["7", *seeded(5)], part_folder=str(folder))
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # the retry runs on another machine
+        summary = load(["7", *seeded(5)], part_folder=str(folder), on_missing="skip")
+        assert (summary["resumed"], summary["written"]) == (5, 5)
+        assert not folder.fs.find(folder.path)
 
     def test_two_tables_do_not_share_a_part(self, sandbox: Sandbox, database: Database) -> None:
         database.create()
