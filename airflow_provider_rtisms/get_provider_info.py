@@ -85,6 +85,8 @@ HOW_TO_PAGES = (
     "connection",
     "get-details",
     "bulk-get-details",
+    "split-fetch",
+    "lineage",
     "delivery-sensor",
     "send",
     "notifier",
@@ -123,7 +125,13 @@ def get_provider_info() -> dict[str, Any]:
                 "target-integration-name": integration,
                 "python-module": f"{package}.transfers.sql_to_rtisms",
                 "how-to-guide": "/docs/sql-to-rtisms.md",
-            }
+            },
+            {
+                "source-integration-name": integration,
+                "target-integration-name": "Common SQL",
+                "python-module": f"{package}.transfers.rtisms_to_sql",
+                "how-to-guide": "/docs/rtisms-to-sql.md",
+            },
         ],
         "notifications": [f"{package}.notifications.rtisms.RtiSmsNotifier"],
         "cli": [f"{package}.cli.get_cli_commands"],

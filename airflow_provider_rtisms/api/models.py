@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -80,6 +80,7 @@ class SmsDetails:
     :param done_at: when it became final, UTC; None if that has not happened.
     :param cost: a number without a documented unit.
     :param operator: the recipient's network.
+    :param raw: the JSON of the response as it came, if it was asked for; never shown in a repr.
     """
 
     submission_id: str
@@ -90,6 +91,7 @@ class SmsDetails:
     done_at: datetime | None = None
     cost: int | float | None = None
     operator: Operator = Operator()
+    raw: str | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_final(self) -> bool:

@@ -42,8 +42,6 @@ class FetchStats:
         self.fetched = self.resumed = self.missing = self.failed = 0
         #: What ends the fetch before all is done.
         self.fatal: RtiSmsError | None = None
-        #: The size of the file of records, once it is written.
-        self.bytes: int | None = None
         self._failed_in_a_row = 0
         self._first_failure: RtiSmsError | None = None
         self._first_missing: RtiSmsError | None = None
@@ -166,7 +164,7 @@ class FetchStats:
             "by_operator": dict(self._by_operator.most_common()),
             "cost": int(self._cost) if self._cost == int(self._cost) else float(self._cost),
             "duplicates": self.duplicates,
-            "bytes": self.bytes,
+            "bytes": None,
             "resumed": self.resumed,
             "requests": stats.requests,
             "tokens": stats.tokens,

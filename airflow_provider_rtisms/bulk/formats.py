@@ -6,8 +6,9 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -23,11 +24,12 @@ ROW_GROUP = 10_000
 Convert = Callable[[Iterable[bytes], IO[bytes]], None]
 
 
-def converter(name: str) -> Convert:
+def converter(name: str, columns: Sequence[str] = COLUMNS) -> Convert:
     """
     Return the function that converts records to the format that a name asks for.
 
     :param name: ends in ``.jsonl``, ``.csv`` or ``.parquet``; ``.gz`` may follow the first two.
+    :param columns: of the records.
     :return: takes records as JSON lines, and a binary file to write to.
     :raises RtiSmsInputError: the name has no such suffix.
     :raises RtiSmsConfigError: pyarrow is missing.
@@ -43,7 +45,7 @@ def converter(name: str) -> Convert:
             raise RtiSmsConfigError(
                 "Writing .parquet takes pyarrow: pip install 'airflow-provider-rtisms[parquet]', or use .jsonl or .csv."
             ) from None
-    convert = _CONVERTERS[suffix]
+    convert = partial(_CONVERTERS[suffix], columns)
     return convert if bare == name else gzipped(convert)
 
 
@@ -58,13 +60,13 @@ def gzipped(convert: Callable[[Iterable[T], IO[bytes]], None]) -> Callable[[Iter
     return convert_gzipped
 
 
-def _to_jsonl(json_lines: Iterable[bytes], target: IO[bytes]) -> None:
+def _to_jsonl(columns: Sequence[str], json_lines: Iterable[bytes], target: IO[bytes]) -> None:
     target.writelines(json_lines)
 
 
-def _to_csv(json_lines: Iterable[bytes], target: IO[bytes]) -> None:
+def _to_csv(columns: Sequence[str], json_lines: Iterable[bytes], target: IO[bytes]) -> None:
     text = io.TextIOWrapper(target, "utf-8", newline="")
-    rows = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    rows = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     rows.writeheader()
     for record in map(json.loads, json_lines):
         # Databases read true and false; Python's own words only some of them.
@@ -72,13 +74,13 @@ def _to_csv(json_lines: Iterable[bytes], target: IO[bytes]) -> None:
     text.detach()
 
 
-def _to_parquet(json_lines: Iterable[bytes], target: IO[bytes]) -> None:
+def _to_parquet(columns: Sequence[str], json_lines: Iterable[bytes], target: IO[bytes]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     moment = pa.timestamp("s", tz="UTC")
     types = {"is_final": pa.bool_(), "cost": pa.float64(), **dict.fromkeys(TIMES, moment)}
-    schema = pa.schema([(column, types.get(column, pa.string())) for column in COLUMNS])
+    schema = pa.schema([(column, types.get(column, pa.string())) for column in columns])
     records = map(json.loads, json_lines)
     with pq.ParquetWriter(target, schema) as writer:
         while rows := [_with_moments(record) for record in islice(records, ROW_GROUP)]:
@@ -89,4 +91,8 @@ def _with_moments(record: dict[str, Any]) -> dict[str, Any]:
     return record | {name: datetime.fromisoformat(record[name]) for name in TIMES if record[name]}
 
 
-_CONVERTERS: dict[str, Convert] = {".jsonl": _to_jsonl, ".csv": _to_csv, ".parquet": _to_parquet}
+_CONVERTERS: dict[str, Callable[[Sequence[str], Iterable[bytes], IO[bytes]], None]] = {
+    ".jsonl": _to_jsonl,
+    ".csv": _to_csv,
+    ".parquet": _to_parquet,
+}

@@ -1,4 +1,4 @@
-"""A bulk fetch from distinct ids to records: in memory, or into a file that gets its name once it is complete."""
+"""A bulk fetch from distinct ids to records: in memory, or into an output that appears once it is complete."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, closing
 from datetime import UTC, datetime
-from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, RtiSmsNotFoundError, shape
+from airflow_provider_rtisms.api.models import SmsDetails
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.transport.fetch import fetch_batches
 from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
 from airflow_provider_rtisms.bulk.fetch_stats import FetchStats
 from airflow_provider_rtisms.bulk.formats import converter
-from airflow_provider_rtisms.bulk.lineage import report_output
 from airflow_provider_rtisms.bulk.missing import MissingFile
 from airflow_provider_rtisms.bulk.part import PartFile
 from airflow_provider_rtisms.bulk.progress import Counter, Progress
-from airflow_provider_rtisms.bulk.records import Record, stamp
+from airflow_provider_rtisms.bulk.records import RAW, Record, columns_of, stamp
 from airflow_provider_rtisms.bulk.storage_errors import STORAGE_ERRORS, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.bulk.target import Target, open_target
 
@@ -69,6 +69,8 @@ async def fetch_to_file(
     path: StoragePath,
     on_missing: OnMissing = "fail",
     missing_path: StoragePath | None = None,
+    *,
+    raw: bool = False,
 ) -> dict[str, Any]:
     """
     Fetch many submissions into a file, as a stream.
@@ -81,48 +83,69 @@ async def fetch_to_file(
     :param path: its suffix selects the format, see :func:`~airflow_provider_rtisms.bulk.formats.converter`.
     :param on_missing: what to do about ids that the API does not know, after having fetched the rest.
     :param missing_path: a file for these ids, see :class:`~airflow_provider_rtisms.bulk.missing.MissingFile`.
+    :param raw: whether the file has a column of the JSON as it came.
     :return: the summary, see :meth:`~airflow_provider_rtisms.bulk.fetch_stats.FetchStats.summary`.
     :raises RtiSmsPermanentError: missing ids, at the end; anything else, such as 403, at once.
     :raises RtiSmsTransientError: the attempts of some ids were used up: at the end, or at once if the API seems down.
     :raises RtiSmsStorageError: a file cannot be written; found out before the first request, if it can be.
     :raises RtiSmsStorageUnavailableError: a file cannot be written at the moment.
     """
-    check_on_missing(on_missing)
     if _name(missing_path) == str(path):
         raise RtiSmsInputError("missing_path is the same as output_path: use another name.")
-    convert = converter(path.name)
+    columns = columns_of(raw)
+    convert = converter(path.name, columns)
+
+    def open_file(digest: str) -> Target:
+        return open_target(path, digest, convert, columns)
+
+    return await fetch_to_target(client, ids, open_file, on_missing, missing_path)
+
+
+async def fetch_to_target(
+    client: AsyncRtiSmsClient,
+    ids: DistinctIds,
+    open_output: Callable[[str], Target],
+    on_missing: OnMissing = "fail",
+    missing_path: StoragePath | None = None,
+) -> dict[str, Any]:
+    """
+    Do what :func:`fetch_to_file` does, for any output.
+
+    :param client: an opened client, on an event loop that no one else needs.
+    :param ids: what to fetch; the ids that an earlier attempt has fetched are removed.
+    :param open_output: called with what identifies the account and the ids; returns the output and its part.
+    :param on_missing: what to do about ids that the API does not know, after having fetched the rest.
+    :param missing_path: a file for these ids.
+    :return: the summary.
+    :raises RtiSmsError: as :func:`fetch_to_file`.
+    """
+    check_on_missing(on_missing)
     missing_file = _open_missing(client, ids, missing_path)
     stats = FetchStats(len(ids), ids.duplicates)
     looking = "Looking for records of an earlier attempt"
     with (
         Progress(lambda: f"{looking}: {stats.resumed:,} so far, {stats.requested:,} submissions in all") as progress,
-        closing(open_target(path, _digest(client, ids))) as target,
+        closing(open_output(_digest(client, ids))) as target,
     ):
         target.resume(lambda record: _take_over(record, ids, stats))
         target.probe()
         if stats.resumed:
             log.info("An earlier attempt has fetched %d of %d submissions", stats.resumed, stats.requested)
-        log.info("Records are kept in %s until %s is complete", target.kept_at, path)
+        log.info("Records are kept in %s until %s is complete", target.kept_at, target)
         try:
             progress.describe = lambda: stats.progress(client.stats)
-            await _fetch(client, ids, stats, _keep_in(target))
+            await _fetch(client, ids, stats, _keep_in(target), raw=RAW in target.part.columns)
             _handle_missing(ids, stats, on_missing, missing_file)
-            lines = _AllLines(target.part, stats, path)
+            lines = _AllLines(target.part, stats, str(target))
             progress.describe = lines.progress
-
-            def fill(file: IO[bytes]) -> None:
-                convert(lines, file)
-                stats.bytes = file.tell()
-
-            target.commit(fill)
+            target.commit(lines)
         except BaseException as error:
             target.save(is_last=_is_worth_waiting(error))
             if isinstance(error, RtiSmsError):
                 kept = f"{stats.fetched} of {stats.requested} submissions are kept in {target.kept_at}"
                 error.args = (f"{error} {kept}; the same fetch goes on from there.",)
             raise
-    report_output(path)
-    summary = stats.summary(client.stats, str(path), _name(missing_path))
+        summary = stats.summary(client.stats, None, _name(missing_path)) | target.summary()
     log.info("Bulk fetch done: %s", summary)
     return summary
 
@@ -162,10 +185,10 @@ def _handle_missing(
 class _AllLines:
     """The lines of a part, as many as were fetched; may be read again."""
 
-    def __init__(self, part: PartFile, stats: FetchStats, path: StoragePath) -> None:
+    def __init__(self, part: PartFile, stats: FetchStats, name: str) -> None:
         self._part = part
         self._stats = stats
-        self._path = path
+        self._name = name
         self._read = Counter()
 
     def __iter__(self) -> Iterator[bytes]:
@@ -183,8 +206,8 @@ class _AllLines:
         """Return a line for people."""
         total = f"{self._stats.fetched:,}"
         if self._read.count >= self._stats.fetched:
-            return f"Writing {self._path}: all {total} records are converted, saving the file"
-        return f"Writing {self._path}: {self._read} of {total} records converted, {self._read.per_second}"
+            return f"Writing {self._name}: all {total} records are converted, saving them"
+        return f"Writing {self._name}: {self._read} of {total} records converted, {self._read.per_second}"
 
 
 def _take_over(record: Record, ids: DistinctIds, stats: FetchStats) -> bool:
@@ -209,13 +232,17 @@ def _keep_in(target: Target) -> Keep:
     return keep
 
 
-async def _fetch(client: AsyncRtiSmsClient, ids: DistinctIds, stats: FetchStats, keep: Keep) -> None:
-    async with aclosing(fetch_batches(client, ids)) as batches:
+async def _fetch(
+    client: AsyncRtiSmsClient, ids: DistinctIds, stats: FetchStats, keep: Keep, *, raw: bool = False
+) -> None:
+    async with aclosing(fetch_batches(client, ids, raw=raw)) as batches:
         async for batch in batches:
             records = []
             for submission_id, outcome in batch:
                 record = stats.note(submission_id, outcome)
                 if record is not None:
+                    if raw and isinstance(outcome, SmsDetails):
+                        record[RAW] = outcome.raw
                     records.append(record)
                 elif isinstance(outcome, RtiSmsNotFoundError):
                     ids.add_missing(submission_id, str(outcome))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ def report_input(path: StoragePath) -> None:
 
     :param path: local or in an object store.
     """
-    _report("add_input_asset", path)
+    _report("add_input_asset", path, lambda: asset_uri(path))
 
 
 def report_output(path: StoragePath) -> None:
@@ -33,7 +34,17 @@ def report_output(path: StoragePath) -> None:
 
     :param path: local or in an object store.
     """
-    _report("add_output_asset", path)
+    _report("add_output_asset", path, lambda: asset_uri(path))
+
+
+def report_table(context: object, uri: str) -> None:
+    """
+    Report a table that was written.
+
+    :param context: the hook of the database.
+    :param uri: its asset.
+    """
+    _report("add_output_asset", context, lambda: uri)
 
 
 def asset_uri(path: str | StoragePath) -> str:
@@ -50,13 +61,13 @@ def asset_uri(path: str | StoragePath) -> str:
     return re.sub(r"^(https?://[^?#]*).*", r"\1", text)
 
 
-def _report(method: str, path: StoragePath) -> None:
+def _report(method: str, context: object, uri: Callable[[], str]) -> None:
     try:
         from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
     except ImportError:  # without Airflow
         return
     try:
         collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
-        getattr(collector, method)(context=path, uri=asset_uri(path))
+        getattr(collector, method)(context=context, uri=uri())
     except Exception:
-        log.warning("The lineage of %s could not be reported", path, exc_info=True)
+        log.warning("The lineage of %s could not be reported", context, exc_info=True)

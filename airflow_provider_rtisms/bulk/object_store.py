@@ -148,19 +148,11 @@ class ObjectStore:
             self._fs.makedirs(key.rpartition("/")[0], exist_ok=True)
 
     def _repeat(self, action: str, operation: Callable[[], T], attempts: int | None = None) -> T:
-        attempts = ATTEMPTS if attempts is None else attempts
-
         def attempt() -> T:
             with explain_failures(action, Exception):
                 return operation()
 
-        return tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(RtiSmsStorageUnavailableError),
-            stop=tenacity.stop_after_attempt(attempts),
-            wait=tenacity.wait_exponential(BACKOFF_BASE),
-            before_sleep=lambda state: _log_attempt(action, state, attempts),
-            reraise=True,
-        )(attempt)
+        return repeat(action, attempt, ATTEMPTS if attempts is None else attempts)
 
 
 class ObjectOutput:
@@ -206,12 +198,30 @@ class ObjectOutput:
             self.staging_path.unlink(missing_ok=True)
 
 
+def repeat(action: str, attempt: Callable[[], T], attempts: int) -> T:
+    """
+    Repeat something with backoff while it raises RtiSmsStorageUnavailableError.
+
+    :param action: what it does, for the log.
+    :param attempt: does it once.
+    :param attempts: how often to try.
+    :return: its result.
+    """
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(RtiSmsStorageUnavailableError),
+        stop=tenacity.stop_after_attempt(attempts),
+        wait=tenacity.wait_exponential(BACKOFF_BASE),
+        before_sleep=lambda state: _log_attempt(action, state, attempts),
+        reraise=True,
+    )(attempt)
+
+
 def _log_attempt(action: str, state: tenacity.RetryCallState, attempts: int) -> None:
     error = state.outcome.exception() if state.outcome else None
     log.warning(
         "%s failed (%s). Attempt %d of %d failed, the next begins in %.1f s",
         action,
-        describe(error.__cause__ if error else None),
+        describe(error and (error.__cause__ or error)),
         state.attempt_number,
         attempts,
         state.upcoming_sleep,

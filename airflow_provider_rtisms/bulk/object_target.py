@@ -6,20 +6,21 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 from uuid import uuid4
 
+from airflow_provider_rtisms.bulk.lineage import report_output
 from airflow_provider_rtisms.bulk.object_store import ObjectOutput, ObjectStore
-from airflow_provider_rtisms.bulk.part import HEADER, PartFile
-from airflow_provider_rtisms.bulk.records import parse_record
+from airflow_provider_rtisms.bulk.part import PartFile
+from airflow_provider_rtisms.bulk.records import COLUMNS, parse_record
 from airflow_provider_rtisms.bulk.storage_errors import STORAGE_ERRORS, RtiSmsStorageError
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    from airflow_provider_rtisms.bulk.local_files import Fill
+    from airflow_provider_rtisms.bulk.formats import Convert
     from airflow_provider_rtisms.bulk.records import Record
 
 log = logging.getLogger(__name__)
@@ -39,19 +40,28 @@ class ObjectTarget:
 
     :param path: the final name.
     :param digest: identifies the ids.
+    :param convert: writes the records in the format of the object.
+    :param columns: of the records.
     """
 
-    def __init__(self, path: ObjectStoragePath, digest: str) -> None:
+    def __init__(
+        self, path: ObjectStoragePath, digest: str, convert: Convert, columns: Sequence[str] = COLUMNS
+    ) -> None:
         self.path = path
+        self._convert = convert
+        self._bytes = 0
         self._store = ObjectStore(path)
         self._folder = f"{path.path}.{digest}.part"
         self._folder_url = f"{path}.{digest}.part"
         self._output = ObjectOutput(path, digest)
-        self.part = PartFile(self._output.staging_path.with_suffix(".part"))
+        self.part = PartFile(self._output.staging_path.with_suffix(".part"), columns)
         self._objects: set[str] = set()  # the keys of our own part objects
-        self._saved = len(HEADER)  # bytes of the part that are in the store
+        self._saved = len(self.part.header)  # bytes of the part that are in the store
         self._saved_at = time.monotonic()
         self._saving = threading.Lock()  # a cancelled fetch saves while its last upload may still run in a thread
+
+    def __str__(self) -> str:
+        return str(self.path)
 
     @property
     def kept_at(self) -> str:
@@ -63,7 +73,7 @@ class ObjectTarget:
     def resume(self, accept: Callable[[Record], bool]) -> None:
         """Read the local part, then the part objects."""
         self.part.resume(accept)
-        is_first = self.part.size == len(HEADER)
+        is_first = self.part.size == len(self.part.header)
         for records in self._read_objects(accept):
             self.part.append(records)
         if is_first:
@@ -90,12 +100,26 @@ class ObjectTarget:
                 log.warning("%s The records are kept in %s for now", error, self.kept_at)
             self._saved_at = time.monotonic()
 
-    def commit(self, fill: Fill) -> None:
+    def commit(self, json_lines: Iterable[bytes]) -> None:
         """Write the file locally, then upload it, then delete the part objects."""
         self.save(is_last=True)
+
+        def fill(file: IO[bytes]) -> None:
+            self._convert(json_lines, file)
+            self._bytes = file.tell()
+
         self._output.commit(fill)
+        self.remove()
+        report_output(self.path)
+
+    def remove(self) -> None:
+        """Remove the local part, and delete the part objects."""
         self.part.remove()
         self._delete_objects()
+
+    def summary(self) -> dict[str, Any]:
+        """Return the ``path``, and its size in ``bytes``."""
+        return {"path": str(self.path), "bytes": self._bytes}
 
     def close(self) -> None:
         """Close the local part, and remove it if the store has all of its records."""
@@ -106,16 +130,17 @@ class ObjectTarget:
     def _write_object(self, name: str, lines: bytes, attempts: int | None = None) -> None:
         key = f"{self._folder}/{name}.jsonl"
         self._objects.add(key)
-        self._store.write(key, HEADER + lines, attempts)
+        self._store.write(key, self.part.header + lines, attempts)
 
     def _read_objects(self, accept: Callable[[Record], bool]) -> Iterator[list[Record]]:
         try:
             for key in self._store.list(self._folder):
                 data = self._store.read(key)
-                if not data.startswith(HEADER):
+                if not data.startswith(self.part.header):
                     log.warning("%s was written by another version, or is damaged: it is not used", key)
                     continue
-                records = map(parse_record, data[len(HEADER) :].splitlines(keepends=True))
+                lines = data[len(self.part.header) :].splitlines(keepends=True)
+                records = (parse_record(line, self.part.columns) for line in lines)
                 yield [record for record in records if record is not None and accept(record)]
         except RtiSmsStorageError as error:  # such as no permission to list
             log.warning("%s The submissions that an earlier attempt has fetched are fetched again", error)

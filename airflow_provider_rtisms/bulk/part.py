@@ -17,11 +17,22 @@ from airflow_provider_rtisms.bulk.storage_errors import explain_failures
 
 log = logging.getLogger(__name__)
 
-#: The first line of a part: the version of its format, and the columns of its records.
-HEADER = json.dumps({"rtisms_part": 1, "columns": COLUMNS}).encode() + b"\n"
 #: Bytes; a longer line is damage.
 MAX_LINE = 4 * 1024 * 1024
 _READ_SIZE = 1024 * 1024
+
+
+def header_of(columns: Sequence[str] = COLUMNS) -> bytes:
+    """
+    Return the first line of a part: the version of its format, and the columns of its records.
+
+    :param columns: of the records.
+    """
+    return json.dumps({"rtisms_part": 1, "columns": columns}).encode() + b"\n"
+
+
+#: That of records without the JSON as it came.
+HEADER = header_of()
 
 
 class PartFile:
@@ -31,12 +42,15 @@ class PartFile:
     One process at a time may have it open. Use it as a context manager.
 
     :param path: the file; created if it is missing, continued if it is there. A file with another header is replaced.
+    :param columns: of the records.
     :raises RtiSmsTransientError: another process has it open.
     :raises RtiSmsError: the file cannot be written, or a symbolic link has that name.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, columns: Sequence[str] = COLUMNS) -> None:
         self.path = path
+        self.columns = columns
+        self.header = header_of(columns)
         with explain_failures(f"Writing {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = _open_locked(path)
@@ -46,14 +60,14 @@ class PartFile:
         path = self.path
         try:
             self.size = os.fstat(self._descriptor).st_size
-            if self.size and os.pread(self._descriptor, len(HEADER), 0) != HEADER:
+            if self.size and os.pread(self._descriptor, len(self.header), 0) != self.header:
                 log.warning("%s was written by another version, or is damaged. Its submissions are fetched again", path)
                 path.unlink()  # never overwritten: it may be a hard link to a file of someone else
                 self.close()
                 self._descriptor = _open_locked(path, is_new=True)
                 self.size = 0
             if not self.size:
-                self._write(HEADER)
+                self._write(self.header)
         except BaseException:
             self.close()
             raise
@@ -64,10 +78,10 @@ class PartFile:
 
         :param accept: called with each record; returns False for a record that does not belong here.
         """
-        read = kept = len(HEADER)
-        for line in self._lines():
+        read = kept = len(self.header)
+        for line in self._lines(len(self.header)):
             read += len(line)
-            record = parse_record(line)
+            record = parse_record(line, self.columns)
             if record is not None and accept(record):
                 if kept < read - len(line):  # close the gap that a dropped line left
                     os.pwrite(self._descriptor, line, kept)
@@ -88,7 +102,7 @@ class PartFile:
 
     def lines(self) -> Iterator[bytes]:
         """Yield the records as JSON lines."""
-        return self._lines()
+        return self._lines(len(self.header))
 
     def pieces(self, offset: int, size: int) -> Iterator[bytes]:
         """
@@ -98,7 +112,7 @@ class PartFile:
         :param size: bytes of a piece, at most; a longer line is a piece of its own.
         """
         piece = bytearray()
-        for line in self._lines(max(offset, len(HEADER))):
+        for line in self._lines(max(offset, len(self.header))):
             if piece and len(piece) + len(line) > size:
                 yield bytes(piece)
                 piece.clear()
@@ -135,7 +149,7 @@ class PartFile:
             raise
         self.size += written
 
-    def _lines(self, offset: int = len(HEADER)) -> Iterator[bytes]:
+    def _lines(self, offset: int) -> Iterator[bytes]:
         """Yield the lines from an offset on. A last line without its end is damage, and is left out."""
         rest = b""
         while chunk := os.pread(self._descriptor, _READ_SIZE, offset):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -15,15 +15,11 @@ Record: TypeAlias = dict[str, Any]
 #: The columns of every format, in their order: those of
 #: :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`, and when the record was fetched.
 COLUMNS = (*SmsDetails("").to_record(), "fetched_at")
+#: The column of the JSON as it came.
+RAW = "raw"
 #: The columns that hold a time: ISO 8601 with its offset, or null.
 TIMES = tuple(column for column in COLUMNS if column.endswith("_at"))
-#: The type of each column, as lineage names it.
-COLUMN_TYPES = {
-    **dict.fromkeys(COLUMNS, "string"),
-    **dict.fromkeys(TIMES, "timestamp"),
-    "is_final": "boolean",
-    "cost": "double",
-}
+_TYPES = {**dict.fromkeys(TIMES, "timestamp"), "is_final": "boolean", "cost": "double"}
 
 
 def stamp(records: Iterable[Record], moment: datetime) -> None:
@@ -35,25 +31,47 @@ def stamp(records: Iterable[Record], moment: datetime) -> None:
     """
     fetched_at = moment.isoformat(timespec="seconds")
     for record in records:
+        raw = record.pop(RAW, None)
         record["fetched_at"] = fetched_at
+        if raw is not None:
+            record[RAW] = raw
 
 
-def parse_record(line: bytes) -> Record | None:
+def columns_of(raw: bool) -> tuple[str, ...]:
+    """
+    Return the columns of a fetch.
+
+    :param raw: whether the JSON as it came is one of them.
+    """
+    return (*COLUMNS, RAW) if raw else COLUMNS
+
+
+def types_of(raw: bool) -> dict[str, str]:
+    """
+    Return the type of each column of a fetch, as lineage names it.
+
+    :param raw: whether the JSON as it came is one of them.
+    """
+    return {column: _TYPES.get(column, "string") for column in columns_of(raw)}
+
+
+def parse_record(line: bytes, columns: Sequence[str] = COLUMNS) -> Record | None:
     """
     Read a JSON line that this package may have written.
 
     :param line: one line of a part file.
+    :param columns: of the record, in their order.
     :return: the record; None if the line is damaged, or if this version would not write such a record.
     """
     try:
         record = json.loads(line) if line.endswith(b"\n") else None
-        return record if isinstance(record, dict) and _is_record(record) else None
+        return record if isinstance(record, dict) and _is_record(record, columns) else None
     except (ValueError, RecursionError):  # a lone surrogate cannot be encoded, which is a ValueError too
         return None
 
 
-def _is_record(record: Record) -> bool:
-    if tuple(record) != COLUMNS:
+def _is_record(record: Record, columns: Sequence[str]) -> bool:
+    if tuple(record) != tuple(columns):
         return False
     for column, value in record.items():
         if column == "is_final":
@@ -61,7 +79,7 @@ def _is_record(record: Record) -> bool:
         elif column == "cost":
             is_good = value is None or _is_amount(value)
         elif value is None:
-            is_good = column not in ("submission_id", "fetched_at")
+            is_good = column not in ("submission_id", "fetched_at", RAW)
         else:
             is_good = isinstance(value, str) and bool(value.encode() or column != "submission_id")
             if is_good and column in TIMES:

@@ -38,11 +38,11 @@ _PROVIDERS = {
 
 
 class RtiSmsStorageError(RtiSmsPermanentError):
-    """A file or an object cannot be read or written until a person changes something."""
+    """A file, an object or a table cannot be read or written until a person changes something."""
 
 
 class RtiSmsStorageUnavailableError(RtiSmsTransientError):
-    """A file or an object could not be read or written; the same may succeed later."""
+    """A file, an object or a table could not be read or written; the same may succeed later."""
 
 
 #: Both of them, for ``except``.

@@ -1,28 +1,34 @@
-"""Where a bulk fetch writes to, and where it keeps its records until the file is complete."""
+"""Where a bulk fetch writes to, and where it keeps its records until the output is complete."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
+from airflow_provider_rtisms.bulk.lineage import report_output
 from airflow_provider_rtisms.bulk.local_files import LocalOutput
 from airflow_provider_rtisms.bulk.part import PartFile
+from airflow_provider_rtisms.bulk.records import COLUMNS
 from airflow_provider_rtisms.bulk.storage import is_local
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    from airflow_provider_rtisms.bulk.local_files import Fill
+    from airflow_provider_rtisms.bulk.formats import Convert
     from airflow_provider_rtisms.bulk.records import Record
     from airflow_provider_rtisms.bulk.storage import StoragePath
 
 
 class Target(Protocol):
-    """The file of a bulk fetch, and the part that keeps the records until it is complete."""
+    """The output of a bulk fetch, and the part that keeps the records until it is complete."""
 
-    part: PartFile
-    """The local file that collects the records."""
+    @property
+    def part(self) -> PartFile:
+        """The local file that collects the records."""
+
+    def __str__(self) -> str:
+        """Return the name of the output, for people."""
 
     @property
     def kept_at(self) -> str:
@@ -37,7 +43,7 @@ class Target(Protocol):
 
     def probe(self) -> None:
         """
-        Find out whether the file can be written, before the first request.
+        Find out whether the output can be written, before the first request.
 
         :raises RtiSmsError: it cannot.
         """
@@ -52,13 +58,19 @@ class Target(Protocol):
         :param is_last: whether no further save follows; then a failure is repeated with backoff.
         """
 
-    def commit(self, fill: Fill) -> None:
+    def commit(self, json_lines: Iterable[bytes]) -> None:
         """
-        Write the complete file under its final name, in one step, and remove the part.
+        Write all records to the output, in one step, and remove the part.
 
-        :param fill: writes the content.
-        :raises RtiSmsError: the file cannot be written; the part is kept.
+        :param json_lines: the records; may be read again.
+        :raises RtiSmsError: the output cannot be written; the part is kept.
         """
+
+    def remove(self) -> None:
+        """Remove the part, which is no longer needed. A failure is only logged."""
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the summary says of the output after the commit, such as its ``path``."""
 
     def close(self) -> None:
         """Close the part."""
@@ -70,12 +82,20 @@ class LocalTarget:
 
     :param path: the final name.
     :param digest: identifies the ids.
+    :param convert: writes the records in the format of the file.
+    :param columns: of the records.
     """
 
-    def __init__(self, path: Path, digest: str) -> None:
-        self.part = PartFile(path.with_name(f"{path.name}.{digest}.part"))
+    def __init__(self, path: Path, digest: str, convert: Convert, columns: Sequence[str] = COLUMNS) -> None:
+        self.path = path
+        self.part = PartFile(path.with_name(f"{path.name}.{digest}.part"), columns)
         self.kept_at = str(self.part.path)
+        self._convert = convert
+        self._bytes = 0
         self._output = LocalOutput(path, path.with_name(f"{path.name}.{digest}.staging"))
+
+    def __str__(self) -> str:
+        return str(self.path)
 
     def resume(self, accept: Callable[[Record], bool]) -> None:
         """Read the part, which is where the earlier attempt left it."""
@@ -92,26 +112,42 @@ class LocalTarget:
     def save(self, *, is_last: bool = False) -> None:
         """Do nothing, see :meth:`is_due`."""
 
-    def commit(self, fill: Fill) -> None:
+    def commit(self, json_lines: Iterable[bytes]) -> None:
         """Write a staging file beside the final one, then rename it."""
+
+        def fill(file: IO[bytes]) -> None:
+            self._convert(json_lines, file)
+            self._bytes = file.tell()
+
         self._output.commit(fill)
+        self.remove()
+        report_output(self.path)
+
+    def remove(self) -> None:
+        """Remove the part."""
         self.part.remove()
+
+    def summary(self) -> dict[str, Any]:
+        """Return the ``path``, and its size in ``bytes``."""
+        return {"path": str(self.path), "bytes": self._bytes}
 
     def close(self) -> None:
         """Close the part."""
         self.part.close()
 
 
-def open_target(path: StoragePath, digest: str) -> Target:
+def open_target(path: StoragePath, digest: str, convert: Convert, columns: Sequence[str] = COLUMNS) -> Target:
     """
     Return the target for a path.
 
     :param path: local or in an object store.
     :param digest: identifies the ids.
+    :param convert: writes the records in the format of the file.
+    :param columns: of the records.
     :raises RtiSmsError: the part cannot be opened.
     """
     if is_local(path):
-        return LocalTarget(path, digest)
+        return LocalTarget(path, digest, convert, columns)
     from airflow_provider_rtisms.bulk.object_target import ObjectTarget
 
-    return ObjectTarget(cast("ObjectStoragePath", path), digest)
+    return ObjectTarget(cast("ObjectStoragePath", path), digest, convert, columns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
@@ -157,6 +158,7 @@ class RtiSmsHook(SendMixin, BaseHook):
         requests_per_second: float | None = None,
         on_missing: OnMissing = "fail",
         missing_path: str | StoragePath | None = None,
+        raw: bool = False,
     ) -> BulkResult:
         """
         Fetch the details of thousands of submissions, each once, with many requests at once.
@@ -170,31 +172,52 @@ class RtiSmsHook(SendMixin, BaseHook):
         :param on_missing: for ids that the API does not know: ``fail``, after the rest has been fetched, or ``skip``.
         :param missing_path: a file for these ids: ids and reasons if it ends in ``.csv`` or ``.jsonl``, else one id a
             line. It is written after the fetch, also if ``on_missing`` then fails.
+        :param raw: add a column ``raw`` to the file: the JSON of each response as it came. Needs ``output_path``.
         :return: the summary (dict) with ``output_path``, else the records (list of dicts), in the order in
             which they were fetched.
         :raises RtiSmsInputError: an id or an argument is malformed; nothing was sent.
         :raises RtiSmsError: see :func:`~airflow_provider_rtisms.bulk.job.fetch_to_file`.
         """
-        from airflow_provider_rtisms.api.transport.fetch import run
+        from airflow_provider_rtisms.api.errors import RtiSmsInputError
         from airflow_provider_rtisms.api.values.ids import iter_submission_ids
         from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
         from airflow_provider_rtisms.bulk.job import fetch_to_file, fetch_to_memory
         from airflow_provider_rtisms.bulk.storage import storage_path
 
+        if raw and output_path is None:
+            raise RtiSmsInputError("raw=True needs output_path: the JSON of the responses does not go to XCom.")
         path = None if output_path is None else storage_path("output_path", output_path)
         missing = None if missing_path is None else storage_path("missing_path", missing_path)
-        limits = {"max_concurrency": max_concurrency, "requests_per_second": requests_per_second}
-        changes = {name: value for name, value in limits.items() if value is not None}
 
         async def main(ids: DistinctIds, client: AsyncRtiSmsClient) -> BulkResult:
             if path is None:
                 return await fetch_to_memory(client, ids, on_missing, missing)
-            return await fetch_to_file(client, ids, path, on_missing, missing)
+            return await fetch_to_file(client, ids, path, on_missing, missing, raw=raw)
 
         if isinstance(submission_ids, DistinctIds):
-            return run(self._with_client(lambda client: main(submission_ids, client), **changes))
+            return self.run_limited(partial(main, submission_ids), max_concurrency, requests_per_second)
         with DistinctIds(iter_submission_ids(submission_ids)) as ids:
-            return run(self._with_client(lambda client: main(ids, client), **changes))
+            return self.run_limited(partial(main, ids), max_concurrency, requests_per_second)
+
+    def run_limited(
+        self,
+        work: Callable[[AsyncRtiSmsClient], Awaitable[T]],
+        max_concurrency: int | None = None,
+        requests_per_second: float | None = None,
+    ) -> T:
+        """
+        Run asynchronous work to its end from blocking code, once, with other limits than those of the Connection.
+
+        :param work: called with an opened client.
+        :param max_concurrency: most requests at once. Default: that of the Connection.
+        :param requests_per_second: most requests a second. Default: that of the Connection.
+        :return: its result.
+        """
+        from airflow_provider_rtisms.api.transport.fetch import run
+
+        limits = {"max_concurrency": max_concurrency, "requests_per_second": requests_per_second}
+        changes = {name: value for name, value in limits.items() if value is not None}
+        return run(self._with_client(work, **changes))
 
     @asynccontextmanager
     async def get_async_conn(self) -> AsyncIterator[AsyncRtiSmsClient]:

@@ -45,6 +45,7 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
     :param max_concurrency: most requests under way at once. Default: what the Connection says, else 32.
     :param requests_per_second: most requests a second. Default: what the Connection says, else no limit.
     :param on_missing: for ids that the API does not know (404): ``fail``, after having fetched the rest, or ``skip``.
+    :param raw: add a column ``raw`` to the file: the JSON of each response as it came. Needs ``output_path``.
     :param rtisms_conn_id: (templated) the Connection.
     :return: with ``output_path`` the summary, see
         :meth:`~airflow_provider_rtisms.bulk.fetch_stats.FetchStats.summary`; else the records in the order of arrival,
@@ -75,6 +76,7 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
         requests_per_second: float | None = None,
         on_missing: OnMissing = "fail",
         missing_path: Any = None,
+        raw: bool = False,
         rtisms_conn_id: str = "rtisms_default",
         **kwargs: Any,
     ) -> None:
@@ -87,6 +89,7 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
         self.requests_per_second = requests_per_second
         self.on_missing = on_missing
         self.missing_path = missing_path
+        self.raw = raw
         self.rtisms_conn_id = rtisms_conn_id
         self._summary: dict[str, Any] | None = None  # for OpenLineage
 
@@ -111,6 +114,7 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
                 requests_per_second=self.requests_per_second,
                 on_missing=self.on_missing,
                 missing_path=self.missing_path,
+                raw=self.raw,
             )
         if isinstance(result, dict):
             self._summary = result
@@ -127,7 +131,7 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
         :return: None if the OpenLineage provider is not installed.
         """
         from airflow_provider_rtisms.bulk.missing import columns_of
-        from airflow_provider_rtisms.bulk.records import COLUMN_TYPES
+        from airflow_provider_rtisms.bulk.records import types_of
         from airflow_provider_rtisms.operators.openlineage import file_dataset, operator_lineage
 
         inputs, outputs = [], []
@@ -136,7 +140,7 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
         if self._summary is not None:
             path, missing_path = self._summary["path"], self._summary["missing_path"]
             rows, size = self._summary["fetched"], self._summary["bytes"]
-            outputs.append(file_dataset(path, columns=COLUMN_TYPES, rows=rows, size=size))
+            outputs.append(file_dataset(path, columns=types_of(self.raw), rows=rows, size=size))
             if missing_path is not None:
                 columns = dict.fromkeys(columns_of(missing_path), "string")
                 outputs.append(file_dataset(missing_path, columns=columns, rows=self._summary["missing"]))
@@ -144,14 +148,25 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
 
     def _read_ids(self) -> Iterator[str]:
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
-        from airflow_provider_rtisms.api.values.ids import iter_submission_ids
-        from airflow_provider_rtisms.bulk.id_files import read_id_file
-        from airflow_provider_rtisms.bulk.storage import check_rendered
 
-        check_rendered("submission_ids", self.submission_ids)
-        check_rendered("submission_ids_column", self.submission_ids_column)
         if (self.submission_ids is None) == (self.submission_ids_path is None):
             raise RtiSmsInputError("Give either submission_ids or submission_ids_path.")
-        if self.submission_ids_path is None:
-            return iter_submission_ids(self.submission_ids)
-        return read_id_file(self.submission_ids_path, self.submission_ids_column)
+        return read_ids(self.submission_ids, self.submission_ids_path, self.submission_ids_column)
+
+
+def read_ids(submission_ids: Any, path: Any, column: str | None) -> Iterator[str]:
+    """
+    Yield the ids of an operator's arguments.
+
+    :param submission_ids: ids, or None for those of the file.
+    :param path: the file of ids.
+    :param column: the column of the file, if it is a CSV.
+    :raises RtiSmsInputError: an argument or an id is malformed.
+    """
+    from airflow_provider_rtisms.api.values.ids import iter_submission_ids
+    from airflow_provider_rtisms.bulk.id_files import read_id_file
+    from airflow_provider_rtisms.bulk.storage import check_rendered
+
+    check_rendered("submission_ids", submission_ids)
+    check_rendered("submission_ids_column", column)
+    return read_id_file(path, column) if submission_ids is None else iter_submission_ids(submission_ids)

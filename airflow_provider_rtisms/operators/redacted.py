@@ -38,3 +38,19 @@ class Redacted(Secret[Any]):
         return f"redacted: {len(self._value)} values" if isinstance(self._value, Sized) else "redacted"
 
     __repr__ = __str__
+
+
+class RedactsFields:
+    """
+    Mixin of operators with confidential template fields.
+
+    The operator sets ``_is_made`` once its own ``__init__`` has assigned its fields.
+    """
+
+    redacted_fields: Sequence[str]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Redact what Airflow assigns to confidential fields when it renders them, in mapped tasks too."""
+        if name in self.redacted_fields and value is not None and self.__dict__.get("_is_made"):
+            value = Redacted(value)
+        super().__setattr__(name, value)

@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import BaseOperator, conf
 from airflow_provider_rtisms.hooks.failures import fail_without_retry
 from airflow_provider_rtisms.links.rtisms import RtiSmsPanelLink
 from airflow_provider_rtisms.operators.outlets import add_to_outlet_events
-from airflow_provider_rtisms.operators.redacted import Redacted
+from airflow_provider_rtisms.operators.redacted import Redacted, RedactsFields
 from airflow_provider_rtisms.operators.send_journal import PermanentStore, no_retry_after
 from airflow_provider_rtisms.operators.send_wait import SendWait
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MAX_RESULTS_IN_XCOM = 10_000
 
 
-class RtiSmsSendOperator(BaseOperator):
+class RtiSmsSendOperator(RedactsFields, BaseOperator):
     """
     Send a text to one or many recipients, or a text of its own to each, each at most once.
 
@@ -149,12 +149,6 @@ class RtiSmsSendOperator(BaseOperator):
         self.poke_interval = poke_interval
         self.timeout = timeout
         self._is_made = True
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Redact what Airflow assigns to confidential fields when it renders them, in mapped tasks too."""
-        if name in self.redacted_fields and value is not None and self.__dict__.get("_is_made"):
-            value = Redacted(value)
-        super().__setattr__(name, value)
 
     def execute(self, context: Context) -> Any:
         """Send, then wait if asked to, in this process or in the triggerer."""

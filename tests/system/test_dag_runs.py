@@ -199,3 +199,25 @@ def test_the_example_from_a_table_to_people_runs(
             ("+56900000100", "DELIVERED"),
         ]
     ]
+
+
+def test_the_example_into_a_table_runs(
+    run_dag: RunDag, rtisms_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rtisms_sandbox.reset(seed=100)
+    database = tmp_path / "warehouse.db"
+    connection = {"conn_type": "sqlite", "host": str(database)}
+    monkeypatch.setenv("AIRFLOW_CONN_RTISMS_EXAMPLE_WAREHOUSE", json.dumps(connection))
+    dag = load_dag((EXAMPLES / "example_rtisms_details_to_table.py").read_text(), tmp_path)
+    run = run_dag(dag, conf={"count": 103})
+    assert run.state == "success"
+    summary = run.xcom("load")
+    assert (summary["table"], summary["requested"], summary["written"], summary["missing"]) == (
+        "sms_details",
+        103,
+        100,
+        3,
+    )
+    assert "100 of 103 SMS have details, cost 100" in run.xcom("check")
+    with closing(sqlite3.connect(database)) as warehouse:
+        assert warehouse.execute("SELECT count(*), min(status) FROM sms_details").fetchone() == (100, "DELIVERED")

@@ -166,8 +166,11 @@ def test_extras_blocks(block: Block) -> None:
 
 
 @pytest.fixture
-def run_block(run_dag: RunDag, rtisms_sandbox: Sandbox, tmp_path: Path) -> RunBlock:
+def run_block(run_dag: RunDag, rtisms_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunBlock:
     """Run the DAG of a block. The last line of the block creates the DAG."""
+
+    warehouse = {"conn_type": "sqlite", "host": str(tmp_path / "warehouse.db")}
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(warehouse))
 
     def run(code: str) -> FinishedRun:
         return run_dag(load_dag(for_airflow_2(code), tmp_path))

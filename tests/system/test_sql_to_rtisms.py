@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseH
 
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.sandbox import Sandbox
-from airflow_provider_rtisms.transfers import sql_rows
+from airflow_provider_rtisms.transfers import databases, sql_rows
 from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
 from scripts.servers import DEBIAN_POSTGRESQL, Postgres
 from tests.system.conftest import RunDag
@@ -105,7 +105,7 @@ def test_a_dag_reads_its_sql_and_text_from_files_and_leaks_nothing(
 
 def test_rows_stay_on_the_server_until_they_are_read() -> None:
     connection = BaseHook.get_hook("people").get_conn()
-    with closing(connection), closing(sql_rows._open_cursor(connection)) as cursor:
+    with closing(connection), closing(databases.open_cursor(connection)) as cursor:
         assert cursor.name == "rtisms"
         cursor.execute("SELECT generate_series(1, 100000000)")
         assert len(cursor.fetchmany(10)) == 10
@@ -114,11 +114,11 @@ def test_rows_stay_on_the_server_until_they_are_read() -> None:
 def test_the_older_driver_streams_too(rtisms_sandbox: Sandbox, postgres: Postgres) -> None:
     table = sql_rows.TableOfMessages(recipient_column="phone", text="{name}", text_column=None, reference_column="id")
     with closing(psycopg2.connect(host="127.0.0.1", port=postgres.port, user="postgres")) as connection:
-        cursor = sql_rows._open_cursor(connection)
+        cursor = databases.open_cursor(connection)
         cursor.execute("SELECT * FROM people ORDER BY id")
         first = cursor.fetchmany(10)
         columns = [column[0] for column in cursor.description]
-        rows = list(table.rows(columns, sql_rows._batches(cursor, first)))
+        rows = list(table.rows(columns, databases._rows(cursor, first)))
     assert len(rows) == COUNT
     assert (rows[-1].position, rows[-1].values) == (
         "row 3000",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 from json import dumps
@@ -69,11 +69,12 @@ def authenticate(settings: ApiSettings) -> Call[TokenGrant]:
     )
 
 
-def get_sms(submission_id: str | int) -> Call[SmsDetails]:
+def get_sms(submission_id: str | int, *, raw: bool = False) -> Call[SmsDetails]:
     """
     Describe GET /sms/{submissionId}.
 
     :param submission_id: ASCII decimal string or non-negative int.
+    :param raw: whether the result keeps the JSON of the response.
     :return: the call; its result is a :class:`SmsDetails`.
     :raises RtiSmsInputError: the id is neither; nothing is sent.
     """
@@ -85,6 +86,7 @@ def get_sms(submission_id: str | int) -> Call[SmsDetails]:
         parse=partial(SmsDetails.from_response, checked),
         subject=checked,
         words=_undocumented_status,
+        keep_text=_with_raw if raw else None,
     )
 
 
@@ -242,6 +244,10 @@ def _parse_submissions(expected: int, response: Any) -> list[Submission]:
             submissions=submissions,
         )
     return submissions
+
+
+def _with_raw(details: SmsDetails, text: str) -> SmsDetails:
+    return replace(details, raw=text)
 
 
 def _undocumented_status(details: SmsDetails) -> Iterable[str]:

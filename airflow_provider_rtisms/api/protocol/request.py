@@ -96,6 +96,7 @@ class Call(Generic[T]):
     :param confidential: the numbers and the text of a send; a result must not repeat them.
     :param messages: how many messages the call sends.
     :param words: gives the words of a result that the server has chosen freely, such as an undocumented status.
+    :param keep_text: returns the result with the text of the response added; None if no one wants the text.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Call(Generic[T]):
     confidential: Sequence[Secret[str]] = field(default=(), repr=False)
     messages: int = field(default=0, repr=False)
     words: Callable[[T], Iterable[str]] = field(default=lambda result: (), repr=False)
+    keep_text: Callable[[T, str], T] | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         """Return the name and the subject, as messages begin."""
@@ -142,9 +144,14 @@ class Call(Generic[T]):
             what = "the response is compressed, although the request did not allow that"
             raise self.error(errors.RtiSmsInvalidResponseError, what, status=200)
         try:
-            result = self.parse(json.loads(response.body.decode("utf-8-sig")))
+            text = response.body.decode("utf-8-sig")
+            decoded = json.loads(text)
+            result = self.parse(decoded)
             self._check_words(result, secrets)
-            return result
+            if self.keep_text is None:
+                return result
+            _check_text(text, decoded, secrets)
+            return self.keep_text(result, text)
         except errors.RtiSmsInvalidResponseError:
             raise
         except (ValueError, RecursionError) as problem:
@@ -206,6 +213,13 @@ class Call(Generic[T]):
             return f"a body of {len(body)} bytes{mentions} (not shown, since it may repeat confidential values)"
         text = " ".join(redact(text, secrets).split())
         return repr(text if len(text) <= EXCERPT_CHARACTERS else f"{text[:EXCERPT_CHARACTERS]}...")
+
+
+def _check_text(text: str, decoded: Any, secrets: Iterable[Secret[str]]) -> None:
+    """Refuse a text that repeats a credential, since it goes to files and tables."""
+    forms = [text, json.dumps(decoded, ensure_ascii=False)] if "\\" in text else [text]
+    if any(contains(form, secret) for form in forms for secret in secrets):
+        raise ValueError("it repeats the client secret or the token")
 
 
 def parse_retry_after(value: str | None, now: datetime | None = None) -> float | None:

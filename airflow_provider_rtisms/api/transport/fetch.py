@@ -25,19 +25,20 @@ BACKLOG = 1000
 
 
 async def fetch_batches(
-    client: AsyncRtiSmsClient, submission_ids: Iterable[str]
+    client: AsyncRtiSmsClient, submission_ids: Iterable[str], *, raw: bool = False
 ) -> AsyncGenerator[Sequence[Outcome], None]:
     """
     Fetch many submissions, ``max_concurrency`` at a time, and yield outcomes as soon as there are some.
 
     :param client: an opened client.
     :param submission_ids: checked ids; read as they are needed.
+    :param raw: whether details keep the JSON of the response.
     :return: outcomes, in the order in which they were fetched. After a permanent error other than a 404 it fetches no
         further ids. Close the generator to stop early.
     """
     ids = iter(submission_ids)
     outcomes: asyncio.Queue[Outcome | BaseException | None] = asyncio.Queue(BACKLOG)
-    workers = asyncio.ensure_future(_work_all(client, ids, outcomes))
+    workers = asyncio.ensure_future(_work_all(client, ids, outcomes, raw))
     try:
         while True:
             came = [await outcomes.get()]
@@ -64,7 +65,7 @@ async def fetch(client: AsyncRtiSmsClient, submission_ids: Iterable[str]) -> Asy
 
 
 async def _work_all(
-    client: AsyncRtiSmsClient, ids: Iterator[str], outcomes: asyncio.Queue[Outcome | BaseException | None]
+    client: AsyncRtiSmsClient, ids: Iterator[str], outcomes: asyncio.Queue[Outcome | BaseException | None], raw: bool
 ) -> None:
     """
     Run ``max_concurrency`` workers, or one per id if there are fewer ids.
@@ -75,7 +76,7 @@ async def _work_all(
     end: BaseException | None = None
     try:
         for first in islice(ids, client.settings.max_concurrency):
-            workers.append(asyncio.ensure_future(_work(client, chain([first], ids), outcomes)))
+            workers.append(asyncio.ensure_future(_work(client, chain([first], ids), outcomes, raw)))
         await asyncio.gather(*workers)
     except asyncio.CancelledError:
         raise
@@ -88,12 +89,12 @@ async def _work_all(
 
 
 async def _work(
-    client: AsyncRtiSmsClient, ids: Iterator[str], outcomes: asyncio.Queue[Outcome | BaseException | None]
+    client: AsyncRtiSmsClient, ids: Iterator[str], outcomes: asyncio.Queue[Outcome | BaseException | None], raw: bool
 ) -> None:
     for submission_id in ids:
         outcome: SmsDetails | RtiSmsError
         try:
-            outcome = await client.perform(endpoints.get_sms(submission_id))
+            outcome = await client.perform(endpoints.get_sms(submission_id, raw=raw))
         except RtiSmsError as error:
             outcome = error
         await outcomes.put((submission_id, outcome))

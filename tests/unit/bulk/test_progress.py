@@ -58,7 +58,7 @@ def test_while_submissions_are_fetched(
 def test_while_the_file_is_written(
     hook: RtiSmsHook, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(formats._CONVERTERS, ".jsonl", lambda lines, file: file.writelines(slowly(lines)))
+    monkeypatch.setitem(formats._CONVERTERS, ".jsonl", lambda columns, lines, file: file.writelines(slowly(lines)))
     path = tmp_path / "details.jsonl"
     hook.bulk_get_sms(seeded(30), output_path=path)
     wanted = rf"Writing {path}: \d+ of 30 records converted, \d+ a second"
@@ -79,7 +79,7 @@ def test_while_a_store_takes_its_time(
     monkeypatch.setattr(ObjectStore, "_repeat", repeat_slowly)
     hook.bulk_get_sms([*seeded(3), "1"], output_path=bucket / "details.jsonl", on_missing="skip")
     assert any(re.match(r"Looking for records of an earlier attempt: \d so far", line) for line in caplog.messages)
-    assert any("all 3 records are converted, saving the file" in line for line in caplog.messages)
+    assert any("all 3 records are converted, saving them" in line for line in caplog.messages)
 
 
 def test_a_counter_knows_how_fast_it_grows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,7 +195,7 @@ def test_the_help_and_the_page_list_the_same_options(doctor: Doctor) -> None:
     shown = " ".join(doctor("--help").stdout.split())
     page = (Path(__file__).parents[3] / "docs" / "doctor.md").read_text()
     options = re.findall(r"^\| `(--.*?)` \| (.*) \|$", page, re.MULTILINE)
-    assert len(options) == 7
+    assert len(options) == 9
     for names, meaning in options:
         for option in re.findall(r"--[a-z-]+(?: [A-Z]+)?", names):
             assert f" {option} " in shown

@@ -1,0 +1,175 @@
+"""From the API to a table. Importing this module loads neither an HTTP library nor a provider of a database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_rtisms.hooks.failures import fail_without_retry
+from airflow_provider_rtisms.links.rtisms import RtiSmsPanelLink
+from airflow_provider_rtisms.operators.redacted import Redacted, RedactsFields
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_rtisms.bulk.job import OnMissing
+
+
+class RtiSmsDetailsToSqlOperator(RedactsFields, BaseOperator):
+    """
+    Fetch the details of thousands of submissions into a table: one row for each, upserted by ``submission_id``.
+
+    The records collect in a part file, as those of ``RtiSmsBulkGetDetailsOperator`` do, and a task retry requests only
+    the rest. Once all of them are there, they go into the table in one transaction: PostgreSQL takes them with COPY
+    into a temporary table and one ``INSERT ... ON CONFLICT``. So the table has all rows or none, whatever is killed,
+    and each row once. The table, its columns, its unique key and the permissions are checked before the first
+    submission is fetched. See ``docs/rtisms-to-sql.md``.
+
+    Needs ``apache-airflow-providers-common-sql`` (extra ``sql``) and the provider of the database.
+
+    :param table: (templated) the table, ``table`` or ``schema.table``. Names are quoted, and taken as they are.
+    :param sql_conn_id: (templated) the Connection of the database that has the table.
+    :param sql: (templated) one SELECT of submission ids; may be the name of a file that ends in ``.sql``.
+    :param source_conn_id: (templated) the Connection of the database for ``sql``. Default: ``sql_conn_id``.
+    :param parameters: (templated) of the query, as the driver of the database takes them. Airflow shows no value.
+    :param submission_ids: (templated) instead of ``sql``, a list of ids, such a list as JSON, the output of another
+        task, or records with a ``submission_id``.
+    :param submission_ids_path: (templated) instead of ``sql``, a file of ids: one id per line, or a column of a CSV; a
+        local path or a URL for ObjectStoragePath; ``.gz`` is decompressed.
+    :param submission_ids_column: (templated) the column of the query or of the CSV. Default: the only column of the
+        query, or ``submission_id``; one id per line of a file.
+    :param create_table: make the table if it does not exist (PostgreSQL and SQLite).
+    :param on_conflict: for submissions that the table has already: ``update`` the row unless it is newer, or ``ignore``
+        the record.
+    :param raw: add a column ``raw``, the JSON of each response as it came: ``jsonb`` in PostgreSQL, else text.
+    :param on_missing: for ids that the API does not know (404): ``fail``, after having fetched the rest and before
+        anything is written into the table, or ``skip``.
+    :param missing_path: (templated) a file for these ids: ids and reasons if it ends in ``.csv`` or ``.jsonl``, else
+        one id a line; ``.gz`` may follow.
+    :param part_folder: (templated) where to keep the records until the table has them, so that a retry on another
+        worker finds them: a shared folder, or a URL for ObjectStoragePath. Default: the worker's temporary files.
+    :param max_concurrency: most requests under way at once. Default: what the Connection says, else 32.
+    :param requests_per_second: most requests a second. Default: what the Connection says, else no limit.
+    :param rtisms_conn_id: (templated) the Connection of the API.
+    :return: the summary, see :meth:`~airflow_provider_rtisms.bulk.fetch_stats.FetchStats.summary`, with ``table`` and
+        ``written``: how many rows were inserted or updated.
+    :raises AirflowFailException: an argument, an id or the table is unfit, ids are missing, or the API refused.
+    :raises AirflowException: the query failed.
+    :raises RtiSmsTransientError: the API or the database could not be reached; a task retry goes on from there.
+    """
+
+    template_fields: Sequence[str] = (
+        "table",
+        "sql_conn_id",
+        "sql",
+        "source_conn_id",
+        "parameters",
+        "submission_ids",
+        "submission_ids_path",
+        "submission_ids_column",
+        "missing_path",
+        "part_folder",
+        "rtisms_conn_id",
+    )
+    template_ext: Sequence[str] = (".sql",)
+    template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql"}
+    redacted_fields: Sequence[str] = ("parameters",)
+    operator_extra_links = (RtiSmsPanelLink(),)
+    ui_color = "#d9ead3"
+
+    def __init__(
+        self,
+        *,
+        table: str,
+        sql_conn_id: str,
+        sql: str | None = None,
+        source_conn_id: str | None = None,
+        parameters: Any = None,
+        submission_ids: Any = None,
+        submission_ids_path: Any = None,
+        submission_ids_column: str | None = None,
+        create_table: bool = False,
+        on_conflict: Literal["update", "ignore"] = "update",
+        raw: bool = False,
+        on_missing: OnMissing = "fail",
+        missing_path: Any = None,
+        part_folder: Any = None,
+        max_concurrency: int | None = None,
+        requests_per_second: float | None = None,
+        rtisms_conn_id: str = "rtisms_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.table = table
+        self.sql_conn_id = sql_conn_id
+        self.sql = sql
+        self.source_conn_id = source_conn_id
+        self.parameters = parameters
+        self.submission_ids = submission_ids
+        self.submission_ids_path = submission_ids_path
+        self.submission_ids_column = submission_ids_column
+        self.create_table = create_table
+        self.on_conflict = on_conflict
+        self.raw = raw
+        self.on_missing = on_missing
+        self.missing_path = missing_path
+        self.part_folder = part_folder
+        self.max_concurrency = max_concurrency
+        self.requests_per_second = requests_per_second
+        self.rtisms_conn_id = rtisms_conn_id
+        self._is_made = True
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Fetch them all, load them into the table, and return the summary."""
+        from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
+        from airflow_provider_rtisms.bulk.job import check_on_missing, fetch_to_target
+        from airflow_provider_rtisms.bulk.records import columns_of
+        from airflow_provider_rtisms.bulk.storage import storage_path
+        from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+        from airflow_provider_rtisms.transfers.databases import get_hook
+        from airflow_provider_rtisms.transfers.table_target import TableTarget, open_table
+
+        with fail_without_retry(), RtiSmsHook(self.rtisms_conn_id) as hook:
+            check_on_missing(self.on_missing)
+            self._check_source()
+            hook.get_conn()  # refuses a malformed Connection before a table is created
+            missing = None if self.missing_path is None else storage_path("missing_path", self.missing_path)
+            database = get_hook("sql_conn_id", self.sql_conn_id)
+            table = open_table(database, self.table, columns_of(self.raw), self.on_conflict, create=self.create_table)
+            with DistinctIds(self._read_ids()) as ids:
+                return hook.run_limited(
+                    lambda client: fetch_to_target(
+                        client,
+                        ids,
+                        lambda digest: TableTarget(table, self.sql_conn_id, digest, self.part_folder),
+                        self.on_missing,
+                        missing,
+                    ),
+                    self.max_concurrency,
+                    self.requests_per_second,
+                )
+
+    def _check_source(self) -> None:
+        from airflow_provider_rtisms.api.errors import RtiSmsInputError
+
+        given = [self.sql, self.submission_ids, self.submission_ids_path]
+        if sum(one is not None for one in given) != 1:
+            raise RtiSmsInputError("Give one of sql, submission_ids and submission_ids_path.")
+        if self.sql is None and self.source_conn_id is not None:
+            raise RtiSmsInputError("source_conn_id is for sql: leave it out.")
+        if self.sql is None and self.parameters is not None:
+            raise RtiSmsInputError("parameters are for sql: leave them out.")
+
+    def _read_ids(self) -> Iterator[str]:
+        from airflow_provider_rtisms.bulk.storage import check_rendered
+        from airflow_provider_rtisms.operators.bulk import read_ids
+        from airflow_provider_rtisms.transfers.databases import get_hook
+        from airflow_provider_rtisms.transfers.submission_ids import query_ids
+
+        if self.sql is None:
+            return read_ids(self.submission_ids, self.submission_ids_path, self.submission_ids_column)
+        check_rendered("sql", self.sql)
+        source = get_hook("source_conn_id", self.source_conn_id or self.sql_conn_id)
+        return query_ids(source, self.sql, Redacted(self.parameters), self.submission_ids_column)

@@ -1,0 +1,58 @@
+"""Private. Submission ids of a query, read as a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_rtisms.api.errors import RtiSmsInputError
+from airflow_provider_rtisms.api.values.ids import check_submission_id
+from airflow_provider_rtisms.api.values.secret import Secret
+from airflow_provider_rtisms.transfers.databases import read_rows
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+#: The column of the ids, unless the query has only one.
+DEFAULT_COLUMN = "submission_id"
+
+
+def query_ids(hook: DbApiHook, sql: str, parameters: Secret[Any], column: str | None) -> Iterator[str]:
+    """
+    Run a query, and yield its submission ids.
+
+    :param hook: of the database.
+    :param sql: one SELECT.
+    :param parameters: of the query; its value may be None.
+    :param column: the column of the ids; None for the only one, or for ``submission_id``.
+    :raises RtiSmsInputError: the column is not there, or a value is no submission id (names the row).
+    :raises AirflowException: the database failed. The message repeats no value of a row.
+    """
+
+    def read(columns: Sequence[str], rows: Iterator[Any]) -> Iterator[str]:
+        position = _position(columns, column)
+        for number, row in enumerate(rows, 1):
+            value = row[columns[position]] if isinstance(row, Mapping) else row[position]
+            yield _submission_id(value, f"row {number} of the query")
+
+    return read_rows(hook, sql, parameters, read)
+
+
+def _position(columns: Sequence[str], column: str | None) -> int:
+    wanted = column or (columns[0] if len(columns) == 1 else DEFAULT_COLUMN)
+    if columns.count(wanted) != 1:
+        problem = "is twice among" if wanted in columns else "is not among"
+        raise RtiSmsInputError(
+            f"The column {wanted!r} {problem} the columns of the query: {', '.join(columns)}. Name the column of the "
+            "submission ids in submission_ids_column, or select only that one."
+        )
+    return columns.index(wanted)
+
+
+def _submission_id(value: Any, position: str) -> str:
+    if value is None:
+        raise RtiSmsInputError(f"{position} has no submission id: exclude such rows with WHERE ... IS NOT NULL.")
+    if isinstance(value, Decimal) and value == value.to_integral_value():  # a NUMERIC column
+        value = int(value)
+    return check_submission_id(value.strip() if isinstance(value, str) else value, position)

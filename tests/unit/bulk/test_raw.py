@@ -1,0 +1,108 @@
+"""Files with the JSON of each response as it came."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
+
+from airflow_provider_rtisms.api.errors import RtiSmsInputError, RtiSmsInvalidResponseError, RtiSmsNotFoundError
+from airflow_provider_rtisms.api.models import SmsDetails
+from airflow_provider_rtisms.bulk.records import COLUMNS
+from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+from airflow_provider_rtisms.operators.rtisms import RtiSmsBulkGetDetailsOperator
+from airflow_provider_rtisms.sandbox import Sandbox
+from tests import hostile
+from tests.unit.bulk.conftest import seeded
+from tests.unit.conftest import Serve
+
+#: JSON that a decoder would change: spaces, line breaks, a decimal zero, a key that comes twice, an escape.
+ODD = '{"id": "7",\r\n "info":{"cost":1.50, "cost":1.50,\t"status":{"status":"SENT"}, "x":"a\\u00f1 ñ \\" ,"}}\n'
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a file."""
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        return list(pq.read_table(path).to_pylist())
+    text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_bytes().decode()
+    if ".csv" in path.name:
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("name", ["d.jsonl", "d.csv", "d.csv.gz", "d.parquet"])
+def test_each_format_holds_the_json_as_it_came(serve_default: Serve, tmp_path: Path, name: str) -> None:
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    serve_default(hostile.raw(hostile.message(ODD.encode())))
+    RtiSmsBulkGetDetailsOperator(
+        task_id="bulk", submission_ids=["7"], output_path=str(tmp_path / name), raw=True
+    ).execute({})
+    (record,) = read(tmp_path / name)
+    assert tuple(record) == (*COLUMNS, "raw")
+    assert record["raw"] == ODD
+
+
+def test_without_it_there_is_no_such_column(hook: RtiSmsHook, tmp_path: Path) -> None:
+    hook.bulk_get_sms(seeded(2), output_path=tmp_path / "d.jsonl")
+    assert all(tuple(record) == COLUMNS for record in read(tmp_path / "d.jsonl"))
+
+
+def test_a_resumed_fetch_keeps_it(hook: RtiSmsHook, tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    with pytest.raises(RtiSmsNotFoundError):
+        hook.bulk_get_sms(["7", *seeded(5)], output_path=path, raw=True)
+    summary: Any = hook.bulk_get_sms(["7", *seeded(5)], output_path=path, raw=True, on_missing="skip")
+    assert summary["resumed"] == 5
+    assert sorted(json.loads(record["raw"])["id"] for record in read(path)) == seeded(5)
+
+
+def test_records_without_it_are_not_used_for_a_file_with_it(hook: RtiSmsHook, tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    with pytest.raises(RtiSmsNotFoundError):
+        hook.bulk_get_sms(["7", *seeded(5)], output_path=path)
+    summary: Any = hook.bulk_get_sms(["7", *seeded(5)], output_path=path, raw=True, on_missing="skip")
+    assert summary["resumed"] == 0
+    assert all(record["raw"] for record in read(path))
+
+
+def test_an_object_store_keeps_it(hook: RtiSmsHook, bucket: ObjectStoragePath) -> None:
+    with pytest.raises(RtiSmsNotFoundError):
+        hook.bulk_get_sms(["7", *seeded(5)], output_path=bucket / "d.jsonl", raw=True)
+    summary: Any = hook.bulk_get_sms(["7", *seeded(5)], output_path=bucket / "d.jsonl", raw=True, on_missing="skip")
+    assert summary["resumed"] == 5
+    with (bucket / "d.jsonl").open("rb") as content:
+        assert all("timestamps" in json.loads(line)["raw"] for line in content.read().splitlines())
+
+
+def test_it_does_not_go_to_xcom(sandbox: Sandbox) -> None:
+    with pytest.raises(AirflowFailException, match="raw=True needs output_path"):
+        RtiSmsBulkGetDetailsOperator(task_id="bulk", submission_ids=seeded(1), raw=True).execute({})
+    with pytest.raises(RtiSmsInputError, match="raw=True needs output_path"):
+        RtiSmsHook().bulk_get_sms(seeded(1), raw=True)
+    assert not sandbox.state().requests
+
+
+@pytest.mark.parametrize("form", ["s3cret-of-the-account", r"\u0073\u0033cret-of-the-account"])
+def test_a_response_that_repeats_a_credential_is_refused(
+    serve_default: Serve, quick_retries: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: str
+) -> None:
+    body = f'{{"id": "7", "info": {{"x": "{form}"}}}}'.encode()
+    server = serve_default(hostile.raw(hostile.message(body)))
+    fields = {"conn_type": "rtisms", "login": "me", "password": "s3cret-of-the-account", "host": server.url}
+    monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps(fields))
+    with pytest.raises(RtiSmsInvalidResponseError, match="repeats the client secret or the token") as caught:
+        RtiSmsHook().bulk_get_sms(["7"], output_path=tmp_path / "d.jsonl", raw=True)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_repr_does_not_show_it() -> None:
+    assert "phone" not in repr(SmsDetails("7", raw='{"phone": 1}'))

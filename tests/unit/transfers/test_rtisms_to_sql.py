@@ -1,0 +1,493 @@
+"""From the API to a table of SQLite; tests/system does the same with PostgreSQL, kills and restarts."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseHook
+
+from airflow_provider_rtisms.api.policy import retry
+from airflow_provider_rtisms.bulk import object_store
+from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageUnavailableError
+from airflow_provider_rtisms.operators.redacted import Redacted
+from airflow_provider_rtisms.sandbox import Fault, Sandbox
+from airflow_provider_rtisms.sandbox.submissions import FIRST_SEEDED_ID
+from airflow_provider_rtisms.transfers.other_table import OtherTable
+from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
+from airflow_provider_rtisms.transfers.sqlite_table import SqliteTable
+from airflow_provider_rtisms.transfers.table_columns import quote
+from tests.unit.bulk.conftest import bucket  # noqa: F401
+
+pytest.importorskip("airflow.providers.sqlite", reason="the SQLite provider is not installed")
+
+COLUMNS = (
+    "submission_id TEXT {key}, status TEXT, status_code TEXT, is_final BOOLEAN, registered_at TIMESTAMP, "
+    "sent_at TIMESTAMP, done_at TIMESTAMP, "
+    "cost NUMERIC, operator_id TEXT, operator_name VARCHAR(10), operator_mcc TEXT, operator_mnc TEXT, "
+    "fetched_at TIMESTAMP"
+)
+OLD, NEW = "2020-01-01T00:00:00+00:00", "2999-01-01T00:00:00+00:00"
+
+
+class Database:
+    """A database file, and the Connection ``warehouse`` that leads to it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def do(self, sql: str, *parameters: Any) -> list[Any]:
+        """Run a statement, and return its rows."""
+        with closing(sqlite3.connect(self.path)) as database, database:
+            return database.execute(sql, parameters).fetchall()
+
+    def create(self, name: str = "details", *, key: str = "PRIMARY KEY", more: str = "") -> None:
+        """Create a table of records."""
+        self.do(f"CREATE TABLE {quote(name)} ({COLUMNS.format(key=key)}{more})")
+
+    def ids(self, table: str = "details") -> list[str]:
+        """Return the submission ids of a table, sorted."""
+        return [row[0] for row in self.do(f"SELECT submission_id FROM {quote(table)} ORDER BY 1")]  # noqa: S608
+
+
+@pytest.fixture
+def sandbox(rtisms_sandbox: Sandbox) -> Sandbox:
+    rtisms_sandbox.reset(seed=500)
+    return rtisms_sandbox
+
+
+@pytest.fixture(autouse=True)
+def _scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
+    database = Database(tmp_path / "warehouse.db")
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(database.path)}))
+    return database
+
+
+@pytest.fixture(params=["on conflict", "plain statements"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type:
+    """Write as into SQLite, and as into a database without ``ON CONFLICT``."""
+    sqlite3.register_adapter(Decimal, float)  # which the other drivers have
+    table: type = SqliteTable if request.param == "on conflict" else OtherTable
+    monkeypatch.setattr("airflow_provider_rtisms.transfers.table_target.table_class", lambda hook: table)
+    return table
+
+
+def seeded(count: int) -> list[str]:
+    return [str(FIRST_SEEDED_ID + number) for number in range(count)]
+
+
+def load(ids: Any = None, **arguments: Any) -> dict[str, Any]:
+    defaults = {"task_id": "load", "table": "details", "sql_conn_id": "warehouse", "submission_ids": ids}
+    return RtiSmsDetailsToSqlOperator(**{**defaults, **arguments}).execute({})
+
+
+def leftovers(tmp_path: Path) -> list[str]:
+    return [path.suffix for path in (tmp_path / "scratch").rglob("*") if path.is_file()]
+
+
+def test_a_new_table_has_the_right_columns(sandbox: Sandbox, database: Database, tmp_path: Path) -> None:
+    costly = sandbox.add_submission("UNDELIVERED", pending_for=0, sent_for=0, cost=1.25)
+    summary = load([costly, *seeded(3)], create_table=True)
+    assert (summary["table"], summary["written"], summary["fetched"], summary["path"]) == ("details", 4, 4, None)
+    assert summary["cost"] == 4.25
+    types = dict(database.do("SELECT name, type FROM pragma_table_info('details')"))
+    assert types == {
+        **dict.fromkeys(["submission_id", "status", "status_code", "registered_at", "sent_at", "done_at"], "TEXT"),
+        **{"is_final": "BOOLEAN", "cost": "NUMERIC", "fetched_at": "TEXT"},
+        **dict.fromkeys(["operator_id", "operator_name", "operator_mcc", "operator_mnc"], "TEXT"),
+    }
+    assert database.do("SELECT name FROM pragma_table_info('details') WHERE pk") == [("submission_id",)]
+    ((status, is_final, cost, mcc, fetched_at),) = database.do(
+        "SELECT status, is_final, cost, operator_mcc, fetched_at FROM details WHERE submission_id = ?", costly
+    )
+    assert (status, is_final, cost, mcc) == ("UNDELIVERED", 1, 1.25, "730")
+    assert abs((datetime.now(UTC) - datetime.fromisoformat(fetched_at)).total_seconds()) < 100
+    assert not leftovers(tmp_path)
+
+
+def test_raw_is_the_json_as_it_came(sandbox: Sandbox, database: Database) -> None:
+    load(seeded(2), create_table=True, raw=True)
+    for submission_id, raw in database.do("SELECT submission_id, raw FROM details"):
+        assert json.loads(raw)["id"] == submission_id
+        assert json.loads(raw)["info"]["operator"]["mcc"] == "730"
+
+
+@pytest.mark.usefixtures("either_way")
+class TestOnConflict:
+    def test_update_replaces_older_rows_and_keeps_other_columns(self, sandbox: Sandbox, database: Database) -> None:
+        database.create(more=", note TEXT DEFAULT 'none'")
+        one, two, three = seeded(3)
+        for submission_id, fetched_at in ((one, OLD), (two, NEW), (three, None)):
+            sql = "INSERT INTO details (submission_id, status, fetched_at, note) VALUES (?, 'SENT', ?, 'mine')"
+            database.do(sql, submission_id, fetched_at)
+        assert load(seeded(4))["written"] == 3
+        rows = database.do("SELECT status, note FROM details ORDER BY submission_id")
+        assert rows == [("DELIVERED", "mine"), ("SENT", "mine"), ("DELIVERED", "mine"), ("DELIVERED", "none")]
+
+    def test_ignore_leaves_rows_alone(self, sandbox: Sandbox, database: Database) -> None:
+        database.create()
+        database.do("INSERT INTO details (submission_id, status, fetched_at) VALUES (?, 'SENT', ?)", seeded(1)[0], OLD)
+        summary = load(seeded(3), on_conflict="ignore")
+        assert (summary["fetched"], summary["written"]) == (3, 2)
+        assert database.do("SELECT status FROM details ORDER BY submission_id") == [
+            ("SENT",),
+            ("DELIVERED",),
+            ("DELIVERED",),
+        ]
+
+    def test_loading_again_makes_no_second_row(self, sandbox: Sandbox, database: Database) -> None:
+        database.create()
+        load(seeded(20))
+        load(seeded(30))
+        assert database.ids() == seeded(30)
+
+    def test_values_are_bound(self, sandbox: Sandbox, database: Database) -> None:
+        evil = 'x"); DROP TABLE details; --'
+        database.create(evil)
+        load(seeded(3), table=quote(evil))
+        assert database.ids(evil) == seeded(3)
+
+
+class TestSources:
+    def test_ids_come_from_a_query(self, sandbox: Sandbox, database: Database) -> None:
+        database.do("CREATE TABLE sent (id INTEGER, at TEXT)")
+        for number, submission_id in enumerate(seeded(6)):
+            database.do("INSERT INTO sent VALUES (?, ?)", int(submission_id), "today" if number % 2 else "yesterday")
+        load(sql="SELECT id FROM sent WHERE at = :day", parameters={"day": "yesterday"}, create_table=True)
+        assert database.ids() == seeded(6)[::2]
+
+    def test_the_query_may_go_to_another_database(
+        self, sandbox: Sandbox, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        source = Database(tmp_path / "source.db")
+        source.do("CREATE TABLE sent (name, submission_id, other)")
+        source.do("INSERT INTO sent VALUES ('a', ?, 1)", f" 00{seeded(1)[0]} ")
+        monkeypatch.setenv("AIRFLOW_CONN_SOURCE", json.dumps({"conn_type": "sqlite", "host": str(source.path)}))
+        load(sql="SELECT * FROM sent", source_conn_id="source", create_table=True)
+        load(sql="SELECT submission_id AS one, name FROM sent", submission_ids_column="one", source_conn_id="source")
+        assert database.ids() == seeded(1)
+
+    def test_ids_come_from_a_file(self, sandbox: Sandbox, database: Database, tmp_path: Path) -> None:
+        (tmp_path / "ids.csv").write_text("\n".join(["id", *seeded(3)]))
+        load(submission_ids_path=str(tmp_path / "ids.csv"), submission_ids_column="id", create_table=True)
+        assert database.ids() == seeded(3)
+
+    @pytest.mark.parametrize(
+        ("sql", "named"),
+        [
+            ("SELECT 1 AS a, 2 AS b", "'submission_id' is not among the columns of the query: a, b"),
+            ("SELECT 1 AS submission_id, 2 AS submission_id", "'submission_id' is twice among"),
+            ("SELECT NULL", "row 1 of the query has no submission id"),
+            ("SELECT 1 UNION ALL SELECT '+56912345678'", "row 2 of the query is a str of 12 characters"),
+            ("SELECT 1.5", "row 1 of the query is a value of type float"),
+            ("CREATE TABLE other (id)", "returns no table"),
+            ("None", 'sql is the word "None"'),
+        ],
+    )
+    def test_a_query_that_gives_no_ids_is_refused(
+        self, sandbox: Sandbox, database: Database, sql: str, named: str
+    ) -> None:
+        with pytest.raises(AirflowFailException) as caught:
+            load(sql=sql, create_table=True)
+        assert named in str(caught.value)
+        assert "12345678" not in str(caught.value)
+        assert not sandbox.state().requests
+
+    def test_a_failed_query_stays_retryable(self, sandbox: Sandbox, database: Database) -> None:
+        with pytest.raises(AirflowException, match=r"The query failed .*no such table: sent") as caught:
+            load(sql="SELECT id FROM sent", create_table=True)
+        assert not isinstance(caught.value, AirflowFailException)
+
+
+class TestMissing:
+    def test_fail_writes_no_row_and_the_retry_asks_only_for_them(
+        self, sandbox: Sandbox, database: Database, tmp_path: Path
+    ) -> None:
+        missing = tmp_path / "missing.csv"
+        database.create()
+        with pytest.raises(AirflowFailException, match=r"1 of 21 .* 20 of 21 submissions are kept in /"):
+            load(["7", *seeded(20)], missing_path=str(missing))
+        assert database.ids() == []
+        assert missing.read_text().splitlines()[1].startswith("7,")
+        sandbox.add_submission(submission_id="7")
+        before = sandbox.state().count_responses(200, "GET sms")
+        summary = load(["7", *seeded(20)])
+        assert (summary["resumed"], summary["written"]) == (20, 21)
+        assert sandbox.state().count_responses(200, "GET sms") == before + 1
+        assert database.ids() == sorted(["7", *seeded(20)])
+        assert not leftovers(tmp_path)
+
+    def test_skip_names_them(self, sandbox: Sandbox, database: Database, tmp_path: Path) -> None:
+        missing = tmp_path / "missing.txt"
+        summary = load(["7", *seeded(2)], on_missing="skip", missing_path=str(missing), create_table=True)
+        assert (summary["requested"], summary["fetched"], summary["missing"]) == (3, 2, 1)
+        assert (summary["missing_ids"], missing.read_text()) == (["7"], "7\n")
+
+    def test_no_ids_are_no_rows(self, sandbox: Sandbox, database: Database) -> None:
+        assert load([], create_table=True)["written"] == 0
+        assert database.ids() == []
+
+
+class TestBeforeTheFirstRequest:
+    @pytest.fixture(autouse=True)
+    def _nothing_requested(self, sandbox: Sandbox) -> Iterator[None]:
+        yield
+        assert not sandbox.state().requests
+
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
+        [
+            ({}, r"The table details does not exist\. Create it, or set create_table=True"),
+            ({"table": "a.b.c"}, "table is a str of 5 characters that names no table"),
+            ({"table": ""}, "names no table"),
+            ({"table": "a..b"}, "names no table"),
+            ({"table": '"a'}, "names no table"),
+            ({"table": "a\nb"}, "names no table"),
+            ({"table": None}, "table is None that names no table"),
+            ({"sql_conn_id": None}, "sql_conn_id is missing: name the Connection"),
+            ({"sql_conn_id": "nowhere"}, r"There is no Connection 'nowhere' \(sql_conn_id\): add it"),
+            ({"sql_conn_id": "rtisms_default"}, "not one of a database"),
+            ({"on_conflict": "replace"}, 'on_conflict is a str of 7 characters: use "update" or "ignore"'),
+            ({"on_missing": "ignore"}, 'on_missing is a str of 6 characters: use "fail" or "skip"'),
+            ({"submission_ids": None}, "Give one of sql, submission_ids and submission_ids_path"),
+            ({"sql": "SELECT 1"}, "Give one of sql, submission_ids and submission_ids_path"),
+            ({"source_conn_id": "warehouse"}, "source_conn_id is for sql"),
+            ({"parameters": []}, "parameters are for sql"),
+            ({"part_folder": 5, "create_table": True}, "part_folder is a value of type int"),
+            ({"missing_path": "m.parquet", "create_table": True}, "missing_path ends in"),
+            ({"rtisms_conn_id": "nowhere"}, "nowhere"),
+        ],
+    )
+    def test_a_bad_argument_is_refused(self, database: Database, arguments: dict[str, Any], named: str) -> None:
+        with pytest.raises(AirflowException, match=named):
+            load(**{"ids": seeded(1), **arguments} if "submission_ids" not in arguments else arguments)
+
+    @pytest.mark.parametrize(
+        ("change", "named"),
+        [
+            ("ALTER TABLE details DROP COLUMN cost", "has no column cost. Change the table"),
+            (
+                "ALTER TABLE details DROP COLUMN operator_mcc; ALTER TABLE details ADD operator_mcc INTEGER",
+                "has operator_mcc as INTEGER, which has to be TEXT or BLOB",
+            ),
+            (
+                "ALTER TABLE details DROP COLUMN cost; ALTER TABLE details ADD cost TEXT",
+                "has cost as TEXT, which has to be NUMERIC or REAL",
+            ),
+            (
+                "CREATE TABLE other (a); ALTER TABLE details DROP COLUMN done_at; ALTER TABLE details ADD done_at REAL;"
+                "ALTER TABLE details DROP COLUMN status",
+                "has no column status, has done_at as REAL",
+            ),
+        ],
+    )
+    def test_other_columns_are_refused(self, database: Database, change: str, named: str) -> None:
+        database.create()
+        for statement in change.split(";"):
+            database.do(statement)
+        with pytest.raises(AirflowFailException, match=named):
+            load(seeded(1))
+
+    @pytest.mark.usefixtures("either_way")
+    @pytest.mark.parametrize(
+        ("options", "named"),
+        [
+            ({"key": ""}, "(Add|has no) (a )?unique key on submission_id alone"),
+            ({"key": "", "more": ", PRIMARY KEY (submission_id, fetched_at)"}, "unique key on submission_id alone"),
+            ({"more": ", day TEXT NOT NULL"}, "columns that records do not fill.*: day. Give them a default"),
+        ],
+    )
+    def test_a_table_that_takes_no_upsert_is_refused(
+        self, database: Database, options: dict[str, str], named: str
+    ) -> None:
+        database.create(**options)
+        with pytest.raises(AirflowFailException, match=named):
+            load(seeded(1))
+        assert database.ids() == []
+
+    def test_a_database_that_may_not_be_written_is_found_out(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        database.create()
+        fields = {"conn_type": "sqlite", "host": str(database.path), "extra": {"mode": "ro"}}
+        monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(fields))
+        with pytest.raises(AirflowFailException, match=r"details failed \(OperationalError: .*readonly.* permission"):
+            load(seeded(1))
+
+    def test_a_locked_database_stays_retryable(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        database.create()
+        fields = {"conn_type": "sqlite", "host": str(database.path)}
+        monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(fields))
+        connect = sqlite3.connect
+        monkeypatch.setattr(sqlite3, "connect", lambda *args, **kwargs: connect(*args, **kwargs, timeout=0))
+        with closing(connect(database.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(RtiSmsStorageUnavailableError, match=r"locked.* run the task again later"):
+                load(seeded(1))
+
+    def test_other_databases_take_no_create_table(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("airflow_provider_rtisms.transfers.table_target.table_class", lambda hook: OtherTable)
+        with pytest.raises(AirflowFailException, match="create_table=True works with PostgreSQL and SQLite"):
+            load(seeded(1), create_table=True)
+
+    @pytest.mark.parametrize("dialect", ["redshift", None])
+    def test_a_database_without_upserts_is_refused(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch, dialect: str | None
+    ) -> None:
+        hook: Any = BaseHook.get_hook("warehouse")
+
+        class OtherHook(type(hook).__mro__[1]):  # type: ignore[misc]
+            conn_name_attr = "other_conn_id"
+
+            def get_sqlalchemy_engine(self, engine_kwargs: Any = None) -> Any:
+                if dialect is None:
+                    raise ModuleNotFoundError("no dialect")
+                engine = hook.get_sqlalchemy_engine()
+                engine.dialect.name = dialect
+                return engine
+
+        monkeypatch.setattr(BaseHook, "get_hook", lambda *_: OtherHook(other_conn_id="warehouse"))
+        named = "updated safely in redshift" if dialect else "cannot be inspected"
+        with pytest.raises(AirflowFailException, match=rf"{named}.* PostgreSQL, SQLite, MySQL"):
+            load(seeded(1))
+
+
+class TestRetry:
+    def test_an_error_of_the_api_keeps_what_was_fetched(
+        self, sandbox: Sandbox, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(retry, "BACKOFF_BASE", 0.001)
+        database.create()
+        sandbox.set_faults(Fault("error", probability=0.05, times=1, statuses=(403,), path="sms"))
+        with pytest.raises(AirflowFailException, match="submissions are kept in"):
+            load(seeded(400))
+        assert database.ids() == []
+        assert leftovers(tmp_path) == [".part"]
+        sandbox.set_faults()
+        summary = load(seeded(400))
+        assert summary["resumed"] + summary["requests"] - summary["tokens"] == 400
+        assert summary["resumed"] > 0
+        assert database.ids() == seeded(400)
+        assert not leftovers(tmp_path)
+
+    def test_a_load_that_fails_is_repeated_from_the_part(
+        self, sandbox: Sandbox, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(object_store, "BACKOFF_BASE", 0.001)
+        database.create()
+        upsert = SqliteTable._upsert
+        failures = [sqlite3.OperationalError, sqlite3.OperationalError]
+
+        def failing(table: SqliteTable, cursor: Any, json_lines: Any) -> int:
+            written = upsert(table, cursor, json_lines)
+            if written and failures:
+                error = failures.pop()("disk I/O error in '+56912345678'")
+                error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+                raise error
+            return written
+
+        monkeypatch.setattr(SqliteTable, "_upsert", failing)
+        with caplog.at_level(logging.WARNING):
+            assert load(seeded(30))["written"] == 30
+        assert not failures
+        assert "Attempt 2 of 6 failed" in caplog.text
+        assert "12345678" not in caplog.text
+        assert sandbox.state().count_responses(200, "GET sms") == 30
+
+    @pytest.mark.usefixtures("either_way")
+    def test_a_load_that_keeps_failing_leaves_the_table_as_it_was(
+        self, sandbox: Sandbox, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(object_store, "BACKOFF_BASE", 0.001)
+        database.create()
+        database.do(
+            "CREATE TRIGGER t BEFORE INSERT ON details WHEN new.submission_id LIKE '%9' "
+            "BEGIN SELECT RAISE(ABORT, 'not ''+56912345678'''); END"
+        )
+        with pytest.raises(AirflowFailException, match=r"IntegrityError.* 30 of 30 .* kept") as caught:
+            load(seeded(30))
+        assert "12345678" not in str(caught.value)
+        assert caught.value.__cause__ is not None
+        assert caught.value.__cause__.__cause__ is None  # its message would repeat the row
+        assert database.ids() == []
+        database.do("DROP TRIGGER t")
+        assert load(seeded(30))["requests"] == 0
+        assert database.ids() == seeded(30)
+
+    def test_records_that_a_trigger_swallows_are_found_out(self, sandbox: Sandbox, database: Database) -> None:
+        database.create()
+        database.do(
+            "CREATE TRIGGER t BEFORE INSERT ON details WHEN new.submission_id LIKE '%9' BEGIN SELECT RAISE(IGNORE); END"
+        )
+        with pytest.raises(AirflowFailException, match="3 of 30 records did not land in the table details"):
+            load(seeded(30))
+        assert database.ids() == []
+
+    def test_the_part_may_be_in_another_folder(self, sandbox: Sandbox, database: Database, tmp_path: Path) -> None:
+        database.create()
+        with pytest.raises(AirflowFailException, match=rf"kept in {tmp_path}/parts/details\.\w+\.jsonl\.\w+\.part"):
+            load(["7", *seeded(5)], part_folder=str(tmp_path / "parts"))
+        load(["7", *seeded(5)], part_folder=str(tmp_path / "parts"), on_missing="skip")
+        assert list((tmp_path / "parts").iterdir()) == []
+
+    def test_the_part_may_be_in_an_object_store(
+        self,
+        sandbox: Sandbox,
+        database: Database,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        request: pytest.FixtureRequest,
+    ) -> None:
+        folder: Any = request.getfixturevalue("bucket") / "parts"
+        database.create()
+        with pytest.raises(AirflowFailException, match=r"5 of 6 submissions are kept in memory:/.*/parts/details\."):
+            load(["7", *seeded(5)], part_folder=str(folder))
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # the retry runs on another machine
+        summary = load(["7", *seeded(5)], part_folder=str(folder), on_missing="skip")
+        assert (summary["resumed"], summary["written"]) == (5, 5)
+        assert not folder.fs.find(folder.path)
+
+    def test_two_tables_do_not_share_a_part(self, sandbox: Sandbox, database: Database) -> None:
+        database.create()
+        for table in ("a_b", "details"):
+            with pytest.raises(AirflowFailException, match="unknown to the API"):
+                load(["7", *seeded(5)], table=table, create_table=True)
+        assert load(["7", *seeded(5)], on_missing="skip", table="a b", create_table=True)["resumed"] == 0
+        assert load(["7", *seeded(5)], on_missing="skip", table="a_b")["resumed"] == 5
+        assert load(["7", *seeded(5)], on_missing="skip")["resumed"] == 5
+
+
+def test_nothing_of_a_response_is_logged(
+    sandbox: Sandbox, database: Database, logged: Callable[[], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    operator = RtiSmsDetailsToSqlOperator(
+        task_id="load",
+        table="details",
+        sql_conn_id="warehouse",
+        sql="SELECT :id",
+        parameters={"id": seeded(1)[0]},
+        create_table=True,
+        raw=True,
+    )
+    operator.parameters = operator.parameters
+    assert isinstance(operator.parameters, Redacted)
+    summary = operator.execute({})
+    json.dumps(summary)
+    shown = logged() + repr(summary)
+    assert "Bulk fetch done" in shown
+    assert "timestamps" not in shown
