@@ -130,9 +130,8 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
         :param task_instance: not used.
         :return: None if the OpenLineage provider is not installed.
         """
-        from airflow_provider_rtisms.bulk.missing import columns_of
         from airflow_provider_rtisms.bulk.records import types_of
-        from airflow_provider_rtisms.operators.openlineage import file_dataset, operator_lineage
+        from airflow_provider_rtisms.operators.openlineage import file_dataset, missing_dataset, operator_lineage
 
         inputs, outputs = [], []
         if self.submission_ids_path is not None:
@@ -142,8 +141,7 @@ class RtiSmsBulkGetDetailsOperator(BaseOperator):
             rows, size = self._summary["fetched"], self._summary["bytes"]
             outputs.append(file_dataset(path, columns=types_of(self.raw), rows=rows, size=size))
             if missing_path is not None:
-                columns = dict.fromkeys(columns_of(missing_path), "string")
-                outputs.append(file_dataset(missing_path, columns=columns, rows=self._summary["missing"]))
+                outputs.append(missing_dataset(missing_path, self._summary["missing"]))
         return operator_lineage(self, inputs, outputs)
 
     def _read_ids(self) -> Iterator[str]:

@@ -8,10 +8,11 @@ task declares, so these are added here. This needs ``apache-airflow-providers-op
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rtisms.bulk.lineage import asset_uri
+from airflow_provider_rtisms.bulk.missing import columns_of
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -55,11 +56,18 @@ def file_dataset(path: str | StoragePath, **described: Any) -> LineageDataset:
     return LineageDataset(f"{_SCHEMES.get(scheme, scheme)}://{bucket}", key, **described)
 
 
+def is_installed() -> bool:
+    """Return whether the OpenLineage provider is installed."""
+    try:
+        import airflow.providers.openlineage.extractors  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 def sql_datasets(hook: Any, conn_id: str, sql: str) -> tuple[list[LineageDataset], list[LineageDataset]]:
     """
     Return the tables that a statement reads, and those that it writes.
-
-    For one table, pass a statement that does nothing else: ``INSERT INTO the_table VALUES (1)``.
 
     :param hook: the ``DbApiHook`` of the Connection. PostgreSQL is asked for its current schema.
     :param conn_id: the Connection.
@@ -81,6 +89,19 @@ def sql_datasets(hook: Any, conn_id: str, sql: str) -> tuple[list[LineageDataset
     return inputs, outputs
 
 
+def table_dataset(hook: Any, conn_id: str, table: str, **described: Any) -> LineageDataset:
+    """
+    Return the dataset of one table.
+
+    :param hook: the ``DbApiHook`` of the Connection.
+    :param conn_id: the Connection.
+    :param table: its name in SQL, quoted.
+    :param described: ``columns`` and ``rows`` of :class:`LineageDataset`.
+    """
+    _, (dataset,) = sql_datasets(hook, conn_id, f"INSERT INTO {table} VALUES (1)")  # noqa: S608  # parsed only
+    return replace(dataset, **described)
+
+
 def operator_lineage(
     task: Any, inputs: Iterable[LineageDataset], outputs: Iterable[LineageDataset]
 ) -> OperatorLineage[Any, Any] | None:
@@ -92,11 +113,10 @@ def operator_lineage(
     :param outputs: what it has written.
     :return: None if the OpenLineage provider is not installed.
     """
-    try:
-        from airflow.providers.openlineage.extractors import ExtractorManager, OperatorLineage
-        from openlineage.client.event_v2 import InputDataset, OutputDataset
-    except ImportError:
+    if not is_installed():
         return None
+    from airflow.providers.openlineage.extractors import ExtractorManager, OperatorLineage
+    from openlineage.client.event_v2 import InputDataset, OutputDataset
 
     def with_declared(datasets: list[Any], declared: Iterable[Any]) -> list[Any]:
         known = {(one.namespace, one.name) for one in datasets}
@@ -108,6 +128,16 @@ def operator_lineage(
         OutputDataset(one.namespace, one.name, facets=_facets(one), outputFacets=_statistics(one)) for one in outputs
     ]
     return OperatorLineage(inputs=with_declared(read, task.inlets), outputs=with_declared(written, task.outlets))
+
+
+def missing_dataset(path: str, rows: int) -> LineageDataset:
+    """
+    Return the dataset of the file of missing ids.
+
+    :param path: local or in an object store.
+    :param rows: how many ids are in it.
+    """
+    return file_dataset(path, columns=dict.fromkeys(columns_of(path), "string"), rows=rows)
 
 
 def _facets(dataset: LineageDataset) -> dict[str, Any]:

@@ -9,10 +9,12 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_rtisms.hooks.failures import fail_without_retry
 from airflow_provider_rtisms.links.rtisms import RtiSmsPanelLink
+from airflow_provider_rtisms.operators.outlets import add_to_outlet_events
 from airflow_provider_rtisms.operators.redacted import Redacted, RedactsFields
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_rtisms.bulk.job import OnMissing
 
@@ -26,6 +28,8 @@ class RtiSmsDetailsToSqlOperator(RedactsFields, BaseOperator):
     into a temporary table and one ``INSERT ... ON CONFLICT``. So the table has all rows or none, whatever is killed,
     and each row once. The table, its columns, its unique key and the permissions are checked before the first
     submission is fetched. See ``docs/rtisms-to-sql.md``.
+
+    If the task has outlets, the counts of the summary go into the ``extra`` of their asset events.
 
     Needs ``apache-airflow-providers-common-sql`` (extra ``sql``) and the provider of the database.
 
@@ -119,11 +123,13 @@ class RtiSmsDetailsToSqlOperator(RedactsFields, BaseOperator):
         self.max_concurrency = max_concurrency
         self.requests_per_second = requests_per_second
         self.rtisms_conn_id = rtisms_conn_id
+        self._summary: dict[str, Any] | None = None  # for OpenLineage
         self._is_made = True
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Fetch them all, load them into the table, and return the summary."""
         from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
+        from airflow_provider_rtisms.bulk.fetch_stats import counts_in
         from airflow_provider_rtisms.bulk.job import check_on_missing, fetch_to_target
         from airflow_provider_rtisms.bulk.records import columns_of
         from airflow_provider_rtisms.bulk.storage import storage_path
@@ -139,7 +145,7 @@ class RtiSmsDetailsToSqlOperator(RedactsFields, BaseOperator):
             database = get_hook("sql_conn_id", self.sql_conn_id)
             table = open_table(database, self.table, columns_of(self.raw), self.on_conflict, create=self.create_table)
             with DistinctIds(self._read_ids()) as ids:
-                return hook.run_limited(
+                self._summary = summary = hook.run_limited(
                     lambda client: fetch_to_target(
                         client,
                         ids,
@@ -150,6 +156,37 @@ class RtiSmsDetailsToSqlOperator(RedactsFields, BaseOperator):
                     self.max_concurrency,
                     self.requests_per_second,
                 )
+
+        add_to_outlet_events(context, self.outlets, counts_in(summary))
+        return summary
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
+        """
+        Return the table that was written, with columns and rows, and what the ids came from. OpenLineage calls this.
+
+        :param task_instance: not used.
+        :return: None if the OpenLineage provider is not installed.
+        """
+        from airflow_provider_rtisms.bulk.records import types_of
+        from airflow_provider_rtisms.operators import openlineage
+        from airflow_provider_rtisms.transfers.databases import get_hook
+        from airflow_provider_rtisms.transfers.table_columns import parse_table_name
+
+        if not openlineage.is_installed():
+            return None
+        inputs, outputs = [], []
+        if self.sql is not None:
+            source = self.source_conn_id or self.sql_conn_id
+            inputs += openlineage.sql_datasets(get_hook("source_conn_id", source), source, self.sql)[0]
+        elif self.submission_ids_path is not None:
+            inputs.append(openlineage.file_dataset(self.submission_ids_path))
+        if (summary := self._summary) is not None:
+            hook, table = get_hook("sql_conn_id", self.sql_conn_id), parse_table_name(self.table).quoted
+            described = {"columns": types_of(self.raw), "rows": summary["written"]}
+            outputs.append(openlineage.table_dataset(hook, self.sql_conn_id, table, **described))
+            if summary["missing_path"] is not None:
+                outputs.append(openlineage.missing_dataset(summary["missing_path"], summary["missing"]))
+        return openlineage.operator_lineage(self, inputs, outputs)
 
     def _check_source(self) -> None:
         from airflow_provider_rtisms.api.errors import RtiSmsInputError

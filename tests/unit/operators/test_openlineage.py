@@ -14,10 +14,12 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, Asset
 
 from airflow_provider_rtisms.bulk.formats import converter
-from airflow_provider_rtisms.bulk.records import COLUMN_TYPES
+from airflow_provider_rtisms.bulk.records import types_of
 from airflow_provider_rtisms.operators.openlineage import LineageDataset, file_dataset, operator_lineage, sql_datasets
 from airflow_provider_rtisms.operators.rtisms import RtiSmsBulkGetDetailsOperator
 from airflow_provider_rtisms.sandbox import Sandbox
+from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
+from tests.unit.operators.test_outlets import OutletEventAccessors
 
 KNOWN = ["4193366853543001", "4193366853543393"]
 UNKNOWN = "1234567890123"
@@ -36,6 +38,19 @@ def bulk(folder: Path, **arguments: Any) -> RtiSmsBulkGetDetailsOperator:
         "on_missing": "skip",
     }
     return RtiSmsBulkGetDetailsOperator(**{**defaults, **arguments})
+
+
+def load(**arguments: Any) -> RtiSmsDetailsToSqlOperator:
+    defaults = {
+        "task_id": "load",
+        "table": "details",
+        "sql_conn_id": "warehouse",
+        "sql": "SELECT id FROM sent",
+        "create_table": True,
+        "raw": True,
+        "on_missing": "skip",
+    }
+    return RtiSmsDetailsToSqlOperator(**{**defaults, **arguments})
 
 
 def names(datasets: list[Any]) -> list[tuple[str, str]]:
@@ -80,7 +95,7 @@ class TestBulkFetch:
         assert names(lineage.inputs) == [("file", f"{tmp_path}/ids.txt")]
         details, missing = lineage.outputs
         assert (details.name, missing.name) == (f"{tmp_path}/details.parquet", f"{tmp_path}/missing.csv")
-        assert {one.name: one.type for one in details.facets["schema"].fields} == COLUMN_TYPES
+        assert {one.name: one.type for one in details.facets["schema"].fields} == types_of(False)
         statistics = details.outputFacets["outputStatistics"]
         assert (statistics.rowCount, statistics.size) == (2, (tmp_path / "details.parquet").stat().st_size)
         assert [one.name for one in missing.facets["schema"].fields] == ["submission_id", "reason"]
@@ -118,7 +133,7 @@ def test_the_schema_is_that_of_the_parquet_file(tmp_path: Path) -> None:
         converter("x.parquet")([], file)
     words = {"timestamp": "timestamp[ms, tz=UTC]", "boolean": "bool"}
     stored = {field.name: str(field.type) for field in parquet.read_schema(tmp_path / "x.parquet")}
-    assert stored == {name: words.get(kind, kind) for name, kind in COLUMN_TYPES.items()}
+    assert stored == {name: words.get(kind, kind) for name, kind in types_of(False).items()}
 
 
 @needs_openlineage
@@ -143,6 +158,37 @@ class TestTables:
             [],
             [LineageDataset(database, "main.details")],
         )
+
+    def test_a_load_names_its_query_and_its_table(self, rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
+        with closing(connect(tmp_path / "x.db")) as database, database:
+            database.executemany("INSERT INTO sent VALUES (?)", [(one,) for one in [*KNOWN, UNKNOWN]])
+        missing = str(tmp_path / "missing.csv")
+        task = load(outlets=[Asset("s3://warehouse/day")], missing_path=missing)
+        events: Any = {"outlet_events": OutletEventAccessors()}
+        summary = task.execute(events)
+        lineage: Any = task.get_openlineage_facets_on_complete(None)
+        database_name = f"sqlite://{tmp_path}/x.db"
+        assert names(lineage.inputs) == [(database_name, "main.sent")]
+        assert names(lineage.outputs) == [
+            (database_name, "main.details"),
+            ("file", missing),
+            ("s3://warehouse", "day"),
+        ]
+        table = lineage.outputs[0]
+        assert {one.name: one.type for one in table.facets["schema"].fields} == types_of(True)
+        assert table.outputFacets["outputStatistics"].rowCount == summary["written"] == 2
+        assert events["outlet_events"][Asset("s3://warehouse/day")].extra["missing"] == 1
+
+    def test_a_load_that_fails_names_no_table_that_it_has_not_written(
+        self, rtisms_sandbox: Sandbox, tmp_path: Path
+    ) -> None:
+        (tmp_path / "ids.txt").write_text(UNKNOWN)
+        task = load(sql=None, submission_ids_path=str(tmp_path / "ids.txt"), on_missing="fail")
+        with pytest.raises(AirflowFailException):
+            task.execute({})
+        lineage: Any = task.get_openlineage_facets_on_complete(None)
+        assert names(lineage.inputs) == [("file", f"{tmp_path}/ids.txt")]
+        assert lineage.outputs == []
 
     def test_postgresql_is_named_by_host_and_database(self, monkeypatch: pytest.MonkeyPatch) -> None:
         postgres = pytest.importorskip("airflow.providers.postgres.hooks.postgres")
