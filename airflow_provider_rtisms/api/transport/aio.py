@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import aiohttp
+from yarl import URL
 
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.models import SmsDetails, Submission
@@ -66,6 +67,8 @@ class AsyncRtiSmsClient:
         self.limiter = AdaptiveLimiter(settings.max_concurrency, settings.requests_per_second)
         self.stats = Stats()
         self._on_secret = on_secret
+        self._base_url = URL(settings.base_url)
+        self._base_path = self._base_url.raw_path.rstrip("/")
         self._proxy = settings.proxy_to_use()
         self._timeout = aiohttp.ClientTimeout(total=settings.timeout, ceil_threshold=settings.timeout + 1)
         self._session: aiohttp.ClientSession | None = None
@@ -144,6 +147,8 @@ class AsyncRtiSmsClient:
                 try:
                     if effect is ACQUIRE and permit.try_leave():
                         result = None
+                    elif isinstance(effect, Send):
+                        result = await self._exchange(effect.request)
                     else:
                         result = await self._do(effect, permit)
                 except BaseException as error:  # the flow decides what it means
@@ -162,8 +167,6 @@ class AsyncRtiSmsClient:
             case Acquire():
                 await permit.acquire()
                 await permit.acquire_rate()
-            case Send(request):
-                return await self._exchange(request)
             case Sleep(seconds):
                 self.stats.retries += 1
                 permit.release()
@@ -197,7 +200,7 @@ class AsyncRtiSmsClient:
         try:
             async with session.request(
                 request.method,
-                self.settings.base_url + request.path,
+                self._url(request.path),
                 data=request.body,
                 headers=request.headers,
                 proxy=self._proxy,
@@ -207,6 +210,12 @@ class AsyncRtiSmsClient:
                 return HttpResponse(response.status, response.headers, await _read_capped(response))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _failure(error, self.settings.timeout) from None
+
+    def _url(self, path: str) -> URL:
+        """Return the URL of a path below the base URL, without parsing the base URL again for each request."""
+        if "?" in path:
+            return URL(self.settings.base_url + path)
+        return self._base_url.with_path(self._base_path + path, encoded=True)
 
 
 async def _wait_for(flight: Flight[R]) -> R | None:
@@ -234,8 +243,8 @@ def _new_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
 
 async def _read_capped(response: aiohttp.ClientResponse) -> bytes:
     body = b""
-    while chunk := await response.content.readany():
-        body = body + chunk if body else chunk
+    while not response.content.at_eof():  # mostly the whole body has come already
+        body += await response.content.readany()
         if len(body) > MAX_RESPONSE_BYTES:
             response.close()
             raise TransportError(
