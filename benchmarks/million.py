@@ -21,6 +21,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ class Run:
     def longest_gap(self) -> float:
         """Seconds: the longest time between two log lines. Airflow itself writes the first one."""
         moments = [moment for moment, _ in self.lines]
-        return max(later - earlier for earlier, later in zip(moments, moments[1:], strict=False))
+        return max(later - earlier for earlier, later in pairwise(moments))
 
 
 def get(url: str) -> dict[str, Any]:
