@@ -54,7 +54,9 @@ class Run:
         """Run until the API got some number of requests, then end it; with None to its own end."""
         started = time.time()
         get(f"{api}/reset")
-        process = subprocess.Popen(self.command, env=self.environment, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            self.command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         reader = threading.Thread(target=self._read, args=(process,))
         reader.start()
         while process.poll() is None:
@@ -80,15 +82,15 @@ class Run:
             pass  # it has just ended
 
     def _read(self, process: subprocess.Popen[str]) -> None:
-        assert process.stderr is not None
-        for line in process.stderr:
+        assert process.stdout is not None
+        for line in process.stdout:
             self.lines.append((time.monotonic(), line))
 
     @property
     def longest_gap(self) -> float:
         """Seconds: the longest time between two log lines. Airflow itself writes the first one."""
         moments = [moment for moment, _ in self.lines]
-        return max(later - earlier for earlier, later in pairwise(moments))
+        return max((later - earlier for earlier, later in pairwise(moments)), default=0.0)
 
 
 def get(url: str) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def _authorize(call: Call[T], settings: ApiSettings, tokens: TokenCache, stopwat
     is_renewed = False
     refusals = 0
     while True:
-        token = yield from tokens.obtain(partial(_get_grant, settings, stopwatch))
+        token = tokens.fresh() or (yield from tokens.obtain(partial(_get_grant, settings, stopwatch)))
         try:
             result = yield from _exchange(call, settings, stopwatch, token.value)
         except RtiSmsTokenExpiredError as error:
