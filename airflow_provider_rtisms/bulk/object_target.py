@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from airflow_provider_rtisms.bulk.object_store import ObjectOutput, ObjectStore
@@ -144,7 +145,9 @@ class ObjectTarget:
                     log.warning("%s was written by another version, or is damaged: it is not used", key)
                     continue
                 records = map(parse_record, data[len(HEADER) :].splitlines(keepends=True))
-                yield [record for record in records if record is not None and accept(record)]
+                accepted = (record for record in records if record is not None and accept(record))
+                while batch := list(islice(accepted, 1000)):  # those of a whole object take 80 MB
+                    yield batch
         except RtiSmsStorageError as error:
             log.warning("%s The submissions that an earlier attempt has fetched are fetched again", error)
 
