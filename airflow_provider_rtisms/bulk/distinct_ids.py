@@ -57,8 +57,10 @@ class DistinctIds:
 
     def discard(self, submission_id: str) -> bool:
         """Remove an id; return whether it was there."""
-        with _explained():
+        try:
             cursor = self._database.execute("DELETE FROM ids WHERE id = ?", [submission_id])
+        except sqlite3.Error as error:
+            raise _explain(error) from error
         self._left -= cursor.rowcount
         return cursor.rowcount > 0
 
@@ -110,7 +112,11 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise RtiSmsStorageUnavailableError(
-            f"Keeping the submission ids in a temporary SQLite database failed ({error}). Free some space in the "
-            "folder for temporary files, or set the environment variable SQLITE_TMPDIR to a larger folder."
-        ) from error
+        raise _explain(error) from error
+
+
+def _explain(error: sqlite3.Error) -> RtiSmsStorageUnavailableError:
+    return RtiSmsStorageUnavailableError(
+        f"Keeping the submission ids in a temporary SQLite database failed ({error}). Free some space in the "
+        "folder for temporary files, or set the environment variable SQLITE_TMPDIR to a larger folder."
+    )

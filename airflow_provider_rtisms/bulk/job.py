@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, closing
+from contextlib import ExitStack, aclosing, closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OnMissing: TypeAlias = Literal["fail", "skip"]
+#: Seconds for which records may wait until they are written. To write each one by itself takes a tenth more CPU time.
+COLLECT = 0.02
 Keep: TypeAlias = Callable[[Sequence[Record]], Awaitable[None]]
 
 
@@ -120,13 +122,14 @@ async def fetch_to_target(
     :raises RtiSmsError: as :func:`fetch_to_file`.
     """
     check_on_missing(on_missing)
-    missing_file = _open_missing(client, ids, missing_path)
     stats = FetchStats(len(ids), ids.duplicates)
     looking = "Looking for records of an earlier attempt"
-    with (
-        Progress(lambda: f"{looking}: {stats.resumed:,} so far, {stats.requested:,} submissions in all") as progress,
-        closing(open_output(_digest(client, ids))) as target,
-    ):
+    with ExitStack() as stack:
+        progress = stack.enter_context(
+            Progress(lambda: f"{looking}: {stats.resumed:,} so far, {stats.requested:,} submissions in all")
+        )
+        missing_file = _open_missing(client, ids, missing_path)
+        target = stack.enter_context(closing(open_output(_digest(client, ids))))
         target.resume(lambda record: _take_over(record, ids, stats))
         target.probe()
         if stats.resumed:
@@ -235,7 +238,7 @@ def _keep_in(target: Target) -> Keep:
 async def _fetch(
     client: AsyncRtiSmsClient, ids: DistinctIds, stats: FetchStats, keep: Keep, *, raw: bool = False
 ) -> None:
-    async with aclosing(fetch_batches(client, ids, raw=raw)) as batches:
+    async with aclosing(fetch_batches(client, ids, COLLECT, raw=raw)) as batches:
         async for batch in batches:
             records = []
             for submission_id, outcome in batch:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import IO, TYPE_CHECKING, Any
-from uuid import uuid4
 
 from airflow_provider_rtisms.bulk.lineage import report_output
 from airflow_provider_rtisms.bulk.object_store import ObjectOutput, ObjectStore
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 UPLOAD_EVERY = 10.0
 #: Bytes of one part object, at most.
 PIECE_SIZE = 8 * 1024 * 1024
+#: The name of a part object, see :func:`_name_piece`.
+_PIECE = re.compile(r"(?P<offset>[0-9]{12})-(?P<size>[0-9]{1,9})-[0-9a-f]{16}(?=\.jsonl$)")
 
 
 class ObjectTarget:
@@ -71,14 +75,15 @@ class ObjectTarget:
         return f"{self.part.path} on {socket.gethostname()}"
 
     def resume(self, accept: Callable[[Record], bool]) -> None:
-        """Read the local part, then the part objects."""
+        """Read the local part, then the part objects that are no copies of its beginning."""
         self.part.resume(accept)
         is_first = self.part.size == len(self.part.header)
-        for records in self._read_objects(accept):
+        keys = self._skip_copies(self._list_objects())
+        for records in self._read_objects(keys, accept):
             self.part.append(records)
         if is_first:
             self._saved = self.part.size
-        # Otherwise this machine may have records that the store lacks: they are uploaded again, all together.
+        # Otherwise this machine may have records that the store lacks: they are uploaded again.
 
     def probe(self) -> None:
         """Write a part object without records. It stays until the file is complete."""
@@ -94,7 +99,7 @@ class ObjectTarget:
         with self._saving:
             try:
                 for piece in self.part.pieces(self._saved, PIECE_SIZE):
-                    self._write_object(uuid4().hex, piece, attempts)
+                    self._write_object(_name_piece(self._saved, piece), piece, attempts)
                     self._saved += len(piece)
             except STORAGE_ERRORS as error:
                 log.warning("%s The records are kept in %s for now", error, self.kept_at)
@@ -132,17 +137,43 @@ class ObjectTarget:
         self._objects.add(key)
         self._store.write(key, self.part.header + lines, attempts)
 
-    def _read_objects(self, accept: Callable[[Record], bool]) -> Iterator[list[Record]]:
+    def _list_objects(self) -> list[str]:
         try:
-            for key in self._store.list(self._folder):
+            return self._store.list(self._folder)
+        except RtiSmsStorageError as error:  # such as no permission to list
+            log.warning("%s The submissions that an earlier attempt has fetched are fetched again", error)
+            return []
+
+    def _skip_copies(self, keys: Iterable[str]) -> list[str]:
+        """
+        Leave out the objects that hold the beginning of the local part, and do not upload that again.
+
+        After a kill on this machine these are all of them. To read hundreds of megabytes twice would take long.
+        """
+        rest = []
+        for key in keys:  # sorted, so by their offsets
+            name = _PIECE.search(key)
+            if name is not None and int(name["offset"]) == self._saved:
+                piece = self.part.read(self._saved, int(name["size"]))
+                if _name_piece(self._saved, piece) == name[0]:
+                    self._saved += len(piece)
+                    continue
+            rest.append(key)
+        return rest
+
+    def _read_objects(self, keys: Iterable[str], accept: Callable[[Record], bool]) -> Iterator[list[Record]]:
+        try:
+            for key in keys:
                 data = self._store.read(key)
                 if not data.startswith(self.part.header):
                     log.warning("%s was written by another version, or is damaged: it is not used", key)
                     continue
                 lines = data[len(self.part.header) :].splitlines(keepends=True)
                 records = (parse_record(line, self.part.columns) for line in lines)
-                yield [record for record in records if record is not None and accept(record)]
-        except RtiSmsStorageError as error:  # such as no permission to list
+                accepted = (record for record in records if record is not None and accept(record))
+                while batch := list(islice(accepted, 1000)):  # those of a whole object take 80 MB
+                    yield batch
+        except RtiSmsStorageError as error:
             log.warning("%s The submissions that an earlier attempt has fetched are fetched again", error)
 
     def _delete_objects(self) -> None:
@@ -162,3 +193,8 @@ class ObjectTarget:
                 error,
                 self._folder_url,
             )
+
+
+def _name_piece(offset: int, lines: bytes) -> str:
+    """Return the name of a part object: where its lines are in the local part, how long they are, and their digest."""
+    return f"{offset:012}-{len(lines)}-{hashlib.sha256(lines).hexdigest()[:16]}"

@@ -120,6 +120,10 @@ class PartFile:
         if piece:
             yield bytes(piece)
 
+    def read(self, offset: int, size: int) -> bytes:
+        """Return the bytes from an offset on, as many as there are."""
+        return os.pread(self._descriptor, size, offset)
+
     def remove(self) -> None:
         """Remove the file, which is no longer needed. A failure is only logged."""
         try:

@@ -19,6 +19,8 @@ COLUMNS = (*SmsDetails("").to_record(), "fetched_at")
 RAW = "raw"
 #: The columns that hold a time: ISO 8601 with its offset, or null.
 TIMES = tuple(column for column in COLUMNS if column.endswith("_at"))
+#: The columns that hold a text, or null.
+TEXTS = tuple(column for column in COLUMNS if column not in (*TIMES, "is_final", "cost"))
 _TYPES = {**dict.fromkeys(TIMES, "timestamp"), "is_final": "boolean", "cost": "double"}
 
 
@@ -66,27 +68,25 @@ def parse_record(line: bytes, columns: Sequence[str] = COLUMNS) -> Record | None
     try:
         record = json.loads(line) if line.endswith(b"\n") else None
         return record if isinstance(record, dict) and _is_record(record, columns) else None
-    except (ValueError, RecursionError):  # a lone surrogate cannot be encoded, which is a ValueError too
+    except (ValueError, TypeError, RecursionError):
         return None
 
 
 def _is_record(record: Record, columns: Sequence[str]) -> bool:
     if tuple(record) != tuple(columns):
         return False
-    for column, value in record.items():
-        if column == "is_final":
-            is_good = isinstance(value, bool)
-        elif column == "cost":
-            is_good = value is None or _is_amount(value)
-        elif value is None:
-            is_good = column not in ("submission_id", "fetched_at", RAW)
-        else:
-            is_good = isinstance(value, str) and bool(value.encode() or column != "submission_id")
-            if is_good and column in TIMES:
-                is_good = datetime.fromisoformat(value).tzinfo is not None
-        if not is_good:
+    times = [time for column in TIMES if (time := record[column]) is not None]
+    texts = [text for column in TEXTS if (text := record[column]) is not None]
+    texts += [record[RAW]] if RAW in columns else []
+    "".join(times + texts).encode()  # raises for a value that is no text, and for a lone surrogate
+    for time in times:
+        if datetime.fromisoformat(time).tzinfo is None:
             return False
-    return True
+    return (
+        bool(record["submission_id"] and record["fetched_at"])
+        and isinstance(record["is_final"], bool)
+        and (record["cost"] is None or _is_amount(record["cost"]))
+    )
 
 
 def _is_amount(value: Any) -> bool:

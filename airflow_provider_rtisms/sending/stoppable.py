@@ -19,7 +19,7 @@ class StoppedError(RtiSmsPermanentError):
     may_have_acted = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _StoppableCall(Call[T]):
     is_stopped: Callable[[], bool] = field(default=lambda: False, repr=False)
 

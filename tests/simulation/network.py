@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
+from yarl import URL
 
 from airflow_provider_rtisms.api.protocol.request import HttpRequest
 from tests.simulation.model_api import ModelApi, Reply, read_messages
@@ -163,9 +164,9 @@ class SimulatedSession:
             self.is_closed = True
             self.client.world.open_sessions -= 1
 
-    def request(self, method: str, url: str, *, data: Any, headers: Any, timeout: Any, **options: Any) -> _Exchange:
+    def request(self, method: str, url: URL, *, data: Any, headers: Any, timeout: Any, **options: Any) -> _Exchange:
         """Send a request, as aiohttp does."""
-        path = url.removeprefix(self.client.settings.base_url)
+        path = str(url).removeprefix(self.client.settings.base_url)
         return _Exchange(self, HttpRequest(method, path, headers, data), timeout.total)
 
 
@@ -185,8 +186,11 @@ class _Exchange:
     def content(self) -> _Exchange:
         return self
 
+    def at_eof(self) -> bool:
+        return not self._chunks
+
     async def readany(self) -> bytes:
-        chunk = self._chunks.pop(0) if self._chunks else b""
+        chunk = self._chunks.pop(0)
         if isinstance(chunk, Exception):
             raise chunk
         return chunk

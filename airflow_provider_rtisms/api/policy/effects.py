@@ -24,7 +24,7 @@ class Acquire:
 ACQUIRE = Acquire()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, see protocol/request.py
 class Send:
     """
     Send a request and read its response.

@@ -164,7 +164,7 @@ def _authorize(call: Call[T], context: _Context, tokens: TokenCache) -> Flow[T]:
     is_renewed = False
     refusals = 0
     while True:
-        token = yield from tokens.obtain(partial(_get_grant, context))
+        token = tokens.fresh() or (yield from tokens.obtain(partial(_get_grant, context)))
         try:
             result = yield from _exchange(call, context, token.value)
         except RtiSmsTokenExpiredError as error:

@@ -104,6 +104,12 @@ class TokenCache:
         """Return whether the server has accepted a token within the last :data:`ACCEPTED_FOR` seconds."""
         return self._clock() - self._accepted_at < ACCEPTED_FOR
 
+    def fresh(self) -> Token | None:
+        """Return the token if there is a fresh one. Most calls find one, and do not need :meth:`obtain`."""
+        token = self._token
+        is_fresh = token is not None and self._clock() < token.renew_at and self._forks == count_forks()
+        return token if is_fresh else None
+
     def obtain(self, authenticate: Authenticate) -> Generator[Effect, Any, Token]:
         """
         Return a fresh token. If there is none, one caller gets it and the others wait.

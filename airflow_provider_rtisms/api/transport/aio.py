@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import aiohttp
+from yarl import URL
 
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.models import SmsDetails, Submission
@@ -69,6 +70,8 @@ class AsyncRtiSmsClient:
         self.limiter = AdaptiveLimiter(settings.max_concurrency, settings.requests_per_second)
         self.stats = stats or Stats()
         self._on_secret = on_secret
+        self._base_url = URL(settings.base_url)
+        self._base_path = self._base_url.raw_path.rstrip("/")
         self._proxy = settings.proxy_to_use()
         self._timeout = aiohttp.ClientTimeout(total=settings.timeout, ceil_threshold=math.inf)
         self._session: aiohttp.ClientSession | None = None
@@ -147,6 +150,8 @@ class AsyncRtiSmsClient:
                 try:
                     if effect is ACQUIRE and permit.try_leave():
                         result = None
+                    elif isinstance(effect, Send):
+                        result = await self._exchange(effect.request)
                     else:
                         result = await self._do(effect, permit)
                 except BaseException as error:  # the flow decides what it means
@@ -165,8 +170,6 @@ class AsyncRtiSmsClient:
             case Acquire():
                 await permit.acquire()
                 await permit.acquire_rate()
-            case Send(request):
-                return await self._exchange(request)
             case Sleep(seconds):
                 permit.release()
                 await asyncio.sleep(seconds)
@@ -194,7 +197,7 @@ class AsyncRtiSmsClient:
         try:
             async with session.request(
                 request.method,
-                self.settings.base_url + request.path,
+                self._url(request.path),
                 data=request.body,
                 headers=request.headers,
                 proxy=self._proxy,
@@ -204,6 +207,12 @@ class AsyncRtiSmsClient:
                 return HttpResponse(response.status, response.headers, await _read_capped(response))
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _failure(error, self.settings.timeout) from None
+
+    def _url(self, path: str) -> URL:
+        """Return the URL of a path below the base URL, without parsing the base URL again for each request."""
+        if "?" in path:
+            return URL(self.settings.base_url + path)
+        return self._base_url.with_path(self._base_path + path, encoded=True)
 
 
 async def _wait_for(flight: Flight[R]) -> R | None:
@@ -231,8 +240,8 @@ def _new_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
 
 async def _read_capped(response: aiohttp.ClientResponse) -> bytes:
     body = b""
-    while chunk := await response.content.readany():
-        body = body + chunk if body else chunk
+    while not response.content.at_eof():  # mostly the whole body has come already
+        body += await response.content.readany()
         if len(body) > MAX_RESPONSE_BYTES:
             raise TransportError(
                 errors.RtiSmsResponseTooLargeError,

@@ -25,13 +25,14 @@ BACKLOG = 1000
 
 
 async def fetch_batches(
-    client: AsyncRtiSmsClient, submission_ids: Iterable[str], *, raw: bool = False
+    client: AsyncRtiSmsClient, submission_ids: Iterable[str], collect: float = 0.0, *, raw: bool = False
 ) -> AsyncGenerator[Sequence[Outcome], None]:
     """
     Fetch many submissions, ``max_concurrency`` at a time, and yield outcomes as soon as there are some.
 
     :param client: an opened client.
     :param submission_ids: checked ids; read as they are needed.
+    :param collect: seconds for which outcomes may wait for further ones, so that there are fewer batches.
     :param raw: whether details keep the JSON of the response.
     :return: outcomes, in the order in which they were fetched. After a permanent error other than a 404 it fetches no
         further ids. Close the generator to stop early.
@@ -42,6 +43,8 @@ async def fetch_batches(
     try:
         while True:
             came = [await outcomes.get()]
+            if collect:
+                await asyncio.sleep(collect)
             while not outcomes.empty():
                 came.append(outcomes.get_nowait())
             if batch := [one for one in came if isinstance(one, tuple)]:
@@ -97,7 +100,10 @@ async def _work(
             outcome = await client.perform(endpoints.get_sms(submission_id, raw=raw))
         except RtiSmsError as error:
             outcome = error
-        await outcomes.put((submission_id, outcome))
+        if outcomes.full():
+            await outcomes.put((submission_id, outcome))
+        else:
+            outcomes.put_nowait((submission_id, outcome))
         if isinstance(outcome, RtiSmsPermanentError) and not isinstance(outcome, RtiSmsNotFoundError):
             return  # every other id would get the same error
 

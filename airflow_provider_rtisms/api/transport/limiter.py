@@ -98,7 +98,8 @@ class AdaptiveLimiter:
     def release(self) -> None:
         """Give a permit back."""
         self._held -= 1
-        self._admit()
+        if self._waiters or self._removed_permits:
+            self._admit()
 
     async def acquire_rate(self) -> float:
         """

@@ -104,6 +104,10 @@ class S3Server:
         """Write an object."""
         self._backend.put_object(BUCKET, key, content)
 
+    def delete(self, key: str) -> None:
+        """Delete an object."""
+        self._backend.delete_object(BUCKET, key)
+
     @property
     def _backend(self) -> Any:
         from moto.s3.models import s3_backends

@@ -307,6 +307,27 @@ class TestPartsDuringTheFetch:
         assert 20 < summary["resumed"] < 500
         assert ids_in(s3.objects()[KEY]) == seeded(500)
 
+    def test_a_retry_on_the_same_machine_does_not_read_its_own_objects(
+        self, hook: RtiSmsHook, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As after kill -9: the store holds what the local part holds, but for the end."""
+        monkeypatch.setattr(object_target, "UPLOAD_EVERY", 0.0)
+        monkeypatch.setattr(object_target, "PIECE_SIZE", 4000)
+        monkeypatch.setattr(object_target.ObjectTarget, "close", lambda target: target.part.close())
+        ids = ["1", *seeded(100)]
+        with pytest.raises(RtiSmsNotFoundError):
+            hook.bulk_get_sms(ids, output_path=URL)
+        pieces = sorted(key for key in s3.objects() if "header" not in key)
+        assert len(pieces) > 5
+        s3.delete(pieces[-1])
+        s3.requests = []
+        summary: Any = hook.bulk_get_sms(ids, output_path=URL, on_missing="skip")
+        assert (summary["resumed"], summary["fetched"]) == (100, 100)
+        assert not [one for one in s3.requests if one.startswith("GET") and any(piece in one for piece in pieces)]
+        uploads = [one for one in s3.requests if re.search(rf"^PUT .*{PART}(?!header)", one)]
+        assert [pieces[-1] in one for one in uploads] == [True]
+        assert list(s3.objects()) == [KEY]
+
     def test_an_object_of_another_version_is_not_used(self, hook: RtiSmsHook, s3: S3Server) -> None:
         with pytest.raises(RtiSmsNotFoundError):
             hook.bulk_get_sms(["1", *seeded(10)], output_path=URL)

@@ -79,6 +79,17 @@ def test_a_batch_is_all_that_has_come() -> None:
     virtual_time.run(main())
 
 
+def test_outcomes_may_be_collected_for_a_while() -> None:
+    async def main() -> None:
+        client: Any = Client(4, {"1": 1.0, "2": 1.5, "3": 2.5, "4": 9.0})
+        batches = [
+            ([one for one, _ in batch], now() - START) async for batch in fetch_batches(client, "1234", collect=1.0)
+        ]
+        assert batches == [(["1", "2"], 2.0), (["3"], 3.5), (["4"], 10.0)]
+
+    virtual_time.run(main())
+
+
 def test_a_slow_consumer_gets_the_last_outcomes_and_then_the_end() -> None:
     async def main() -> None:
         client: Any = Client(1)
