@@ -214,3 +214,24 @@ def test_the_context_manager_closes_the_sockets(serve_default: Serve) -> None:
         assert server.connections_open == 1
     asyncio.run(until(lambda: server.connections_open == 0))
     assert client.settings.base_url == server.url
+
+
+@pytest.mark.parametrize("name", ["max_concurrency", "requests_per_second"])
+def test_a_limit_of_a_bulk_fetch_is_checked_and_named(serve_default: Serve, name: str) -> None:
+    server = serve_default(details())
+    with pytest.raises(RtiSmsConfigError, match=name):
+        RtiSmsHook().bulk_get_sms(["1"], **{name: 0})
+    assert server.requests == []
+
+
+def test_a_preview_shows_three_texts_unless_asked_for_others() -> None:
+    rows = [{"name": name} for name in "abcde"]
+    shown = RtiSmsHook().preview_sms(text="Hola {name}", rows=rows)
+    assert (shown["messages"], [one["text"] for one in shown["samples"]]) == (5, ["Hola a", "Hola b", "Hola c"])
+    assert len(RtiSmsHook().preview_sms(text="Hola {name}", rows=rows, samples=1)["samples"]) == 1
+
+
+def test_airflow_below_3_2_gets_the_labels_of_the_form() -> None:
+    behaviour = RtiSmsHook.get_ui_field_behaviour()
+    assert behaviour.keys() == {"hidden_fields", "relabeling", "placeholders"}
+    assert behaviour["relabeling"]["login"] == "Client ID"

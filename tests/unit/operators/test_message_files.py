@@ -12,7 +12,7 @@ import fsspec
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-from airflow_provider_rtisms.api.errors import RtiSmsInputError
+from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError
 from airflow_provider_rtisms.operators.message_files import read_message_file
 from airflow_provider_rtisms.operators.send_results import check_output_path, write_results
@@ -153,3 +153,24 @@ def test_a_file_of_results_that_cannot_be_written_is_named(tmp_path: Path) -> No
 def test_results_go_to_no_other_kind_of_file(name: str) -> None:
     with pytest.raises(RtiSmsInputError, match=f"^output_path ends in '{name[-20:]}'"):
         check_output_path(f"/data/{name}")
+
+
+def test_results_need_a_path() -> None:
+    with pytest.raises(RtiSmsInputError, match=r"^output_path is "):
+        check_output_path("")
+
+
+def test_a_store_that_takes_no_results_is_named() -> None:
+    class FullStore:
+        name = "a.csv"
+
+        def write_bytes(self, content: bytes) -> None:
+            raise ConnectionError("no space")
+
+        def __str__(self) -> str:
+            return "s3://bucket/a.csv"
+
+    with pytest.raises(
+        RtiSmsError, match=r"^Writing s3://bucket/a\.csv \(output_path\) failed \(ConnectionError: no space"
+    ):
+        write_results(FullStore(), [RECORD])  # type: ignore[arg-type]

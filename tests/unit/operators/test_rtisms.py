@@ -1,4 +1,4 @@
-"""The details operator called as a plain object."""
+"""The operators for details and balance, called as plain objects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_rtisms.api.errors import RtiSmsServerError
-from airflow_provider_rtisms.operators.rtisms import RtiSmsGetDetailsOperator
+from airflow_provider_rtisms.operators.rtisms import RtiSmsGetBalanceOperator, RtiSmsGetDetailsOperator
 from airflow_provider_rtisms.sandbox import Sandbox
 from tests.hostile import details, response
 from tests.unit.conftest import Serve
@@ -51,3 +51,9 @@ def test_bad_ids_never_leave_the_machine(serve_default: Serve, bad: Any) -> None
     with pytest.raises(AirflowFailException, match="submission_id"):
         get(bad)
     assert server.connections == 0
+
+
+def test_the_balance_is_the_exact_string(rtisms_sandbox: Sandbox, logged: Callable[[], str]) -> None:
+    rtisms_sandbox.set_balance("457.10")
+    assert RtiSmsGetBalanceOperator(task_id="balance").execute({}) == "457.10"
+    assert "The balance is 457.10" in logged()

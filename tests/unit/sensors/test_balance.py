@@ -1,4 +1,4 @@
-"""The balance: fetched, waited for in a worker, waited for in the triggerer, watched for a fall."""
+"""The balance: waited for in a worker, waited for in the triggerer, watched for a fall."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, TaskDeferred
 
-from airflow_provider_rtisms.operators.rtisms import RtiSmsGetBalanceOperator
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsBalanceFallTrigger, RtiSmsBalanceTrigger
@@ -19,12 +18,6 @@ from tests.hostile import Step, response, until
 from tests.unit.conftest import Serve
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
-
-
-def test_the_operator_returns_the_exact_string(rtisms_sandbox: Sandbox, logged: Callable[[], str]) -> None:
-    rtisms_sandbox.set_balance("457.10")
-    assert RtiSmsGetBalanceOperator(task_id="balance").execute({}) == "457.10"
-    assert "The balance is 457.10" in logged()
 
 
 def sensor(**arguments: Any) -> RtiSmsBalanceSensor:
