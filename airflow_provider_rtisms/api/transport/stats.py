@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_rtisms.api.policy.observer import Observer
 from airflow_provider_rtisms.api.protocol.request import Call
 
 
+@dataclass
 class Stats(Observer):
-    """Counters of one client. They only grow."""
+    """
+    Counters of one client. They only grow.
 
-    def __init__(self) -> None:
-        #: HTTP requests that left, those for tokens included.
-        self.requests = 0
-        #: Tokens that were issued.
-        self.tokens = 0
-        #: Requests that were repeated, for whatever reason.
-        self.retries = 0
-        #: Responses of 429.
-        self.throttled = 0
+    :param requests: HTTP requests that left, those for tokens included.
+    :param tokens: tokens that were issued.
+    :param retries: requests that were repeated, for whatever reason.
+    :param throttled: responses of 429.
+    """
+
+    requests: int = 0
+    tokens: int = 0
+    retries: int = 0
+    throttled: int = 0
 
     def on_request(self, call: Call[Any], status: int | None) -> None:
         """Count a request."""

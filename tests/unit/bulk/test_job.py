@@ -204,7 +204,7 @@ def test_the_lines_of_progress_describe_the_step_under_way(
 
     def convert(lines: Any, file: Any) -> None:
         file.writelines(lines)
-        wait_until(lambda: "all 1 records are converted, saving the file" in caplog.text, what="a line", timeout=10)
+        wait_until(lambda: "all 1 records are converted, saving them" in caplog.text, what="a line", timeout=10)
 
     monkeypatch.setitem(formats._CONVERTERS, ".jsonl", convert)
     fetch_to_file(folder / "details.jsonl", "1", client=Waiting())
@@ -289,4 +289,4 @@ class TestAllLines:
         assert lines.progress().startswith("Writing details.csv: 1 of 2,000 records converted, ")
         for _ in range(1999):
             next(reading)
-        assert lines.progress() == "Writing details.csv: all 2,000 records are converted, saving the file"
+        assert lines.progress() == "Writing details.csv: all 2,000 records are converted, saving them"

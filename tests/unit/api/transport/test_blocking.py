@@ -200,7 +200,7 @@ class TestState:
     ) -> None:
         """A leader that stays open would keep everybody waiting who waits for its token."""
         flow = InterruptedFlow()
-        monkeypatch.setattr(blocking, "perform", lambda *_: flow)
+        monkeypatch.setattr(blocking, "perform", lambda *_, **__: flow)
         with RtiSmsClient(settings_for(serve())) as client, pytest.raises(KeyboardInterrupt):
             client.get_balance()
         assert flow.is_closed
