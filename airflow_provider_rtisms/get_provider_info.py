@@ -118,7 +118,12 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [{"integration-name": integration, "python-modules": [f"{package}.hooks.rtisms"]}],
         "operators": [{"integration-name": integration, "python-modules": [f"{package}.operators.rtisms"]}],
         "sensors": [{"integration-name": integration, "python-modules": [f"{package}.sensors.rtisms"]}],
-        "triggers": [{"integration-name": integration, "python-modules": [f"{package}.triggers.rtisms"]}],
+        "triggers": [
+            {
+                "integration-name": integration,
+                "python-modules": [f"{package}.triggers.rtisms", f"{package}.triggers.start"],
+            }
+        ],
         "transfers": [
             {
                 "source-integration-name": "Common SQL",

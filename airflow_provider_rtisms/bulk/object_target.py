@@ -171,7 +171,7 @@ class ObjectTarget:
                 lines = data[len(self.part.header) :].splitlines(keepends=True)
                 records = (parse_record(line, self.part.columns) for line in lines)
                 accepted = (record for record in records if record is not None and accept(record))
-                while batch := list(islice(accepted, 1000)):  # those of a whole object take 80 MB
+                while batch := list(islice(accepted, 1000)):  # an object holds tens of thousands
                     yield batch
         except RtiSmsStorageError as error:
             log.warning("%s The submissions that an earlier attempt has fetched are fetched again", error)

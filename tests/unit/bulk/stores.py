@@ -28,9 +28,13 @@ class Store(AbstractFileSystem):  # type: ignore[misc,unused-ignore]
         """Return the first argument of each call of a method."""
         return [call[1] for call in self.calls if call[0] == name]
 
-    def cat_file(self, path: str) -> bytearray:
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None) -> bytearray:
         self._note("cat_file", path)
-        return bytearray(self.objects[path])
+        return bytearray(self.objects[path][start:end])
+
+    def info(self, path: str) -> dict[str, Any]:
+        self._note("info", path)
+        return {"size": len(self.objects[path]), "ETag": hash(self.objects[path])}
 
     def pipe_file(self, path: str, value: bytes) -> None:
         self._note("pipe_file", path, value)

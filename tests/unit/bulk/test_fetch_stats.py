@@ -154,6 +154,7 @@ def test_the_summary_counts_and_is_json(clock: SimpleNamespace) -> None:
         "by_operator": {"no operator": 2, "Entel Pcs": 2, "Claro": 1},
         "cost": 4,
         "duplicates": 3,
+        "bytes": None,
         "resumed": 1,
         "requests": 21,
         "tokens": 1,

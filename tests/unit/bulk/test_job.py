@@ -202,7 +202,7 @@ def test_the_lines_of_progress_describe_the_step_under_way(
             await wait_for("0 of 1 submissions done")
             return await super().perform(call)
 
-    def convert(lines: Any, file: Any) -> None:
+    def convert(columns: Any, lines: Any, file: Any) -> None:
         file.writelines(lines)
         wait_until(lambda: "all 1 records are converted, saving them" in caplog.text, what="a line", timeout=10)
 

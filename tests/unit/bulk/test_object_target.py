@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -32,8 +32,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / f"rtisms-{os.geteuid()}"
 
 
+def write_lines(lines: Iterable[bytes], file: IO[bytes]) -> None:
+    file.writelines(lines)
+
+
 def target_in(fs: Store, protocol: str = "s3") -> ObjectTarget:
-    return ObjectTarget(StoredPath(fs, protocol), "d1")  # type: ignore[arg-type]
+    return ObjectTarget(StoredPath(fs, protocol), "d1", write_lines)  # type: ignore[arg-type]
 
 
 def record_of(submission_id: str) -> dict[str, Any]:
@@ -191,7 +195,7 @@ class TestCommit:
         resume(target)
         target.probe()
         target.part.append([record_of("2")])
-        target.commit(lambda file: file.writelines(target.part.lines()))
+        target.commit(target.part.lines())
         target.close()
         assert fs.objects == {FILE: line_of("1") + line_of("2"), "bucket/day/other": b""}
         assert fs.called("rmdir") == [FOLDER] * isinstance(fs, FolderStore)
@@ -205,7 +209,7 @@ class TestCommit:
         target.part.append([record_of("1")])
         fs.failures["put_file"] = [REFUSED]
         with pytest.raises(Exception, match="Access Denied"):
-            target.commit(lambda file: None)
+            target.commit([])
         target.close()
         assert list(parts(fs).values()) == [[line_of("1")]]
         assert list(folder.iterdir()) == []
@@ -215,7 +219,7 @@ class TestCommit:
         target = target_in(fs)
         target.part.append([record_of("1")])
         fs.failures["pipe_file"] = [DOWN] * 6
-        target.commit(lambda file: file.writelines(target.part.lines()))
+        target.commit(target.part.lines())
         target.close()
         assert fs.objects == {FILE: line_of("1")}
         assert list(folder.iterdir()) == []
@@ -225,7 +229,7 @@ class TestCommit:
         target = target_in(fs)
         target.probe()
         fs.failures["ls"] = [REFUSED]
-        target.commit(lambda file: None)
+        target.commit([])
         target.close()
         assert list(fs.objects) == [FILE]
         assert caplog.messages == []
@@ -238,7 +242,7 @@ class TestCommit:
         target = target_in(fs, "sftp")
         target.probe()
         fs.failures[method] = errors
-        target.commit(lambda file: None)
+        target.commit([])
         target.close()
         assert FILE in fs.objects
         assert caplog.messages[-1].startswith(

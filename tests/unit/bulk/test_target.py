@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 import pytest
 
+from airflow_provider_rtisms.bulk.formats import Convert
+from airflow_provider_rtisms.bulk.records import COLUMNS
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError
 from airflow_provider_rtisms.bulk.target import LocalTarget, open_target
 from tests.unit.bulk.conftest import count_descriptors
 from tests.unit.bulk.test_formats import line, record
 
 
-def open_local(folder: Path) -> LocalTarget:
-    target = open_target(folder / "details.jsonl", "d1")
+def write_lines(lines: Iterable[bytes], file: IO[bytes]) -> None:
+    file.writelines(lines)
+
+
+def open_local(folder: Path, convert: Convert = write_lines) -> LocalTarget:
+    target = open_target(folder / "details.jsonl", "d1", convert, COLUMNS)
     assert isinstance(target, LocalTarget)
     return target
 
@@ -37,7 +45,7 @@ def test_an_attempt_goes_on_from_the_part_and_its_commit_removes_it(tmp_path: Pa
     second.resume(lambda one: not found and not found.append(one))  # type: ignore[func-returns-value]
     assert found == [record()]
     assert second.is_due() is False
-    second.commit(lambda file: file.writelines(second.part.lines()))
+    second.commit(second.part.lines())
     second.close()
     assert list(tmp_path.iterdir()) == [tmp_path / "details.jsonl"]
     assert (tmp_path / "details.jsonl").read_bytes() == line()
@@ -49,14 +57,14 @@ def test_a_commit_that_fails_keeps_the_part(tmp_path: Path) -> None:
     with pytest.raises(RtiSmsStorageError):
         target.probe()
     with pytest.raises(RtiSmsStorageError):
-        target.commit(lambda file: None)
+        target.commit([])
     target.close()
     assert {path.name for path in tmp_path.iterdir()} == {"details.jsonl", "details.jsonl.d1.part"}
 
 
 def test_the_file_is_complete_before_it_has_its_name(tmp_path: Path) -> None:
-    target = open_local(tmp_path)
     names: list[str] = []
-    target.commit(lambda _: names.extend(path.name for path in tmp_path.iterdir()))
+    target = open_local(tmp_path, lambda *_: names.extend(path.name for path in tmp_path.iterdir()))
+    target.commit([])
     target.close()
     assert sorted(names) == ["details.jsonl.d1.part", "details.jsonl.d1.staging"]

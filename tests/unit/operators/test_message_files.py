@@ -17,6 +17,7 @@ from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError
 from airflow_provider_rtisms.operators.message_files import read_message_file
 from airflow_provider_rtisms.operators.send_results import check_output_path, write_results
 from airflow_provider_rtisms.sending.rows import check_rows
+from tests.unit.bulk.stores import Store, StoredPath
 
 try:
     from airflow.sdk.io import attach
@@ -161,16 +162,9 @@ def test_results_need_a_path() -> None:
 
 
 def test_a_store_that_takes_no_results_is_named() -> None:
-    class FullStore:
-        name = "a.csv"
-
-        def write_bytes(self, content: bytes) -> None:
-            raise ConnectionError("no space")
-
-        def __str__(self) -> str:
-            return "s3://bucket/a.csv"
-
+    fs = Store()
+    fs.failures["put_file"] = [PermissionError("Access Denied")]
     with pytest.raises(
-        RtiSmsError, match=r"^Writing s3://bucket/a\.csv \(output_path\) failed \(ConnectionError: no space"
+        RtiSmsError, match=r"^Writing s3://bucket/day/details\.jsonl failed \(PermissionError: Access Denied\)"
     ):
-        write_results(FullStore(), [RECORD])  # type: ignore[arg-type]
+        write_results(StoredPath(fs), [RECORD])  # type: ignore[arg-type]
