@@ -73,7 +73,6 @@ def test_a_dag_reads_its_sql_and_text_from_files_and_leaks_nothing(
     rtisms_sandbox: Sandbox,
     airflow_database: Path,
     tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
 ) -> None:
     rtisms_sandbox.set_balance("10000")
     (tmp_path / "people.sql").write_text("SELECT * FROM {{ params.table }} WHERE id >= %(least)s ORDER BY id")
@@ -96,7 +95,9 @@ def test_a_dag_reads_its_sql_and_text_from_files_and_leaks_nothing(
     messages = {message.recipient: message.text for message in rtisms_sandbox.state().messages}
     assert messages.keys() == {number(index) for index in range(1000, COUNT)}
     assert messages[number(1000)].startswith("Hola Señora 1000, run manual__")
-    shown = everything_in(airflow_database) + "".join(capfd.readouterr())
+    # Not through capfd: Airflow's loggers would keep its stream, which is closed when this test ends.
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    shown = everything_in(airflow_database) + "".join(capture.read_global_capture())
     assert "redacted: 1 values" in shown
     assert DIGITS + "0001" not in shown
     assert f"Señora {1001}" not in shown  # not the text above: the database has the source of this file too

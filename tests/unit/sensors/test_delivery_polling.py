@@ -84,7 +84,8 @@ def test_it_hands_over_all_that_the_trigger_needs(clock: Clock) -> None:
         "max_poke_interval": 50,
         "deferred_at": 1000.0,
         "with_records": True,
-        "min_delivered": 1,
+        "with_ids": False,
+        "quota": {"needed": 1, "total": 1, "delivered": 0},
     }
 
 

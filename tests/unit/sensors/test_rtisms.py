@@ -17,8 +17,9 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_rtisms.sandbox import Sandbox
-from airflow_provider_rtisms.sensors.base import DEFERRAL_TIMEOUT, trigger_deadline
+from airflow_provider_rtisms.sensors.base import DEFERRAL_TIMEOUT
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor, RtiSmsDeliverySensor
+from airflow_provider_rtisms.triggers.polling import trigger_deadline
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 from tests.hostile import details, hang, response
 from tests.open_submissions import final_after_first_poll
