@@ -32,7 +32,7 @@ demo: env-airflow-3.3  ## wait for deliveries in real Airflow, against the sandb
 test: lint docs test-plan test-matrix test-lowest test-wheel  ## everything that CI runs (12 minutes on two idle cores)
 
 .PHONY: test-quick
-test-quick: lint test-bare test-airflow-3.3-quick  ## lint, and the tests on Airflow 3.3 without whole deployments (2 minutes)
+test-quick: lint test-bare test-airflow-3.3-quick  ## lint, and the tests on Airflow 3.3 that start no servers and no commands (2 minutes)
 
 .PHONY: test-matrix
 test-matrix: test-bare $(MINORS:%=test-airflow-%)  ## the tests without Airflow, and on every supported minor
@@ -55,6 +55,9 @@ test-airflow-3.2 test-airflow-3.1 test-airflow-3.0: LEFT_OUT := tests/unit/test_
 	$(patsubst %,tests/unit/bulk/test_%.py,distinct_ids fetch_stats formats job local_files missing_file object_store \
 	object_target part storage_errors target)
 
+# Those that start no program: no complete Airflow, no database server, no object store, no command of Airflow.
+QUICK_SYSTEM_TESTS := tests/system/test_dag_runs.py tests/system/test_sending.py
+
 .PHONY: test-bare
 test-bare: WORKERS := 8
 test-bare: DISTRIBUTION := --dist worksteal
@@ -65,9 +68,8 @@ test-airflow-%: env-airflow-%  ## the tests of what needs Airflow, on one of its
 	$(BUILD)/airflow-$*/bin/python $(PYTEST) $(filter-out $(LEFT_OUT),$(NEEDS_AIRFLOW)) $(addprefix --ignore=,$(LEFT_OUT))
 
 .PHONY: test-airflow-3.3-quick
-test-airflow-3.3-quick: PYTEST_OPTIONS += -m 'not deployment'
 test-airflow-3.3-quick: env-airflow-3.3
-	$(LATEST)/python $(PYTEST) $(NEEDS_AIRFLOW)
+	$(LATEST)/python $(PYTEST) $(filter tests/unit/%,$(NEEDS_AIRFLOW)) $(QUICK_SYSTEM_TESTS)
 
 .PHONY: test-airflow-next
 test-airflow-next: env-airflow-next  ## the same on Airflow's newest pre-release (not in CI, 5 minutes)

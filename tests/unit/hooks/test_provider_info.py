@@ -56,7 +56,7 @@ def how_to_pages() -> Iterator[str]:
         yield transfer["how-to-guide"]
 
 
-@pytest.mark.parametrize("page", how_to_pages())
+@pytest.mark.parametrize("page", [*how_to_pages()])
 def test_each_how_to_page_exists(page: str) -> None:
     assert page.startswith("/docs/")
     assert (ROOT / page.removeprefix("/")).read_text().startswith("# ")

@@ -87,7 +87,7 @@ class TestSensor:
 class TestTrigger:
     def test_its_time_may_run_out(self, rtisms_sandbox: Sandbox) -> None:
         trigger = RtiSmsBalanceTrigger(
-            rtisms_conn_id="rtisms_default", minimum="1000", poke_interval=0.1, deadline=time.time() + 0.5
+            rtisms_conn_id="rtisms_default", minimum="1000", poke_interval=0.1, deadline=time.time() + 2
         )
         assert asyncio.run(anext(trigger.run())).payload == {
             "version": 1,
@@ -103,7 +103,7 @@ class TestTrigger:
     ) -> None:
         serve_default(*steps, response(status=503), extra={"max_attempts": 1})
         trigger = RtiSmsBalanceTrigger(
-            rtisms_conn_id="rtisms_default", minimum="10", poke_interval=0.1, deadline=time.time() + 0.5
+            rtisms_conn_id="rtisms_default", minimum="10", poke_interval=0.1, deadline=time.time() + 2
         )
         message = asyncio.run(anext(trigger.run())).payload["message"]
         assert message == f"Timed out: the balance {seen}."
