@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+#: The status of a process that was killed because it took too long.
+TIMED_OUT = -2
+
 
 class Forks:
     """
@@ -26,7 +29,7 @@ class Forks:
         Run jobs.
 
         :param jobs: a key, a function, and the seconds after which its process is killed.
-        :return: keys with exit statuses, as they end; -1 where the process was killed or crashed.
+        :return: keys with exit statuses, as they end; -1 for a crash, :data:`TIMED_OUT` for one that took too long.
         """
         for key, function, seconds in jobs:
             while len(self._running) >= self._most:
@@ -42,15 +45,16 @@ class Forks:
         time.sleep(0.01)
         for pid, (key, deadline) in list(self._running.items()):
             done, status = os.waitpid(pid, os.WNOHANG)
+            is_late = False
             if not done and time.monotonic() > deadline:
                 os.kill(pid, signal.SIGKILL)
-                _, status = os.waitpid(pid, 0)
-                done = pid
+                os.waitpid(pid, 0)
+                done, is_late = pid, True
             if done:
                 del self._running[pid]
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)  # servers that the tests have started
-                yield key, os.WEXITSTATUS(status) if os.WIFEXITED(status) else -1
+                yield key, TIMED_OUT if is_late else os.WEXITSTATUS(status) if os.WIFEXITED(status) else -1
 
     @staticmethod
     def _work(function: Callable[[], int]) -> None:

@@ -31,11 +31,12 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from scripts.mutant_forks import Forks
+from scripts.mutant_forks import TIMED_OUT, Forks
 from scripts.mutant_tests import PACKAGE, Chooser, load_libraries, record_all, run_pytest, tests_of
 from scripts.mutations import Mutant, compile_mutant, mutants_of
 
-SOURCES = [f"{PACKAGE}/{name}" for name in ("api", "sending", "waiting", "bulk", "operators")]
+ROOMS = ("api", "sending", "waiting", "bulk", "hooks", "operators", "sensors", "triggers", "transfers", "notifications")
+SOURCES = [f"{PACKAGE}/{name}" for name in ROOMS]
 EQUIVALENTS = Path(__file__).with_name("mutants-equivalent.txt")
 #: Seconds: tests of a mutant are chosen, the quickest first, until they take as long as this.
 TEST_BUDGET = 6.0
@@ -65,7 +66,9 @@ class MutantFinder(MetaPathFinder):
 
 
 def try_mutant(mutant: Mutant, nodeids: Sequence[str]) -> int:
-    """Return 0 if all tests pass, so that the mutant survives."""
+    """Return 0 if all tests pass, or if there are none, so that the mutant survives."""
+    if not nodeids:
+        return 0
     sys.meta_path.insert(0, MutantFinder(mutant))
     importlib.import_module(mutant.module)  # before pytest puts its own finder first
     return run_pytest(Chooser(nodeids), sorted({one.partition("::")[0] for one in nodeids}), "-x")
@@ -118,6 +121,7 @@ def main() -> int:
 
         survivors: list[Mutant] = []
         killed: Counter[str] = Counter()
+        late = 0
         for number, (mutant, status) in enumerate(forks.run(jobs()), 1):
             if number % 100 == 0:
                 print(f"{number} mutants in {time.monotonic() - began:.0f} s, now {mutant.path}", flush=True)
@@ -126,10 +130,11 @@ def main() -> int:
                 print(f"survived: {mutant}", flush=True)
             else:
                 killed[mutant.path] += 1
+                late += status == TIMED_OUT
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     _report(mutants, killed, survivors, equivalents)
-    print(f"{time.monotonic() - began:.0f} s")
+    print(f"{time.monotonic() - began:.0f} s; {late} of the killed ones took too long, which a busy machine does too")
     return 1 if survivors else 0
 
 
