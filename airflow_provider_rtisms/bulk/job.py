@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OnMissing: TypeAlias = Literal["fail", "skip"]
-#: Seconds for which records may wait until they are written. To write each one by itself takes a tenth more CPU time.
+#: Seconds for which records may wait until they are written. To write each one by itself takes more CPU time.
 COLLECT = 0.02
 Keep: TypeAlias = Callable[[Sequence[Record]], Awaitable[None]]
 

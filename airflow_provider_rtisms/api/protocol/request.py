@@ -45,7 +45,7 @@ _COMMON_HEADERS = {
 }
 
 
-# Every request makes one of each of these classes. They are not frozen, because that makes a dataclass three times as
+# Every request makes one of each of these classes. They are not frozen, because that makes a dataclass several times as
 # slow. No code changes them all the same.
 @dataclass(slots=True)
 class HttpRequest:
