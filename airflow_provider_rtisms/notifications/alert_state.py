@@ -99,7 +99,7 @@ State = TypeVar("State", Claim, Count)
 
 def to_json(state: Claim | Count) -> str:
     """Return a state as JSON."""
-    return json.dumps({"version": VERSION, **asdict(state)})
+    return json.dumps({"version": VERSION, **asdict(state)}, separators=(",", ":"))
 
 
 def from_json(kind: type[State], text: str) -> State:

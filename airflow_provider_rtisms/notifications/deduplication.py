@@ -107,7 +107,7 @@ class AlertLimit:
                 self._record(turn)
 
     def _decide(self) -> Turn:
-        turn = Turn(alert=secrets.token_hex(3), began=self.clock())
+        turn = Turn(alert=secrets.token_urlsafe(6), began=self.clock())
         try:
             claim = self._claim(turn)
             if claim is None:

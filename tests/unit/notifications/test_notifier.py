@@ -11,8 +11,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow import settings
 from airflow.providers.common.compat.sdk import DAG
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
+from sqlalchemy import create_engine
+from sqlalchemy.orm import scoped_session, sessionmaker
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.notifications import deduplication
@@ -217,9 +220,10 @@ def test_a_key_that_cannot_be_used_lets_the_alert_out(
 
 
 def test_variables_that_cannot_be_used_let_the_alert_out(
-    rtisms_sandbox: Sandbox, quick_writes: None, logged: Callable[[], str]
+    rtisms_sandbox: Sandbox, quick_writes: None, logged: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This process is no task, and its database has no tables."""
+    monkeypatch.setattr(settings, "Session", scoped_session(sessionmaker(create_engine("sqlite://"))))
     calm()(context())
     calm()(context())
     assert texts(rtisms_sandbox) == ["load failed"] * 2
