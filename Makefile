@@ -52,8 +52,8 @@ NEEDS_AIRFLOW := $(wildcard $(addprefix tests/unit/,bulk hooks links notificatio
 # The minors between the oldest and the newest run what touches the interfaces of Airflow, in which they differ.
 test-airflow-3.2 test-airflow-3.1 test-airflow-3.0: LEFT_OUT := tests/unit/test_imports.py $(addprefix tests/system/,\
 	stores ui test_cli.py test_demo.py test_documents.py test_secrets.py test_sending_for_real.py) \
-	$(patsubst %,tests/unit/bulk/test_%.py,distinct_ids fetch_stats formats job local_files missing_file object_store \
-	object_target part storage_errors target)
+	$(patsubst %,tests/unit/bulk/test_%.py,bulk_get_sms distinct_ids fetch_stats formats job local_files missing missing_file object_store \
+	object_target part progress raw storage_errors target)
 
 # Those that start no program: no complete Airflow, no database server, no object store, no command of Airflow.
 QUICK_SYSTEM_TESTS := tests/system/test_dag_runs.py tests/system/test_sending.py

@@ -104,7 +104,7 @@ class _Task:
         self.limits = make_settings(world, "unused")
 
     @property
-    def has_trouble(self) -> bool:
+    def has_errors(self) -> bool:
         """Whether anything has happened that may leave messages uncertain."""
         world = self.world
         return self.is_rotated or world.kills + world.cancellations + world.faults.total() > 0
@@ -171,7 +171,7 @@ class _Task:
                     self.world.fail(f"{name} is reported as {submission.outcome}, but was texted")
                 case SendOutcome.NOT_SENT if is_calm:
                     self.world.fail(f"{name} is not sent, although nothing failed")
-                case SendOutcome.UNCERTAIN if not self.has_trouble:
+                case SendOutcome.UNCERTAIN if not self.has_errors:
                     self.world.fail(f"{name} is uncertain, although nothing failed")
 
     def _accepted(self, message: Message) -> int:

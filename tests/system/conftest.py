@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import runpy
@@ -90,6 +91,8 @@ def airflow_database() -> Path:
     home = Path(os.environ["AIRFLOW_HOME"])
     (home / "dags").mkdir(exist_ok=True)
     subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+    if AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_3_PLUS:
+        _keep_the_api_of_tasks()
     return home / "airflow.db"
 
 
@@ -106,6 +109,13 @@ def run_dag(airflow_database: Path) -> RunDag:
         return finished
 
     return run
+
+
+def _keep_the_api_of_tasks() -> None:
+    """Let ``dag.test()`` build the API that tasks call once, as it does from Airflow 3.3 on: it takes 2 s of CPU."""
+    from airflow.sdk.execution_time import supervisor
+
+    supervisor.in_process_api_server = functools.cache(supervisor.in_process_api_server)
 
 
 def load_dag(code: str, folder: Path) -> Any:

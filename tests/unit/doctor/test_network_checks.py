@@ -25,12 +25,8 @@ class Certified:
     """A TLS connection with a certificate."""
 
     def __init__(self, days: float, **issuer: str) -> None:
-        expires = formatdate(time.time() + days * 86400 + 60, usegmt=True)  # "Tue, 24 Nov 2026 10:00:00 GMT"
-        _, day, month, year, clock, zone = expires.split()
-        self.certificate = {
-            "notAfter": f"{month} {day} {clock} {year} {zone}",
-            "issuer": tuple(((name, value),) for name, value in issuer.items()),
-        }
+        self.days = days
+        self.issuer = tuple(((name, value),) for name, value in issuer.items())
 
     def __enter__(self) -> Certified:
         return self
@@ -42,7 +38,9 @@ class Certified:
         return "TLSv1.3"
 
     def getpeercert(self) -> dict[str, Any]:
-        return self.certificate
+        expires = formatdate(time.time() + self.days * 86400 + 60, usegmt=True)  # "Tue, 24 Nov 2026 10:00:00 GMT"
+        _, day, month, year, clock, zone = expires.split()
+        return {"notAfter": f"{month} {day} {clock} {year} {zone}", "issuer": self.issuer}
 
     def close(self) -> None:
         pass

@@ -138,23 +138,23 @@ class TestEvents:
         assert "client_secret" in payload["message"]
 
 
-class TestTrouble:
-    def test_a_spell_of_503_is_ridden_out(self, serve_default: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+class TestTransientErrors:
+    def test_some_503_are_retried(self, serve_default: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
         server = serve_default(*[response(status=503)] * 12, details())
         assert asyncio.run(fire(new_trigger("1")))["outcome"] == "finished"
         assert len(server.calls) == 13
 
-    def test_an_outage_of_auth_is_ridden_out(self, serve_default: Serve) -> None:
+    def test_an_outage_of_auth_is_retried(self, serve_default: Serve) -> None:
         server = serve_default(details(), auth=[*[response(status=503)] * 12, response({"access_token": "t"})])
         assert asyncio.run(fire(new_trigger("1")))["outcome"] == "finished"
         assert len(server.grants) == 13
 
-    def test_an_outage_of_the_network_is_ridden_out(self, rtisms_sandbox: Sandbox) -> None:
+    def test_an_outage_of_the_network_is_retried(self, rtisms_sandbox: Sandbox) -> None:
         rtisms_sandbox.set_faults(Fault("outage", times=12))
         done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
         assert asyncio.run(fire(new_trigger(done)))["outcome"] == "finished"
 
-    def test_the_last_trouble_is_told_when_time_is_up(self, serve_default: Serve) -> None:
+    def test_a_timeout_names_the_last_error(self, serve_default: Serve) -> None:
         serve_default(response(status=503))
         payload = asyncio.run(fire(new_trigger("1", deadline=time.time() + 0.7)))
         assert payload["outcome"] == "timeout"

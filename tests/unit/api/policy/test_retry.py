@@ -31,7 +31,7 @@ def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_transient_statuses_are_ridden_out(transport: Transport, serve: Serve, status: int) -> None:
+def test_transient_statuses_are_retried(transport: Transport, serve: Serve, status: int) -> None:
     server = serve(*[response(b"try later", status)] * 4, details())
     assert transport.perform(server, SMS).status == "DELIVERED"
     assert len(server.calls) == 5
@@ -39,7 +39,7 @@ def test_transient_statuses_are_ridden_out(transport: Transport, serve: Serve, s
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_transient_statuses_are_ridden_out_at_auth(transport: Transport, serve: Serve, status: int) -> None:
+def test_transient_statuses_are_retried_at_auth(transport: Transport, serve: Serve, status: int) -> None:
     server = serve(details(), auth=[response(status=status), response(b"<html>"), reset, grant()])
     assert transport.perform(server, SMS).status == "DELIVERED"
     assert len(server.grants) == 4

@@ -108,7 +108,7 @@ class TestOddButFine:
         server = serve(step)
         assert transport.perform(server, endpoints.get_balance(), max_attempts=1) == Decimal("457.00")
 
-    def test_connection_closed_between_requests_is_ridden_out(self, transport: Transport, serve: Serve) -> None:
+    def test_a_connection_closed_between_requests_is_retried(self, transport: Transport, serve: Serve) -> None:
         server = serve(response(BALANCE, close=True))
         first, second = transport.perform_all(server, [endpoints.get_balance()] * 2, max_attempts=2)
         assert first == second == Decimal("457.00")
@@ -163,7 +163,7 @@ class TestBroken:
             ),
         ],
     )
-    def test_is_ridden_out_or_told(
+    def test_is_retried_or_reported(
         self, transport: Transport, serve: Serve, step: Step, kind: type[RtiSmsError]
     ) -> None:
         assert transport.perform(serve(step, response(BALANCE)), endpoints.get_balance()) == Decimal("457.00")
@@ -172,7 +172,7 @@ class TestBroken:
             transport.perform(server, endpoints.get_balance(), max_attempts=2)
         assert len(server.calls) == 2
 
-    def test_connection_reset_before_anything_was_read_is_ridden_out(self, transport: Transport, serve: Serve) -> None:
+    def test_a_connection_reset_before_anything_was_read_is_retried(self, transport: Transport, serve: Serve) -> None:
         server = serve(response(BALANCE), refuse_first=2)
         assert transport.perform(server, endpoints.get_balance()) == Decimal("457.00")
 
