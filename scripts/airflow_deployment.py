@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import secrets
@@ -47,6 +48,7 @@ class AirflowDeployment:
     :param dag_files: the DAG files to serve.
     :param env: more environment variables for the components, such as `AIRFLOW_CONN_*`.
     :param settings: Airflow settings as `{"SECTION__KEY": value}`; they override those below.
+    :param database: a migrated SQLite database to copy; None to migrate a new one, which takes some seconds.
     """
 
     def __init__(
@@ -55,10 +57,12 @@ class AirflowDeployment:
         *,
         env: Mapping[str, str] | None = None,
         settings: Mapping[str, str] | None = None,
+        database: Path | None = None,
     ) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="airflow-"))
         self.processes: dict[str, Session] = {}
         self._dag_files = list(dag_files)
+        self._database = database
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._session = requests.Session()
@@ -67,11 +71,13 @@ class AirflowDeployment:
             "API__BASE_URL": self.url,
             "API__HOST": "127.0.0.1",
             "API__PORT": str(port),
+            "API__SECRET_KEY": secrets.token_hex(32),
             "API__WORKERS": "1",
             "API_AUTH__JWT_SECRET": secrets.token_hex(32),
             "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "CORE__DAGS_FOLDER": str(self.home / "dags"),
             "CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             "CORE__LOAD_EXAMPLES": "False",
             "CORE__PARALLELISM": "4",
             "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
@@ -95,7 +101,11 @@ class AirflowDeployment:
                 (self.home / name).mkdir()
             for dag_file in self._dag_files:
                 shutil.copy(dag_file, self.home / "dags")
-            self.migrate()
+            (self.home / "airflow.cfg").touch()  # or else the components, which start together, each write one
+            if self._database:
+                shutil.copy(self._database, self.home / "airflow.db")
+            else:
+                self.migrate()
             for component in COMPONENTS:
                 self.start(component)
             self.wait_until(self.is_healthy, what="all components to be healthy", timeout=120)

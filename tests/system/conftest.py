@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -86,11 +88,28 @@ class FinishedRun:
 
 
 @pytest.fixture(scope="session")
-def airflow_database() -> Path:
+def new_database(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A migrated database to copy. All workers of pytest-xdist have the same, since a migration takes some seconds."""
+    folder = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        folder = folder.parent
+    home = folder / "airflow-new"
+    with (folder / "airflow-new.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not home.exists():
+            env = {**os.environ, "AIRFLOW_HOME": str(folder / "airflow-migrating")}
+            command = [sys.executable, "-m", "airflow", "db", "migrate"]
+            subprocess.run(command, env=env, check=True, capture_output=True)
+            (folder / "airflow-migrating").rename(home)
+    return home / "airflow.db"
+
+
+@pytest.fixture(scope="session")
+def airflow_database(new_database: Path) -> Path:
     """The migrated database of this session's Airflow."""
     home = Path(os.environ["AIRFLOW_HOME"])
     (home / "dags").mkdir(exist_ok=True)
-    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+    shutil.copy(new_database, home / "airflow.db")
     if AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_3_PLUS:
         _keep_the_api_of_tasks()
     return home / "airflow.db"

@@ -1,23 +1,15 @@
-"""
-Run every code block of the README and of the pages in docs/.
-
-The HTML comment above a block names its test. A block of plain ``text`` needs no test. A block with the test ``output``
-is the output of the script before it.
-"""
+"""Run the code blocks of the documents that need Airflow; tests/unit has the others."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
-import venv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,121 +21,22 @@ from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.hooks.connection import settings_from_connection
 from airflow_provider_rtisms.sandbox import Sandbox
 from scripts.servers import free_port
+from tests.documents import SANDBOX_PORT, Block, bash, blocks, check_script, each_block, run_script
 from tests.system.conftest import FinishedRun, RunDag, load_dag
 
 pytestmark = pytest.mark.system
 
-ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(
-    r"^(?P<indent> *)(?:<!-- test: (?P<test>\S+) -->\n *)?```(?P<language>[^\n]*)\n(?P<code>.*?)^ *```$",
-    re.DOTALL | re.MULTILINE,
-)
 #: Blocks that need a version of Airflow, and whether it is installed.
 IS_INSTALLED = {"dag-3.0": AIRFLOW_V_3_0_PLUS, "dag-3.3": AIRFLOW_V_3_3_PLUS}
-TESTS = {
-    *("install", "connection", "extras", "dag", "hook", "script", "sandbox-script", "output", "sandbox"),
-    *("sandbox-connection", "pytest", "make", "cli", "preview", "doctor", "doctor-cli", "deadline", "storm"),
-    *("approval", "airflow", *IS_INSTALLED),
-}
-#: Of blocks without a test: what a program has printed, and what is for Prometheus and statsd_exporter.
-OTHER_LANGUAGES = {"text", "promql", "yaml"}
-SANDBOX_PORT = "8099"
-"""The port in the documents. The tests replace it with a free one."""
 RunBlock = Callable[[str], FinishedRun]
 
 
-@dataclass(frozen=True)
-class Block:
-    """One fenced block: its location, the name of its test, its language and its code."""
-
-    location: str
-    test: str | None
-    language: str
-    code: str
-
-    @property
-    def document(self) -> str:
-        """The name of its file."""
-        return self.location.partition(":")[0]
-
-
-def read_blocks(document: Path) -> Iterator[Block]:
-    """Yield the blocks of a document, without the indentation that a list adds."""
-    text = document.read_text()
-    for match in BLOCK.finditer(text):
-        line = text.count("\n", 0, match.start("code"))
-        code = re.sub(f"^{match['indent']}", "", match["code"], flags=re.MULTILINE)
-        yield Block(f"{document.name}:{line}", match["test"], match["language"], code)
-
-
-BLOCKS = [block for document in DOCUMENTS for block in read_blocks(document)]
-
-
-def blocks(*tests: str, document: str | None = None) -> list[Block]:
-    """Return the blocks of some tests, in the order of the documents."""
-    return [block for block in BLOCKS if block.test in tests and document in (None, block.document)]
-
-
-def each_block(*tests: str) -> pytest.MarkDecorator:
-    """Run a test once for each such block, with the location of the block as the id."""
-    return pytest.mark.parametrize("block", [pytest.param(block, id=block.location) for block in blocks(*tests)])
-
-
-def bash(code: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
-    """Run a block as a person would, with the programs of this environment first on PATH."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-euc", code],
-        env={**os.environ, "PATH": path, **(env or {})},
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def test_every_block_names_its_test() -> None:
-    unnamed = [block for block in BLOCKS if block.test not in TESTS and block.language not in OTHER_LANGUAGES]
-    assert [block.location for block in unnamed] == []
-    assert {block.test for block in BLOCKS if block.test} == TESTS
-    opened = sum(len(re.findall(r"^ *```\S", document.read_text(), re.MULTILINE)) for document in DOCUMENTS)
-    assert len(BLOCKS) == opened
-
-
-@each_block("install")
-def test_install_blocks(block: Block, built_wheel: Path, tmp_path: Path) -> None:
-    venv.create(tmp_path / "venv", with_pip=True)
-    python = tmp_path / "venv" / "bin" / "python"
-    from_here = {
-        "PIP_NO_INDEX": "1",
-        "PIP_FIND_LINKS": str(built_wheel.parent),
-        "PIP_NO_DEPS": "1",
-        "PIP_CONFIG_FILE": os.devnull,
-    }
-    bash(f'PATH="{python.parent}:$PATH"\n{block.code}', from_here)
-    found = bash(f"cd /; '{python}' -c 'import airflow_provider_rtisms; print(airflow_provider_rtisms.__file__)'")
-    assert found.startswith(str(tmp_path))
-
-
-@pytest.fixture(scope="module")
-def built_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder], cwd=ROOT, check=True)
-    return next(folder.glob("*.whl"))
-
-
 @each_block("connection")
-def test_connection_blocks(block: Block, airflow_database: Path, tmp_path: Path) -> None:
+def test_connection_blocks(block: Block, new_database: Path, tmp_path: Path) -> None:
     """All ways to write the Connection give the same Connection."""
-    forget = "airflow connections delete rtisms_default >/dev/null 2>&1 || true"
+    shutil.copy(new_database, tmp_path / "airflow.db")
     show = "airflow connections get rtisms_default --output json"
-    if "connections add" in block.code:  # the others must not find it in the database
-        output = bash(f"{forget}\n{block.code}\n{show}\n{forget}", cwd=tmp_path)
-    else:
-        output = bash(f"{block.code}\n{show}", cwd=tmp_path)
+    output = bash(f"{block.code}\n{show}", {"AIRFLOW_HOME": str(tmp_path)}, cwd=tmp_path)
     fields, _ = json.JSONDecoder().raw_decode(output[output.rindex("[{") + 1 :])
     settings = settings_from_connection(
         Connection(
@@ -208,25 +101,9 @@ def test_hook_blocks(block: Block, rtisms_sandbox: Sandbox, tmp_path: Path) -> N
     assert "'operator_name': 'Entel Pcs'" in output
 
 
-@each_block("script", "sandbox-script")
+@each_block("script")
 def test_scripts_print_what_the_page_says(block: Block, rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
-    env = {"SANDBOX_URL": rtisms_sandbox.url} if block.test == "sandbox-script" else {}
-    output = run_script(block, tmp_path, env)
-    after = BLOCKS[BLOCKS.index(block) + 1 :][:1]
-    if after and after[0].test == "output":
-        assert after[0].code in output
-    else:
-        assert output
-
-
-def test_every_output_follows_a_script() -> None:
-    for before, block in pairwise(BLOCKS):
-        assert block.test != "output" or before.test in ("script", "sandbox-script"), block.location
-
-
-def run_script(block: Block, folder: Path, env: Mapping[str, str] | None = None) -> str:
-    (folder / "script.py").write_text(block.code)
-    return bash("python script.py", env, cwd=folder)
+    check_script(block, tmp_path)
 
 
 @each_block("sandbox")
@@ -285,10 +162,3 @@ def test_pytest_blocks(block: Block, tmp_path: Path, airflow_database: Path) -> 
     (tmp_path / "test_mine.py").write_text(block.code)
     tests = len(re.findall(r"^def test_", block.code, re.MULTILINE))
     assert re.search(f"^{tests} passed", bash("python -m pytest -q -p no:cacheprovider", cwd=tmp_path), re.MULTILINE)
-
-
-@each_block("make")
-def test_make_blocks(block: Block) -> None:
-    """``make help`` lists the targets. CI runs ``make test``, and with it the targets of a release and test_demo."""
-    targets = block.code.removeprefix("make ").split()
-    assert set(targets) <= set(re.findall(r"^  make (\S+)", bash("make help", cwd=ROOT), re.MULTILINE))

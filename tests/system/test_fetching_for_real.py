@@ -54,11 +54,13 @@ def undivided(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def airflow(sandbox: SandboxProcess, events_file: Path, undivided: Path) -> Iterator[AirflowDeployment]:
+def airflow(
+    sandbox: SandboxProcess, events_file: Path, undivided: Path, new_database: Path
+) -> Iterator[AirflowDeployment]:
     transport = {"type": "file", "log_file_path": str(events_file), "append": True}
     settings = {"OPENLINEAGE__TRANSPORT": json.dumps(transport)}
     env = {"AIRFLOW_CONN_RTISMS_DEFAULT": sandbox.connection_json()}
-    with AirflowDeployment([DAGS, EXAMPLE, undivided], env=env, settings=settings) as airflow:
+    with AirflowDeployment([DAGS, EXAMPLE, undivided], env=env, settings=settings, database=new_database) as airflow:
         airflow.call("POST", "pools", json={"name": "rtisms", "slots": 4})
         yield airflow
 

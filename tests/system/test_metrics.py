@@ -7,7 +7,7 @@ The metrics of a worker and of a triggerer on Airflow 2, at a StatsD server.
 from __future__ import annotations
 
 import os
-import subprocess
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -46,8 +46,8 @@ END = "airflow.dagrun.duration.success.metrics:"
 
 
 @pytest.fixture
-def airflow(tmp_path: Path) -> Iterator[Callable[..., list[Session]]]:
-    """Migrate a database, and start the scheduler and the triggerer."""
+def airflow(new_database: Path, tmp_path: Path) -> Iterator[Callable[..., list[Session]]]:
+    """Start the scheduler and the triggerer."""
     with ExitStack() as stack:
 
         def start(env: dict[str, str]) -> list[Session]:
@@ -64,7 +64,8 @@ def airflow(tmp_path: Path) -> Iterator[Callable[..., list[Session]]]:
                 **env,
             }
             command = [sys.executable, "-m", "airflow"]
-            subprocess.run([*command, "db", "migrate"], env=environment, check=True, capture_output=True)
+            shutil.copy(new_database, tmp_path / "airflow.db")
+            (tmp_path / "airflow.cfg").touch()  # or else both components write one
             sessions = []
             for name in ("scheduler", "triggerer"):
                 arguments = [*command, name, "--skip-serve-logs"]

@@ -187,12 +187,12 @@ def airflow(home: Path, *arguments: str, env: Mapping[str, str]) -> str:
     return done.stdout
 
 
-def run_in_one_process(home: Path, sandbox: Sandbox) -> tuple[dict[str, str], dict[str, str]]:
+def run_in_one_process(home: Path, database: Path, sandbox: Sandbox) -> tuple[dict[str, str], dict[str, str]]:
     """Run the DAG with ``airflow dags test``. Return the evidence, and the final state of each task."""
     stored = {f"AIRFLOW_CONN_{name.upper()}": json.dumps(fields) for name, fields in connections(sandbox).items()}
     (home / "dags").mkdir(parents=True)
     shutil.copy(DAG_FILE, home / "dags")
-    airflow(home, "db", "migrate", env={})
+    shutil.copy(database, home / "airflow.db")
     with deliveries(sandbox) as open_ids:
         conf = json.dumps({"open_ids": open_ids})
         output = airflow(home, "dags", "test", DAG_ID, "--conf", conf, env={**DEBUG, **VARIABLES, **stored})
@@ -202,8 +202,8 @@ def run_in_one_process(home: Path, sandbox: Sandbox) -> tuple[dict[str, str], di
     return {"output": AIRFLOWS_OWN.sub("", output), **evidence(home)}, states
 
 
-def test_nothing_leaks_in_one_process(sandbox: Sandbox, tmp_path: Path) -> None:
-    texts, states = run_in_one_process(tmp_path, sandbox)
+def test_nothing_leaks_in_one_process(sandbox: Sandbox, new_database: Path, tmp_path: Path) -> None:
+    texts, states = run_in_one_process(tmp_path, new_database, sandbox)
     assert leaks(texts, secrets(sandbox)) == []
     assert_tasks_as_expected(states, tmp_path)
     assert_evidence_is_complete(texts, sandbox)
@@ -212,11 +212,11 @@ def test_nothing_leaks_in_one_process(sandbox: Sandbox, tmp_path: Path) -> None:
 
 @pytest.mark.deployment
 @pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="scripts.airflow_deployment starts the components of Airflow 3.3")
-def test_nothing_leaks_in_a_whole_deployment(sandbox: Sandbox) -> None:
+def test_nothing_leaks_in_a_whole_deployment(sandbox: Sandbox, new_database: Path) -> None:
     """Scheduler, workers, triggerer and API server run, and the Connections are in the database."""
     from scripts.airflow_deployment import AirflowDeployment
 
-    with AirflowDeployment([DAG_FILE], env={**DEBUG, **VARIABLES}) as deployment:
+    with AirflowDeployment([DAG_FILE], env={**DEBUG, **VARIABLES}, database=new_database) as deployment:
         for name, fields in connections(sandbox).items():
             deployment.call("POST", "connections", json={"connection_id": name, **fields})
 
@@ -238,12 +238,12 @@ def test_nothing_leaks_in_a_whole_deployment(sandbox: Sandbox) -> None:
     assert ("wait_deferred", "deferred") in seen
 
 
-def test_a_leak_is_found(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_leak_is_found(sandbox: Sandbox, new_database: Path, tmp_path: Path) -> None:
     """The search itself works: it finds what a careless DAG leaks into output, XCom and rendered templates."""
     (tmp_path / "dags").mkdir()
     (tmp_path / "dags" / "rtisms_careless.py").write_text(CARELESS)
     stored = {"AIRFLOW_CONN_RTISMS_DEFAULT": sandbox.connection_json()}
-    airflow(tmp_path, "db", "migrate", env={})
+    shutil.copy(new_database, tmp_path / "airflow.db")
     output = airflow(tmp_path, "dags", "test", "rtisms_careless", env={**DEBUG, **VARIABLES, **stored})
     found = leaks({"output": output, **evidence(tmp_path)}, secrets(sandbox))
     for expected in (

@@ -81,7 +81,7 @@ def limited_dags(late_dag: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def airflow(
-    sandbox: SandboxProcess, statsd: StatsdListener, late_dag: Path, limited_dags: list[Path]
+    sandbox: SandboxProcess, statsd: StatsdListener, late_dag: Path, limited_dags: list[Path], new_database: Path
 ) -> Iterator[AirflowDeployment]:
     connection = json.loads(sandbox.connection_json())
     env = {
@@ -95,7 +95,8 @@ def airflow(
         **statsd.settings,
     }
     settings = {"LOGGING__LOGGING_LEVEL": "DEBUG", "CORE__DEFAULT_TASK_RETRY_DELAY": "1", "CORE__PARALLELISM": "8"}
-    with AirflowDeployment([DAGS, EXAMPLE, late_dag, *limited_dags], env=env, settings=settings) as airflow:
+    dags = [DAGS, EXAMPLE, late_dag, *limited_dags]
+    with AirflowDeployment(dags, env=env, settings=settings, database=new_database) as airflow:
         yield airflow
 
 

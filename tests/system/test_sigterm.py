@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,7 +33,7 @@ with DAG("terminated", schedule=None, start_date=datetime(2026, 1, 1)):
 """
 
 
-def test_it_fails_without_a_retry_and_nobody_is_texted_twice(tmp_path: Path) -> None:
+def test_it_fails_without_a_retry_and_nobody_is_texted_twice(new_database: Path, tmp_path: Path) -> None:
     (tmp_path / "dags").mkdir()
     (tmp_path / "dags" / "terminated.py").write_text(DAG)
     with SandboxProcess() as sandbox:
@@ -48,7 +49,7 @@ def test_it_fails_without_a_retry_and_nobody_is_texted_twice(tmp_path: Path) -> 
             command = [sys.executable, "-m", "airflow", *arguments]
             return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
-        airflow("db", "migrate")
+        shutil.copy(new_database, tmp_path / "airflow.db")
         airflow("dags", "reserialize")
         airflow("dags", "trigger", "terminated", "--run-id", "run")
         command = [sys.executable, "-m", "airflow", "tasks", "run", "terminated", "send", "run", "--local"]

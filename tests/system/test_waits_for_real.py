@@ -33,9 +33,9 @@ def sandbox() -> Iterator[SandboxProcess]:
 
 
 @pytest.fixture(scope="module")
-def airflow(sandbox: SandboxProcess) -> Iterator[AirflowDeployment]:
+def airflow(sandbox: SandboxProcess, new_database: Path) -> Iterator[AirflowDeployment]:
     env = {"PYTHONPATH": str(ROOT), "AIRFLOW_CONN_RTISMS_DEFAULT": sandbox.connection_json()}
-    with AirflowDeployment([DAGS], env=env) as airflow:
+    with AirflowDeployment([DAGS], env=env, database=new_database) as airflow:
         stored = {"connection_id": "rtisms_stored", **json.loads(sandbox.connection_json())}
         airflow.call("POST", "connections", json=stored)
         yield airflow

@@ -36,8 +36,8 @@ def sandbox(page: Page) -> Iterator[SandboxProcess]:
 
 
 @pytest.fixture(scope="module")
-def airflow(sandbox: SandboxProcess) -> Iterator[AirflowDeployment]:
-    with AirflowDeployment([EXAMPLE], settings={"CORE__TEST_CONNECTION": "Enabled"}) as airflow:
+def airflow(sandbox: SandboxProcess, new_database: Path) -> Iterator[AirflowDeployment]:
+    with AirflowDeployment([EXAMPLE], settings={"CORE__TEST_CONNECTION": "Enabled"}, database=new_database) as airflow:
         yield airflow
 
 
