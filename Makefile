@@ -50,9 +50,10 @@ DISTRIBUTION := --dist loadfile --no-loadscope-reorder
 NEEDS_AIRFLOW := $(wildcard $(addprefix tests/unit/,bulk hooks links notifications operators sensors transfers triggers \
 	test_cli.py test_imports.py test_retry_policy.py upgrades)) tests/system
 # The minors between the oldest and the newest run what touches the interfaces of Airflow, in which they differ.
-test-airflow-3.2 test-airflow-3.1 test-airflow-3.0: LEFT_OUT := tests/unit/test_imports.py $(addprefix tests/system/,\
+test-airflow-3.2 test-airflow-3.1 test-airflow-3.0: LEFT_OUT := $(addprefix tests/system/,\
 	stores ui test_alerts.py test_cli.py test_demo.py test_documents.py test_secrets.py test_sending_for_real.py) \
-	$(addprefix tests/unit/hooks/,test_doctor.py test_opentelemetry.py) \
+	$(addprefix tests/unit/,hooks/test_doctor.py hooks/test_opentelemetry.py operators/test_send_wait.py \
+	sensors/test_min_delivered.py test_imports.py) \
 	$(patsubst %,tests/unit/bulk/test_%.py,bulk_get_sms distinct_ids fetch_stats formats job local_files missing \
 	missing_file object_store object_target part progress raw storage_errors target)
 

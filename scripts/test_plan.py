@@ -28,8 +28,8 @@ COLLECT = [
     *("--collect-only", "-qq", "--randomly-dont-reorganize"),
     *("-p", "no:cacheprovider", "--numprocesses", "0"),
 ]
-ALL_TESTS = ["-m", "pytest", "tests", "-m", ""]
-"""Arguments of a Python that make pytest collect all tests. They override the marks that pyproject.toml leaves out."""
+ALL_TESTS = [sys.executable, "-m", "pytest", "tests", "-m", ""]
+"""Collects all tests in this environment. The empty option overrides the marks that pyproject.toml leaves out."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,12 +53,11 @@ def _is_skipped(item: pytest.Item) -> bool:
 def main() -> None:
     """Print the plan. Exit with 1 if a test runs in no target."""
     targets = sys.argv[1:]
-    commands = {target: command_of(target) for target in targets}
-    pythons = dict.fromkeys(command[0] for command in commands.values())
+    commands = [command_of(target) for target in targets]
     with ThreadPoolExecutor(2) as executor:
-        planned = dict(zip(targets, executor.map(collect, commands.values()), strict=True))
-        everything = list(executor.map(lambda python: collect([python, *ALL_TESTS]), pythons))
-    tests = {test for some in everything for test in some}
+        everything, *collected = executor.map(collect, [ALL_TESTS, *commands])
+    planned = dict(zip(targets, collected, strict=True))
+    tests = {test for some in (everything, *collected) for test in some}
     runs = {target: {test for test, is_run in some.items() if is_run} for target, some in planned.items()}
     print(table(tests, runs))
     if lost := sorted(tests.difference(*runs.values())):
