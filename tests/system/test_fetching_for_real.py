@@ -13,7 +13,8 @@ import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_rtisms.sandbox import Fault, SandboxProcess
-from scripts.airflow_deployment import AirflowDeployment, DagRun
+from scripts.airflow_deployment import AirflowDeployment
+from scripts.dag_run import DagRun
 from scripts.processes import wait_until
 from tests.unit.bulk.conftest import seeded
 

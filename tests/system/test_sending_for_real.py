@@ -19,7 +19,8 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_rtisms.notifications.alert_state import variable_name
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
-from scripts.airflow_deployment import AirflowDeployment, DagRun
+from scripts.airflow_deployment import AirflowDeployment
+from scripts.dag_run import DagRun
 from scripts.processes import wait_until
 from tests.statsd import StatsdListener
 from tests.system.test_documents import blocks

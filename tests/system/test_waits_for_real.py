@@ -10,7 +10,8 @@ import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_rtisms.sandbox import SandboxProcess
-from scripts.airflow_deployment import AirflowDeployment, DagRun
+from scripts.airflow_deployment import AirflowDeployment
+from scripts.dag_run import DagRun
 from tests.partial_success import CASES, add_submissions, final_ids
 
 pytestmark = [

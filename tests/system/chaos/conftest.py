@@ -12,7 +12,8 @@ import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_rtisms.sandbox import SandboxProcess
-from scripts.airflow_deployment import COMPONENTS, AirflowDeployment, DagRun
+from scripts.airflow_deployment import COMPONENTS, AirflowDeployment
+from scripts.dag_run import DagRun
 from scripts.processes import wait_until
 from scripts.servers import Postgres
 

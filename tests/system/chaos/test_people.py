@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_rtisms.sandbox import Fault, SandboxProcess
-from scripts.airflow_deployment import AirflowDeployment, DagRun
+from scripts.airflow_deployment import AirflowDeployment
+from scripts.dag_run import DagRun
 from scripts.servers import Postgres
 
 PEOPLE = 5000

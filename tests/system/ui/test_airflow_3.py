@@ -14,7 +14,8 @@ from playwright.sync_api import Locator, Page, expect
 from airflow_provider_rtisms.get_provider_info import CONN_FIELDS
 from airflow_provider_rtisms.links.rtisms import PANEL_URL
 from airflow_provider_rtisms.sandbox import SandboxProcess
-from scripts.airflow_deployment import AirflowDeployment, DagRun
+from scripts.airflow_deployment import AirflowDeployment
+from scripts.dag_run import DagRun
 from tests.system.ui.conftest import TakePicture
 
 pytestmark = [
