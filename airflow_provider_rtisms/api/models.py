@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 
@@ -150,12 +151,7 @@ class SmsDetails:
             sent_at=_moment(times.get("sent"), "timestamps.sent"),
             done_at=_moment(times.get("done"), "timestamps.done"),
             cost=_number(info.get("cost"), "info.cost"),
-            operator=Operator(
-                id=_text(network.get("id"), "info.operator.id"),
-                name=_text(network.get("name"), "info.operator.name"),
-                mcc=_text(network.get("mcc"), "info.operator.mcc"),
-                mnc=_text(network.get("mnc"), "info.operator.mnc"),
-            ),
+            operator=_operator(network.get("id"), network.get("name"), network.get("mcc"), network.get("mnc")),
         )
 
 
@@ -251,6 +247,24 @@ def _text(value: Any, field: str) -> str | None:
         raise ValueError(f"{field} is a JSON {_kind(value)} where a string was expected")
     # PostgreSQL cannot store a NUL, and UTF-8 cannot encode a lone surrogate.
     return value.encode("utf-8", "replace").decode().replace("\x00", "�")
+
+
+def _operator(*values: Any) -> Operator:
+    """Return the network with these values of ``id``, ``name``, ``mcc`` and ``mnc``."""
+    try:
+        return _known_operator(*values)
+    except TypeError:  # an array or an object has no hash
+        return _known_operator.__wrapped__(*values)
+
+
+@lru_cache(maxsize=64, typed=True)  # most submissions have one of a few networks; typed, since True == 1
+def _known_operator(id: Any, name: Any, mcc: Any, mnc: Any) -> Operator:
+    return Operator(
+        id=_text(id, "info.operator.id"),
+        name=_text(name, "info.operator.name"),
+        mcc=_text(mcc, "info.operator.mcc"),
+        mnc=_text(mnc, "info.operator.mnc"),
+    )
 
 
 def _word(value: Any, field: str) -> str | None:

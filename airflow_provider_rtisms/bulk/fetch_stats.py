@@ -48,7 +48,9 @@ class FetchStats:
         self._named_missing: list[str] = []
         self._by_status: Counter[str] = Counter()
         self._by_operator: Counter[str] = Counter()
-        self._cost = Decimal(0)
+        #: The costs that are integers, and the others.
+        self._whole_cost = 0
+        self._other_cost = Decimal(0)
         self._started = time.monotonic()
 
     def note(self, submission_id: str, outcome: SmsDetails | RtiSmsError) -> dict[str, Any] | None:
@@ -91,7 +93,11 @@ class FetchStats:
         self.resumed += is_resumed
         self._by_status[record["status"] or "no status"] += 1
         self._by_operator[record["operator_name"] or "no operator"] += 1
-        self._cost += Decimal(str(record["cost"] or 0))
+        cost = record["cost"]
+        if type(cost) is int:  # nearly always
+            self._whole_cost += cost
+        elif cost:
+            self._other_cost += Decimal(str(cost))
 
     def raise_for_failures(self) -> None:
         """
@@ -153,6 +159,7 @@ class FetchStats:
             and of this attempt alone ``resumed`` (records taken over), ``requests``, ``tokens``, ``retries``,
             ``throttled`` (429), ``seconds``.
         """
+        cost = self._whole_cost + self._other_cost
         return {
             "path": path,
             "requested": self.requested,
@@ -162,7 +169,7 @@ class FetchStats:
             "missing_path": missing_path,
             "by_status": dict(self._by_status.most_common()),
             "by_operator": dict(self._by_operator.most_common()),
-            "cost": int(self._cost) if self._cost == int(self._cost) else float(self._cost),
+            "cost": int(cost) if cost == int(cost) else float(cost),
             "duplicates": self.duplicates,
             "bytes": None,
             "resumed": self.resumed,

@@ -135,6 +135,11 @@ class TestDetails:
         network = details(info={"operator": dict.fromkeys(("id", "name", "mcc", "mnc"), value)}).operator
         assert network == Operator(text, text, text, text)
 
+    def test_a_known_network_is_not_taken_for_one_that_only_compares_equal(self) -> None:
+        assert details(info={"operator": {"id": 1}}).operator == Operator("1")
+        with pytest.raises(ValueError, match="a JSON boolean"):
+            details(info={"operator": {"id": True}})
+
     @pytest.mark.parametrize("status", [*SmsStatus, "NEW", "a", "A_b-9", "x" * 40])
     def test_a_status_is_a_word(self, status: str) -> None:
         assert details(info={"status": {"status": status, "code": 1}}).status == status
