@@ -87,8 +87,9 @@ class DistinctIds:
         """
         digest = hashlib.sha256("\n".join(context).encode())
         with _explained():
-            for (submission_id,) in self._database.execute("SELECT id FROM ids ORDER BY id"):
-                digest.update(b"\n" + submission_id.encode())
+            rows = self._database.execute("SELECT id FROM ids ORDER BY id")
+            while some := rows.fetchmany(1000):
+                digest.update("".join(f"\n{submission_id}" for (submission_id,) in some).encode())
         return digest.hexdigest()[:16]
 
     def close(self) -> None:

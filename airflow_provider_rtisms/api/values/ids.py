@@ -27,10 +27,10 @@ def check_submission_id(value: Any, field_name: str = "submission_id") -> str:
     :param field_name: how the error names it, such as ``submission_ids[3]``.
     :raises RtiSmsInputError: it is anything else.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**MAX_ID_DIGITS:
-        return str(value)
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= MAX_ID_DIGITS:
         return value.lstrip("0") or "0"
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**MAX_ID_DIGITS:
+        return str(value)
     raise RtiSmsInputError(
         f"{field_name} is {shape(value)}: use a decimal string such as '4193366853543393' or a non-negative int."
     )
