@@ -175,7 +175,7 @@ bench: env-airflow-3.3  ## compare with other ways to fetch and to wait; tables 
 	$(LATEST)/python -m benchmarks --output docs
 
 .PHONY: bench-million
-bench-million: env-airflow-3.3  ## fetch a million ids, here and into S3, with kill -9 and SIGTERM on the way (10 minutes)
+bench-million: env-airflow-3.3  ## fetch a million ids, here and into S3, with kill -9 and SIGTERM on the way (8 minutes)
 	export AIRFLOW_HOME=$$(mktemp -d); trap 'rm -rf "$$AIRFLOW_HOME"' EXIT; \
 	$(LATEST)/python -m benchmarks.million --output docs
 
