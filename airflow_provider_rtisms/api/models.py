@@ -47,8 +47,6 @@ REFUSED_STATUSES = frozenset({"account_no_balance", "unknown_error"})
 #: All documented send statuses.
 DOCUMENTED_SEND_STATUSES = REFUSED_STATUSES | {"submitted"}
 
-#: Unix time of the year 10,000, which Python's datetime cannot hold.
-_FIRST_IMPOSSIBLE_SECOND = 253402300800
 #: Larger numbers are refused, since other JSON parsers may round them (RFC 8259, section 6).
 LARGEST_NUMBER = 1e15
 
@@ -68,6 +66,9 @@ class Operator:
     name: str | None = None
     mcc: str | None = None
     mnc: str | None = None
+
+
+_known_operator = lru_cache(maxsize=64)(Operator)  # most submissions have one of a few networks
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,12 @@ class SmsDetails:
             sent_at=_moment(times.get("sent"), "timestamps.sent"),
             done_at=_moment(times.get("done"), "timestamps.done"),
             cost=_number(info.get("cost"), "info.cost"),
-            operator=_operator(network.get("id"), network.get("name"), network.get("mcc"), network.get("mnc")),
+            operator=_known_operator(
+                _text(network.get("id"), "info.operator.id"),
+                _text(network.get("name"), "info.operator.name"),
+                _text(network.get("mcc"), "info.operator.mcc"),
+                _text(network.get("mnc"), "info.operator.mnc"),
+            ),
         )
 
 
@@ -251,24 +257,6 @@ def _text(value: Any, field: str) -> str | None:
     return value.encode("utf-8", "replace").decode().replace("\x00", "�")
 
 
-def _operator(*values: Any) -> Operator:
-    """Return the network with these values of ``id``, ``name``, ``mcc`` and ``mnc``."""
-    try:
-        return _known_operator(*values)
-    except TypeError:  # an array or an object has no hash
-        return _known_operator.__wrapped__(*values)
-
-
-@lru_cache(maxsize=64, typed=True)  # most submissions have one of a few networks; typed, since True == 1
-def _known_operator(id: Any, name: Any, mcc: Any, mnc: Any) -> Operator:
-    return Operator(
-        id=_text(id, "info.operator.id"),
-        name=_text(name, "info.operator.name"),
-        mcc=_text(mcc, "info.operator.mcc"),
-        mnc=_text(mnc, "info.operator.mnc"),
-    )
-
-
 def _word(value: Any, field: str) -> str | None:
     text = _text(value, field)
     if text in DOCUMENTED_STATUSES:  # nearly always; bulk fetches feel the check below
@@ -292,9 +280,7 @@ def _number(value: Any, field: str) -> int | float | None:
 
 
 def _moment(value: Any, field: str) -> datetime | None:
-    if type(value) is int and 0 < value < _FIRST_IMPOSSIBLE_SECOND:  # the fast path, for bulk fetches
-        return datetime.fromtimestamp(value, UTC)
-    seconds = _number(value, field)
+    seconds = value if type(value) is int else _number(value, field)
     if not seconds:  # 0 or missing: that stage has not happened yet
         return None
     try:
