@@ -40,7 +40,8 @@ test-end:
 	@$(MAKE) $(IN_PAIRS) test-lowest $(addprefix test-airflow-,$(filter-out 3.3 2.11,$(MINORS))) test-wheel
 
 .PHONY: test-quick
-test-quick: lint test-bare test-airflow-3.3-quick  ## lint, and the tests on Airflow 3.3 that start no servers and no commands (2 minutes)
+test-quick: env-airflow-3.3  ## lint, and the quick tests: without Airflow, and on Airflow 3.3 (2 minutes)
+	@$(MAKE) $(IN_PAIRS) test-bare-quick test-airflow-3.3-quick lint
 
 .PHONY: test-matrix
 test-matrix: test-bare $(MINORS:%=test-airflow-%)  ## the tests without Airflow, and on every supported minor
@@ -67,6 +68,12 @@ test-airflow-3.2 test-airflow-3.1 test-airflow-3.0: LEFT_OUT := $(addprefix test
 
 # Those that start no program: no complete Airflow, no database server, no object store, no command of Airflow.
 QUICK_SYSTEM_TESTS := tests/system/test_dag_runs.py tests/system/test_sending.py
+# The quick tests are all but these, which take most of the time; 500 of the 10,000 histories are among the quick ones.
+NOT_QUICK := $(addprefix --ignore=tests/unit/,bulk/test_bulk_get_sms.py bulk/test_missing.py doctor/test_deviations.py \
+	hooks/test_doctor.py hooks/test_opentelemetry.py operators/test_send_wait.py sensors/test_min_delivered.py \
+	test_distribution.py test_documents.py test_imports.py) \
+	$(patsubst %,--deselect='tests/simulation/test_simulation.py::test_everything_holds_in_every_history[%]',\
+	$(shell seq 19))
 
 .PHONY: test-bare
 test-bare: WORKERS := 8
@@ -77,9 +84,13 @@ test-bare: env-bare  ## the tests of what does not need Airflow, in an environme
 test-airflow-%: env-airflow-%  ## the tests of what needs Airflow, on one of its minors, e.g. make test-airflow-3.1
 	$(BUILD)/airflow-$*/bin/python $(PYTEST) $(filter-out $(LEFT_OUT),$(NEEDS_AIRFLOW)) $(addprefix --ignore=,$(LEFT_OUT))
 
-.PHONY: test-airflow-3.3-quick
+.PHONY: test-bare-quick test-airflow-3.3-quick
+test-bare-quick: DISTRIBUTION := --dist worksteal
+test-bare-quick: env-bare
+	$(BUILD)/bare/bin/python $(PYTEST) tests $(addprefix --ignore=,$(NEEDS_AIRFLOW)) $(NOT_QUICK)
+test-airflow-3.3-quick: DISTRIBUTION := --dist worksteal
 test-airflow-3.3-quick: env-airflow-3.3
-	$(LATEST)/python $(PYTEST) $(filter tests/unit/%,$(NEEDS_AIRFLOW)) $(QUICK_SYSTEM_TESTS)
+	$(LATEST)/python $(PYTEST) $(filter tests/unit/%,$(NEEDS_AIRFLOW)) $(QUICK_SYSTEM_TESTS) $(NOT_QUICK)
 
 .PHONY: test-airflow-next
 test-airflow-next: env-airflow-next  ## the same on Airflow's newest pre-release (not in CI, 5 minutes)

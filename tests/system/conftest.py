@@ -7,15 +7,17 @@ import functools
 import os
 import re
 import runpy
-import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow import settings
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS, AIRFLOW_V_3_3_PLUS
 
 RunDag = Callable[..., "FinishedRun"]
@@ -109,7 +111,11 @@ def airflow_database(new_database: Path) -> Path:
     """The migrated database of this session's Airflow."""
     home = Path(os.environ["AIRFLOW_HOME"])
     (home / "dags").mkdir(exist_ok=True)
-    shutil.copy(new_database, home / "airflow.db")
+    if settings.Session is not None:  # a test before may have opened the database while it was empty
+        settings.Session.remove()
+        settings.engine.dispose()
+    with closing(sqlite3.connect(new_database)) as source, closing(sqlite3.connect(home / "airflow.db")) as target:
+        source.backup(target)
     if AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_3_PLUS:
         _keep_the_api_of_tasks()
     return home / "airflow.db"
