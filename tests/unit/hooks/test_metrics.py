@@ -230,6 +230,33 @@ class TestCalls:
         assert "4193366853543393" not in "".join(reported.lines())
 
 
+class TestMetricStats:
+    def test_times_are_in_milliseconds(self, reported: StatsdListener) -> None:
+        stats = MetricStats("mine")
+        stats.on_call(endpoints.get_sms(UNKNOWN), 1.5, None)
+        stats.on_delivery(2.5)
+        assert reported.timers() == {
+            "rtisms.call_duration.mine.get_sms.success": [1500.0],
+            "rtisms.delivery_duration.mine": [2500.0],
+        }
+
+    def test_it_counts_as_its_base_does(self, reported: StatsdListener) -> None:
+        stats, call = MetricStats("mine"), endpoints.get_sms(UNKNOWN)
+        stats.on_token()
+        stats.on_retry(call)
+        stats.on_throttled(call)
+        stats.on_request(call, 200)
+        assert (stats.requests, stats.tokens, stats.retries, stats.throttled) == (1, 1, 1, 1)
+        assert len(reported.counts()) == 4
+
+    def test_datadog_has_tags_unless_they_are_off(self, restart: Restart, reported: StatsdListener) -> None:
+        MetricStats("mine").on_token()
+        restart(statsd_on="False", statsd_datadog_enabled="True")
+        assert metrics._has_tags()
+        restart(statsd_datadog_metrics_tags="False")
+        assert not metrics._has_tags()
+
+
 class TestBulk:
     def test_records(self, reported: StatsdListener, rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
         ids = [rtisms_sandbox.add_submission() for _ in range(50)]
