@@ -249,6 +249,14 @@ class TestMetricStats:
         assert (stats.requests, stats.tokens, stats.retries, stats.throttled) == (1, 1, 1, 1)
         assert len(reported.counts()) == 4
 
+    @pytest.mark.parametrize(
+        ("status", "name"),
+        [(None, "no_response"), (99, "other"), (100, "1xx"), (299, "2xx"), (404, "4xx"), (599, "5xx"), (600, "other")],
+    )
+    def test_the_class_of_a_status(self, reported: StatsdListener, status: int | None, name: str) -> None:
+        MetricStats("mine").on_request(endpoints.get_sms(UNKNOWN), status)
+        assert reported.counts() == {f"rtisms.requests.mine.get_sms.{name}": 1}
+
     def test_datadog_has_tags_unless_they_are_off(self, restart: Restart, reported: StatsdListener) -> None:
         MetricStats("mine").on_token()
         restart(statsd_on="False", statsd_datadog_enabled="True")
