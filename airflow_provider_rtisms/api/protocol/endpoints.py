@@ -225,9 +225,8 @@ def _parse_grant(response: Any) -> TokenGrant:
 
 
 def _parse_validity(value: Any) -> float | None:
-    if isinstance(value, bool) or not re.fullmatch(r"\s*[0-9]{1,12}(\.[0-9]{1,12})?\s*", str(value)[:40]):
-        return None
-    return float(value)
+    number = re.fullmatch(r"\s*([0-9]{1,12}(?:\.[0-9]{1,12})?)\s*", str(value), re.ASCII)
+    return float(number[1]) if number else None
 
 
 def _parse_submissions(expected: int, response: Any) -> list[Submission]:

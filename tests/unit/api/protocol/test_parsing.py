@@ -196,6 +196,14 @@ class TestGrant:
         granted = call.parse({"access_token": "t", "validity_period": validity})
         assert granted.validity is None or 0 <= granted.validity < 1e12
 
+    @pytest.mark.parametrize(
+        ("validity", "seconds"),
+        [("1" + " " * 60, 1.0), ("\t60.5\n", 60.5), ("1" + " " * 39 + "x", None), ("0\x1f", None), (True, None)],
+    )
+    def test_what_is_read_is_the_number(self, validity: Any, seconds: float | None) -> None:
+        call = endpoints.authenticate(ApiSettings(client_id="me", client_secret="s3cret"))
+        assert call.parse({"access_token": "t", "validity_period": validity}).validity == seconds
+
 
 @pytest.mark.parametrize("balance", ["457.00", "0", "-3.5", "12345678901234567890.10", 457, 0.1])
 def test_balance_is_exact(balance: Any) -> None:
