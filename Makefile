@@ -29,7 +29,7 @@ demo: env-airflow-3.3  ## wait for deliveries in real Airflow, against the sandb
 	@$(LATEST)/python -m scripts.demo --output $(BUILD)/demo
 
 .PHONY: test
-test: test-begin test-bare test-airflow-3.3 test-airflow-2.11 test-end  ## everything that CI runs (12 minutes on two idle cores)
+test: test-begin test-bare test-airflow-3.3 test-airflow-2.11 test-lowest test-end  ## everything that CI runs (12 minutes on two idle cores)
 
 # What leaves a core idle for a part of its time runs in pairs.
 IN_PAIRS := --no-print-directory --jobs=2 --output-sync=target
@@ -37,7 +37,7 @@ IN_PAIRS := --no-print-directory --jobs=2 --output-sync=target
 test-begin:
 	@$(MAKE) $(IN_PAIRS) lint docs test-plan
 test-end:
-	@$(MAKE) $(IN_PAIRS) test-lowest $(addprefix test-airflow-,$(filter-out 3.3 2.11,$(MINORS))) test-wheel
+	@$(MAKE) $(IN_PAIRS) $(addprefix test-airflow-,$(filter-out 3.3 2.11,$(MINORS))) test-wheel
 
 .PHONY: test-quick
 test-quick: env-airflow-3.3  ## lint, and the quick tests: without Airflow, and on Airflow 3.3 (2 minutes)
@@ -97,8 +97,6 @@ test-airflow-next: env-airflow-next  ## the same on Airflow's newest pre-release
 	$(BUILD)/airflow-next/bin/python $(PYTEST) $(NEEDS_AIRFLOW)
 
 .PHONY: test-lowest
-test-lowest: WORKERS := 6
-test-lowest: DISTRIBUTION := --dist worksteal
 test-lowest: env-lowest  ## the unit tests on the lowest versions that pyproject.toml allows
 	$(BUILD)/lowest/bin/python $(PYTEST) tests/unit --ignore=tests/unit/test_documents.py
 

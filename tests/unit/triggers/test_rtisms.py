@@ -145,7 +145,9 @@ class TestTransientErrors:
         assert len(server.calls) == 13
 
     def test_an_outage_of_auth_is_retried(self, serve_default: Serve) -> None:
-        server = serve_default(details(), auth=[*[response(status=503)] * 12, response({"access_token": "t"})])
+        server = serve_default(
+            details(), auth=[*[response(status=503)] * 12, response({"access_token": "token-after-an-outage"})]
+        )
         assert asyncio.run(fire(new_trigger("1")))["outcome"] == "finished"
         assert len(server.grants) == 13
 
