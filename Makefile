@@ -29,7 +29,7 @@ demo: env-airflow-3.3  ## wait for deliveries in real Airflow, against the sandb
 	@$(LATEST)/python -m scripts.demo --output $(BUILD)/demo
 
 .PHONY: test
-test: test-begin test-bare test-airflow-3.3 test-airflow-2.11 test-lowest test-end  ## everything that CI runs (12 minutes on two idle cores)
+test: test-begin test-bare test-airflow-3.3 test-airflow-2.11 test-lowest test-end  ## everything that CI runs (14 minutes on two idle cores)
 
 # What leaves a core idle for a part of its time runs in pairs.
 IN_PAIRS := --no-print-directory --jobs=2 --output-sync=target

@@ -51,9 +51,6 @@ AIRFLOWS_OWN = re.compile(r"^.*Sending request .* msg=MaskSecret\(.*$", re.MULTI
 TABLES_WITH_SECRETS = {"connection"}
 
 
-in_one_process = pytest.mark.skipif(AIRFLOW_V_3_3_PLUS, reason="a whole deployment looks at all of this, and more")
-
-
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
     """A sandbox with a client secret that is easy to find, short-lived tokens and some faults."""
@@ -205,7 +202,6 @@ def run_in_one_process(home: Path, database: Path, sandbox: Sandbox) -> tuple[di
     return {"output": AIRFLOWS_OWN.sub("", output), **evidence(home)}, states
 
 
-@in_one_process
 def test_nothing_leaks_in_one_process(sandbox: Sandbox, new_database: Path, tmp_path: Path) -> None:
     texts, states = run_in_one_process(tmp_path, new_database, sandbox)
     assert leaks(texts, secrets(sandbox)) == []
@@ -242,7 +238,6 @@ def test_nothing_leaks_in_a_whole_deployment(sandbox: Sandbox, new_database: Pat
     assert ("wait_deferred", "deferred") in seen
 
 
-@in_one_process
 def test_a_leak_is_found(sandbox: Sandbox, new_database: Path, tmp_path: Path) -> None:
     """The search itself works: it finds what a careless DAG leaks into output, XCom and rendered templates."""
     (tmp_path / "dags").mkdir()

@@ -22,8 +22,8 @@ from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
 from scripts.airflow_deployment import AirflowDeployment
 from scripts.dag_run import DagRun
 from scripts.processes import wait_until
+from tests.documents import blocks
 from tests.statsd import StatsdListener
-from tests.system.test_documents import blocks
 
 pytestmark = [
     pytest.mark.system,
