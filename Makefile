@@ -28,81 +28,89 @@ help:  ## list the targets
 demo: env-airflow-3.3  ## wait for deliveries in real Airflow, against the sandbox
 	@$(LATEST)/python -m scripts.demo --output $(BUILD)/demo
 
-.PHONY: test
-test: test-begin test-bare test-airflow-3.3 test-airflow-2.11 test-lowest test-end  ## everything that CI runs (14 minutes on two idle cores)
+# --- Tests ------------------------------------------------------------------------------------------
+# Marks (pyproject.toml) say which tests run where. The targets run one after the other, and a whole Airflow runs alone.
+.NOTPARALLEL:
 
-# What leaves a core idle for a part of its time runs in pairs.
-IN_PAIRS := --no-print-directory --jobs=2 --output-sync=target
-.PHONY: test-begin test-end
-test-begin:
-	@$(MAKE) $(IN_PAIRS) lint docs test-plan
-test-end:
-	@$(MAKE) $(IN_PAIRS) $(addprefix test-airflow-,$(filter-out 3.3 2.11,$(MINORS))) test-wheel
+.PHONY: test
+test: fresh-results lint test-bare test-unit-3.3 test-unit-2.11 test-deployment-3.3  ## lint, all unit tests, a whole Airflow (8 minutes)
+	@$(call summary,$(BEYOND_TEST) $(BEYOND_ALL))
+
+.PHONY: test-all
+test-all: test test-rest  ## make test, and all that make test-rest runs (20 minutes)
+
+.PHONY: test-rest
+test-rest: fresh-results docs test-wheel test-system-3.3 test-system-2.11 $(addprefix test-airflow-,3.2 3.1 3.0) \
+		test-lowest test-deployment-2.11 test-ui-3.3 test-ui-2.11 test-demo  ## what make test leaves out: other minors, lowest versions, docs, browser, databases, wheel, demo
+	@$(call summary,--left-out "lint; all unit tests; a whole Airflow 3.3: make test" $(BEYOND_ALL))
 
 .PHONY: test-quick
-test-quick: env-airflow-3.3  ## lint, and the quick tests: without Airflow, and on Airflow 3.3 (2 minutes)
-	@$(MAKE) $(IN_PAIRS) test-bare-quick test-airflow-3.3-quick lint
+test-quick: fresh-results lint test-bare-quick test-unit-3.3-quick  ## lint, and the quick unit tests: without Airflow, and on Airflow 3.3 (90 seconds)
+	@$(call summary,--left-out "slow unit tests; Airflow 2.11; a whole Airflow: make test" $(BEYOND_TEST) $(BEYOND_ALL))
 
-.PHONY: test-matrix
-test-matrix: test-bare $(MINORS:%=test-airflow-%)  ## the tests without Airflow, and on every supported minor
+BEYOND_TEST := --left-out "DAGs that Airflow runs in one process; PostgreSQL and S3; the other minors and the lowest \
+	versions; docs; the pages in a browser; the wheel; the demo: make test-all"
+BEYOND_ALL := --left-out "kills in a whole Airflow: make test-chaos" --left-out "CeleryExecutor: make e2e-celery" \
+	--left-out "Azure and Google: make e2e-stores" --left-out "Airflow's pre-release: make test-airflow-next" \
+	--left-out "a million histories: make simulate" --left-out "mutants: make mutants"
+RESULTS := $(BUILD)/results
+summary = echo; $(LATEST)/python -m scripts.test_summary $(RESULTS) $(1)
+.PHONY: fresh-results
+fresh-results:
+	@rm -rf $(RESULTS)
 
-# Many tests wait, so there are more workers than cores. A module is not split, since its tests may share an Airflow.
 # The files decide the random order and hypothesis' examples: a commit that has passed passes again, the next one has
 # another order. make test TEST_SEED=... takes another one.
 TEST_SEED := $(shell git ls-files --stage 2>/dev/null | cksum | cut -d ' ' -f 1)
-PYTEST = -m pytest --randomly-seed $(TEST_SEED) --hypothesis-seed $(TEST_SEED) \
+PYTEST = -m pytest --randomly-seed $(TEST_SEED) --hypothesis-seed $(TEST_SEED) --junitxml $(RESULTS)/$@.xml \
 	--numprocesses $(WORKERS) $(DISTRIBUTION) $(PYTEST_OPTIONS)
-WORKERS := 4
+# Many tests wait, so there are more workers than cores. A module is not split, since its tests may share an Airflow.
+WORKERS := 3
 DISTRIBUTION := --dist loadfile --no-loadscope-reorder
+IN_ONE_PROCESS := not deployment and not demo and not ui and not chaos and not celery
 
-# What needs Airflow. All other tests run once, without it; one that needs it all the same fails there.
-NEEDS_AIRFLOW := $(wildcard $(addprefix tests/unit/,bulk hooks links notifications operators sensors transfers triggers \
-	test_cli.py test_imports.py test_retry_policy.py upgrades)) tests/system
-# The minors between the oldest and the newest run what touches the interfaces of Airflow, in which they differ.
-test-airflow-3.2 test-airflow-3.1 test-airflow-3.0: LEFT_OUT := $(addprefix tests/system/,\
-	stores ui test_alerts.py test_cli.py test_demo.py test_documents.py test_secrets.py test_sending_for_real.py) \
-	$(addprefix tests/unit/,hooks/test_doctor.py hooks/test_opentelemetry.py operators/test_send_wait.py \
-	sensors/test_min_delivered.py test_imports.py) \
-	$(patsubst %,tests/unit/bulk/test_%.py,bulk_get_sms distinct_ids fetch_stats formats job local_files missing \
-	missing_file object_store object_target part progress raw storage_errors target)
-
-# Those that start no program: no complete Airflow, no database server, no object store, no command of Airflow.
-QUICK_SYSTEM_TESTS := tests/system/test_dag_runs.py tests/system/test_sending.py
-# The quick tests are all but these, which take most of the time; 500 of the 10,000 histories are among the quick ones.
-NOT_QUICK := $(addprefix --ignore=tests/unit/,bulk/test_bulk_get_sms.py bulk/test_missing.py doctor/test_deviations.py \
-	hooks/test_doctor.py hooks/test_opentelemetry.py operators/test_send_wait.py sensors/test_min_delivered.py \
-	test_distribution.py test_documents.py test_imports.py) \
-	$(patsubst %,--deselect='tests/simulation/test_simulation.py::test_everything_holds_in_every_history[%]',\
-	$(shell seq 19))
-
-.PHONY: test-bare
-test-bare: WORKERS := 8
-test-bare: DISTRIBUTION := --dist worksteal
+.PHONY: test-bare test-bare-quick
+test-bare test-bare-quick: WORKERS := 6
+test-bare test-bare-quick: DISTRIBUTION := --dist worksteal
 test-bare: env-bare  ## the tests of what does not need Airflow, in an environment without it
-	$(BUILD)/bare/bin/python $(PYTEST) tests $(addprefix --ignore=,$(NEEDS_AIRFLOW))
-
-test-airflow-%: env-airflow-%  ## the tests of what needs Airflow, on one of its minors, e.g. make test-airflow-3.1
-	$(BUILD)/airflow-$*/bin/python $(PYTEST) $(filter-out $(LEFT_OUT),$(NEEDS_AIRFLOW)) $(addprefix --ignore=,$(LEFT_OUT))
-
-.PHONY: test-bare-quick test-airflow-3.3-quick
-test-bare-quick: DISTRIBUTION := --dist worksteal
+	$(BUILD)/bare/bin/python $(PYTEST) tests
 test-bare-quick: env-bare
-	$(BUILD)/bare/bin/python $(PYTEST) tests $(addprefix --ignore=,$(NEEDS_AIRFLOW)) $(NOT_QUICK)
-test-airflow-3.3-quick: DISTRIBUTION := --dist worksteal
-test-airflow-3.3-quick: env-airflow-3.3
-	$(LATEST)/python $(PYTEST) $(filter tests/unit/%,$(NEEDS_AIRFLOW)) $(QUICK_SYSTEM_TESTS) $(NOT_QUICK)
+	$(BUILD)/bare/bin/python $(PYTEST) tests -m "not slow"
+
+.PHONY: test-unit-3.3-quick
+test-unit-3.3-quick: DISTRIBUTION := --dist worksteal
+test-unit-3.3-quick: env-airflow-3.3
+	$(LATEST)/python $(PYTEST) tests/unit -m "airflow and not slow"
+
+test-unit-%: env-airflow-%  ## the unit tests of what needs Airflow, on one of its minors, e.g. make test-unit-3.1
+	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests/unit -m airflow
+
+test-system-%: env-airflow-%  ## DAGs that Airflow runs in one process, with real databases and stores
+	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests/system -m "$(IN_ONE_PROCESS)"
+
+test-airflow-%: env-airflow-%  ## what touches the interfaces in which Airflow's minors differ: unit and system tests
+	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests/unit tests/system -m "airflow and not outer_minors and $(IN_ONE_PROCESS)"
+
+test-deployment-%: WORKERS := 0
+test-deployment-%: env-airflow-%  ## the tests that share one whole Airflow; nothing else of weight may run beside it
+	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests/system -m "deployment and not ui and not celery and not chaos"
+
+test-ui-%: WORKERS := 0
+test-ui-%: env-airflow-%  ## Airflow's pages in chromium
+	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests/system/ui $(UI_OPTIONS)
+
+.PHONY: test-demo
+test-demo: WORKERS := 0
+test-demo: env-airflow-3.3
+	$(LATEST)/python $(PYTEST) tests/system/test_demo.py
 
 .PHONY: test-airflow-next
-test-airflow-next: env-airflow-next  ## the same on Airflow's newest pre-release (not in CI, 5 minutes)
-	$(BUILD)/airflow-next/bin/python $(PYTEST) $(NEEDS_AIRFLOW)
+test-airflow-next: env-airflow-next  ## unit and system tests on Airflow's newest pre-release (not in CI, 5 minutes)
+	$(BUILD)/airflow-next/bin/python $(PYTEST) tests/unit tests/system -m "airflow and $(IN_ONE_PROCESS)"
 
 .PHONY: test-lowest
 test-lowest: env-lowest  ## the unit tests on the lowest versions that pyproject.toml allows
 	$(BUILD)/lowest/bin/python $(PYTEST) tests/unit --ignore=tests/unit/test_documents.py
-
-.PHONY: test-plan
-test-plan: env-bare $(MINORS:%=env-airflow-%)  ## show which tests run where; each has to run somewhere
-	@$(LATEST)/python -m scripts.test_plan test-bare $(MINORS:%=test-airflow-%) test-chaos e2e-celery
 
 .PHONY: test-chaos
 test-chaos: env-airflow-3.3  ## kill parts of a whole Airflow on PostgreSQL, mid-wait (10 minutes)
@@ -129,14 +137,9 @@ SEEDS := 100000
 simulate: env-bare  ## play histories of callers against a modelled API (SEEDS=1000000; one in detail: SEEDS=17..17)
 	@$(BUILD)/bare/bin/python -m tests.simulation $(SEEDS)
 
-.PHONY: test-ui
-test-ui: env-airflow-3.3 env-airflow-2.11  ## Airflow's pages in chromium; make test does it too, where that is installed
-	$(LATEST)/python -m pytest tests/system/ui $(UI_OPTIONS)
-	$(BUILD)/airflow-2.11/bin/python -m pytest tests/system/ui $(UI_OPTIONS)
-
 .PHONY: screenshots
 screenshots: UI_OPTIONS := --screenshots docs/images
-screenshots: test-ui  ## renew the pictures in docs/images/
+screenshots: test-ui-3.3 test-ui-2.11  ## renew the pictures in docs/images/
 
 .PHONY: test-wheel
 test-wheel: test-wheel-3.3 test-wheel-2.11  ## the built wheel alone, beside Airflow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import secrets
 import shutil
@@ -18,7 +19,7 @@ from typing import Any, Self
 import requests
 
 from scripts.dag_run import DagRun
-from scripts.processes import ProcessDiedError, Session, tail, wait_until
+from scripts.processes import PATIENCE, ProcessDiedError, Session, T, tail, wait_until
 from scripts.servers import free_port
 
 COMPONENTS = {
@@ -38,12 +39,13 @@ class AirflowDeployment:
     Airflow's components on loopback, with database and home in a temporary directory.
 
     The `with` block begins when the database is migrated and every component is healthy. At its end, after an error
-    too, all processes are killed and the directory is removed. Several deployments can run at the same time.
+    too, all processes are killed and the directory is removed. Run one at a time: it needs both cores of a small machine.
 
     :param dag_files: the DAG files to serve.
     :param env: more environment variables for the components, such as `AIRFLOW_CONN_*`.
     :param settings: Airflow settings as `{"SECTION__KEY": value}`; they override those below.
     :param database: a migrated SQLite database to copy; None to migrate a new one, which takes some seconds.
+    :param connections: Connections to store in the database before a component starts, by id.
     """
 
     def __init__(
@@ -53,11 +55,13 @@ class AirflowDeployment:
         env: Mapping[str, str] | None = None,
         settings: Mapping[str, str] | None = None,
         database: Path | None = None,
+        connections: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="airflow-"))
         self.processes: dict[str, Session] = {}
         self._dag_files = list(dag_files)
         self._database = database
+        self._connections = connections
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._session = requests.Session()
@@ -78,9 +82,14 @@ class AirflowDeployment:
             "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             # The components share a SQLite file. On a busy machine, one may hold its lock for long.
             "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db?timeout=60",
-            # Airflow notices a dead triggerer within seconds.
+            # Airflow notices a dead triggerer within seconds, but takes no busy one for dead.
             "TRIGGERER__JOB_HEARTBEAT_SEC": "1",
-            "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "5",
+            "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
+            # On a busy machine, programs of Airflow answer each other late and parse slowly.
+            "CORE__DAGBAG_IMPORT_TIMEOUT": "300",
+            "DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "600",
+            "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "300",
+            "WORKERS__EXECUTION_API_TIMEOUT": "120",
             **(settings or {}),
         }
         self.env = {
@@ -103,9 +112,11 @@ class AirflowDeployment:
                 shutil.copy(self._database, self.home / "airflow.db")
             else:
                 self.migrate()
+            if self._connections:
+                self._store_connections(self._connections)
             for component in COMPONENTS:
                 self.start(component)
-            self.wait_until(self.is_healthy, what="all components to be healthy", timeout=120)
+            self.wait_until(self.is_healthy, what="all components to be healthy")
             self._session.headers["Authorization"] = f"Bearer {self._token()}"
         except BaseException:
             self.close()
@@ -132,12 +143,24 @@ class AirflowDeployment:
 
         :raises ProcessDiedError: if the command fails; the message has the end of its output.
         """
-        log = self.home / "logs" / "db-migrate.log"
+        self._run("db", "migrate")
+
+    def _store_connections(self, connections: Mapping[str, Mapping[str, Any]]) -> None:
+        file = self.home / "tmp" / "connections.json"
+        file.write_text(json.dumps(connections))
+        self._run("connections", "import", str(file))
+        file.unlink()
+
+    def _run(self, *arguments: str) -> None:
+        """Run a command of Airflow to its end."""
+        log = self.home / "logs" / f"{'-'.join(arguments[:2])}.log"
         with log.open("wb") as output:
-            command = [sys.executable, "-m", "airflow", "db", "migrate"]
+            command = [sys.executable, "-m", "airflow", *arguments]
             done = subprocess.run(command, env=self.env, stdout=output, stderr=subprocess.STDOUT)
         if done.returncode:
-            raise ProcessDiedError(f"airflow db migrate failed with exit code {done.returncode}.\n{tail(log)}")
+            raise ProcessDiedError(
+                f"airflow {' '.join(arguments[:2])} failed with exit code {done.returncode}.\n{tail(log)}"
+            )
 
     def start(self, component: str, *, name: str | None = None) -> Session:
         """
@@ -162,7 +185,7 @@ class AirflowDeployment:
         """Kill one component and all processes that it started (SIGKILL)."""
         self.processes.pop(name).kill()
 
-    def recover(self, *, timeout: float = 120) -> set[str]:
+    def recover(self, *, timeout: float = PATIENCE) -> set[str]:
         """
         Wait until all components are healthy. Restart components that exit meanwhile, as a service manager does.
 
@@ -194,7 +217,7 @@ class AirflowDeployment:
     def is_healthy(self) -> bool:
         """Return whether the API responds, and reports every component as healthy."""
         try:
-            response = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=10)
+            response = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=60)
         except requests.RequestException:
             return False
         return response.ok and all(part["status"] == "healthy" for part in response.json().values())
@@ -203,19 +226,40 @@ class AirflowDeployment:
 
     def call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         """
-        Call Airflow's REST API (v2).
+        Call Airflow's REST API (v2). If no response comes, or the server fails, ask again: a busy machine is slow.
 
         :param path: the path below `/api/v2/`.
-        :param options: keyword arguments of `requests.request`.
+        :param options: keyword arguments of `requests.request`. A call other than a GET has to be repeatable.
         :return: the JSON object of the response; empty if the response has no body.
-        :raises requests.HTTPError: if the response is an error.
+        :raises requests.HTTPError: if the response is an error of the call (4xx).
+        :raises TimeoutError: if no other response comes in time.
         """
-        response = self._session.request(method, f"{self.url}/api/v2/{path}", timeout=30, **options)
+        response = self._ask(method, f"{self.url}/api/v2/{path}", **options)
         if not response.ok:
             raise requests.HTTPError(
                 f"{method} {path}: {response.status_code} {response.text[:500]}", response=response
             )
         return dict(response.json()) if response.content else {}
+
+    def _ask(self, method: str, url: str, **options: Any) -> requests.Response:
+        """Return the first response that is no error of the server (5xx), such as "database is locked"."""
+        last = "no response"
+
+        def final_response() -> tuple[requests.Response] | None:  # in a tuple, since a response of an error is false
+            nonlocal last
+            try:
+                response = self._session.request(method, url, timeout=60, **options)
+            except (requests.Timeout, requests.ConnectionError) as error:
+                last = type(error).__name__
+                return None
+            last = f"{response.status_code} {response.text[:500]}"
+            return (response,) if response.status_code < 500 else None
+
+        try:
+            (response,) = self.wait_until(final_response, what=f"a response to {method} {url}")
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}\nThe last response: {last}") from None
+        return response
 
     def trigger(
         self,
@@ -223,41 +267,32 @@ class AirflowDeployment:
         *,
         params: Mapping[str, Any] | None = None,
         logical_date: str | None = None,
-        timeout: float = 60,
     ) -> DagRun:
         """
         Start a run, once Airflow has parsed the DAG.
 
         :param params: the params of the run.
         :param logical_date: ISO 8601; None for a run without a logical date, and so without ``ds``.
-        :param timeout: seconds to wait until the DAG is parsed.
         :return: the run.
         """
-        self.wait_until(lambda: self._has_parsed(dag_id), what=f"DAG {dag_id} to be parsed", timeout=timeout)
+        self.wait_until(lambda: self._has_parsed(dag_id), what=f"DAG {dag_id} to be parsed")
         run_id = f"manual__{datetime.now(UTC).isoformat()}"
         run = {"dag_run_id": run_id, "logical_date": logical_date, "conf": params or {}}
-
-        def is_created() -> bool:
-            try:
-                self.call("POST", f"dags/{dag_id}/dagRuns", json=run)
-            except requests.HTTPError as error:
-                if error.response.status_code == 500:  # the database is locked, for example
-                    return False
-                if error.response.status_code != 409:  # the request before has created it
-                    raise
-            return True
-
-        self.wait_until(is_created, what=f"run {run_id} to be created", timeout=timeout)
+        try:
+            self.call("POST", f"dags/{dag_id}/dagRuns", json=run)
+        except requests.HTTPError as error:
+            if error.response.status_code != 409:  # the same request, whose response was lost, has created it
+                raise
         return DagRun(self, dag_id, run_id)
 
-    def wait_until(self, condition: Callable[[], bool], *, what: str, timeout: float) -> None:
+    def wait_until(self, condition: Callable[[], T | None], *, what: str, timeout: float = PATIENCE) -> T:
         """Wait as :func:`scripts.processes.wait_until` does, while every component is running."""
-        wait_until(condition, what=what, timeout=timeout, watching=self.processes.values())
+        return wait_until(condition, what=what, timeout=timeout, watching=self.processes.values())
 
     def _has_parsed(self, dag_id: str) -> bool:
-        return self._session.get(f"{self.url}/api/v2/dags/{dag_id}", timeout=30).ok
+        return self._ask("GET", f"{self.url}/api/v2/dags/{dag_id}").ok
 
     def _token(self) -> str:
-        response = self._session.get(f"{self.url}/auth/token", timeout=30)
+        response = self._ask("GET", f"{self.url}/auth/token")
         response.raise_for_status()
         return str(response.json()["access_token"])

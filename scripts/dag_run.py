@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from scripts.processes import PATIENCE
+
 if TYPE_CHECKING:
     from scripts.airflow_deployment import AirflowDeployment
 
@@ -41,7 +43,7 @@ class DagRun:
         path = f"/taskInstances/{task_id}/xcomEntries/{key}"
         return self._get(path, map_index=map_index, stringify=False)["value"]
 
-    def changes(self, *, timeout: float) -> Iterator[dict[str, Any]]:
+    def changes(self, *, timeout: float = PATIENCE) -> Iterator[dict[str, Any]]:
         """
         Yield task instances whose state has changed, until the run is finished.
 
@@ -65,7 +67,7 @@ class DagRun:
             self.airflow.check()
             time.sleep(0.2)
 
-    def finish(self, *, timeout: float) -> str:
+    def finish(self, *, timeout: float = PATIENCE) -> str:
         """
         Wait until the run is finished.
 

@@ -15,6 +15,14 @@ import psutil
 
 T = TypeVar("T")
 
+PATIENCE = 600.0
+"""
+Seconds after which a wait gives up: long enough for a slow machine that does other work.
+
+The time is no verdict: what is waited for takes seconds on an idle machine, and a wait ends as soon as it is there, or
+as soon as a program has died.
+"""
+
 
 class ProcessDiedError(RuntimeError):
     """A program that should be running has exited."""
@@ -66,7 +74,7 @@ class Session:
 
     def kill(self) -> None:
         """Kill all processes of the session (SIGKILL). Do nothing if none is left."""
-        wait_until(lambda: not self._kill_members(), what=f"{self.name} to exit", timeout=10)
+        wait_until(lambda: not self._kill_members(), what=f"{self.name} to exit")
         self._leader.wait()
 
     def _kill_members(self) -> int:
@@ -80,7 +88,9 @@ class Session:
         return killed
 
 
-def wait_until(condition: Callable[[], T | None], *, what: str, timeout: float, watching: Iterable[Session] = ()) -> T:
+def wait_until(
+    condition: Callable[[], T | None], *, what: str, timeout: float = PATIENCE, watching: Iterable[Session] = ()
+) -> T:
     """
     Poll until a condition returns a true value.
 

@@ -109,7 +109,7 @@ class Redis(Server):
         program = _installed("redis-server", "redis-server")
         command = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         self._session = Session("redis-server", command, log=self.home / "redis.log", env=dict(os.environ))
-        wait_until(self._is_listening, what="redis-server to listen", timeout=30, watching=[self._session])
+        wait_until(self._is_listening, what="redis-server to listen", watching=[self._session])
 
     def crash(self) -> None:
         """Kill the server (SIGKILL). All its data is lost."""

@@ -1,12 +1,20 @@
-"""Keep the environment of the caller out of the tests. This has to happen before anything imports Airflow."""
+"""
+Keep the environment of the caller out of the tests, and give whole folders their marks.
+
+The first part has to happen before anything imports Airflow.
+"""
 
 from __future__ import annotations
 
 import base64
 import os
+import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 #: Other variables change what programs print, trust or read: PYTEST_ADDOPTS, proxies, AIRFLOW_*, TZ, LANG and so on.
 KEPT = {"PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "LD_LIBRARY_PATH"}
@@ -24,3 +32,25 @@ os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(Path(_home.name, "dags"))
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
 # This process and the programs that it starts share a database, and so they need the same key.
 os.environ["AIRFLOW__CORE__FERNET_KEY"] = base64.urlsafe_b64encode(os.urandom(32)).decode()
+
+HAS_AIRFLOW = find_spec("airflow") is not None
+NEEDS_AIRFLOW = "pytest.mark.airflow"
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Without Airflow, leave out the folders and modules with the mark ``airflow``: they cannot be imported."""
+    source = collection_path / "__init__.py" if collection_path.is_dir() else collection_path
+    if HAS_AIRFLOW or source.suffix != ".py" or source == Path(__file__) or not source.exists():
+        return None
+    return NEEDS_AIRFLOW in source.read_text() or None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test the marks of its folders, which stand in their ``__init__.py`` as ``pytestmark``."""
+    for item in items:
+        names = item.nodeid.partition("::")[0].split("/")[:-1]
+        for end in range(1, len(names) + 1):
+            package = sys.modules.get(".".join(names[:end]))
+            for mark in getattr(package, "pytestmark", []):
+                item.add_marker(mark)

@@ -1,9 +1,14 @@
-"""A real Airflow in this process: a migrated database, and DAGs that tests define in code, on every version."""
+"""
+A real Airflow: in this process, on every version, for DAGs that tests define in code; and a whole one, of Airflow 3.3.
+
+The whole one is started once, and nothing else of weight runs beside it (``make test-deployment``).
+"""
 
 from __future__ import annotations
 
 import fcntl
 import functools
+import json
 import os
 import re
 import runpy
@@ -20,25 +25,28 @@ import pytest
 from airflow import settings
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS, AIRFLOW_V_3_3_PLUS
 
+from airflow_provider_rtisms.sandbox import SandboxProcess
+from scripts.airflow_deployment import AirflowDeployment
+from tests.documents import ROOT, blocks
+from tests.statsd import StatsdListener
+
 RunDag = Callable[..., "FinishedRun"]
 
 HERE = Path(__file__).parent
-TIMEOUT = 600
-"""Seconds that a test here may take. A command of Airflow takes 2 s on an idle machine, and 20 s on a busy one."""
+TIMEOUT = 1800
+"""Seconds that a test here may take, the start of a whole Airflow included. Most take less than 10."""
 STATES = ("success", "failure", "skipped")
 """The final states of a task for which Airflow has callbacks."""
 HAS_ERRORS = AIRFLOW_V_3_3_PLUS or not AIRFLOW_V_3_0_PLUS
 """Whether ``dag.test()`` passes the exception of a failed task to its callbacks."""
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-    """Give the tests here more time, and start with those that take longest."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests here more time."""
     for item in items:
         if HERE in item.path.parents and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(TIMEOUT))
-    yield  # to plugins that shuffle and deselect
-    items.sort(key=lambda item: (not item.get_closest_marker("deployment"), not item.get_closest_marker("system")))
 
 
 @dataclass
@@ -181,3 +189,155 @@ def _write_to_database(dag: Any) -> None:
     with create_session() as session:
         SerializedDAG.bulk_write_to_db("dags-folder", None, [lazy], session=session)
         SerializedDagModel.write_dag(lazy, bundle_name="dags-folder", session=session)
+
+
+# --- A whole Airflow -----------------------------------------------------------------------------
+
+NUMBERS = [f"+569123451{position:02}" for position in range(50)]
+ON_DUTY = "+56912345999"
+TEXT = "Confidential: the load is late"
+CLIENT_SECRET = "s3cret+of/the=tést&%"  # a form encodes each of these characters
+WRONG_SECRET = "wr0ng+secret/of=the&tést%"
+RECIPIENT = "+56912345678"
+LEAK_TEXT = "Your code is 481516, señora"
+
+EXAMPLES = ("send_and_wait", "split_fetch", "wait_for_delivery")
+
+
+@pytest.fixture(scope="session")
+def sandbox_process() -> Iterator[SandboxProcess]:
+    """The sandbox of the deployment. Tests use ``sandbox``, which is reset."""
+    with SandboxProcess(client_secret=CLIENT_SECRET) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="session")
+def watched_sandbox() -> Iterator[SandboxProcess]:
+    """A sandbox whose balance is watched all the time, so that the counts of the other one stay exact."""
+    with SandboxProcess(balance="1000") as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="session")
+def statsd() -> Iterator[StatsdListener]:
+    with StatsdListener() as listener:
+        yield listener
+
+
+@pytest.fixture(scope="session")
+def openlineage_events(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file with the events of OpenLineage, which only the DAG ``fetch`` reports."""
+    return tmp_path_factory.mktemp("openlineage") / "events.jsonl"
+
+
+def stored_connections(sandbox: SandboxProcess, watched: SandboxProcess) -> dict[str, dict[str, Any]]:
+    """Return the Connections in the database of the deployment, by id."""
+    connection = json.loads(sandbox.connection_json())
+    return {
+        "rtisms_default": connection,
+        "rtisms_wrong": {**connection, "password": WRONG_SECRET},
+        "rtisms_stored": connection,
+        "rtisms_once": {**connection, "extra": json.dumps({"max_attempts": 1})},
+        "rtisms_watched": json.loads(watched.connection_json()),
+    }
+
+
+def changed_dags(folder: Path) -> list[Path]:
+    """Write DAGs of the documentation and an example, with changes: tasks that fail, and deadlines that have passed."""
+    (deadline,) = blocks("deadline")
+    (storm,) = blocks("storm")
+    (approval,) = blocks("approval")
+    late = _replaced(deadline.code, {"timedelta(minutes=30)": "timedelta(0)"})
+    limited = _replaced(late, {"kwargs={": 'kwargs={"dedup_key": "late", "at_most_every": 3600, '})
+    in_executor = {
+        "hourly_load": "late_in_executor",
+        "AsyncCallback": "SyncCallback",
+        "kwargs={": 'kwargs={"rtisms_conn_id": "rtisms_in_env", ',  # Airflow refuses it Connections in the database too
+    }
+    split = (ROOT / "example_dags" / "example_rtisms_split_fetch.py").read_text()
+    # Each of its tasks takes the whole threshold for itself. They take long, so they overlap.
+    undivided = {" / SLOTS": "", "FILES = 8": "FILES = 4", "example_rtisms_split_fetch": "undivided"}
+    files = {
+        "hourly_load": late,
+        "storm": _replaced(storm.code, {"print(": "raise ValueError("}),
+        "approval": approval.code,
+        "late": _replaced(limited, {"hourly_load": "late_in_triggerer"}),
+        "late_sync": _replaced(limited, in_executor),
+        "undivided": _replaced(split, undivided),
+    }
+    for name, code in files.items():
+        (folder / f"{name}.py").write_text(code)
+    return [folder / f"{name}.py" for name in files]
+
+
+def _replaced(code: str, changes: Mapping[str, str]) -> str:
+    for old, new in changes.items():
+        assert old in code
+        code = code.replace(old, new)
+    return code
+
+
+@pytest.fixture(scope="session")
+def deployment(
+    request: pytest.FixtureRequest,
+    sandbox_process: SandboxProcess,
+    watched_sandbox: SandboxProcess,
+    statsd: StatsdListener,
+    openlineage_events: Path,
+    new_database: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[AirflowDeployment]:
+    """
+    The whole Airflow of this session, with all DAGs of the tests. Tests use ``airflow``.
+
+    Log lines are at DEBUG, where a leak would show, except for those that a person sees in the pages.
+    """
+    pictures = all(item.get_closest_marker("ui") for item in request.session.items)
+    transport = {"type": "file", "log_file_path": str(openlineage_events), "append": True}
+    settings = {
+        "CORE__DEFAULT_TASK_RETRY_DELAY": "1",
+        "CORE__TEST_CONNECTION": "Enabled",
+        "LOGGING__FAB_LOGGING_LEVEL": "INFO" if pictures else "DEBUG",
+        "LOGGING__LOGGING_LEVEL": "INFO" if pictures else "DEBUG",
+        "OPENLINEAGE__SELECTIVE_ENABLE": "True",
+        "OPENLINEAGE__TRANSPORT": json.dumps(transport),
+    }
+    env = {
+        "PYTHONPATH": str(ROOT),
+        "AIRFLOW_CONN_RTISMS_IN_ENV": sandbox_process.connection_json(),
+        "AIRFLOW_VAR_ON_DUTY": ON_DUTY,
+        "AIRFLOW_VAR_RTISMS_RECIPIENT": RECIPIENT,
+        "AIRFLOW_VAR_RTISMS_TEXT": LEAK_TEXT,
+        "AIRFLOW_VAR_SMS_ON_DUTY": ON_DUTY,
+        "AIRFLOW_VAR_SMS_RECIPIENTS": json.dumps(NUMBERS),
+        "AIRFLOW_VAR_SMS_TEXT": TEXT,
+        **statsd.settings,
+    }
+    examples = [ROOT / "example_dags" / f"example_rtisms_{name}.py" for name in EXAMPLES]
+    dags = [*sorted((HERE / "dags").glob("*.py")), *examples, *changed_dags(tmp_path_factory.mktemp("changed"))]
+    connections = stored_connections(sandbox_process, watched_sandbox)
+    with AirflowDeployment(
+        dags, env=env, settings=settings, database=new_database, connections=connections
+    ) as deployment:
+        deployment.call("PATCH", "pools", json=POOL)
+        yield deployment
+
+
+#: A pool for mapped tasks that share a threshold; the request can be repeated.
+POOL = {
+    "actions": [{"action": "create", "entities": [{"name": "rtisms", "slots": 4}], "action_on_existence": "overwrite"}]
+}
+
+
+@pytest.fixture
+def sandbox(sandbox_process: SandboxProcess) -> SandboxProcess:
+    """The sandbox of the deployment, as at its start. A test resets it to other settings if it needs them."""
+    sandbox_process.reset()
+    return sandbox_process
+
+
+@pytest.fixture
+def airflow(deployment: AirflowDeployment, sandbox: SandboxProcess) -> AirflowDeployment:
+    """The whole Airflow of this session, with all components running and a fresh sandbox."""
+    deployment.recover()
+    return deployment

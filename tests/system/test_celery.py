@@ -50,7 +50,7 @@ def airflow(sandbox: SandboxProcess) -> Iterator[AirflowDeployment]:
 def test_waits_run_on_two_workers(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
     ids = [sandbox.add_submission("PENDING") for _ in range(SUBMISSIONS)]
     run = airflow.trigger("example_rtisms_wait_for_delivery", params={"submission_ids": ids})
-    for task in run.changes(timeout=180):
+    for task in run.changes():
         if task["state"] == "deferred":
             for submission_id in ids:
                 sandbox.add_submission(submission_id=submission_id, pending_for=0, sent_for=1)
@@ -65,7 +65,7 @@ def test_waits_run_on_two_workers(airflow: AirflowDeployment, sandbox: SandboxPr
 def test_a_day_is_reconciled(airflow: AirflowDeployment, sandbox: SandboxProcess, tmp_path: Path) -> None:
     params = {"folder": f"file://{tmp_path}", "count": 1000}
     run = airflow.trigger("example_rtisms_bulk_reconcile", params=params, logical_date="2026-01-02T00:00:00Z")
-    assert run.finish(timeout=180) == "success", run.failure_log()
+    assert run.finish() == "success", run.failure_log()
     assert run.xcom("fetch_details")["fetched"] == 1000
     with gzip.open(tmp_path / "ds=2026-01-02" / "details.csv.gz", "rt") as details:
         assert len(details.readlines()) == 1001
@@ -74,7 +74,7 @@ def test_a_day_is_reconciled(airflow: AirflowDeployment, sandbox: SandboxProcess
 def test_a_message_is_sent_once(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
     before = len(sandbox.state().messages)
     run = airflow.trigger("example_rtisms_send_and_wait")
-    states = [task["state"] for task in run.changes(timeout=180)]
+    states = [task["state"] for task in run.changes()]
     assert run.state() == "success", run.failure_log()
     assert "deferred" in states
     sent = [message.recipient for message in sandbox.state().messages[before:]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,59 +14,25 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_rtisms.sandbox import Fault, SandboxProcess
 from scripts.airflow_deployment import AirflowDeployment
 from scripts.dag_run import DagRun
-from scripts.processes import wait_until
 from tests.unit.bulk.conftest import seeded
 
 pytest.importorskip("airflow.providers.openlineage", reason="the OpenLineage provider is not installed")
 pytestmark = [
-    pytest.mark.system,
     pytest.mark.deployment,
     pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="scripts.airflow_deployment starts Airflow 3.3 only"),
 ]
 
-DAGS = Path(__file__).parent / "dags" / "fetching.py"
-EXAMPLE = Path(__file__).parents[2] / "example_dags" / "example_rtisms_split_fetch.py"
-RUN_TIMEOUT = 300.0
 UNKNOWN_ID = "1234567890123"
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxProcess]:
-    with SandboxProcess(seed=2000) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture(scope="module")
-def events_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("openlineage") / "events.jsonl"
-
-
-@pytest.fixture(scope="module")
-def undivided(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example, but each of its tasks takes the whole threshold for itself. They take long, so they overlap."""
-    code = EXAMPLE.read_text()
-    for old, new in {" / SLOTS": "", "FILES = 8": "FILES = 4", "example_rtisms_split_fetch": "undivided"}.items():
-        assert old in code
-        code = code.replace(old, new)
-    file = tmp_path_factory.mktemp("undivided") / "undivided.py"
-    file.write_text(code)
-    return file
-
-
-@pytest.fixture(scope="module")
-def airflow(
-    sandbox: SandboxProcess, events_file: Path, undivided: Path, new_database: Path
-) -> Iterator[AirflowDeployment]:
-    transport = {"type": "file", "log_file_path": str(events_file), "append": True}
-    settings = {"OPENLINEAGE__TRANSPORT": json.dumps(transport)}
-    env = {"AIRFLOW_CONN_RTISMS_DEFAULT": sandbox.connection_json()}
-    with AirflowDeployment([DAGS, EXAMPLE, undivided], env=env, settings=settings, database=new_database) as airflow:
-        airflow.call("POST", "pools", json={"name": "rtisms", "slots": 4})
-        yield airflow
+@pytest.fixture
+def sandbox(sandbox_process: SandboxProcess) -> SandboxProcess:
+    sandbox_process.reset(seed=2000)
+    return sandbox_process
 
 
 def finish(run: DagRun) -> None:
-    assert run.finish(timeout=RUN_TIMEOUT) == "success", run.failure_log()
+    assert run.finish() == "success", run.failure_log()
 
 
 def datasets(event: dict[str, Any], kind: str) -> dict[tuple[str, str], dict[str, Any]]:
@@ -75,18 +40,18 @@ def datasets(event: dict[str, Any], kind: str) -> dict[tuple[str, str], dict[str
 
 
 def test_a_fetch_reaches_openlineage_and_the_dags_that_its_asset_starts(
-    airflow: AirflowDeployment, events_file: Path, tmp_path: Path
+    airflow: AirflowDeployment, openlineage_events: Path, tmp_path: Path
 ) -> None:
     ids = seeded(50)
     (tmp_path / "ids.csv").write_text("\n".join(["id", UNKNOWN_ID, *ids]))
     finish(airflow.trigger("fetch", params={"folder": str(tmp_path)}))
 
     def completed() -> list[dict[str, Any]]:
-        lines = events_file.read_text().splitlines() if events_file.exists() else []
+        lines = openlineage_events.read_text().splitlines() if openlineage_events.exists() else []
         events = [json.loads(line) for line in lines]
         return [one for one in events if (one["eventType"], one["job"]["name"]) == ("COMPLETE", "fetch.fetch")]
 
-    (event,) = wait_until(completed, what="the event of OpenLineage", timeout=60)
+    (event,) = airflow.wait_until(completed, what="the event of OpenLineage")
     details, missing = ("file", f"{tmp_path}/details.parquet"), ("file", f"{tmp_path}/missing.csv")
     assert set(datasets(event, "inputs")) == {("file", f"{tmp_path}/ids.csv"), ("s3://warehouse", "raw")}
     outputs = datasets(event, "outputs")
@@ -100,7 +65,7 @@ def test_a_fetch_reaches_openlineage_and_the_dags_that_its_asset_starts(
     def started() -> list[dict[str, Any]]:
         return list(airflow.call("GET", "dags/after_fetch/dagRuns")["dag_runs"])
 
-    (run_after,) = wait_until(started, what="a run of after_fetch", timeout=60)
+    (run_after,) = airflow.wait_until(started, what="a run of after_fetch")
     run = DagRun(airflow, "after_fetch", run_after["dag_run_id"])
     finish(run)
     (counts,) = run.xcom("read_counts")
@@ -123,7 +88,6 @@ def details_in(folder: Path) -> dict[str, list[str]]:
 def test_mapped_tasks_keep_to_the_threshold_that_they_divide(
     airflow: AirflowDeployment, sandbox: SandboxProcess, tmp_path: Path
 ) -> None:
-    sandbox.reset()
     sandbox.set_faults(Fault("rate_limit", per_second=100, path="sms"))
     run = airflow.trigger("example_rtisms_split_fetch", params={"folder": f"file://{tmp_path}", "count": 600})
     finish(run)
@@ -140,7 +104,6 @@ def test_mapped_tasks_keep_to_the_threshold_that_they_divide(
 def test_mapped_tasks_that_do_not_divide_the_threshold_pass_it(
     airflow: AirflowDeployment, sandbox: SandboxProcess, tmp_path: Path
 ) -> None:
-    sandbox.reset()
     sandbox.set_faults(Fault("rate_limit", per_second=100, path="sms"))
     run = airflow.trigger("undivided", params={"folder": f"file://{tmp_path}", "count": 1600})
     finish(run)

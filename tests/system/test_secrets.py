@@ -19,26 +19,25 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from airflow_provider_rtisms.sandbox import Fault, Sandbox
-
-pytestmark = pytest.mark.system
+from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
+from scripts.airflow_deployment import AirflowDeployment
+from tests.system.conftest import CLIENT_SECRET, RECIPIENT, WRONG_SECRET
+from tests.system.conftest import LEAK_TEXT as TEXT
 
 DAG_ID = "rtisms_every_use"
 DAG_FILE = Path(__file__).parent / "dags" / f"{DAG_ID}.py"
-CLIENT_SECRET = "s3cret+of/the=tést&%"  # a form encodes each of these characters
-WRONG_SECRET = "wr0ng+secret/of=the&tést%"
-RECIPIENT = "+56912345678"
-TEXT = "Your code is 481516, señora"
 FAULTS = [
     Fault("error", statuses=(503, 429), times=2, path="sms", method="GET"),
     Fault("reset", times=1, path="sms", method="GET"),
     Fault("cut_off", times=1, path="auth"),
 ]
+SANDBOX: dict[str, Any] = {"token_lifetime": 3, "pending_for": 0, "sent_for": 0, "faults": FAULTS}
 DEBUG = {"AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG", "AIRFLOW__LOGGING__FAB_LOGGING_LEVEL": "DEBUG"}
 VARIABLES = {"AIRFLOW_VAR_RTISMS_RECIPIENT": RECIPIENT, "AIRFLOW_VAR_RTISMS_TEXT": TEXT}
 #: The tasks of the DAG. Each of them can wait for a submission of its own.
@@ -54,7 +53,7 @@ TABLES_WITH_SECRETS = {"connection"}
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
     """A sandbox with a client secret that is easy to find, short-lived tokens and some faults."""
-    with Sandbox(client_secret=CLIENT_SECRET, token_lifetime=3, pending_for=0, sent_for=0, faults=FAULTS) as sandbox:
+    with Sandbox(client_secret=CLIENT_SECRET, **SANDBOX) as sandbox:
         yield sandbox
 
 
@@ -182,7 +181,6 @@ def airflow(home: Path, *arguments: str, env: Mapping[str, str]) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
     )
     return done.stdout
 
@@ -212,29 +210,27 @@ def test_nothing_leaks_in_one_process(sandbox: Sandbox, new_database: Path, tmp_
 
 @pytest.mark.deployment
 @pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="scripts.airflow_deployment starts the components of Airflow 3.3")
-def test_nothing_leaks_in_a_whole_deployment(sandbox: Sandbox, new_database: Path) -> None:
+def test_nothing_leaks_in_a_whole_deployment(airflow: AirflowDeployment, sandbox_process: SandboxProcess) -> None:
     """Scheduler, workers, triggerer and API server run, and the Connections are in the database."""
-    from scripts.airflow_deployment import AirflowDeployment
+    sandbox_process.reset(**SANDBOX)
 
-    with AirflowDeployment([DAG_FILE], env={**DEBUG, **VARIABLES}, database=new_database) as deployment:
-        for name, fields in connections(sandbox).items():
-            deployment.call("POST", "connections", json={"connection_id": name, **fields})
+    def deferral_is_recorded(task: str) -> bool:
+        """Airflow fails a task whose trigger fires before the scheduler has recorded that its worker has exited."""
+        recorded = f"TaskInstance Finished: dag_id={DAG_ID}, task_id={task},"
+        deferred = airflow.call("GET", f"dags/{DAG_ID}/dagRuns/~/taskInstances", params={"state": "deferred"})
+        is_deferred = task in {one["task_id"] for one in deferred["task_instances"]}
+        log = (airflow.home / "logs" / "scheduler.log").read_text(errors="replace")
+        return not is_deferred or recorded in log
 
-        def deferral_is_recorded(task: str) -> bool:
-            """Airflow fails a task whose trigger fires before the scheduler has recorded that its worker has exited."""
-            recorded = f"TaskInstance Finished: dag_id={DAG_ID}, task_id={task},"
-            deferred = deployment.call("GET", f"dags/{DAG_ID}/dagRuns/~/taskInstances", params={"state": "deferred"})
-            is_deferred = task in {one["task_id"] for one in deferred["task_instances"]}
-            log = (deployment.home / "logs" / "scheduler.log").read_text(errors="replace")
-            return not is_deferred or recorded in log
-
-        with deliveries(sandbox, may_finish=deferral_is_recorded) as open_ids:
-            run = deployment.trigger(DAG_ID, params={"open_ids": open_ids})
-            seen = {(task["task_id"], task["state"]) for task in run.changes(timeout=180)}
-        texts = evidence(deployment.home)
-        assert leaks(texts, secrets(sandbox)) == []
-        assert_tasks_as_expected({task["task_id"]: task["state"] for task in run.task_instances()}, deployment.home)
-        assert_evidence_is_complete(texts, sandbox)
+    with deliveries(sandbox_process, may_finish=deferral_is_recorded) as open_ids:
+        run = airflow.trigger(DAG_ID, params={"open_ids": open_ids})
+        seen = {(task["task_id"], task["state"]) for task in run.changes()}
+    texts = evidence(airflow.home)
+    assert leaks(texts, secrets(sandbox_process)) == []
+    assert_tasks_as_expected({task["task_id"]: task["state"] for task in run.task_instances()}, airflow.home)
+    other_dags = re.compile(rf"logs/dag_id=(?!{DAG_ID}/)")
+    of_this_dag = {name: text for name, text in texts.items() if not other_dags.match(name)}
+    assert_evidence_is_complete(of_this_dag, sandbox_process)
     assert ("wait_deferred", "deferred") in seen
 
 

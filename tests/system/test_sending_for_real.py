@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,89 +20,19 @@ from airflow_provider_rtisms.notifications.alert_state import variable_name
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
 from scripts.airflow_deployment import AirflowDeployment
 from scripts.dag_run import DagRun
-from scripts.processes import wait_until
-from tests.documents import blocks
 from tests.statsd import StatsdListener
+from tests.system.conftest import NUMBERS, ON_DUTY, TEXT
 
 pytestmark = [
-    pytest.mark.system,
     pytest.mark.deployment,
     pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="the task state store is from Airflow 3.3 on"),
 ]
 
-DAGS = Path(__file__).parent / "dags" / "sending.py"
-EXAMPLE = Path(__file__).parents[2] / "example_dags" / "example_rtisms_send_and_wait.py"
-NUMBERS = [f"+569123451{position:02}" for position in range(50)]
-ON_DUTY = "+56912345999"
-TEXT = "Confidential: the load is late"
-#: Seconds; a run takes about 15 on a machine with nothing else to do.
-RUN_TIMEOUT = 300.0
 
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxProcess]:
-    with SandboxProcess(pending_for=0.2, sent_for=2, balance="1000") as sandbox:
-        yield sandbox
-
-
-@pytest.fixture(scope="module")
-def statsd() -> Iterator[StatsdListener]:
-    with StatsdListener() as listener:
-        yield listener
-
-
-@pytest.fixture(scope="module")
-def late_dag(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The DAG for deadline alerts from the documentation, with a deadline that has passed when a run begins."""
-    (block,) = blocks("deadline")
-    code = block.code.replace("timedelta(minutes=30)", "timedelta(0)")
-    assert code != block.code
-    file = tmp_path_factory.mktemp("late") / "hourly_load.py"
-    file.write_text(code)
-    return file
-
-
-@pytest.fixture(scope="module")
-def limited_dags(late_dag: Path) -> list[Path]:
-    """DAGs of the documentation for alerts that share an SMS: tasks that fail, and deadlines, in both processes."""
-    (storm,) = blocks("storm")
-    (approval,) = blocks("approval")
-    late = late_dag.read_text().replace("kwargs={", 'kwargs={"dedup_key": "late", "at_most_every": 3600, ')
-    files = {
-        "storm": storm.code.replace("print(", "raise ValueError("),
-        "approval": approval.code,
-        "late": late.replace("hourly_load", "late_in_triggerer"),
-        "late_sync": late.replace("hourly_load", "late_in_executor").replace("AsyncCallback", "SyncCallback"),
-    }
-    for name, code in files.items():
-        (late_dag.parent / f"{name}.py").write_text(code)
-    return [late_dag.parent / f"{name}.py" for name in files]
-
-
-@pytest.fixture(scope="module")
-def airflow(
-    sandbox: SandboxProcess, statsd: StatsdListener, late_dag: Path, limited_dags: list[Path], new_database: Path
-) -> Iterator[AirflowDeployment]:
-    connection = json.loads(sandbox.connection_json())
-    env = {
-        "AIRFLOW_CONN_RTISMS_DEFAULT": json.dumps(connection),
-        "AIRFLOW_CONN_RTISMS_WRONG": json.dumps({**connection, "password": "wrong"}),
-        "AIRFLOW_CONN_RTISMS_ONCE": json.dumps({**connection, "extra": {"max_attempts": 1}}),
-        "AIRFLOW_VAR_ON_DUTY": ON_DUTY,
-        "AIRFLOW_VAR_SMS_RECIPIENTS": json.dumps(NUMBERS),
-        "AIRFLOW_VAR_SMS_ON_DUTY": ON_DUTY,
-        "AIRFLOW_VAR_SMS_TEXT": TEXT,
-        **statsd.settings,
-    }
-    settings = {"LOGGING__LOGGING_LEVEL": "DEBUG", "CORE__DEFAULT_TASK_RETRY_DELAY": "1", "CORE__PARALLELISM": "8"}
-    dags = [DAGS, EXAMPLE, late_dag, *limited_dags]
-    with AirflowDeployment(dags, env=env, settings=settings, database=new_database) as airflow:
-        yield airflow
-
-
-@pytest.fixture(autouse=True)
-def _fresh_sandbox(sandbox: SandboxProcess) -> None:
-    sandbox.reset()
+@pytest.fixture
+def sandbox(sandbox_process: SandboxProcess) -> SandboxProcess:
+    sandbox_process.reset(pending_for=0.2, sent_for=2, balance="1000")
+    return sandbox_process
 
 
 @pytest.fixture(autouse=True)
@@ -124,10 +53,6 @@ def stored_in(airflow: AirflowDeployment) -> str:
 def logs_of(airflow: AirflowDeployment) -> dict[str, str]:
     """Return all log files by name."""
     return {str(log): log.read_text(errors="replace") for log in (airflow.home / "logs").rglob("*.log")}
-
-
-def finish(run: DagRun) -> str:
-    return run.finish(timeout=RUN_TIMEOUT)
 
 
 def received(sandbox: Sandbox) -> Counter[str]:
@@ -157,7 +82,9 @@ def log_of(run: DagRun, try_number: int) -> str:
     return (folder / f"attempt={try_number}.log").read_text()
 
 
-def check_metrics(sandbox: SandboxProcess, statsd: StatsdListener, before: Mapping[str, int]) -> None:
+def check_metrics(
+    sandbox: SandboxProcess, statsd: StatsdListener, before: Mapping[str, int], gauges_before: Mapping[str, list[float]]
+) -> None:
     """
     Check that the metrics of a run of ``send_and_wait`` equal what the API has counted.
 
@@ -174,9 +101,9 @@ def check_metrics(sandbox: SandboxProcess, statsd: StatsdListener, before: Mappi
         "rtisms.retries.rtisms_default.get_sms": 2,
         "rtisms.delivery_duration.rtisms_default": len(NUMBERS),
     }
-    gauges = {name: values for name, values in statsd.gauges().items() if "waits_open" in name}
-    ((name, waits),) = gauges.items()
-    assert name.startswith("rtisms.waits_open.rtisms_default.")
+    gauges = {name: values for name, values in statsd.gauges().items() if "waits_open.rtisms_default." in name}
+    ((name, values),) = gauges.items()
+    waits = values[len(gauges_before.get(name, ())) :]
     assert set(waits) == {0, 1}
     assert waits[-1] == 0
 
@@ -191,11 +118,11 @@ def test_a_killed_worker_sends_to_nobody_twice(airflow: AirflowDeployment, sandb
     sandbox.set_faults(Fault("late_response", path="sms", method="POST", seconds=3))
     run = airflow.trigger("send_to_many")
     # The first request goes out alone; the window after it holds the other four.
-    wait_until(lambda: len(received(sandbox)) == 50, what="the messages of all requests", timeout=60)
+    airflow.wait_until(lambda: len(received(sandbox)) == 50, what="the messages of all requests")
     os.kill(task_of(run)["pid"], signal.SIGKILL)
     sandbox.set_faults()
 
-    assert finish(run) == "failed"
+    assert run.finish() == "failed"
     assert task_of(run)["try_number"] == 2, "the task must be retried exactly once"
     to_all = received(sandbox)
     assert to_all.pop(ON_DUTY) == 1
@@ -207,32 +134,32 @@ def test_a_killed_worker_sends_to_nobody_twice(airflow: AirflowDeployment, sandb
 
     # A person clears the task. Still, nobody gets a second message.
     clear(run)
-    assert finish(run) == "failed"
+    assert run.finish() == "failed"
     assert named in log_of(run, 3)
     assert received(sandbox) == {**dict.fromkeys(NUMBERS, 1), ON_DUTY: 2}
 
     # The person deletes the stored state of the task, to send to everybody once more.
     airflow.call("DELETE", f"dags/send_to_many/dagRuns/{run.run_id}/taskInstances/send/state-store")
     clear(run)
-    assert finish(run) == "success"
+    assert run.finish() == "success"
     assert received(sandbox) == {**dict.fromkeys(NUMBERS, 2), ON_DUTY: 2}
 
 
 def test_a_failing_dag_alerts(airflow: AirflowDeployment, sandbox: SandboxProcess, statsd: StatsdListener) -> None:
     """The callback of a DAG runs in the DAG processor; that of a task runs in the process of the task, as above."""
     before = statsd.counts()
-    assert finish(airflow.trigger("failing")) == "failed"
-    wait_until(lambda: received(sandbox), what="the alert", timeout=60, watching=airflow.processes.values())
+    assert airflow.trigger("failing").finish() == "failed"
+    airflow.wait_until(lambda: received(sandbox), what="the alert")
     (message,) = sandbox.state().messages
     assert (message.recipient, message.text) == (ON_DUTY, "failing failed")
     name = "rtisms.messages.rtisms_default.submitted"
-    wait_until(lambda: counted(statsd, before).get(name) == 1, what="the metrics of the DAG processor", timeout=60)
+    airflow.wait_until(lambda: counted(statsd, before).get(name) == 1, what="the metrics of the DAG processor")
 
 
 def test_a_missed_deadline_alerts(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
     """The callback of a deadline runs in the triggerer. The DAG gives it a template for the number."""
     airflow.trigger("hourly_load")
-    wait_until(lambda: received(sandbox), what="the alert", timeout=60, watching=airflow.processes.values())
+    airflow.wait_until(lambda: received(sandbox), what="the alert")
     (message,) = sandbox.state().messages
     assert (message.recipient, message.text) == (ON_DUTY, "hourly_load takes more than 30 minutes")
 
@@ -242,9 +169,9 @@ def test_a_storm_of_failing_tasks_costs_one_sms_and_one_of_the_dag(
 ) -> None:
     """Tasks that fail at the same time, each in its process, and the callback of the DAG in the DAG processor."""
     run = airflow.trigger("many_files")
-    assert finish(run) == "failed"
+    assert run.finish() == "failed"
     of_run = f"{run.run_id} failed"
-    wait_until(lambda: any(text.startswith(of_run) for text in texts(sandbox)), what="the alert of the DAG", timeout=60)
+    airflow.wait_until(lambda: any(text.startswith(of_run) for text in texts(sandbox)), what="the alert of the DAG")
     of_tasks = [text for text in texts(sandbox) if not text.startswith(of_run)]
     counted = sum(int(number) for text in texts(sandbox) for number in re.findall(r"\(\+(\d+) since", text))
     assert 1 <= len(of_tasks) <= 2, "two only if a process stalls between its read and its write"
@@ -260,9 +187,9 @@ def test_missed_deadlines_share_an_sms_in_the_triggerer(airflow: AirflowDeployme
         return any(count.endswith(one["key"]) and json.loads(one["value"])["total"] == 1 for one in listed)
 
     airflow.trigger("late_in_triggerer")
-    wait_until(lambda: received(sandbox), what="the alert", timeout=60, watching=airflow.processes.values())
+    airflow.wait_until(lambda: received(sandbox), what="the alert")
     airflow.trigger("late_in_triggerer")
-    wait_until(is_counted, what="the second alert to be counted", timeout=60, watching=airflow.processes.values())
+    airflow.wait_until(is_counted, what="the second alert to be counted")
     assert texts(sandbox) == ["late_in_triggerer takes more than 30 minutes"]
 
 
@@ -270,24 +197,24 @@ def test_a_deadline_in_an_executor_alerts_without_a_limit(airflow: AirflowDeploy
     """Airflow refuses such a callback the Variables in its database."""
     for number in (1, 2):
         airflow.trigger("late_in_executor")
-        wait_until(lambda sent=number: len(texts(sandbox)) == sent, what="the alert", timeout=60)
+        airflow.wait_until(lambda sent=number: len(texts(sandbox)) == sent, what="the alert")
     assert "A callback in an executor cannot use Variables" in "".join(logs_of(airflow).values())
 
 
 def test_a_task_that_waits_for_approval_sends_the_link(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
     run = airflow.trigger("pay_invoices")
-    wait_until(lambda: received(sandbox), what="the SMS", timeout=60, watching=airflow.processes.values())
+    airflow.wait_until(lambda: received(sandbox), what="the SMS")
     (text,) = texts(sandbox)
     path = f"dags/pay_invoices/runs/{run.run_id}/tasks/approve/required_actions?map_index=-1"
     assert text == f"{airflow.url}/{path} Pay the invoices?"
     details = f"dags/pay_invoices/dagRuns/{run.run_id}/taskInstances/approve/-1/hitlDetails"
-    wait_until(lambda: run.count("awaiting_input") == 1, what="the task to wait", timeout=60)
+    airflow.wait_until(lambda: run.count("awaiting_input") == 1, what="the task to wait")
     assert airflow.call("GET", details)["options"] == ["Approve", "Reject"]
 
 
 def test_the_retry_policy_does_not_retry_in_vain(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
     run = airflow.trigger("polite", params={"conn_id": "rtisms_wrong"})
-    assert finish(run) == "failed"
+    assert run.finish() == "failed"
     assert task_of(run)["try_number"] == 1
     assert re.search("HTTP 40[01]", run.failure_log())
 
@@ -295,7 +222,7 @@ def test_the_retry_policy_does_not_retry_in_vain(airflow: AirflowDeployment, san
 def test_the_retry_policy_waits_as_long_as_the_server_asks(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
     sandbox.set_faults(Fault("error", statuses=(429,), times=1, path="sms", retry_after=10))
     run = airflow.trigger("polite", params={"conn_id": "rtisms_once"})
-    assert finish(run) == "success"
+    assert run.finish() == "success"
     attempts = airflow.call("GET", f"dags/polite/dagRuns/{run.run_id}/taskInstances/ask/tries")["task_instances"]
     ended, began = (datetime.fromisoformat(attempts[0]["end_date"]), datetime.fromisoformat(attempts[1]["start_date"]))
     assert [one["state"] for one in attempts] == ["failed", "success"]
@@ -305,10 +232,10 @@ def test_the_retry_policy_waits_as_long_as_the_server_asks(airflow: AirflowDeplo
 def test_it_waits_in_the_triggerer_and_sends_once(
     airflow: AirflowDeployment, sandbox: SandboxProcess, statsd: StatsdListener
 ) -> None:
-    before = statsd.counts()
+    before, gauges_before = statsd.counts(), statsd.gauges()
     sandbox.set_faults(Fault("error", statuses=(503,), times=2, path="sms", method="GET"))
     run = airflow.trigger("send_and_wait")
-    states = [task["state"] for task in run.changes(timeout=RUN_TIMEOUT)]
+    states = [task["state"] for task in run.changes()]
     assert "deferred" in states
     assert run.state() == "success"
     assert received(sandbox) == dict.fromkeys(NUMBERS, 1)
@@ -319,32 +246,36 @@ def test_it_waits_in_the_triggerer_and_sends_once(
     ]
     # The search of _nothing_private_is_left has something to find.
     assert "redacted: " in stored_in(airflow)
-    check_metrics(sandbox, statsd, before)
+    check_metrics(sandbox, statsd, before, gauges_before)
     assert "submitted 42" in "".join(logs_of(airflow).values())
 
 
 def test_the_example_alerts_where_a_message_did_not_arrive(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
     run = airflow.trigger("example_rtisms_send_and_wait")
-    assert finish(run) == "success"
+    assert run.finish() == "success"
     states = {task["task_id"]: task["state"] for task in run.task_instances()}
     assert states == {"send": "success", "judge": "success", "all_arrived": "skipped", "some_did_not": "success"}
-    wait_until(lambda: len(texts(sandbox)) == 3, what="the alert, which follows the success", timeout=60)
+    airflow.wait_until(lambda: len(texts(sandbox)) == 3, what="the alert, which follows the success")
     assert received(sandbox) == {"+56900000000": 1, "+56900000002": 1, "+56900000100": 1}
     assert sandbox.state().messages[-1].text == f"Not all SMS of {run.run_id} arrived"
 
 
-def test_a_fall_of_the_balance_starts_a_run_once(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+def test_a_fall_of_the_balance_starts_a_run_once(airflow: AirflowDeployment, watched_sandbox: SandboxProcess) -> None:
     def runs() -> list[dict[str, Any]]:
         return list(airflow.call("GET", "dags/top_up/dagRuns")["dag_runs"])
 
+    def polls() -> int:
+        return watched_sandbox.state().requests.get("GET balance", 0)
+
+    airflow.wait_until(polls, what="the first poll")
     assert runs() == []
-    sandbox.set_balance("99.50")
-    (started,) = wait_until(runs, what="a run of top_up", timeout=60)
+    watched_sandbox.set_balance("99.50")
+    (started,) = airflow.wait_until(runs, what="a run of top_up")
     run = DagRun(airflow, "top_up", started["dag_run_id"])
-    assert finish(run) == "success"
+    assert run.finish() == "success"
     assert run.xcom("top_up") == ["99.50"]
     airflow.kill("triggerer")
     airflow.start("triggerer")
-    polls = sandbox.state().requests["GET balance"]
-    wait_until(lambda: sandbox.state().requests["GET balance"] > polls + 3, what="polls after a restart", timeout=60)
+    before = polls()
+    airflow.wait_until(lambda: polls() > before + 3, what="polls after a restart")
     assert len(runs()) == 1

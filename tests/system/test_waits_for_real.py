@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,31 +13,11 @@ from scripts.dag_run import DagRun
 from tests.partial_success import CASES, add_submissions, final_ids
 
 pytestmark = [
-    pytest.mark.system,
     pytest.mark.deployment,
     pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="scripts.airflow_deployment starts Airflow 3.3 only"),
 ]
 
-ROOT = Path(__file__).parents[2]
-DAGS = Path(__file__).parent / "dags" / "waits.py"
-RUN_TIMEOUT = 300.0
-"""Seconds."""
 WAITS = 50
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxProcess]:
-    with SandboxProcess() as sandbox:
-        yield sandbox
-
-
-@pytest.fixture(scope="module")
-def airflow(sandbox: SandboxProcess, new_database: Path) -> Iterator[AirflowDeployment]:
-    env = {"PYTHONPATH": str(ROOT), "AIRFLOW_CONN_RTISMS_DEFAULT": sandbox.connection_json()}
-    with AirflowDeployment([DAGS], env=env, database=new_database) as airflow:
-        stored = {"connection_id": "rtisms_stored", **json.loads(sandbox.connection_json())}
-        airflow.call("POST", "connections", json=stored)
-        yield airflow
 
 
 def logs_of_workers(run: DagRun) -> list[Path]:
@@ -52,7 +30,7 @@ def test_enough_deliveries(airflow: AirflowDeployment, sandbox: SandboxProcess) 
     """The table of cases, in a real triggerer."""
     ids = [add_submissions(sandbox, case.statuses) for case in CASES]
     run = airflow.trigger("partial_success", params={"ids": ids})
-    run.finish(timeout=RUN_TIMEOUT)
+    run.finish()
     tasks = {task["task_id"]: task for task in run.task_instances()}
     pushed = run.xcom("final")
     for index, (case, some) in enumerate(zip(CASES, ids, strict=True)):
@@ -77,7 +55,7 @@ def test_mapped_waits_begin_without_a_worker(airflow: AirflowDeployment, sandbox
         polls = sandbox.state().requests_by_id
         return all(polls.get(one, 0) > 1 for one in ids)
 
-    airflow.wait_until(are_all_polled, what="two polls of each submission", timeout=120)
+    airflow.wait_until(are_all_polled, what="two polls of each submission")
     assert run.count("deferred") == WAITS
     assert logs_of_workers(run) == []
     assert sandbox.state().tokens_issued == tokens + 1
@@ -88,15 +66,19 @@ def test_mapped_waits_begin_without_a_worker(airflow: AirflowDeployment, sandbox
     for index in ended:
         sandbox.add_submission(submission_id=ids[index], pending_for=0, sent_for=0)
     airflow.start("triggerer")
-    airflow.wait_until(lambda: run.count("success") == len(ended) + 1, what="the ends of waits", timeout=RUN_TIMEOUT)
+    airflow.wait_until(lambda: run.count("success") == len(ended) + 1, what="the ends of waits")
     records = [run.xcom("wait", map_index=index) for index in ended]
     assert [[record["submission_id"] for record in some] for some in records] == [[ids[index]] for index in ended]
     assert run.count("deferred") == WAITS - len(ended)
     assert len(logs_of_workers(run)) == len(ended)
 
+    for one in ids:  # the next test finds no open waits
+        sandbox.add_submission(submission_id=one, pending_for=0, sent_for=0)
+    assert run.finish() == "success", run.failure_log()
+
 
 def test_bad_input_fails_with_the_same_error(airflow: AirflowDeployment) -> None:
     run = airflow.trigger("bad_input")
-    assert run.finish(timeout=RUN_TIMEOUT) == "failed"
+    assert run.finish() == "failed"
     assert run.task_instances()[0]["try_number"] == 1
     assert "submission_ids[0] is a str of 8 characters: use a decimal string" in run.failure_log()

@@ -10,6 +10,8 @@ import pytest
 from airflow_provider_rtisms.cli import get_cli_commands
 from airflow_provider_rtisms.sandbox import Sandbox
 
+pytestmark = pytest.mark.airflow
+
 
 def run(name: str, *options: str) -> None:
     """Run a command with the words that follow ``airflow rtisms``."""

@@ -6,6 +6,10 @@ import json
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.airflow
+
 PARSED_BY_DAGS = [
     f"airflow_provider_rtisms.{name}"
     for name in ("operators.rtisms", "sensors.rtisms", "transfers.sql_to_rtisms", "transfers.rtisms_to_sql")

@@ -13,6 +13,8 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_rtisms.api import errors
 
+pytestmark = pytest.mark.airflow
+
 needs_policies = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="retry policies are from Airflow 3.3 on")
 
 

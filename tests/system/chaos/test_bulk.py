@@ -29,7 +29,7 @@ def test_the_retry_of_a_killed_bulk_fetch_fetches_only_the_rest(
     assert len(sandbox.state().requests_by_id) < IDS, "it was killed too late"
     assert not output.exists()
 
-    assert run.finish(timeout=120) == "success", run.failure_log()
+    assert run.finish() == "success", run.failure_log()
     assert run.task_instances()[0]["try_number"] == 2
     fetched = [json.loads(line)["submission_id"] for line in output.read_text().splitlines()]
     assert sorted(fetched) == sorted(ids)

@@ -16,7 +16,7 @@ def test_a_wait_outlives_a_crash_of_the_database(
     waits = start_waits()
     triggerer = airflow.processes["triggerer"]
     with postgres.down():
-        wait_until(lambda: not triggerer.is_running(), what="the triggerer to exit without a database", timeout=60)
+        wait_until(lambda: not triggerer.is_running(), what="the triggerer to exit without a database")
     airflow.recover()
     waits.await_polls()
     waits.deliver()

@@ -43,8 +43,8 @@ def test_a_thousand_deferred_waits_share_a_token_and_a_pool(
     idle = Usage.of(triggerer)
     started = time.monotonic()
     run = airflow.trigger("thousand_waits", params={"first_id": FIRST_ID})
-    airflow.wait_until(lambda: run.count("deferred") == WAITS, what="a thousand deferred tasks", timeout=120)
-    airflow.wait_until(lambda: len(sandbox.state().requests_by_id) == WAITS, what="a poll of each", timeout=180)
+    airflow.wait_until(lambda: run.count("deferred") == WAITS, what="a thousand deferred tasks")
+    airflow.wait_until(lambda: len(sandbox.state().requests_by_id) == WAITS, what="a poll of each")
     all_polled = time.monotonic()
 
     before, usage_before = sandbox.state(), Usage.of(triggerer)
@@ -65,5 +65,5 @@ def test_a_thousand_deferred_waits_share_a_token_and_a_pool(
     for one in ids:
         sandbox.add_submission(submission_id=one, pending_for=0, sent_for=0)
     delivered = time.monotonic()
-    airflow.wait_until(lambda: run.count("success") == WAITS, what="a thousand successes", timeout=120)
+    airflow.wait_until(lambda: run.count("success") == WAITS, what="a thousand successes")
     print(f"all succeeded {time.monotonic() - delivered:.0f} s after delivery")

@@ -106,16 +106,16 @@ def test_a_worker_that_is_killed_again_and_again_sends_each_reference_once(
     target = kills = 0
     while kills < KILLS:
         target += chance.randint(1, 350)
-        airflow.wait_until(partial(has_received, sandbox, target), what=f"{target} messages", timeout=180)
+        airflow.wait_until(partial(has_received, sandbox, target), what=f"{target} messages")
         pid = task_of(run)["pid"]
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
             kills += 1
         process = Path(f"/proc/{pid}")
-        airflow.wait_until(partial(is_gone, process), what="the end of the worker", timeout=30)
+        airflow.wait_until(partial(is_gone, process), what="the end of the worker")
         target = len(sandbox.state().messages)
     assert target < PEOPLE, "the last kill came too late"
-    run.finish(timeout=600)
+    run.finish()
 
     sent = received(sandbox)
     assert set(sent.values()) == {1}
@@ -140,7 +140,7 @@ def test_two_workers_with_overlapping_tables_send_each_reference_once_each(
     """What two tasks send is not one promise: whoever is in both tables gets two messages."""
     sandbox.set_balance("10000")
     run = airflow.trigger("people", params={"folder": str(tmp_path), "least": 2000, "also": True})
-    assert run.finish(timeout=300) == "success", run.failure_log()
+    assert run.finish() == "success", run.failure_log()
     expected = Counter(number(index) for least in (2000, 4500) for index in range(least, PEOPLE))
     assert received(sandbox) == expected
     for least in (2000, 4500):

@@ -42,13 +42,13 @@ def test_another_triggerer_takes_over_from_a_killed_one(
 ) -> None:
     first = set(triggerer_jobs(airflow))
     airflow.start("triggerer", name="triggerer-2")
-    airflow.wait_until(lambda: len(triggerer_jobs(airflow)) == 2, what="two triggerers", timeout=60)
+    airflow.wait_until(lambda: len(triggerer_jobs(airflow)) == 2, what="two triggerers")
     (second,) = set(triggerer_jobs(airflow)) - first
     waits = start_waits(6, submissions=2)
     victim = second if second in holders(waits) else min(first)
     survivor = ({second} | first) - {victim}
     airflow.kill("triggerer-2" if victim == second else "triggerer")
-    airflow.wait_until(lambda: holders(waits) == survivor, what="the survivor to hold every wait", timeout=60)
+    airflow.wait_until(lambda: holders(waits) == survivor, what="the survivor to hold every wait")
     waits.await_polls()
     waits.deliver()
     waits.check_success()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow.providers.openlineage.utils.selective_enable import enable_lineage
 from airflow.sdk import DAG, Asset, AssetAlias, task
 
 from airflow_provider_rtisms.operators.rtisms import RtiSmsBulkGetDetailsOperator
@@ -11,7 +12,7 @@ from airflow_provider_rtisms.operators.rtisms import RtiSmsBulkGetDetailsOperato
 DETAILS = Asset("details", uri="s3://warehouse/details")
 RAW = Asset("raw", uri="s3://warehouse/raw")
 
-with DAG("fetch", schedule=None):
+with DAG("fetch", schedule=None) as fetch:
     RtiSmsBulkGetDetailsOperator(
         task_id="fetch",
         submission_ids_path="{{ params.folder }}/ids.csv",
@@ -22,6 +23,8 @@ with DAG("fetch", schedule=None):
         inlets=[RAW],
         outlets=[DETAILS, AssetAlias("files")],
     )
+
+enable_lineage(fetch)
 
 with DAG("after_fetch", schedule=[DETAILS]):
 

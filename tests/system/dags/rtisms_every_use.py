@@ -21,7 +21,7 @@ from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
 DELIVERED, REJECTED, UNKNOWN_ID = "4193366853543393", "4193366853543001", "1234567890123"
 OPEN = "{{ dag_run.conf['open_ids'][ti.task_id] }}"
 RECIPIENT, TEXT = "{{ var.value.rtisms_recipient }}", "{{ var.value.rtisms_text }}"
-WAIT = {"poke_interval": 0.5, "timeout": 60}
+WAIT = {"poke_interval": 0.5, "timeout": 3600}
 SMS = {"recipients": [RECIPIENT], "text": TEXT, "sender": "96000"}
 ALERT = RtiSmsNotifier(**SMS)
 

@@ -12,6 +12,7 @@ from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.retry_policy import RtiSmsRetryPolicy
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsBalanceFallTrigger
 
+WATCHED = {"rtisms_conn_id": "rtisms_watched"}
 MESSAGE = {"text": "{{ var.value.sms_text }}", "sender": "96000"}
 
 with DAG("send_to_many", schedule=None):
@@ -34,7 +35,7 @@ with DAG("send_and_wait", schedule=None):
         wait_for_delivery=True,
         deferrable=True,
         poke_interval=0.5,
-        timeout=120,
+        timeout=3600,
         retries=3,
         **MESSAGE,
     )
@@ -65,7 +66,7 @@ with DAG("polite", schedule=None):
 
 low_balance = Asset(
     "rtisms_low_balance",
-    watchers=[AssetWatcher("balance", trigger=RtiSmsBalanceFallTrigger(threshold="100", poke_interval=0.5))],
+    watchers=[AssetWatcher("balance", trigger=RtiSmsBalanceFallTrigger(threshold="100", poke_interval=0.5, **WATCHED))],
 )
 
 with DAG("top_up", schedule=[low_balance]):

@@ -21,7 +21,7 @@ FLAGS = (
     "--disable-sync",
     "--no-proxy-server",
 )
-TIMEOUT = 90_000.0
+TIMEOUT = 300_000.0
 """Milliseconds until an element must be visible. It takes 1 to 5 s, and more than 20 s on a busy machine."""
 
 

@@ -20,7 +20,7 @@ from scripts.processes import Session, wait_until
 from tests.system.ui.conftest import TakePicture
 
 pytestmark = [
-    pytest.mark.system,
+    pytest.mark.deployment,
     pytest.mark.ui,
     pytest.mark.skipif(AIRFLOW_V_3_0_PLUS, reason="the pages of Airflow 2"),
 ]
@@ -50,7 +50,7 @@ def webserver(page: Page, airflow_database: Path, tmp_path: Path) -> Iterator[st
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_until(lambda: is_healthy(url), what="the webserver to be healthy", timeout=120, watching=[server])
+        wait_until(lambda: is_healthy(url), what="the webserver to be healthy", watching=[server])
         page.goto(f"{url}/login/")
         page.locator("#username").fill(USER)
         page.locator("#password").fill(USER)
@@ -63,7 +63,7 @@ def webserver(page: Page, airflow_database: Path, tmp_path: Path) -> Iterator[st
 
 def is_healthy(url: str) -> bool:
     try:
-        return requests.get(f"{url}/health", timeout=10, proxies={"http": ""}).ok
+        return requests.get(f"{url}/health", timeout=60, proxies={"http": ""}).ok
     except requests.ConnectionError:
         return False
 

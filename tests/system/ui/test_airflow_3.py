@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,10 +15,10 @@ from airflow_provider_rtisms.links.rtisms import PANEL_URL
 from airflow_provider_rtisms.sandbox import SandboxProcess
 from scripts.airflow_deployment import AirflowDeployment
 from scripts.dag_run import DagRun
+from tests.system.conftest import CLIENT_SECRET
 from tests.system.ui.conftest import TakePicture
 
 pytestmark = [
-    pytest.mark.system,
     pytest.mark.deployment,
     pytest.mark.ui,
     pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="the pages of Airflow 3.3"),
@@ -27,19 +26,7 @@ pytestmark = [
 
 EXAMPLE = Path(__file__).parents[3] / "example_dags" / "example_rtisms_wait_for_delivery.py"
 CONN_ID = "rtisms_default"
-SECRET = "sandbox-secret"
-
-
-@pytest.fixture(scope="module")
-def sandbox(page: Page) -> Iterator[SandboxProcess]:
-    with SandboxProcess(client_secret=SECRET) as sandbox:
-        yield sandbox
-
-
-@pytest.fixture(scope="module")
-def airflow(sandbox: SandboxProcess, new_database: Path) -> Iterator[AirflowDeployment]:
-    with AirflowDeployment([EXAMPLE], settings={"CORE__TEST_CONNECTION": "Enabled"}, database=new_database) as airflow:
-        yield airflow
+SECRET = CLIENT_SECRET
 
 
 @pytest.fixture
@@ -167,7 +154,7 @@ def test_a_wait_defers_and_the_details_follow(
     page.set_viewport_size({"width": 1440, "height": 600})
     submission_ids = [sandbox.add_submission("PENDING") for _ in range(3)]
     run = airflow.trigger(EXAMPLE.stem, params={"submission_ids": submission_ids})
-    for task in run.changes(timeout=300):
+    for task in run.changes():
         if task["state"] == "deferred":
             look_at_the_wait(page, run, take_picture)
             for submission_id in submission_ids:
