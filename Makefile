@@ -41,7 +41,7 @@ test-all: test test-rest  ## make test, and all that make test-rest runs (20 min
 
 .PHONY: test-rest
 test-rest: fresh-results docs test-wheel test-system-3.3 test-system-2.11 $(addprefix test-airflow-,3.2 3.1 3.0) \
-		test-lowest test-deployment-2.11 test-ui-3.3 test-ui-2.11 test-demo  ## what make test leaves out: other minors, lowest versions, docs, browser, databases, wheel, demo
+		test-lowest test-pages-3.3 test-pages-2.11 test-demo  ## what make test leaves out: other minors, lowest versions, docs, browser, databases, wheel, demo
 	@$(call summary,--left-out "lint; all unit tests; a whole Airflow 3.3: make test" $(BEYOND_ALL))
 
 .PHONY: test-quick
@@ -91,13 +91,15 @@ test-system-%: env-airflow-%  ## DAGs that Airflow runs in one process, with rea
 test-airflow-%: env-airflow-%  ## what touches the interfaces in which Airflow's minors differ: unit and system tests
 	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests/unit tests/system -m "airflow and not outer_minors and $(IN_ONE_PROCESS)"
 
-test-deployment-%: WORKERS := 0
-test-deployment-%: env-airflow-%  ## the tests that share one whole Airflow; nothing else of weight may run beside it
-	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests/system -m "deployment and not ui and not celery and not chaos"
-
-test-ui-%: WORKERS := 0
-test-ui-%: env-airflow-%  ## Airflow's pages in chromium
+# One process: these tests share one whole Airflow, and nothing else of weight may run beside it.
+test-deployment-% test-pages-% test-ui-%: WORKERS := 0
+test-deployment-%: env-airflow-%  ## the tests that share one whole Airflow, but for the slow ones
+	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests/system -m "deployment and not slow and $(IN_NO_BROWSER)"
+test-pages-%: env-airflow-%  ## the slow ones, and Airflow's pages in chromium
+	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests/system -m "deployment and (slow or ui) and not celery and not chaos"
+test-ui-%: env-airflow-%
 	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests/system/ui $(UI_OPTIONS)
+IN_NO_BROWSER := not ui and not celery and not chaos
 
 .PHONY: test-demo
 test-demo: WORKERS := 0

@@ -39,7 +39,7 @@ class AirflowDeployment:
     Airflow's components on loopback, with database and home in a temporary directory.
 
     The `with` block begins when the database is migrated and every component is healthy. At its end, after an error
-    too, all processes are killed and the directory is removed. Run one at a time: it needs both cores of a small machine.
+    too, all processes are killed and the directory is removed. Run one at a time: it needs both cores of a machine.
 
     :param dag_files: the DAG files to serve.
     :param env: more environment variables for the components, such as `AIRFLOW_CONN_*`.

@@ -85,6 +85,7 @@ def details_in(folder: Path) -> dict[str, list[str]]:
     return {name: [row["submission_id"] for row in csv.DictReader(text.splitlines())] for name, text in files.items()}
 
 
+@pytest.mark.slow
 def test_mapped_tasks_keep_to_the_threshold_that_they_divide(
     airflow: AirflowDeployment, sandbox: SandboxProcess, tmp_path: Path
 ) -> None:
@@ -101,6 +102,7 @@ def test_mapped_tasks_keep_to_the_threshold_that_they_divide(
     assert sorted(one["rendered_map_index"] for one in mapped) == [f"ids-{number}.txt" for number in range(8)]
 
 
+@pytest.mark.slow
 def test_mapped_tasks_that_do_not_divide_the_threshold_pass_it(
     airflow: AirflowDeployment, sandbox: SandboxProcess, tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ from tests.statsd import StatsdListener
 
 pytestmark = [
     pytest.mark.deployment,
+    pytest.mark.slow,
     pytest.mark.skipif(AIRFLOW_V_3_0_PLUS, reason="test_sending_for_real.py looks at the metrics of Airflow 3.3"),
 ]
 

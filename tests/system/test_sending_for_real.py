@@ -164,6 +164,7 @@ def test_a_missed_deadline_alerts(airflow: AirflowDeployment, sandbox: SandboxPr
     assert (message.recipient, message.text) == (ON_DUTY, "hourly_load takes more than 30 minutes")
 
 
+@pytest.mark.slow
 def test_a_storm_of_failing_tasks_costs_one_sms_and_one_of_the_dag(
     airflow: AirflowDeployment, sandbox: SandboxProcess
 ) -> None:
@@ -260,6 +261,7 @@ def test_the_example_alerts_where_a_message_did_not_arrive(airflow: AirflowDeplo
     assert sandbox.state().messages[-1].text == f"Not all SMS of {run.run_id} arrived"
 
 
+@pytest.mark.slow
 def test_a_fall_of_the_balance_starts_a_run_once(airflow: AirflowDeployment, watched_sandbox: SandboxProcess) -> None:
     def runs() -> list[dict[str, Any]]:
         return list(airflow.call("GET", "dags/top_up/dagRuns")["dag_runs"])

@@ -45,6 +45,7 @@ def test_enough_deliveries(airflow: AirflowDeployment, sandbox: SandboxProcess) 
             assert set(pushed[index]) <= final_ids(case, some)
 
 
+@pytest.mark.slow
 def test_mapped_waits_begin_without_a_worker(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
     """The ids come from an upstream task, and the Connection from Airflow's database."""
     ids = [sandbox.add_submission("PENDING") for _ in range(WAITS)]
