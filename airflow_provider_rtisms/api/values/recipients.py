@@ -18,6 +18,11 @@ from airflow_provider_rtisms.api.values.secret import Secret, reveal
 #: A trunk prefix in parentheses, as in ``+44 (0)20 7946 0000``, is dialled inside the country only.
 _TRUNK_PREFIX = re.compile(r"\(\s*0\s*\)")
 _SEPARATORS = re.compile(r"[\s().\-\u2010-\u2015]+")
+#: Characters that contacts and web pages put into numbers and that nobody sees: soft hyphens, zero-width characters,
+#: marks of the direction of writing (Unicode's default ignorables), and variation selectors.
+_INVISIBLE = re.compile(
+    r"[\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\U000e0100-\U000e01ef]"
+)
 _E164 = re.compile(r"\+[1-9][0-9]{7,14}")
 
 
@@ -52,8 +57,8 @@ def parse_recipients(value: Any) -> list[Recipient]:
     """
     Return the phone numbers of an operator's argument, each once, in their order.
 
-    Spaces, hyphens, dots and parentheses are removed. A trunk zero in parentheses is refused, since numbers with and
-    without it differ, and so is a slash, which people write between two numbers.
+    Spaces, hyphens, dots, parentheses and invisible characters are removed. A trunk zero in parentheses is refused,
+    since numbers with and without it differ, and so is a slash, which people write between two numbers.
 
     :param value: a number; an iterable of numbers; or a list of numbers as JSON or as a Python literal, which a
         template renders. It may be wrapped in a Secret.
@@ -93,7 +98,10 @@ def _parse(value: Any) -> tuple[list[Recipient], list[str]]:
 
 
 def _normalize(value: Any) -> str | None:
-    if not isinstance(value, str) or _TRUNK_PREFIX.search(value):
+    if not isinstance(value, str):
         return None
-    number = _SEPARATORS.sub("", value)
+    visible = _INVISIBLE.sub("", value)
+    if _TRUNK_PREFIX.search(visible):
+        return None
+    number = _SEPARATORS.sub("", visible)
     return number if _E164.fullmatch(number) else None

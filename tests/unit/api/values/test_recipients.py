@@ -9,6 +9,11 @@ import pytest
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.api.values.recipients import Recipient, parse_recipients
 
+INVISIBLE = [
+    *(0x00AD, 0x034F, 0x061C, 0x180E, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070)),
+    *(*range(0xFE00, 0xFE10), 0xFEFF, 0xE0100),
+]
+
 
 @pytest.mark.parametrize(
     ("value", "numbers"),
@@ -16,6 +21,9 @@ from airflow_provider_rtisms.api.values.recipients import Recipient, parse_recip
         ("+56900000000", ["+56900000000"]),
         ("+56 9 (0000) 00-00", ["+56900000000"]),
         ("+56\u00a09.0000-0000", ["+56900000000"]),
+        ("\u202a+56 9\u00ad0000\u20110000\u202c", ["+56900000000"]),
+        ("\ufeff\u2066\u200e+569\u200b0000\u2060000\ufe0f0\u2069\u200f", ["+56900000000"]),
+        *((f"+569{chr(one)}00000000{chr(one)}", ["+56900000000"]) for one in INVISIBLE),
         (["+56900000001", "+56 900 000 001", "+56900000002"], ["+56900000001", "+56900000002"]),
         ('["+56900000001", "+56900000002"]', ["+56900000001", "+56900000002"]),
         ("['+56900000001']", ["+56900000001"]),
@@ -41,6 +49,7 @@ def test_numbers_are_taken(value: Any, numbers: list[str]) -> None:
             None,
             b"+5690",
         ),
+        *("+44 (\u200b0\u200e)20 7946 0000", "\u200b", "+56900000000\ufe0f/\u200b01"),
         *("+44 (0)20 7946 0000", "+44(0 )2079460000", "+56900000000 / 01", "+06900000000"),
     ],
 )
