@@ -208,3 +208,15 @@ def test_a_message_names_the_first_few_and_counts_the_rest(
     names: list[str], options: dict[str, int], text: str
 ) -> None:
     assert name_some(names, **options) == text
+
+
+@pytest.mark.parametrize(
+    "ids",
+    ['[{"submission_id": "1", "submission_id": "2"}]', "['3', {'submission_id': '1', 'submission_id': '2'}]"],
+)
+def test_a_record_with_two_ids_is_refused(ids: str) -> None:
+    with pytest.raises(
+        RtiSmsInputError,
+        match=r"^An item of submission_ids has the key 'submission_id' more than once: rename or remove",
+    ):
+        parse_submission_ids(ids)
