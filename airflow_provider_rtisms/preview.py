@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError
-from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.api.values.text import Charset
 from airflow_provider_rtisms.operators.message_files import read_message_file, read_table_file
+from airflow_provider_rtisms.sending.placeholders import PlaceholderText
 from airflow_provider_rtisms.sending.preview import preview
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def show(options: Namespace) -> str:
         raise RtiSmsInputError("Give either --messages, or --text and maybe --rows.")
     found = preview(
         text=options.text,
-        rows=None if options.rows is None else _rows(options.rows),
+        rows=None if options.rows is None else _rows(options.rows, options.text),
         message_rows=None if options.messages is None else read_message_file(options.messages),
         charset=options.charset,
         max_parts=options.max_parts,
@@ -53,12 +53,12 @@ def show(options: Namespace) -> str:
     return "\n".join(_lines(found))
 
 
-def _rows(path: str) -> Iterator[Mapping[str, Any]]:
-    for position, values in read_table_file(path, "--rows"):
-        row = values.get_secret_value() if isinstance(values, Secret) else None
-        if not isinstance(row, Mapping):
-            raise RtiSmsInputError(f"{position} of --rows is not a row of values by column.")
-        yield row
+def _rows(path: str, text: Any) -> Iterator[Mapping[str, Any]]:
+    columns = PlaceholderText(text).columns
+    for row in read_table_file(path, "--rows", lambda _: columns):
+        if row.problem is not None:
+            raise RtiSmsInputError(f"{row.position} of --rows {row.problem}.")
+        yield row.values.get_secret_value()
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:

@@ -17,7 +17,8 @@ from airflow_provider_rtisms.sending.message import (
     to_everybody,
 )
 from airflow_provider_rtisms.sending.outbox import Outbox
-from airflow_provider_rtisms.sending.rows import Row, check_rows, rows_of_argument
+from airflow_provider_rtisms.sending.rows import check_rows, rows_of_argument
+from airflow_provider_rtisms.tables import Row
 
 
 def make_outbox(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numbers
 import string
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
 from airflow_provider_rtisms.api.values.secret import Secret, reveal
+from airflow_provider_rtisms.tables import write_value
 
 
 class PlaceholderText:
@@ -15,7 +17,7 @@ class PlaceholderText:
     A text in which ``{column}`` stands for the value of a column. ``{{`` and ``}}`` stand for single braces.
 
     A placeholder is the name of a column and nothing more: no attribute, no index, no format. Values are inserted as
-    they are, so braces inside a value do no harm.
+    :func:`~airflow_provider_rtisms.tables.write_value` writes them, so braces inside a value do no harm.
 
     :param text: a str; may be wrapped in a Secret.
     :raises RtiSmsInputError: the text is not a str, or a brace or a placeholder in it is malformed.
@@ -31,22 +33,8 @@ class PlaceholderText:
                 "nothing more, and write {{ and }} for single braces. Nothing was sent."
             )
         self._parts = parts
-        #: The columns that the text needs, each once.
-        self.columns = list(dict.fromkeys(column for _, column in parts if column is not None))
-
-    def check_columns(self, columns: Collection[str]) -> None:
-        """
-        Make sure that every placeholder is a column.
-
-        :param columns: of the table.
-        :raises RtiSmsInputError: one is not; names it and the columns.
-        """
-        unknown = [column for column in self.columns if column not in columns]
-        if unknown:
-            raise RtiSmsInputError(
-                f"text has placeholders that are no columns: {', '.join(unknown)}. The columns are: "
-                f"{', '.join(columns)}. Nothing was sent."
-            )
+        #: The columns that the text needs, each with the argument that names it.
+        self.columns = {column: "text" for _, column in parts if column is not None}
 
     def fill(self, values: Mapping[str, Any]) -> tuple[Secret[str] | None, str | None]:
         """
@@ -55,13 +43,22 @@ class PlaceholderText:
         :param values: by column; every placeholder must be among them.
         :return: the text, or what is wrong with the row.
         """
-        empty = [column for column in self.columns if values[column] is None]
-        if empty:
-            return None, f"has null in {', '.join(empty)}, which the text needs"
-        binary = [column for column in self.columns if isinstance(values[column], bytes | bytearray | memoryview)]
-        if binary:
-            return None, f"has bytes in {', '.join(binary)}, which the text needs as text"
-        return Secret("".join(plain + ("" if one is None else str(values[one])) for plain, one in self._parts)), None
+        written = {column: write_value(values[column]) for column in self.columns}
+        problems = [_problem(column, values[column]) for column, text in written.items() if text is None]
+        if problems:
+            return None, " and ".join(problems)
+        return Secret("".join(plain + ("" if one is None else written[one] or "") for plain, one in self._parts)), None
+
+
+def _problem(column: str, value: Any) -> str:
+    """Say why a text cannot hold a value."""
+    if value is None:
+        return f"has null in {column}, which the text needs"
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"has bytes in {column}, which the text needs as text"
+    if isinstance(value, numbers.Number) and not isinstance(value, bool):
+        return f"has a number in {column} that is not finite, or too long to write out"
+    return f"has {shape(value)} in {column}; make it text, a number, a date or a time in the query or the file"
 
 
 def _parse(text: Secret[str]) -> list[tuple[str, str | None]] | None:

@@ -9,7 +9,8 @@ from typing import Any
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.api.values.text import SmsText, gsm_misfits
 from airflow_provider_rtisms.sending.placeholders import PlaceholderText
-from airflow_provider_rtisms.sending.rows import Row, check_rows, rows_of_argument
+from airflow_provider_rtisms.sending.rows import check_rows, rows_of_argument
+from airflow_provider_rtisms.tables import Row, find_columns
 
 #: How many texts a preview shows.
 SAMPLES = 3
@@ -97,7 +98,7 @@ def fill_rows(
     texts: list[SmsText] = []
     problems: list[str] = []
     for position, row in enumerate(rows, 1):
-        template.check_columns(list(row))
+        find_columns(list(row), template.columns, f"Row {position}")
         filled, problem = template.fill(row)
         if problem is None:
             try:

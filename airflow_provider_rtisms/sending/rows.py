@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-import numbers
+import unicodedata
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
+from airflow_provider_rtisms.api.values.arguments import whole_number
 from airflow_provider_rtisms.api.values.lists import as_iterable, name_some
 from airflow_provider_rtisms.api.values.recipients import Recipient, parse_recipient
-from airflow_provider_rtisms.api.values.redaction import contains
 from airflow_provider_rtisms.api.values.secret import Secret, reveal
 from airflow_provider_rtisms.api.values.text import SmsText
 from airflow_provider_rtisms.sending.message import Message, check_max_messages, message_key
+from airflow_provider_rtisms.tables import Row, write_value
 
 log = logging.getLogger(__name__)
 
@@ -26,21 +25,6 @@ FIELDS = ("recipient", "text", "reference")
 MAX_REFERENCE = 200
 #: How many bad rows the error names.
 NAMED_ROWS = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """
-    A row before it is checked. Its repr shows no value.
-
-    :param position: where it stands, such as ``messages[3]`` or ``line 4``.
-    :param values: ``recipient``, ``text`` and maybe ``reference``.
-    :param problem: why the row, or its text, cannot be read.
-    """
-
-    position: str
-    values: Secret[Mapping[str, Any]]
-    problem: str | None = None
 
 
 def rows_of_argument(value: Any) -> Iterator[Row]:
@@ -125,7 +109,7 @@ def _check_row(row: Row, charset: int | None, max_parts: int | None) -> tuple[Me
         text, problem = _check_text(row.values, charset, max_parts)
         problems += [problem] if problem else []
     reference, problem = _check_reference(row.values)
-    if reference is not None and recipient is not None and contains(reference, recipient):
+    if reference is not None and recipient is not None and _repeats(reference, recipient):
         reference, problem = None, "has a reference that repeats its recipient; leave such a reference out"
     problems += [problem] if problem else []
     if problem is not None or (recipient is None and reference is None):
@@ -165,16 +149,24 @@ def _check_reference(values: Secret[Mapping[str, Any]]) -> tuple[str | None, str
     value = values.get_secret_value().get("reference")
     if value is None or value == "":
         return None, None
-    is_whole = isinstance(value, numbers.Integral) or (
-        isinstance(value, Decimal) and value.is_finite() and value == int(value)
-    )
-    if (is_whole and not isinstance(value, bool)) or isinstance(value, uuid.UUID):
-        return str(int(value) if is_whole else value), None
+    if isinstance(value, uuid.UUID) or (whole := whole_number(value)) is not None:
+        return write_value(value if isinstance(value, uuid.UUID) else whole), None
     if not isinstance(value, str):
-        return None, f"has a reference that is {shape(value)}; use a str, an int or a UUID"
+        return None, f"has a reference that is {shape(value)}; use a str, a whole number or a UUID"
     if not value.isprintable() or not value.strip() or len(value) > MAX_REFERENCE:
         return None, f"has a reference that is not printable text of at most {MAX_REFERENCE} characters"
     return value, None
+
+
+def _repeats(reference: str, recipient: Secret[str]) -> bool:
+    """
+    Return whether a reference repeats a phone number, with or without the prefix of its country.
+
+    Only the digits are compared. The last 8 are enough; of a short number, what follows a country code of 3 digits.
+    """
+    digits = "".join(str(unicodedata.digit(character, "")) for character in reference)
+    length = max(6, min(8, len(recipient.get_secret_value()) - len("+123")))
+    return recipient.get_secret_value()[-length:] in digits
 
 
 def _duplicate(key: str, first: str) -> str:

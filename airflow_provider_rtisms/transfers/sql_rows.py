@@ -8,7 +8,7 @@ from typing import Any
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.sending.placeholders import PlaceholderText
-from airflow_provider_rtisms.sending.rows import Row
+from airflow_provider_rtisms.tables import Row, read_query
 from airflow_provider_rtisms.transfers.databases import get_hook, read_rows
 
 
@@ -41,25 +41,17 @@ class TableOfMessages:
         :param rows: sequences or mappings of values.
         :raises RtiSmsInputError: a column is missing, or stands there twice.
         """
-        self._check_columns(columns)
-        for number, values in enumerate(rows, 1):
-            by_column = values if isinstance(values, Mapping) else dict(zip(columns, values, strict=True))
-            yield self._row(f"row {number}", Secret(by_column))
+        for row in read_query(columns, rows, self._choose, note="Nothing was sent."):
+            yield self._row(row.position, row.values)
 
-    def _check_columns(self, columns: Sequence[str]) -> None:
+    def _choose(self, columns: Sequence[str]) -> Mapping[str, str]:
         named = {
-            "recipient_column": self._recipient_column,
-            "text_column": self._text_column,
-            "reference_column": self._reference_column,
+            self._recipient_column: "recipient_column",
+            self._text_column: "text_column",
+            self._reference_column: "reference_column",
         }
-        for argument, column in named.items():
-            if column is not None and columns.count(column) != 1:
-                problem = "is twice among" if column in columns else "is not among"
-                raise RtiSmsInputError(
-                    f"{argument} {column!r} {problem} the columns of the query: {', '.join(columns)}. Nothing was sent."
-                )
-        if self._template is not None:
-            self._template.check_columns(columns)
+        used = {column: argument for column, argument in named.items() if column is not None}
+        return {**({} if self._template is None else self._template.columns), **used}
 
     def _row(self, position: str, values: Secret[Mapping[str, Any]]) -> Row:
         problems = []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
+from airflow_provider_rtisms.api.values.arguments import whole_number
 from airflow_provider_rtisms.api.values.ids import check_submission_id
 from airflow_provider_rtisms.api.values.secret import Secret
+from airflow_provider_rtisms.tables import read_query
 from airflow_provider_rtisms.transfers.databases import read_rows
 
 if TYPE_CHECKING:
@@ -31,28 +32,18 @@ def query_ids(hook: DbApiHook, sql: str, parameters: Secret[Any], column: str | 
     """
 
     def read(columns: Sequence[str], rows: Iterator[Any]) -> Iterator[str]:
-        position = _position(columns, column)
-        for number, row in enumerate(rows, 1):
-            value = row[columns[position]] if isinstance(row, Mapping) else row[position]
-            yield _submission_id(value, f"row {number} of the query")
+        wanted = column or (columns[0] if len(columns) == 1 else DEFAULT_COLUMN)
+        note = "Name the column of the submission ids in submission_ids_column, or select only that one."
+        for row in read_query(columns, rows, lambda _: {wanted: "submission_ids_column"}, note=note):
+            yield _submission_id(row.values.get_secret_value()[wanted], f"{row.position} of the query")
 
     return read_rows(hook, sql, parameters, read)
-
-
-def _position(columns: Sequence[str], column: str | None) -> int:
-    wanted = column or (columns[0] if len(columns) == 1 else DEFAULT_COLUMN)
-    if columns.count(wanted) != 1:
-        problem = "is twice among" if wanted in columns else "is not among"
-        raise RtiSmsInputError(
-            f"The column {wanted!r} {problem} the columns of the query: {', '.join(columns)}. Name the column of the "
-            "submission ids in submission_ids_column, or select only that one."
-        )
-    return columns.index(wanted)
 
 
 def _submission_id(value: Any, position: str) -> str:
     if value is None:
         raise RtiSmsInputError(f"{position} has no submission id: exclude such rows with WHERE ... IS NOT NULL.")
-    if isinstance(value, Decimal) and value == value.to_integral_value():  # a NUMERIC column
-        value = int(value)
-    return check_submission_id(value.strip() if isinstance(value, str) else value, position)
+    if isinstance(value, str):
+        value = value.strip()
+    whole = whole_number(value)  # a NUMERIC column
+    return check_submission_id(value if whole is None else whole, position)

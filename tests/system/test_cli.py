@@ -67,5 +67,5 @@ def test_preview_shows_texts_and_sends_nothing(rtisms_sandbox: Sandbox, airflow_
     module = [sys.executable, "-m", "airflow_provider_rtisms.preview", *options]
     assert subprocess.run(module, capture_output=True, text=True, check=True).stdout.splitlines() == lines
     done = airflow("rtisms", "preview", "--text", "Hola {nmae}", "--rows", str(tmp_path / "people.csv"))
-    assert (done.returncode, "placeholders that are no columns: nmae" in done.stderr) == (1, True)
+    assert (done.returncode, "has no column 'nmae' (text)" in done.stderr) == (1, True)
     assert rtisms_sandbox.state().requests == {}

@@ -139,3 +139,49 @@ def test_all_messages_go_out_once(rtisms_sandbox: Sandbox) -> None:
     results = send().execute({})
     assert Counter(result["outcome"] for result in results) == {"submitted": COUNT}
     assert set(Counter(message.recipient for message in rtisms_sandbox.state().messages).values()) == {1}
+
+
+def test_values_go_out_as_a_person_writes_them(rtisms_sandbox: Sandbox) -> None:
+    columns = (
+        "0::numeric(20,8) AS a, 12.50::numeric AS b, 1e22::float8 AS c, 0.1::float8 AS d, 7::float8 AS e, "
+        "'2026-03-01'::date AS f, '10:05'::time AS g, '2026-03-01 10:05+00'::timestamptz AS h, "
+        "'00000000-0000-0000-0000-000000000007'::uuid AS i, '{\"x\": 1}'::jsonb::text AS j"
+    )
+    text = " ".join(f"{{{column}}}" for column in "abcdefghij")
+    send(sql=f"SELECT phone, id, {columns} FROM people WHERE id = 1", text=text).execute({})  # noqa: S608
+    (message,) = rtisms_sandbox.state().messages
+    written = message.text.split(" ")
+    assert written[:8] == ["0.00000000", "12.50", "1" + "0" * 22, "0.1", "7", "2026-03-01", "10:05:00", "2026-03-01"]
+    assert datetime.fromisoformat(f"{written[7]} {written[8]}") == datetime(2026, 3, 1, 10, 5, tzinfo=UTC)
+    assert written[9:] == ["00000000-0000-0000-0000-000000000007", '{"x":', "1}"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            "'NaN'::float8",
+            "'Infinity'::float8",
+            "'NaN'::numeric",
+            "1e130::numeric(131)",
+            "'{\"a\": 1}'::jsonb",
+            "'[1]'::json",
+        ),
+        *("ARRAY[1, 2]", "'{a,b}'::text[]", "'-1 hour'::interval", "'\\x00'::bytea", "true", "null", "int4range(1, 5)"),
+    ],
+)
+def test_a_value_that_no_text_can_hold_is_refused(rtisms_sandbox: Sandbox, value: str) -> None:
+    sql = "SELECT phone, id, ? AS name FROM people WHERE id = 1".replace("?", value)
+    with pytest.raises(AirflowFailException, match=r"row 1 has .* in name.*Nothing was sent"):
+        send(sql=sql, text="Hola {name}").execute({})
+    assert rtisms_sandbox.state().requests == {}
+
+
+def test_a_name_of_two_joined_tables_is_refused(rtisms_sandbox: Sandbox) -> None:
+    with pytest.raises(
+        AirflowFailException, match=r"more than one column 'name' \(text\).*AS other_name\. Nothing was"
+    ):
+        send(sql="SELECT p.id, p.phone, p.name, q.name FROM people p JOIN people q USING (id)", text="{name}").execute(
+            {}
+        )
+    assert rtisms_sandbox.state().requests == {}

@@ -20,6 +20,12 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("rows.csv").write_text(ROWS)
     Path("rows.jsonl").write_text('{"name": "Ana"}\n[1]\n')
+    Path("numbers.jsonl").write_text(
+        '{"name": 7, "amount": 12345678901234567890.50000000}\n{"name": 1e5, "amount": 1E-4}\n'
+    )
+    Path("twice.csv").write_text("name,name,amount,amount\nAna,Eva,1,2\n")
+    Path("twice.jsonl").write_text('{"name": "Ana", "name": "Eva"}\n')
+    Path("values.jsonl").write_text('{"name": {"a": 1}}\n{"name": NaN}\n{"name": [1]}\n{"name": true}\n')
     Path("broken.jsonl").write_text("{\n")
     Path("messages.csv").write_text(MESSAGES)
 
@@ -53,6 +59,15 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             ["1 messages, 3 parts, at most 3 each", "charset 6 (UCS_2): 1 messages"],
         ),
         (
+            ["--text", "{name} {amount}", "--rows", "numbers.jsonl"],
+            [
+                "2 messages, 2 parts, at most 1 each",
+                "charset 1 (GSM_7BIT): 2 messages",
+                'message 1: 31 characters, 1 parts, charset 1: "7 12345678901234567890.50000000"',
+                'message 2: 13 characters, 1 parts, charset 1: "100000 0.0001"',
+            ],
+        ),
+        (
             ["--messages", "messages.csv", "--samples", "1"],
             [
                 "2 messages, 2 parts, at most 1 each",
@@ -75,9 +90,21 @@ def test_what_it_shows(files: None, capsys: pytest.CaptureFixture[str], options:
     [
         ([], "Give either text or messages."),
         (["--messages", "messages.csv", "--rows", "rows.csv"], "Give either --messages, or --text and maybe --rows."),
-        (["--text", "Hola {nmae}", "--rows", "rows.csv"], "placeholders that are no columns: nmae"),
-        (["--text", "{name}", "--rows", "rows.jsonl"], "line 2 of --rows is not a row of values by column."),
-        (["--text", "{name}", "--rows", "broken.jsonl"], "line 1 of --rows is not a row of values by column."),
+        (["--text", "Hola {nmae}", "--rows", "rows.csv"], "--rows has no column 'nmae' \\(text\\)"),
+        (
+            ["--text", "{name}", "--rows", "rows.jsonl"],
+            "line 2 of --rows is a value of type list where an object was expected.",
+        ),
+        (["--text", "{name}", "--rows", "broken.jsonl"], "line 1 of --rows is not JSON."),
+        (
+            ["--text", "{name}", "--rows", "twice.csv"],
+            "^--rows has more than one column 'name' .text.. Rename or remove",
+        ),
+        (["--text", "{name}", "--rows", "twice.jsonl"], "^line 1 of --rows has the key 'name' more than once"),
+        (
+            ["--text", "{name}", "--rows", "values.jsonl"],
+            "row 1 has a value of type dict in name.*row 2 has a number in name that is not.*row 3.*list.*row 4.*bool",
+        ),
         (["--text", "a" * 161, "--max-parts", "1"], "max_parts"),
         (["--text", "a", "--rows", "rows.xlsx"], "^--rows ends in 'rows.xlsx'"),
         (["--messages", "rows.csv"], "The first line of messages_path must name the columns"),

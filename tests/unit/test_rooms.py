@@ -25,6 +25,7 @@ ROWS = """
     api.policy
     api.transport
     api
+    tables
     bulk sending waiting
     hooks
     links triggers

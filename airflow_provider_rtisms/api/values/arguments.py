@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import numbers
+import operator
+from contextlib import suppress
+from decimal import Decimal
 from typing import Any, TypeVar
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
 
 C = TypeVar("C", bound=str)
+
+#: Most digits of a number before or after the point. The digits of 1E+300000 would take seconds.
+MAX_DIGITS = 100
 
 
 def check_choice(field_name: str, value: Any, choices: tuple[C, ...]) -> C:
@@ -39,3 +46,20 @@ def check_whole_number(field_name: str, value: Any, *, least: int = 1, most: int
         bounds = f"{least} or more" if most is None else f"from {least} to {most}"
         raise RtiSmsInputError(f"{field_name} is {shape(value)}: use a whole number, {bounds}.")
     return value
+
+
+def whole_number(value: Any) -> int | None:
+    """
+    Return a whole number of Python, numpy or a NUMERIC column as an int; None where a value is anything else.
+
+    :param value: no bool, no float; a number of more than 100 digits is none either.
+    """
+    number: int | None = None
+    if isinstance(value, Decimal):
+        # The exponent is bounded first, since int() writes all digits.
+        if value.is_finite() and value.adjusted() < MAX_DIGITS and value == value.to_integral_value():
+            number = int(value)
+    elif isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        with suppress(TypeError):  # a timedelta64 of numpy calls itself a whole number
+            number = operator.index(value)
+    return number if number is not None and abs(number) < 10**MAX_DIGITS else None

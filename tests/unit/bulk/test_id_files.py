@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+from airflow_provider_rtisms import tables
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.bulk import id_files
 from airflow_provider_rtisms.bulk.id_files import read_id_file
@@ -30,10 +31,13 @@ class TestIdFile:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("jueves,id\n1,11\n", "The first line of sent.csv has 2 columns, but none is named 'submission'. Check"),
-            ("jueves;id\n1;11\n", "has 1 column, but .* separated by commas"),
-            ("", "sent.csv is empty"),
-            ("4193366853543393,+56912345678\n", "has 2 columns, but .* seems to have no header line"),
+            (
+                "jueves,id\n1,11\n",
+                r"sent\.csv has no column 'submission' \(submission_ids_column\)\. The first line has 2 columns\. ",
+            ),
+            ("jueves;id\n1;11\n", r"has 1 column\. .* separated by commas"),
+            ("", "The file is empty"),
+            ("4193366853543393,+56912345678\n", r"has 2 columns\. .* seems to have no header line"),
         ],
     )
     def test_a_missing_column_is_explained_without_repeating_the_file(
@@ -107,26 +111,20 @@ class TestIdFile:
         assert list(read_id_file(path, "day")) == ["1", "2", "3", "4"]
 
     def test_a_line_without_end_does_not_fill_the_memory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(id_files, "MAX_LINE", 200)
+        monkeypatch.setattr(tables, "MAX_LINE", 200)
         path = tmp_path / "ids.txt"
         path.write_bytes(b" " * 10**6 + b"7")
-        pieces = list(id_files._lines(path.open("r")))
+        pieces = list(tables.read_lines(path.open("r")))
         assert max(len(piece) for _, piece in pieces) == 200
         assert list(read_id_file(path)) == ["7"]
 
     @pytest.mark.parametrize(
         ("header", "hint"),
         [
-            (
-                "id;day",
-                "1 column, but none is named 'submission'. Check submission_ids_column, and that the columns are",
-            ),
-            (
-                "id,day",
-                "2 columns, but none is named 'submission'. Check submission_ids_column, and that the columns are",
-            ),
-            (" 41 ,x", "2 columns, but none is named 'submission'. The file seems to have no header line: add one."),
-            ("x,+569", "2 columns, but none is named 'submission'. The file seems to have no header line: add one."),
+            ("id;day", "1 column. Check the name, and that the columns are separated by commas."),
+            ("id,day", "2 columns. Check the name, and that the columns are separated by commas."),
+            (" 41 ,x", "2 columns. The file seems to have no header line: add one."),
+            ("x,+569", "2 columns. The file seems to have no header line: add one."),
         ],
     )
     def test_a_header_that_is_none_is_pointed_out(self, tmp_path: Path, header: str, hint: str) -> None:
@@ -134,7 +132,22 @@ class TestIdFile:
         path.write_text(f"{header}\n1,2\n")
         with pytest.raises(RtiSmsInputError) as caught:
             list(read_id_file(path, "submission"))
-        assert str(caught.value).startswith(f"The first line of sent.csv has {hint}")
+        assert str(caught.value) == (
+            f"sent.csv has no column 'submission' (submission_ids_column). The first line has {hint}"
+        )
+
+    def test_a_column_that_stands_twice_is_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "sent.csv"
+        path.write_text("id,submission,id,submission\n1,2,3,4\n")
+        with pytest.raises(
+            RtiSmsInputError, match=r"^sent\.csv has more than one column 'submission' .*Rename or remove"
+        ):
+            list(read_id_file(path, "submission"))
+
+    def test_a_column_that_nobody_uses_may_stand_there_twice(self, tmp_path: Path) -> None:
+        path = tmp_path / "sent.csv"
+        path.write_text("x,id,x\n1,2,3\n")
+        assert list(read_id_file(path, "id")) == ["2"]
 
     def test_text_that_is_not_utf_8_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "ids.txt").write_bytes(b"1\n\xff\n")
@@ -179,7 +192,7 @@ class TestUnreadableIdFile:
         def fail(*_: object) -> None:
             raise ConnectionResetError(104, "Connection reset by peer")
 
-        monkeypatch.setattr(id_files, "_lines", fail)
+        monkeypatch.setattr(id_files, "read_lines", fail)
         (tmp_path / "ids.txt").touch()
         with pytest.raises(
             RtiSmsStorageUnavailableError, match=r"^Reading /.*/ids\.txt \(submission_ids_path\) failed"

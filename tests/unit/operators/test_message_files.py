@@ -66,7 +66,19 @@ def test_a_file_of_excel_without_references(tmp_path: Path) -> None:
         ("a.csv", "recipient,text,refrence\n", "and no others"),
         ("a.csv", f"recipient,text\n{NUMBER}\n", "line 2 has more or fewer fields"),
         ("a.csv", f"recipient,text\n{NUMBER},hola,hola\n", "line 2 has more or fewer fields"),
-        ("a.csv", f'recipient,text\n{NUMBER},"hola\n', r"messages_path is not a \.csv file"),
+        ("a.csv", f'recipient,text\n{NUMBER},"hola\n', r"messages_path is not a valid CSV: .* begins on line 2\."),
+        ("a.csv", f"recipient,text,text\n{NUMBER},hola,chao\n", r"messages_path has more than one column 'text'.*Ren"),
+        ("a.csv", f"recipient,recipient,text\n{NUMBER},{NUMBER},hola\n", "more than one column 'recipient'"),
+        ("a.csv", f"recipient,text,reference,reference\n{NUMBER},hola,a,b\n", "more than one column 'reference'"),
+        ("a.jsonl", f'{{"recipient": "{NUMBER}", "text": "hola", "text": "b"}}', "line 1 has the key 'text' more than"),
+        (
+            "a.jsonl",
+            f'{{"recipient": "{NUMBER}", "text": "hola", "reference": 1e999999999999999999999}}',
+            "is not JSON",
+        ),
+        ("a.jsonl", f'{{"recipient": "{NUMBER}", "text": "hola", "reference": 1E+300000}}', "type Decimal"),
+        ("a.jsonl", f'{{"recipient": "{NUMBER}", "text": {{"a": "hola"}}}}', "line 1 has a text .*of type dict"),
+        ("a.jsonl", f'{{"recipient": "{NUMBER}", "text": "hola", "reference": 900000100}}', "repeats its recipient"),
         ("a.jsonl", '{"recipient": \n', "line 1 is not JSON"),
         ("a.jsonl", "[1]\n", "line 1 is a value of type list"),
         ("a.txt", "hola", "^messages_path ends in 'a.txt'"),
@@ -84,7 +96,9 @@ def test_a_bad_file_is_refused(tmp_path: Path, name: str, text: str, problem: st
 def test_what_cannot_be_decoded_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / ("a.csv.gz" if content.startswith(b"\x1f") else "a.csv")
     path.write_bytes(content)
-    with pytest.raises(RtiSmsInputError, match=r"not a \.csv file in UTF-8"):
+    with pytest.raises(
+        RtiSmsInputError, match=r"^messages_path is (not UTF-8 text|a damaged gzip file).*Nothing was sent"
+    ):
         check_rows(read_message_file(path))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from enum import Enum
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +18,12 @@ from airflow_provider_rtisms.sending.preview import preview
 from airflow_provider_rtisms.sending.rows import check_rows, rows_of_argument
 
 NUMBER = "+56900000100"
+
+
+class Name(str, Enum):  # noqa: UP042 - str() of a StrEnum gives the value anyway
+    """A column of an ORM may hold members of an enum."""
+
+    ANA = "Ana"
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -37,7 +45,17 @@ def test_a_number_may_stand_there_twice_with_different_references() -> None:
 
 @pytest.mark.parametrize(
     ("value", "reference"),
-    [(7, "7"), (Decimal(7), "7"), (UUID(int=7), str(UUID(int=7))), ("ñ 7", "ñ 7"), ("", None), (None, None)],
+    [
+        (7, "7"),
+        (Decimal(7), "7"),
+        (Decimal("7.00"), "7"),
+        (Decimal("7E+3"), "7000"),
+        ("0000100", "0000100"),
+        (UUID(int=7), str(UUID(int=7))),
+        ("ñ 7", "ñ 7"),
+        ("", None),
+        (None, None),
+    ],
 )
 def test_references_are_text_whole_numbers_and_uuids(value: Any, reference: str | None) -> None:
     assert check(row(reference=value))[0].reference == reference
@@ -67,6 +85,19 @@ def test_messages_come_in_many_forms(messages: Any) -> None:
         (row(reference="a\nb"), "not printable"),
         (row(reference="r" * 201), "at most 200"),
         (row(reference=f"order {NUMBER[1:]}"), "repeats its recipient"),
+        (row(reference=f"inv-{NUMBER[3:]}"), "repeats its recipient"),
+        (row(reference="900-000 100"), "repeats its recipient"),
+        (row(reference="９００.０００.１００/2"), "repeats its recipient"),
+        (row(reference=900000100), "repeats its recipient"),
+        (row(reference=Decimal("900000100.00")), "repeats its recipient"),
+        (row(recipient="+3545550123", reference="555-0123"), "repeats its recipient"),
+        (row(reference=Decimal("1E+300000")), "a value of type Decimal"),
+        (row(reference=Decimal("1E-300000")), "a value of type Decimal"),
+        (row(reference=Decimal("1E+999999999999")), "a value of type Decimal"),
+        (row(reference=Decimal("Infinity")), "a value of type Decimal"),
+        (row(reference=Decimal("NaN")), "a value of type Decimal"),
+        (row(reference=10**5000), "a value of type int"),
+        (row(reference={"a": 1}), "a value of type dict"),
         (row(refrence="b"), "has other keys"),
         ("hola", "where an object was expected"),
     ],
@@ -111,22 +142,97 @@ class TestPlaceholders:
         assert filled is not None
         assert filled.get_secret_value() == "Hola {amount} {{ x }}, {1.50} {amount} {{ x }}"
         assert problem is None
-        assert text.columns == ["name", "amount"]
+        assert list(text.columns) == ["name", "amount"]
 
     @pytest.mark.parametrize("text", ["{", "}", "{}", "{a.b}", "{a[0]}", "{a!r}", "{a:>9}", "{a{b}}", None, ""])
     def test_other_forms_are_refused(self, text: Any) -> None:
         with pytest.raises(RtiSmsInputError, match="text"):
             PlaceholderText(text)
 
-    def test_a_placeholder_that_is_no_column_is_named(self) -> None:
-        with pytest.raises(RtiSmsInputError, match=r"no columns: nmae\. The columns are: name, amount"):
-            PlaceholderText("{nmae}").check_columns(["name", "amount"])
+    @pytest.mark.parametrize(
+        ("value", "written"),
+        [
+            ("0E-8", "0E-8"),
+            (Name.ANA, "Ana"),
+            (7, "7"),
+            (Decimal("0E-8"), "0.00000000"),
+            (Decimal("-0.00"), "0.00"),
+            (Decimal("1E+3"), "1000"),
+            (Decimal("12.50"), "12.50"),
+            (Decimal("-1E-8"), "-0.00000001"),
+            (Decimal("1" * 60 + ".5"), "1" * 60 + ".5"),
+            (0.1, "0.1"),
+            (-0.0, "0"),
+            (1e22, "1" + "0" * 22),
+            (1e-7, "0.0000001"),
+            (5.0, "5"),
+            (date(2026, 3, 1), "2026-03-01"),
+            (time(10, 5), "10:05:00"),
+            (datetime(2026, 3, 1, 10, tzinfo=UTC), "2026-03-01 10:00:00+00:00"),
+            (UUID(int=7), "00000000-0000-0000-0000-000000000007"),
+        ],
+    )
+    def test_values_are_written_as_a_person_writes_them(self, value: Any, written: str) -> None:
+        filled, problem = PlaceholderText("<{x}>").fill({"x": value})
+        assert problem is None
+        assert filled is not None
+        assert filled.get_secret_value() == f"<{written}>"
 
-    @pytest.mark.parametrize(("value", "problem"), [(None, "null in name"), (b"x", "bytes in name")])
-    def test_null_and_bytes_are_problems_of_the_row(self, value: Any, problem: str) -> None:
+    def test_numbers_of_numpy_are_numbers(self) -> None:
+        numpy = pytest.importorskip("numpy")
+        values = {"a": numpy.int64(7), "b": numpy.float32(0.1), "c": numpy.float64(1e22)}
+        filled, _ = PlaceholderText("{a} {b} {c}").fill(values)
+        assert filled is not None
+        assert filled.get_secret_value() == "7 0.1 10000000000000000000000"
+        for value in (numpy.bool_(True), numpy.float64("nan"), numpy.timedelta64(5, "D")):
+            assert PlaceholderText("{a}").fill({"a": value})[0] is None
+
+    @pytest.mark.parametrize(
+        ("value", "problem"),
+        [
+            (None, "null in name"),
+            (b"x", "bytes in name"),
+            (memoryview(b"x"), "bytes in name"),
+            (float("nan"), "a number in name that is not finite"),
+            (float("-inf"), "a number in name that is not finite"),
+            (Decimal("NaN"), "a number in name that is not finite"),
+            (Decimal("sNaN"), "a number in name that is not finite"),
+            (Decimal("1E+300000"), "or too long to write out"),
+            (Decimal("1E-300000"), "or too long to write out"),
+            (Decimal("0E+999999999999"), "or too long to write out"),
+            pytest.param(10**5000, "or too long to write out", id="an int of 5001 digits"),
+            (True, "a value of type bool in name; make it text"),
+            ({"a": 1}, "a value of type dict in name"),
+            (["a"], "a value of type list in name"),
+            (("a",), "a value of type tuple in name"),
+            (timedelta(hours=-1), "a value of type timedelta in name"),
+            (timedelta(hours=1), "a value of type timedelta in name"),
+            (object(), "a value of type object in name"),
+        ],
+    )
+    def test_other_values_are_problems_of_the_row(self, value: Any, problem: str) -> None:
         filled, found = PlaceholderText("{name}").fill({"name": value})
         assert filled is None
         assert problem in str(found)
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        '[{"recipient": "+56900000100", "text": "hola", "text": "chao"}]',
+        "[{'recipient': '+56900000100', 'text': 'hola', 'text': 'chao'}]",
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(messages: str) -> None:
+    with pytest.raises(
+        RtiSmsInputError, match=r"^An item of messages has the key 'text' more than once: rename or rem"
+    ):
+        check_rows(rows_of_argument(messages))
+
+
+def test_a_key_that_may_be_a_number_is_not_shown() -> None:
+    with pytest.raises(RtiSmsInputError, match="has a key more than once"):
+        check_rows(rows_of_argument(f'[{{"{NUMBER}": "hola", "{NUMBER}": "chao"}}]'))
 
 
 class TestPreview:

@@ -189,8 +189,8 @@ class TestSources:
     @pytest.mark.parametrize(
         ("sql", "named"),
         [
-            ("SELECT 1 AS a, 2 AS b", "'submission_id' is not among the columns of the query: a, b"),
-            ("SELECT 1 AS submission_id, 2 AS submission_id", "'submission_id' is twice among"),
+            ("SELECT 1 AS a, 2 AS b", "has no column 'submission_id' (submission_ids_column). The columns are: a, b."),
+            ("SELECT 1 AS submission_id, 2 AS submission_id", "has more than one column 'submission_id'"),
             ("SELECT NULL", "row 1 of the query has no submission id"),
             ("SELECT 1 UNION ALL SELECT '+56912345678'", "row 2 of the query is a str of 12 characters"),
             ("SELECT 1.5", "row 1 of the query is a value of type float"),

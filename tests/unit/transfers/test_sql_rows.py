@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
+from decimal import Decimal
 from types import ModuleType
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
-from airflow_provider_rtisms.api.errors import RtiSmsConfigError
+from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError
 from airflow_provider_rtisms.api.values.secret import Secret
-from airflow_provider_rtisms.sending.rows import Row
+from airflow_provider_rtisms.tables import Row
 from airflow_provider_rtisms.transfers.sql_rows import TableOfMessages, query
+from airflow_provider_rtisms.transfers.submission_ids import query_ids
 
 DbApiHook = pytest.importorskip(
     "airflow.providers.common.sql.hooks.sql", reason="the package for databases is not installed"
@@ -77,6 +79,22 @@ def test_rows_come_in_batches_and_the_connection_is_closed(monkeypatch: pytest.M
     assert [rows[0].position, rows[-1].position] == ["row 1", "row 2500"]
     assert connection.most_fetched < len(NUMBERS)
     assert connection.closed == 2  # the cursor and the connection
+
+
+def ids(monkeypatch: pytest.MonkeyPatch, *values: Any) -> list[str]:
+    hook = DbApiHook.__new__(DbApiHook)
+    monkeypatch.setattr(hook, "get_conn", lambda: Connection([(value,) for value in values]))
+    return list(query_ids(hook, "SELECT id FROM sent", Secret(None), None))
+
+
+def test_ids_of_a_numeric_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ids(monkeypatch, Decimal(7), Decimal("8.00"), Decimal("9E+3"), 10, " 11 ") == ["7", "8", "9000", "10", "11"]
+
+
+@pytest.mark.parametrize("value", ["1E+300000", "1E-300000", "1E+999999999999", "1.5", "-1", "NaN", "sNaN", "Infinity"])
+def test_a_number_that_is_no_id_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    with pytest.raises(RtiSmsInputError, match=r"^row 2 of the query is a value of type (Decimal|int): use"):
+        ids(monkeypatch, 1, Decimal(value))
 
 
 @pytest.mark.parametrize(

@@ -126,15 +126,27 @@ def test_all_bad_rows_are_named_in_one_error(rtisms_sandbox: Sandbox, table: Tab
     [
         (
             {"text": "Hola {nmae}"},
-            "text has placeholders that are no columns: nmae. The columns are: id, phone, name, amount",
+            r"The query has no column 'nmae' \(text\)\. The columns are: id, phone, name, amount\. Nothing was sent",
         ),
         ({"text": "Hola {name.x}"}, "placeholder or a brace"),
-        ({"recipient_column": "telephone"}, "^recipient_column 'telephone' is not among the columns"),
-        ({"reference_column": "key"}, "^reference_column 'key' is not among"),
-        ({"text": None, "text_column": "message"}, "^text_column 'message' is not among"),
+        ({"recipient_column": "telephone"}, r"has no column 'telephone' \(recipient_column\)"),
+        ({"reference_column": "key"}, r"has no column 'key' \(reference_column\)"),
+        ({"text": None, "text_column": "message"}, r"has no column 'message' \(text_column\)"),
         ({"text_column": "name"}, "Give either text or text_column"),
         ({"text": None}, "either text or text_column"),
-        ({"sql": "SELECT phone, phone, name FROM people"}, "recipient_column 'phone' is twice among"),
+        (
+            {"sql": "SELECT id, phone, phone, name, amount FROM people"},
+            r"The query has more than one column 'phone' \(recipient_column\).* SELECT column AS other_name\. Nothing",
+        ),
+        ({"sql": "SELECT id, phone, name, amount, 1 AS id FROM people"}, r"more than one column 'id' \(reference_col"),
+        (
+            {"sql": "SELECT a.id, a.phone, a.name, b.name, 1 AS amount FROM people a JOIN people b USING (id)"},
+            r"more than one column 'name' \(text\)",
+        ),
+        (
+            {"sql": "SELECT id, phone, name, amount AS name FROM people", "text": None, "text_column": "name"},
+            r"more than one column 'name' \(text_column\)",
+        ),
         ({"sql": "CREATE TABLE other (id)", "text": "hola"}, "returns no table"),
         ({"max_messages": 5}, "There are 6 messages, more than max_messages=5"),
         ({"max_parts_total": 5}, "6 messages take 6 parts"),
@@ -150,6 +162,29 @@ def test_bad_arguments_are_refused_before_anything_is_sent(
     with pytest.raises(AirflowFailException) as caught:
         send(**arguments).execute({})
     assert re.search(named, str(caught.value))
+    assert rtisms_sandbox.state().requests == {}
+
+
+def test_a_column_that_nobody_uses_may_stand_there_twice(rtisms_sandbox: Sandbox, table: Table) -> None:
+    send(sql="SELECT id, phone, name, amount, 1 AS x, 2 AS x FROM people").execute({})
+    assert len(texts(rtisms_sandbox)) == len(PEOPLE)
+
+
+def test_a_whole_float_has_no_point(rtisms_sandbox: Sandbox, table: Table) -> None:
+    send(sql="SELECT id, phone, name, 1e22 AS amount FROM people WHERE id < 11", text="{amount}").execute({})
+    send(sql="SELECT id, phone, name, 2.0 AS amount FROM people WHERE id > 14", text="{amount}").execute({})
+    assert texts(rtisms_sandbox) == {"1" + "0" * 22: 1, "2": 1}
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [("9e999", "row 1 has a number in amount that is not finite"), ("x'00'", "row 1 has bytes in")],
+)
+def test_a_value_that_no_text_can_hold_is_named(
+    rtisms_sandbox: Sandbox, table: Table, value: str, problem: str
+) -> None:
+    with pytest.raises(AirflowFailException, match=problem):
+        send(sql="SELECT id, phone, name, ? AS amount FROM people WHERE id < 11".replace("?", value)).execute({})
     assert rtisms_sandbox.state().requests == {}
 
 

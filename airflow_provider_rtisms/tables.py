@@ -1,0 +1,237 @@
+"""
+Tables: the rows of a query, of a CSV and of JSON lines, as streams; and how a value of a row is written in a text.
+
+The rule of columns is the same wherever a table comes from: a column that is used stands there exactly once. Names are
+compared as they are. Columns are checked, and their positions found, once, before the first row. A column that nobody
+uses does no harm.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import numbers
+import uuid
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import IO, Any, TypeAlias
+
+from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
+from airflow_provider_rtisms.api.values.arguments import MAX_DIGITS, whole_number
+from airflow_provider_rtisms.api.values.lists import RepeatedKeyError, object_of
+from airflow_provider_rtisms.api.values.secret import Secret
+
+#: No line of JSON or of ids is longer; more means that this is another kind of file.
+MAX_LINE = 1024 * 1024
+
+#: Takes the columns of a table, and returns those that are used, each with the argument that names it, for errors.
+ChooseColumns: TypeAlias = Callable[[Sequence[str]], Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """
+    A row before its values are checked. Its repr shows no value.
+
+    :param position: where it stands, such as ``messages[3]``, ``row 3`` (of a query) or ``line 4`` (of a file).
+    :param values: by column.
+    :param problem: why the row cannot be read as it is; None if it can.
+    """
+
+    position: str
+    values: Secret[Mapping[str, Any]]
+    problem: str | None = None
+
+
+def find_columns(
+    columns: Sequence[str], used: Mapping[str, str], table: str, *, is_file: bool = False, note: str = ""
+) -> dict[str, int]:
+    """
+    Return the position of each column that is used.
+
+    :param columns: of the table, in their order.
+    :param used: the columns that are used, each with the argument that names it.
+    :param table: what errors call the table, such as ``The query`` or ``ids.csv``.
+    :param is_file: whether ``columns`` are the first line of a file. It may hold data, so errors repeat nothing of it.
+    :param note: what errors end with, such as ``Nothing was sent.``
+    :raises RtiSmsInputError: a column is missing, or stands there twice; names it and the remedy.
+    """
+    problems = [
+        f"{'has no column' if column not in columns else 'has more than one column'} {column!r} ({argument})"
+        for column, argument in used.items()
+        if columns.count(column) != 1
+    ]
+    if problems:
+        remedy = _remedy_of_file(columns, used) if is_file else _remedy_of_query(columns, used)
+        raise RtiSmsInputError(f"{table} {' and '.join(problems)}. {remedy} {note}".rstrip())
+    return {column: columns.index(column) for column in used}
+
+
+def _remedy_of_query(columns: Sequence[str], used: Mapping[str, str]) -> str:
+    found = f"The columns are: {', '.join(columns)}."
+    if any(columns.count(column) > 1 for column in used):
+        return f"{found} Give each of them a name of its own: SELECT column AS other_name."
+    return found
+
+
+def _remedy_of_file(columns: Sequence[str], used: Mapping[str, str]) -> str:
+    if not columns:
+        return "The file is empty: add a header line."
+    if any(columns.count(column) > 1 for column in used):
+        return "Rename or remove one of them in the first line of the file."
+    found = f"The first line has {len(columns)} column{'s' if len(columns) > 1 else ''}."
+    if any(column.strip().removeprefix("+").isdigit() for column in columns):
+        return f"{found} The file seems to have no header line: add one."
+    return f"{found} Check the name, and that the columns are separated by commas."
+
+
+def read_query(columns: Sequence[str], rows: Iterable[Any], choose: ChooseColumns, *, note: str = "") -> Iterator[Row]:
+    """
+    Give the rows of a query one by one.
+
+    :param columns: of the query.
+    :param rows: sequences, or mappings by column, as the driver gives them.
+    :param choose: which columns are used; rows have these only.
+    :param note: what errors end with.
+    :raises RtiSmsInputError: a column is missing, or stands there twice.
+    """
+    positions = find_columns(columns, choose(columns), "The query", note=note)
+    for number, row in enumerate(rows, 1):
+        is_mapping = isinstance(row, Mapping)
+        values = {column: row[column if is_mapping else position] for column, position in positions.items()}
+        yield Row(f"row {number}", Secret(values))
+
+
+def read_csv(text: Iterable[str], choose: ChooseColumns, name: str, *, note: str = "") -> Iterator[Row]:
+    """
+    Give the rows of a CSV with a header line one by one. Empty lines are left out.
+
+    :param text: of the file.
+    :param choose: which columns are used; rows have these only.
+    :param name: what errors call the file.
+    :param note: what errors end with.
+    :raises RtiSmsInputError: a column is missing or stands there twice, or a quote is broken (names the line).
+    """
+    rows = csv.reader(text, strict=True)  # without it, a quote that never ends swallows the rest of the file
+    line = 1
+    try:
+        columns = next(rows, [])
+        positions = find_columns(columns, choose(columns), name, is_file=True, note=note)
+        line = rows.line_num + 1
+        for row in rows:
+            if row:
+                values = {column: row[at] if at < len(row) else None for column, at in positions.items()}
+                is_whole = len(row) == len(columns)
+                problem = None if is_whole else "has more or fewer fields than the first line has columns"
+                yield Row(f"line {line}", Secret(values), problem)
+            line = rows.line_num + 1
+    except csv.Error as error:
+        raise RtiSmsInputError(
+            f"{name} is not a valid CSV: {error}, in the row that begins on line {line}. {note}".rstrip()
+        ) from None
+
+
+def read_json_lines(text: IO[str]) -> Iterator[Row]:
+    """
+    Give the objects of JSON lines one by one. Empty lines are left out. Decimal fractions are exact.
+
+    :param text: of the file.
+    """
+    for number, line in read_lines(text):
+        if line.strip():
+            position = f"line {number}"
+            try:
+                values = json.loads(line, object_pairs_hook=object_of, parse_float=Decimal)
+            except RepeatedKeyError as error:
+                yield Row(position, Secret({}), f"{error}; rename or remove one of them")
+            except (ValueError, ArithmeticError, RecursionError):  # a number may be beyond Decimal
+                yield Row(position, Secret({}), "is not JSON")
+            else:
+                is_object = isinstance(values, Mapping)
+                problem = None if is_object else f"is {shape(values)} where an object was expected"
+                yield Row(position, Secret(values if is_object else {}), problem)
+
+
+def read_lines(text: IO[str]) -> Iterator[tuple[int, str]]:
+    """
+    Give lines and their numbers. A line that is too long comes in pieces.
+
+    :param text: of the file.
+    """
+    number = 0
+    while line := text.readline(MAX_LINE):
+        number += 1
+        yield number, line
+
+
+@contextmanager
+def decode(raw: IO[bytes], name: str, *, is_packed: bool, note: str = "") -> Iterator[IO[str]]:
+    """
+    Read a file as text in UTF-8.
+
+    :param raw: the bytes.
+    :param name: what errors call the file.
+    :param is_packed: whether it is read through gzip.
+    :param note: what errors end with.
+    :raises RtiSmsInputError: it is not UTF-8, or a damaged gzip file.
+    """
+    try:
+        with io.TextIOWrapper(gzip.GzipFile(fileobj=raw) if is_packed else raw, "utf-8-sig", newline="") as text:
+            yield text
+    except UnicodeDecodeError as error:
+        problem = f"is not UTF-8 text: {error.reason}. Save it as UTF-8."
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        problem = f"is a damaged gzip file ({error}). Make it again."
+    else:
+        return
+    raise RtiSmsInputError(f"{name} {problem} {note}".rstrip())
+
+
+def write_value(value: Any) -> str | None:
+    """
+    Return how a value of a row is written in a text, or None where it is neither text nor a number, date, time or UUID.
+
+    Numbers are written in digits, without an exponent; those of numeric columns keep the digits of their scale. Dates
+    and times are written in ISO 8601, with a blank between the two: ``2026-03-01 10:00:00+00:00``.
+
+    :param value: as a driver or a JSON parser gives it. A bool is no number. A number that is not finite, or that has
+        more than 100 digits before or after the point, is none that a person writes.
+    """
+    match value:
+        case str():
+            return str.__str__(value)  # not the name of an enum's member
+        case bool() | None:
+            return None
+        case uuid.UUID():
+            return str(value)
+        case datetime():  # pandas' NaT is one, and does not equal itself
+            return value.isoformat(" ") if value == value else None
+        case date() | time():
+            return value.isoformat()
+        case numbers.Integral():
+            whole = whole_number(value)
+            return None if whole is None else str(whole)
+        case Decimal():
+            return _write_decimal(value)
+        case numbers.Real() if not isinstance(value, numbers.Rational):  # floats of Python and numpy
+            return _write_decimal(Decimal(str(value)), keep_scale=False)
+    return None
+
+
+def _write_decimal(number: Decimal, *, keep_scale: bool = True) -> str | None:
+    """Return a number in digits. A float has no scale of its own: 5.0 is 5."""
+    if not number.is_finite():
+        return None
+    exponent = number.as_tuple().exponent
+    if not isinstance(exponent, int) or exponent < -MAX_DIGITS or number.adjusted() >= MAX_DIGITS:
+        return None
+    if number == 0:
+        number = number.copy_abs()  # a person writes no -0
+    written = format(number, "f")
+    return written if keep_scale or "." not in written else written.rstrip("0").rstrip(".")
