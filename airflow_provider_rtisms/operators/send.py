@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_rtisms.hooks.failures import fail_without_retry
+from airflow_provider_rtisms.hooks.templates import in_fixed_order
 from airflow_provider_rtisms.links.rtisms import RtiSmsPanelLink
 from airflow_provider_rtisms.operators.outlets import add_to_outlet_events
 from airflow_provider_rtisms.operators.redacted import Redacted, RedactsFields
-from airflow_provider_rtisms.operators.send_journal import PermanentStore, no_retry_after
+from airflow_provider_rtisms.operators.send_journal import PermanentStore, no_retry_after, warn_without_journal
 from airflow_provider_rtisms.operators.send_wait import SendWait
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class RtiSmsSendOperator(RedactsFields, BaseOperator):
         self.output_path = output_path
         self.wait_for_delivery = wait_for_delivery
         self.deferrable = deferrable
-        self.fail_on = fail_on
+        self.fail_on = in_fixed_order(fail_on)
         self.min_delivered = min_delivered
         self.missing_ok_for = missing_ok_for
         self.poke_interval = poke_interval
@@ -168,6 +169,8 @@ class RtiSmsSendOperator(RedactsFields, BaseOperator):
                 wait.check_messages(len(outbox.messages))
             if path is not None:  # a file that cannot be written is found before anything is sent
                 write_results(path, outbox.results())
+            if outbox.messages:
+                warn_without_journal(context)
             with no_retry_after(outbox, context):
                 try:
                     hook.send(outbox)
@@ -234,11 +237,6 @@ class RtiSmsSendOperator(RedactsFields, BaseOperator):
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
 
         store = context.get("task_state_store")
-        if store is None:
-            self.log.warning(
-                "This Airflow has no task state store (it is new in 3.3). If this worker dies, or the task is cleared, "
-                "the next attempt sends all messages again. Set retries=0 to prevent that after a death"
-            )
         outbox = hook.get_outbox(
             **self._source(),
             sender=self.sender,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow.providers.common.compat.sdk import PokeReturnValue
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
+from airflow_provider_rtisms.hooks.templates import in_fixed_order
 from airflow_provider_rtisms.sensors.balance import RtiSmsBalanceSensor
 from airflow_provider_rtisms.sensors.base import DeferrableSensor
 from airflow_provider_rtisms.sensors.delivery_polling import (
@@ -74,7 +75,7 @@ class RtiSmsDeliverySensor(DeferrableSensor):
     ) -> None:
         super().__init__(**kwargs)
         self.submission_ids = submission_ids
-        self.fail_on = fail_on
+        self.fail_on = in_fixed_order(fail_on)
         self.min_delivered = min_delivered
         self.missing_ok_for = missing_ok_for
         self._polling: DeliveryPolling | None = None
@@ -184,7 +185,9 @@ class RtiSmsDeliverySensor(DeferrableSensor):
             return []
         store = context.get("task_state_store")
         if store is None:
-            self.log.info("Polling all submissions. mode='reschedule' remembers final ones on Airflow 3.3 and later")
+            self.log.info(
+                "Polling all submissions. mode='reschedule' remembers final ones in task runs of Airflow 3.3 and later"
+            )
             return []
         try:
             return check_records(store.get(FINISHED_KEY, []))
