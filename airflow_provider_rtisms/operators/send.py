@@ -47,7 +47,8 @@ class RtiSmsSendOperator(RedactsFields, BaseOperator):
 
     :param recipients: (templated) a phone number in international form, a list of them, or such a list as JSON. Spaces,
         hyphens, dots and parentheses are dropped. A number that stands there twice gets one SMS.
-    :param text: (templated) the message to all recipients; may be the name of a file that ends in ``.txt`` or ``.j2``.
+    :param text: (templated) the message to all recipients; may be the name of a file, without spaces, that ends in
+        ``.txt`` or ``.j2``.
     :param messages: (templated) instead of these two, dicts with ``recipient``, ``text`` and maybe ``reference``, or
         such a list as JSON. The reference is the caller's key of the message, and no two messages have the same one.
         Without references, the recipient is the key.

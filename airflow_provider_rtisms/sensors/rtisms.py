@@ -80,7 +80,14 @@ class RtiSmsDeliverySensor(DeferrableSensor):
         self.missing_ok_for = missing_ok_for
         self._polling: DeliveryPolling | None = None
         self._why_in_worker = ""
+        self._is_to_start_from_trigger = start_from_trigger
         if start_from_trigger:
+            self._start_from_trigger()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Give the trigger that starts the wait an argument that the DAG assigns later, too."""
+        super().__setattr__(name, value)
+        if name in ("submission_ids", "rtisms_conn_id") and self.__dict__.get("_is_to_start_from_trigger"):
             self._start_from_trigger()
 
     @classmethod
@@ -145,7 +152,7 @@ class RtiSmsDeliverySensor(DeferrableSensor):
                 is_in_group=self.get_closest_mapped_task_group() is not None,
             )
         except CannotStartInTriggererError as error:
-            self._why_in_worker = str(error)
+            self.start_from_trigger, self._why_in_worker = False, str(error)
         else:
             self.start_from_trigger = True
             self._why_in_worker = "it is a run of dag.test(), or mapped in a way that only a worker can resolve"

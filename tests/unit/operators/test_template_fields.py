@@ -306,6 +306,25 @@ class TestUpstream:
                 one = kind.partial(task_id="one", **arguments).expand_kwargs(output)
         assert one.upstream_task_ids == {"numbers"}
 
+    @pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="start_from_trigger is for Airflow 3.3 and later")
+    def test_a_wait_that_begins_in_the_triggerer_gets_what_is_assigned_later(self) -> None:
+        with DAG("dag", schedule=None, start_date=START):
+            wait = RtiSmsDeliverySensor(task_id="wait", submission_ids="1", deferrable=True, start_from_trigger=True)
+            wait.submission_ids = self.upstream()
+        assert wait.start_trigger_args.trigger_kwargs["submission_ids"] != "1"
+        assert "output_of('numbers'" in wait.start_trigger_args.trigger_kwargs["submission_ids"]
+        wait.submission_ids = {object(): "no JSON"}
+        assert not wait.start_from_trigger
+
+    def test_what_is_assigned_and_cannot_be_rendered_is_not_shown(self, logged: Callable[[], str]) -> None:
+        send = RtiSmsSendOperator(task_id="send", dag=DAG("dag", schedule=None, start_date=START))
+        send.messages = [{"recipient": PHONE, "text": "hola {{ missing }}"}]
+        with pytest.raises(jinja2.UndefinedError):
+            send.render_template_fields({})
+        assert "redacted: 1 values" in logged()
+        assert PHONE not in logged()
+        assert "hola" not in logged()
+
     def test_what_is_rendered_stays_redacted(self) -> None:
         with DAG("dag", schedule=None, start_date=START):
             send = RtiSmsSendOperator(task_id="send", text="hola")
