@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import BaseNotifier
 
+from airflow_provider_rtisms.hooks.templates import RendersAsWritten
 from airflow_provider_rtisms.notifications.deduplication import AlertLimit, Turn
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 LONGEST_PERIOD = 30 * 24 * 3600
 
 
-class RtiSmsNotifier(BaseNotifier):
+class RtiSmsNotifier(RendersAsWritten, BaseNotifier):
     """
     Send an SMS when something happens: ``on_failure_callback``, ``on_success_callback``, deadline alerts and so on.
 
@@ -145,9 +146,8 @@ class RtiSmsNotifier(BaseNotifier):
     def _render_fields(self, context: Any, *names: str) -> None:
         """Render some arguments. ``render_template_fields`` of Airflow 2 leaves a template that renders to nothing."""
         environment = self.get_template_env(dag=context.get("dag"))
-        is_file = not str(self.text).split()[1:]  # the sentence "Could not read people.txt" is no name of a file
         for name in names:
-            self.template_ext = type(self).template_ext if name == "text" and is_file else ()
+            self.template_ext = type(self).template_ext if name == "text" else ()
             setattr(self, name, self.render_template(getattr(self, name), context, environment))
 
     def _turn(self, context: Any, *, is_rendered: bool, is_in_triggerer: bool) -> AbstractContextManager[Turn]:

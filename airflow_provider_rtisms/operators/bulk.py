@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_rtisms.hooks.failures import fail_without_retry
+from airflow_provider_rtisms.hooks.templates import TemplateFields
 from airflow_provider_rtisms.links.rtisms import RtiSmsPanelLink
 from airflow_provider_rtisms.operators.outlets import add_to_outlet_events
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 MAX_RECORDS_IN_XCOM = 10_000
 
 
-class RtiSmsBulkGetDetailsOperator(BaseOperator):
+class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
     """
     Fetch the details of thousands of submissions: one request each, ``max_concurrency`` of them at once, one token.
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence, Sized
 from typing import Any
 
+from airflow.providers.common.compat.sdk import XComArg
+
 from airflow_provider_rtisms.api.values.secret import Secret
+from airflow_provider_rtisms.hooks.templates import TemplateFields
 
 
 class Redacted(Secret[Any]):
@@ -15,21 +18,10 @@ class Redacted(Secret[Any]):
     Airflow keeps rendered template fields in its database and shows them to everyone who may see the task. A value that
     is neither JSON nor a collection is kept as ``str(value)``, on every version.
 
-    :param value: what to protect. Airflow renders a template inside it through the attribute ``value``.
+    :param value: what to protect; a template inside it is rendered.
     """
 
     __slots__ = ()
-
-    template_fields: Sequence[str] = ("value",)
-
-    @property
-    def value(self) -> Any:
-        """The plain value, for Airflow's template engine."""
-        return self._value
-
-    @value.setter
-    def value(self, value: Any) -> None:
-        self._value = value
 
     def __str__(self) -> str:
         """Return how many characters or values it has."""
@@ -40,7 +32,7 @@ class Redacted(Secret[Any]):
     __repr__ = __str__
 
 
-class RedactsFields:
+class RedactsFields(TemplateFields):
     """
     Mixin of operators with confidential template fields.
 
@@ -50,7 +42,12 @@ class RedactsFields:
     redacted_fields: Sequence[str]
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Redact what Airflow assigns to confidential fields when it renders them, in mapped tasks too."""
-        if name in self.redacted_fields and value is not None and self.__dict__.get("_is_made"):
+        """
+        Redact what Airflow assigns to confidential fields when it renders them, in mapped tasks too.
+
+        The output of another task is left as it is, so that Airflow finds it and lets this task wait for the other.
+        """
+        is_confidential = name in self.redacted_fields and value is not None and self.__dict__.get("_is_made")
+        if is_confidential and not any(XComArg.iter_xcom_references(value)):
             value = Redacted(value)
         super().__setattr__(name, value)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_rtisms.hooks.failures import fail_without_retry
+from airflow_provider_rtisms.hooks.templates import TemplateFields
 from airflow_provider_rtisms.links.rtisms import RtiSmsPanelLink
 from airflow_provider_rtisms.operators.bulk import RtiSmsBulkGetDetailsOperator
 from airflow_provider_rtisms.operators.send import RtiSmsSendOperator
@@ -23,7 +24,7 @@ __all__ = [
 ]
 
 
-class RtiSmsGetDetailsOperator(BaseOperator):
+class RtiSmsGetDetailsOperator(TemplateFields, BaseOperator):
     """
     Fetch the details of one submission.
 
@@ -53,7 +54,7 @@ class RtiSmsGetDetailsOperator(BaseOperator):
         return details.to_record()
 
 
-class RtiSmsGetBalanceOperator(BaseOperator):
+class RtiSmsGetBalanceOperator(TemplateFields, BaseOperator):
     """
     Fetch the account's balance.
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_rtisms.hooks.failures import fail_without_retry
+from airflow_provider_rtisms.hooks.templates import in_fixed_order
 from airflow_provider_rtisms.links.rtisms import RtiSmsPanelLink
 from airflow_provider_rtisms.operators.outlets import add_to_outlet_events
 from airflow_provider_rtisms.operators.redacted import Redacted, RedactsFields
-from airflow_provider_rtisms.operators.send_journal import PermanentStore, no_retry_after
+from airflow_provider_rtisms.operators.send_journal import PermanentStore, no_retry_after, warn_without_journal
 from airflow_provider_rtisms.operators.send_wait import SendWait
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ class RtiSmsSendOperator(RedactsFields, BaseOperator):
 
     :param recipients: (templated) a phone number in international form, a list of them, or such a list as JSON. Spaces,
         hyphens, dots and parentheses are dropped. A number that stands there twice gets one SMS.
-    :param text: (templated) the message to all recipients; may be the name of a file that ends in ``.txt`` or ``.j2``.
+    :param text: (templated) the message to all recipients; may be the name of a file, without spaces, that ends in
+        ``.txt`` or ``.j2``.
     :param messages: (templated) instead of these two, dicts with ``recipient``, ``text`` and maybe ``reference``, or
         such a list as JSON. The reference is the caller's key of the message, and no two messages have the same one.
         Without references, the recipient is the key.
@@ -143,7 +145,7 @@ class RtiSmsSendOperator(RedactsFields, BaseOperator):
         self.output_path = output_path
         self.wait_for_delivery = wait_for_delivery
         self.deferrable = deferrable
-        self.fail_on = fail_on
+        self.fail_on = in_fixed_order(fail_on)
         self.min_delivered = min_delivered
         self.missing_ok_for = missing_ok_for
         self.poke_interval = poke_interval
@@ -168,6 +170,8 @@ class RtiSmsSendOperator(RedactsFields, BaseOperator):
                 wait.check_messages(len(outbox.messages))
             if path is not None:  # a file that cannot be written is found before anything is sent
                 write_results(path, outbox.results())
+            if outbox.messages:
+                warn_without_journal(context)
             with no_retry_after(outbox, context):
                 try:
                     hook.send(outbox)
@@ -234,11 +238,6 @@ class RtiSmsSendOperator(RedactsFields, BaseOperator):
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
 
         store = context.get("task_state_store")
-        if store is None:
-            self.log.warning(
-                "This Airflow has no task state store (it is new in 3.3). If this worker dies, or the task is cleared, "
-                "the next attempt sends all messages again. Set retries=0 to prevent that after a death"
-            )
         outbox = hook.get_outbox(
             **self._source(),
             sender=self.sender,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -17,6 +19,8 @@ try:
     from airflow.sdk.exceptions import AirflowTaskTerminated  # type: ignore[attr-defined,unused-ignore]
 except ImportError:  # Airflow 2
     from airflow.exceptions import AirflowTaskTerminated  # type: ignore[attr-defined,no-redef,unused-ignore]
+
+log = logging.getLogger(__name__)
 
 #: What can end a task while it sends: AirflowTaskTerminated is what Airflow 2 raises where the task gets SIGTERM.
 _STOPS = (Exception, AirflowTaskTimeout, AirflowTaskTerminated)
@@ -41,6 +45,26 @@ class PermanentStore:
         from airflow.sdk import NEVER_EXPIRE  # type: ignore[attr-defined]
 
         self._store.set(key, value, retention=NEVER_EXPIRE)
+
+
+def warn_without_journal(context: Context) -> None:
+    """
+    Log that a send will not be remembered, if that is so.
+
+    :param context: of the task; from Airflow 3.3 on, that of a task run has a task state store.
+    """
+    if context.get("task_state_store") is not None:
+        return
+    if AIRFLOW_V_3_3_PLUS:
+        log.warning(
+            "There is no task state store outside of a task run, so nothing remembers what is sent. If this is called "
+            "again, it sends all messages again"
+        )
+    else:
+        log.warning(
+            "This Airflow has no task state store (it is new in 3.3). If this worker dies, or the task is cleared, the "
+            "next attempt sends all messages again. Set retries=0 to prevent that after a death"
+        )
 
 
 @contextmanager

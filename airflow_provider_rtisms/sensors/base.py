@@ -16,6 +16,8 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airflow_provider_rtisms.hooks.templates import TemplateFields
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 DEFERRAL_TIMEOUT = "Trigger/execution timeout"
 
 
-class DeferrableSensor(BaseSensorOperator):
+class DeferrableSensor(TemplateFields, BaseSensorOperator):
     """
     A sensor that pokes in this process, or pokes once and defers.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow.providers.common.compat.sdk import PokeReturnValue
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
+from airflow_provider_rtisms.hooks.templates import in_fixed_order
 from airflow_provider_rtisms.sensors.balance import RtiSmsBalanceSensor
 from airflow_provider_rtisms.sensors.base import DeferrableSensor
 from airflow_provider_rtisms.sensors.delivery_polling import (
@@ -74,12 +75,19 @@ class RtiSmsDeliverySensor(DeferrableSensor):
     ) -> None:
         super().__init__(**kwargs)
         self.submission_ids = submission_ids
-        self.fail_on = fail_on
+        self.fail_on = in_fixed_order(fail_on)
         self.min_delivered = min_delivered
         self.missing_ok_for = missing_ok_for
         self._polling: DeliveryPolling | None = None
         self._why_in_worker = ""
+        self._is_to_start_from_trigger = start_from_trigger
         if start_from_trigger:
+            self._start_from_trigger()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Give the trigger that starts the wait an argument that the DAG assigns later, too."""
+        super().__setattr__(name, value)
+        if name in ("submission_ids", "rtisms_conn_id") and self.__dict__.get("_is_to_start_from_trigger"):
             self._start_from_trigger()
 
     @classmethod
@@ -144,7 +152,7 @@ class RtiSmsDeliverySensor(DeferrableSensor):
                 is_in_group=self.get_closest_mapped_task_group() is not None,
             )
         except CannotStartInTriggererError as error:
-            self._why_in_worker = str(error)
+            self.start_from_trigger, self._why_in_worker = False, str(error)
         else:
             self.start_from_trigger = True
             self._why_in_worker = "it is a run of dag.test(), or mapped in a way that only a worker can resolve"
@@ -184,7 +192,9 @@ class RtiSmsDeliverySensor(DeferrableSensor):
             return []
         store = context.get("task_state_store")
         if store is None:
-            self.log.info("Polling all submissions. mode='reschedule' remembers final ones on Airflow 3.3 and later")
+            self.log.info(
+                "Polling all submissions. mode='reschedule' remembers final ones in task runs of Airflow 3.3 and later"
+            )
             return []
         try:
             return check_records(store.get(FINISHED_KEY, []))

@@ -35,7 +35,8 @@ class RtiSmsDetailsToSqlOperator(RedactsFields, BaseOperator):
 
     :param table: (templated) the table, ``table`` or ``schema.table``. Names are quoted, and taken as they are.
     :param sql_conn_id: (templated) the Connection of the database that has the table.
-    :param sql: (templated) one SELECT of submission ids; may be the name of a file that ends in ``.sql``.
+    :param sql: (templated) one SELECT of submission ids; may be the name of a file, without spaces, that ends in
+        ``.sql``.
     :param source_conn_id: (templated) the Connection of the database for ``sql``. Default: ``sql_conn_id``.
     :param parameters: (templated) of the query, as the driver of the database takes them. Airflow shows no value.
     :param submission_ids: (templated) instead of ``sql``, a list of ids, such a list as JSON, the output of another

@@ -22,12 +22,13 @@ class SqlToRtiSmsOperator(RtiSmsSendOperator):
 
     Needs ``apache-airflow-providers-common-sql`` (extra ``sql``) and the provider of the database.
 
-    :param sql: (templated) one SELECT; may be the name of a file that ends in ``.sql``.
+    :param sql: (templated) one SELECT; may be the name of a file, without spaces, that ends in ``.sql``.
     :param sql_conn_id: (templated) the Connection of the database.
     :param parameters: (templated) of the query, as the driver of the database takes them.
     :param recipient_column: (templated) the column of the phone numbers, in international form.
-    :param text: (templated) the text, in which ``{column}`` stands for the value of a column; may be the name of a file
-        that ends in ``.txt`` or ``.j2``. The template is rendered first, so values of rows are never rendered.
+    :param text: (templated) the text, in which ``{column}`` stands for the value of a column; may be the name of a
+        file, without spaces, that ends in ``.txt`` or ``.j2``. The template is rendered first, so values of rows are
+        never rendered.
     :param text_column: (templated) instead of ``text``, the column of the texts.
     :param reference_column: (templated) the column of a key that no two rows have in common, and that stays the same
         when the query runs again: text, whole numbers or UUIDs. Default: the recipient is the key, so no recipient may

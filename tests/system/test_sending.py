@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import DAG, task
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_rtisms.links.rtisms import PANEL_URL, RtiSmsPanelLink
+from airflow_provider_rtisms.notifications.rtisms import RtiSmsNotifier
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.sandbox import Sandbox
 from tests.system.conftest import RunDag
@@ -65,6 +66,50 @@ def test_it_sends_waits_in_a_trigger_and_leaks_nothing(
     assert "redacted: " in everything
     assert TEXT not in everything
     assert not any(number.removeprefix("+") in everything for number in NUMBERS)
+
+
+def test_what_is_written_is_sent_in_a_native_dag(
+    request: pytest.FixtureRequest, run_dag: RunDag, rtisms_sandbox: Sandbox, tmp_path: Path
+) -> None:
+    (tmp_path / "code.txt").write_text("0{{ params.code }}")
+    with DAG(
+        request.node.name,
+        schedule=None,
+        start_date=datetime(2026, 1, 1, tzinfo=UTC),
+        params={"code": 815},
+        template_searchpath=[str(tmp_path)],
+        render_template_as_native_obj=True,
+    ) as dag:
+
+        @task
+        def people() -> list[str]:
+            return NUMBERS
+
+        @task
+        def rows() -> list[dict[str, str]]:
+            return [{"recipient": NUMBERS[0], "text": "1e5", "reference": "007"}]
+
+        numbers = people()
+        alert = RtiSmsNotifier(recipients=NUMBERS[1], text="1", sender="97000")
+        RtiSmsSendOperator(task_id="one", recipients=NUMBERS[0], text="007", sender="96000", on_success_callback=alert)
+        late = RtiSmsSendOperator(task_id="late", text="{{ params.code }}", sender="96000")
+        late.recipients = numbers
+        RtiSmsSendOperator.partial(task_id="mapped", text="code.txt", sender="96000").expand(recipients=numbers)
+        pulled = RtiSmsSendOperator(task_id="pulled", messages="{{ ti.xcom_pull('rows') }}", sender="96000")
+        rows() >> pulled
+    run = run_dag(dag)
+    assert run.state == "success", run.errors
+    (result,) = run.xcom("pulled")
+    assert result["reference"] == "007"
+    sent = [(message.sender, message.recipient, message.text) for message in rtisms_sandbox.state().messages]
+    assert sorted(sent) == sorted(
+        [
+            ("96000", NUMBERS[0], "007"),
+            ("97000", NUMBERS[1], "1"),
+            *(("96000", number, text) for number in NUMBERS for text in ("815", "0815")),
+            ("96000", NUMBERS[0], "1e5"),
+        ]
+    )
 
 
 def test_mapped_tasks_redact_what_they_render_too(

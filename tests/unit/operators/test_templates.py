@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG
 
+from airflow_provider_rtisms.api.values.secret import reveal
 from airflow_provider_rtisms.operators.rtisms import (
     RtiSmsBulkGetDetailsOperator,
     RtiSmsGetBalanceOperator,
@@ -33,8 +34,7 @@ def dag(tmp_path: Path) -> DAG:
 def rendered(operator: Any, field: str) -> str:
     operator.resolve_template_files()
     operator.render_template_fields({"dag": operator.dag, "word": "late", "params": {}})
-    value = getattr(operator, field)
-    return str(getattr(value, "value", value))
+    return str(reveal(getattr(operator, field)))
 
 
 @pytest.mark.parametrize(

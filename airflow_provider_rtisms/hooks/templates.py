@@ -1,0 +1,155 @@
+"""The arguments of operators, sensors and the notifier, on their way through Airflow's templates."""
+
+from __future__ import annotations
+
+import logging
+from collections import ChainMap
+from collections.abc import Collection, Iterable, MutableMapping, Sequence
+from typing import Any
+
+import jinja2
+
+from airflow_provider_rtisms.api.values.secret import Secret, reveal
+
+log = logging.getLogger(__name__)
+
+
+class RendersAsWritten:
+    """
+    Mixin of classes with template fields: what is written is sent, however the DAG renders.
+
+    In a DAG with ``render_template_as_native_obj=True``, Airflow makes a number of the text ``007``. Here, a text stays
+    as it is written. A template that is one expression, such as ``{{ ti.xcom_pull('people') }}``, still gives a list
+    there.
+
+    The name of a template file is a field's whole value, see :func:`is_template_file`. No value in a list or in a dict
+    is one.
+    """
+
+    template_fields: Collection[str]
+    template_ext: Sequence[str]
+    #: The list, dict or other value whose strings are being rendered; None while that is the value of a field.
+    _collection: Any = None
+
+    def resolve_template_files(self) -> None:
+        """Read the template files. Airflow calls this when it has parsed the DAG."""
+        for name in self.template_fields:
+            value = getattr(self, name, None)
+            if not is_template_file(value, self.template_ext):
+                continue
+            environment: Any = self.get_template_env()  # type: ignore[attr-defined]
+            try:
+                source = environment.loader.get_source(environment, value)[0]
+            except Exception as error:  # the DAG is parsed anyway, and the task fails
+                log.warning("The template file of the field %s cannot be read: %s", name, type(error).__name__)
+                source = value  # assigned again, so that Airflow's log of the failure shows no confidential field
+            setattr(self, name, source)
+        self.prepare_template()  # type: ignore[attr-defined]
+
+    def render_template(
+        self,
+        content: Any,
+        context: Any,
+        jinja_env: jinja2.Environment | None = None,
+        seen_oids: set[int] | None = None,
+    ) -> Any:
+        """
+        Render a value. Airflow calls this for each template field and, through itself, for each value in it.
+
+        :param content: the value of a field, or a value in it.
+        :param context: of the task or the alert.
+        :param jinja_env: Airflow's environment for the templates of the DAG; its kind does not matter.
+        :param seen_oids: ids of values that must not be rendered, such as what mapped tasks get from upstream tasks.
+        :raises AirflowFailException: there is no such template file.
+        """
+        environment = jinja_env or self.get_template_env()  # type: ignore[attr-defined]
+        if isinstance(content, str) and id(content) not in (seen_oids or ()):
+            return self._render_string(content, context, environment)
+        if isinstance(content, Secret):  # not through Airflow, whose log of a failure would show the value
+            return type(content)(self.render_template(reveal(content), context, environment, seen_oids))
+        is_outermost = self._collection is None
+        if is_outermost:
+            self._collection = content
+        try:
+            return super().render_template(content, context, environment, seen_oids)  # type: ignore[misc]
+        finally:
+            if is_outermost:
+                self._collection = None
+
+    def _render_string(self, content: str, context: Any, environment: jinja2.Environment) -> Any:
+        if self._collection is None and is_template_file(content, self.template_ext):
+            template = _get_template(environment, content)
+        else:
+            template = environment.from_string(content)
+        value = _value_of(template, context)
+        parameters = reveal(getattr(self, "parameters", None))
+        if parameters is not None and parameters is self._collection:  # the driver of a database takes any type
+            return value
+        return value if value is None or isinstance(value, Iterable) else str(value)
+
+
+class TemplateFields(RendersAsWritten):
+    """Mixin of operators and sensors. A set is stored in a fixed order, since a DAG is serialized with each parsing."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Put a set into a fixed order."""
+        super().__setattr__(name, in_fixed_order(value) if name in self.template_fields else value)
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Return the operator with some arguments, to be mapped over others."""
+        return super().partial(**{name: in_fixed_order(value) for name, value in kwargs.items()})  # type: ignore[misc]
+
+
+def in_fixed_order(value: Any) -> Any:
+    """
+    Return the items of a set in an order that is the same in each process, or a value that is no set as it is.
+
+    :param value: of an argument.
+    """
+    if not isinstance(value, set | frozenset):
+        return value
+    return sorted(value, key=lambda item: (type(item).__name__, str(item)))
+
+
+def is_template_file(value: Any, extensions: Iterable[str]) -> bool:
+    """
+    Return whether the value of a template field is the name of a template file.
+
+    :param value: of the field. A text with white space or a template in it, or a URL, is no name of a file.
+    :param extensions: ``template_ext`` of the operator.
+    """
+    if not isinstance(value, str) or not value.endswith(tuple(extensions)) or "://" in value:
+        return False
+    return not any(character.isspace() or character in "{}" for character in value)
+
+
+def _get_template(environment: jinja2.Environment, name: str) -> jinja2.Template:
+    """
+    Return the template in a file.
+
+    :raises AirflowFailException: there is no such file. The error does not show the name, which may be a text.
+    """
+    from airflow.providers.common.compat.sdk import AirflowFailException
+
+    try:
+        return environment.get_template(name)
+    except jinja2.TemplateNotFound:
+        extension = name.rpartition(".")[2]
+        raise AirflowFailException(
+            f"A template field is the name of a .{extension} file that is neither in the folder of the DAG nor in its "
+            "template_searchpath. Put the file there. If the field is a text, let it end in another way or have a "
+            "space. Nothing was sent."
+        ) from None
+
+
+def _value_of(template: jinja2.Template, context: MutableMapping[str, Any]) -> Any:
+    """Return the value of a template that is one expression in an environment for native types, else its text."""
+    variables = ChainMap(context, template.globals)  # a dict would look up all that the context can give
+    try:
+        parts = list(template.root_render_func(template.new_context(variables, shared=True)))  # type: ignore[arg-type]
+        if len(parts) == 1 and not isinstance(parts[0], jinja2.Undefined):
+            return parts[0]
+        return "".join(str(part) for part in parts)
+    except Exception:
+        template.environment.handle_exception()  # the traceback names the line of the template

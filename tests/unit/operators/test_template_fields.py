@@ -1,0 +1,428 @@
+"""What is written is sent, however a DAG renders; and a field keeps its upstream task and its order."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jinja2
+import pytest
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseOperator, TaskGroup, task
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
+
+from airflow_provider_rtisms.api.values.secret import reveal
+from airflow_provider_rtisms.notifications.rtisms import RtiSmsNotifier
+from airflow_provider_rtisms.operators.rtisms import (
+    RtiSmsBulkGetDetailsOperator,
+    RtiSmsGetBalanceOperator,
+    RtiSmsGetDetailsOperator,
+    RtiSmsSendOperator,
+)
+from airflow_provider_rtisms.sandbox import Sandbox
+from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor, RtiSmsDeliverySensor
+from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
+from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+PHONE = "+56900000100"
+ARGUMENTS: dict[type[Any], dict[str, Any]] = {
+    RtiSmsGetDetailsOperator: {"submission_id": "1"},
+    RtiSmsGetBalanceOperator: {},
+    RtiSmsBulkGetDetailsOperator: {},
+    RtiSmsSendOperator: {},
+    SqlToRtiSmsOperator: {"sql": "SELECT 1", "sql_conn_id": "db", "recipient_column": "phone"},
+    RtiSmsDetailsToSqlOperator: {"table": "sms", "sql_conn_id": "db"},
+    RtiSmsDeliverySensor: {"submission_ids": ["1"]},
+    RtiSmsBalanceSensor: {"minimum": 1},
+    RtiSmsNotifier: {"recipients": PHONE, "text": "hola"},
+}
+EACH_KIND = pytest.mark.parametrize("kind", ARGUMENTS, ids=lambda kind: kind.__name__)
+#: What Airflow's native rendering makes something else of.
+WRITTEN = ["007", "1e5", PHONE, "123456", "[1]", "(1, 2)", "{'a': 1}", "True", "None", "'hola'", "1_000", "0x1F", "50."]
+
+
+def fields(kind: type[Any]) -> list[str]:
+    """Return the template fields; parameters of a query have a rule of their own."""
+    return [name for name in kind.template_fields if name != "parameters"]
+
+
+def rendered(kind: type[Any], name: str, field: Any, /, *, late: bool = False, **context: Any) -> Any:
+    """Return a field as it is after Airflow has rendered it in a native DAG."""
+    with DAG("native", schedule=None, start_date=START, render_template_as_native_obj=True) as dag:
+        arguments = {**ARGUMENTS[kind], **({} if late else {name: field})}
+        one = kind(**arguments) if kind is RtiSmsNotifier else kind(task_id="task", **arguments)
+    if late:
+        setattr(one, name, field)
+    one.render_template_fields({"dag": dag, "params": {}, "suppressed": 0, **context})
+    return reveal(getattr(one, name))
+
+
+class TestNativeRendering:
+    @pytest.mark.parametrize("late", [False, True], ids=["constructor", "attribute"])
+    @EACH_KIND
+    def test_what_is_written_is_sent(self, kind: type[Any], late: bool) -> None:
+        for name in fields(kind):
+            if late or name != "dedup_key":  # which needs at_most_every
+                assert [rendered(kind, name, text, late=late) for text in WRITTEN] == WRITTEN
+
+    @EACH_KIND
+    def test_a_text_that_a_template_gives_stays_a_text(self, kind: type[Any]) -> None:
+        for name in fields(kind):
+            whole = [rendered(kind, name, "{{ value }}", late=True, value=text) for text in WRITTEN]
+            parts = [rendered(kind, name, "{{ a }}{{ b }}", late=True, a=text[0], b=text[1:]) for text in WRITTEN]
+            assert whole == parts == WRITTEN
+
+    @EACH_KIND
+    def test_a_number_becomes_a_text_as_in_other_dags(self, kind: type[Any]) -> None:
+        values = [7, 1.5, True, timedelta(1), Path("a")]
+        for name in fields(kind):
+            results = [rendered(kind, name, "{{ value }}", late=True, value=value) for value in values]
+            assert results == [str(value) for value in values]
+
+    @EACH_KIND
+    def test_a_template_may_give_a_list(self, kind: type[Any]) -> None:
+        values: list[Any] = [[PHONE, "007"], [{"text": "007", "recipient": PHONE}], {"a": 1}]
+        values += [] if kind is RtiSmsNotifier else [None]  # Airflow 2 leaves the template there
+        for name in fields(kind):
+            assert [rendered(kind, name, "{{ value }}", late=True, value=value) for value in values] == values
+
+    def test_in_lists_and_dicts_too(self) -> None:
+        written = [{"recipient": PHONE, "text": "007", "reference": "1e5"}, {"text": "[1]"}, ("0x1F",)]
+        assert rendered(RtiSmsSendOperator, "messages", written) == written
+        template = [{"recipient": "{{ phone }}", "text": "{{ code }}"}]
+        values = {"phone": 56900000100, "code": 123456}
+        expected = [{"recipient": "56900000100", "text": "123456"}]
+        assert rendered(RtiSmsSendOperator, "messages", template, **values) == expected
+        assert rendered(RtiSmsBulkGetDetailsOperator, "submission_ids", ["007", "{{ id }}"], id=8) == ["007", "8"]
+
+    @pytest.mark.parametrize("late", [False, True], ids=["constructor", "attribute"])
+    @pytest.mark.parametrize("kind", [SqlToRtiSmsOperator, RtiSmsDetailsToSqlOperator])
+    def test_parameters_of_a_query_keep_the_types_of_their_values(self, kind: type[Any], late: bool) -> None:
+        parameters = {"code": "007", "limit": "{{ limit }}", "since": "{{ since }}", "in": ["{{ limit }}", "1e5"]}
+        result = rendered(kind, "parameters", parameters, late=late, limit=5, since=START)
+        assert result == {"code": "007", "limit": 5, "since": START, "in": [5, "1e5"]}
+        assert rendered(kind, "parameters", "{{ all }}", late=late, all=[1, "2"]) == [1, "2"]
+
+    def test_what_is_undefined_fails(self) -> None:
+        for name, value in [("text", "{{ missing }}"), ("messages", [{"text": "{{ missing }}"}])]:
+            with pytest.raises(jinja2.UndefinedError):
+                rendered(RtiSmsSendOperator, name, value)
+
+    def test_templates_use_what_the_dag_defines(self) -> None:
+        with DAG(
+            "native",
+            schedule=None,
+            start_date=START,
+            render_template_as_native_obj=True,
+            user_defined_macros={"shop": "007", "name": "other"},
+            user_defined_filters={"twice": lambda value: value * 2},
+        ):
+            send = RtiSmsSendOperator(task_id="send", recipients=PHONE, text="{{ shop | twice }}", sender="{{ name }}")
+        send.render_template_fields({"name": "96000"})
+        assert (reveal(send.text), send.sender) == ("007007", "96000")
+
+    def test_a_send_goes_out_as_it_is_written(self, rtisms_sandbox: Sandbox) -> None:
+        with DAG("native", schedule=None, start_date=START, render_template_as_native_obj=True):
+            send = RtiSmsSendOperator(task_id="send", recipients=PHONE, text="007", sender="96000")
+            rows = RtiSmsSendOperator(
+                task_id="rows",
+                messages=[{"recipient": PHONE, "text": "{{ code }}", "reference": "{{ '1e5' }}"}],
+                sender="96000",
+            )
+        for one in (send, rows):
+            one.render_template_fields({"code": 123456})
+        send.execute({})
+        (result,) = rows.execute({})
+        sent = [(message.recipient, message.text, message.sender) for message in rtisms_sandbox.state().messages]
+        assert sent == [(PHONE, "007", "96000"), (PHONE, "123456", "96000")]
+        assert result["reference"] == "1e5"
+
+    def test_an_alert_goes_out_as_it_is_written(self, rtisms_sandbox: Sandbox) -> None:
+        dag = DAG("native", schedule=None, start_date=START, render_template_as_native_obj=True)
+        RtiSmsNotifier(recipients=PHONE, text="007", sender="96000")({"dag": dag})
+        RtiSmsNotifier(recipients="{{ people }}", text="{{ ti.try_number }}", sender="96000")(
+            {"dag": dag, "people": [PHONE], "ti": SimpleNamespace(try_number=2)}
+        )
+        sent = [(message.recipient, message.text, message.sender) for message in rtisms_sandbox.state().messages]
+        assert sent == [(PHONE, "007", "96000"), (PHONE, "2", "96000")]
+
+
+class TestTemplateFiles:
+    """Only a field that is alone a file name is one."""
+
+    URL = "https://x.cl/a.txt"
+    TEXTS = (f"See {URL}", f"See\n{URL}", f"Ver\u00a0{URL}", URL, "{{ word }}.txt", "Lee {name}.j2", "{{word}}.j2")
+
+    @pytest.fixture
+    def dag(self, tmp_path: Path) -> DAG:
+        (tmp_path / "a.txt").write_text("content of {{ word }}")
+        (tmp_path / "a.sql").write_text("content of {{ word }}")
+        (tmp_path / "url.txt").write_text(self.URL)
+        return DAG("files", schedule=None, start_date=START, template_searchpath=[str(tmp_path)])
+
+    @staticmethod
+    def render(one: Any, name: str, *, is_parsed: bool) -> Any:
+        if is_parsed:
+            one.resolve_template_files()
+        one.render_template_fields({"dag": one.dag, "word": "that"})
+        return reveal(getattr(one, name))
+
+    @pytest.mark.parametrize("is_parsed", [True, False])
+    @pytest.mark.parametrize("late", [False, True], ids=["constructor", "attribute"])
+    @pytest.mark.parametrize("kind", [RtiSmsSendOperator, SqlToRtiSmsOperator])
+    def test_a_text_is_sent(self, dag: DAG, kind: type[Any], late: bool, is_parsed: bool) -> None:
+        for text in self.TEXTS:
+            one = kind(task_id=f"task{len(dag.tasks)}", dag=dag, **ARGUMENTS[kind], **({} if late else {"text": text}))
+            if late:
+                one.text = text
+            expected = text.replace("{{ word }}", "that").replace("{{word}}", "that")
+            assert self.render(one, "text", is_parsed=is_parsed) == expected
+
+    @pytest.mark.parametrize("is_parsed", [True, False])
+    @pytest.mark.parametrize("late", [False, True], ids=["constructor", "attribute"])
+    @pytest.mark.parametrize(
+        ("kind", "name", "file", "content"),
+        [
+            (RtiSmsSendOperator, "text", "a.txt", "content of that"),
+            (RtiSmsSendOperator, "text", "url.txt", URL),
+            (SqlToRtiSmsOperator, "text", "a.txt", "content of that"),
+            (SqlToRtiSmsOperator, "sql", "a.sql", "content of that"),
+            (RtiSmsDetailsToSqlOperator, "sql", "a.sql", "content of that"),
+        ],
+    )
+    def test_a_name_alone_is_a_file(
+        self, dag: DAG, kind: type[Any], name: str, file: str, content: str, late: bool, is_parsed: bool
+    ) -> None:
+        one = kind(task_id="task", dag=dag, **{**ARGUMENTS[kind], **({} if late else {name: file})})
+        if late:
+            setattr(one, name, file)
+        assert self.render(one, name, is_parsed=is_parsed) == content
+
+    @pytest.mark.parametrize("is_parsed", [True, False])
+    @pytest.mark.parametrize("late", [False, True], ids=["constructor", "attribute"])
+    @pytest.mark.parametrize(
+        ("kind", "name", "value"),
+        [
+            (RtiSmsSendOperator, "messages", [{"recipient": PHONE, "text": "a.txt", "reference": "a.j2"}]),
+            (RtiSmsSendOperator, "messages", {"recipient": PHONE, "text": "a.txt"}),
+            (RtiSmsSendOperator, "recipients", ["a.txt", ("a.j2",)]),
+            (SqlToRtiSmsOperator, "parameters", {"file": "a.sql", "in": ["a.txt"]}),
+            (SqlToRtiSmsOperator, "parameters", ["a.sql"]),
+            (RtiSmsDetailsToSqlOperator, "parameters", {"file": "a.sql"}),
+            (RtiSmsDetailsToSqlOperator, "submission_ids", ["a.sql"]),
+        ],
+    )
+    def test_a_value_in_a_list_or_a_dict_is_none(
+        self, dag: DAG, kind: type[Any], name: str, value: Any, late: bool, is_parsed: bool
+    ) -> None:
+        arguments = ARGUMENTS[kind] | ({"sql": "a.sql"} if name == "parameters" else {})
+        one = kind(task_id="task", dag=dag, **arguments, **({} if late else {name: value}))
+        if late:
+            setattr(one, name, value)
+        assert self.render(one, name, is_parsed=is_parsed) == value
+        assert name != "parameters" or one.sql == "content of that"
+
+    @pytest.mark.parametrize("is_native", [False, True])
+    def test_a_file_that_is_missing_fails_without_the_text(
+        self, dag: DAG, is_native: bool, logged: Callable[[], str]
+    ) -> None:
+        dag.render_template_as_native_obj = is_native
+        send = RtiSmsSendOperator(task_id="task", dag=dag, recipients=PHONE, text="PIN-4711.txt")
+        send.resolve_template_files()
+        assert "The template file of the field text cannot be read" in logged()
+        assert "4711" not in logged()
+        with pytest.raises(AirflowFailException, match=r"a \.txt file that is neither in the folder") as raised:
+            send.render_template_fields({"dag": dag})
+        assert "4711" not in str(raised.value) + logged()
+        assert raised.value.__cause__ is None
+
+    def test_an_alert_follows_the_same_rule(self, dag: DAG, rtisms_sandbox: Sandbox, logged: Callable[[], str]) -> None:
+        for text in (self.URL, f"See {self.URL}", "a.txt", "PIN-4711.txt"):
+            RtiSmsNotifier(recipients=[PHONE], text=text, sender="96000")({"dag": dag, "word": "that"})
+        sent = [message.text for message in rtisms_sandbox.state().messages]
+        assert sent == [self.URL, f"See {self.URL}", "content of that"]
+        assert "The alert failed: A template field is the name of a .txt file" in logged()
+        assert "4711" not in logged()
+
+
+class TestUpstream:
+    """BaseOperator finds the tasks whose output a field holds, in all of its ways."""
+
+    CONFIDENTIAL = (
+        (RtiSmsSendOperator, "recipients"),
+        (RtiSmsSendOperator, "text"),
+        (RtiSmsSendOperator, "messages"),
+        (SqlToRtiSmsOperator, "text"),
+        (SqlToRtiSmsOperator, "parameters"),
+        (RtiSmsDetailsToSqlOperator, "parameters"),
+        (RtiSmsDeliverySensor, "submission_ids"),
+    )
+    WAYS: tuple[tuple[str, Callable[[Any], Any]], ...] = (
+        ("output", lambda output: output),
+        ("key", lambda output: output["key"]),
+        ("map", lambda output: output.map(str)),
+        ("list", lambda output: [PHONE, output]),
+        ("dict", lambda output: {"a": output}),
+        ("deep", lambda output: [{"recipient": PHONE, "text": (output,)}]),
+    )
+
+    @staticmethod
+    def upstream() -> Any:
+        return task(task_id="numbers")(lambda: ["1"])()
+
+    @pytest.mark.parametrize(("kind", "name"), CONFIDENTIAL)
+    @pytest.mark.parametrize("way", [one for _, one in WAYS], ids=[name for name, _ in WAYS])
+    @pytest.mark.parametrize("late", [False, True], ids=["constructor", "attribute"])
+    @pytest.mark.parametrize("is_in_group", [False, True], ids=["", "group"])
+    def test_a_field_sets_it(self, kind: type[Any], name: str, way: Any, late: bool, is_in_group: bool) -> None:
+        with DAG("dag", schedule=None, start_date=START):
+            value = way(self.upstream())
+            if is_in_group:
+                with TaskGroup("group"):
+                    one = kind(task_id="one", **{**ARGUMENTS[kind], **({} if late else {name: value})})
+            else:
+                one = kind(task_id="one", **{**ARGUMENTS[kind], **({} if late else {name: value})})
+            if late:
+                setattr(one, name, value)
+        assert one.upstream_task_ids == {"numbers"}
+
+    @pytest.mark.parametrize(("kind", "name"), CONFIDENTIAL)
+    @pytest.mark.parametrize("how", ["partial", "expand", "expand_kwargs"])
+    def test_mapping_sets_it(self, kind: type[Any], name: str, how: str) -> None:
+        arguments = {key: value for key, value in ARGUMENTS[kind].items() if key != name}
+        with DAG("dag", schedule=None, start_date=START):
+            output = self.upstream()
+            if how == "partial":
+                one = kind.partial(task_id="one", **arguments, **{name: output}).expand(rtisms_conn_id=["a", "b"])
+            elif how == "expand":
+                one = kind.partial(task_id="one", **arguments).expand(**{name: output})
+            else:
+                one = kind.partial(task_id="one", **arguments).expand_kwargs(output)
+        assert one.upstream_task_ids == {"numbers"}
+
+    @pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="start_from_trigger is for Airflow 3.3 and later")
+    def test_a_wait_that_begins_in_the_triggerer_gets_what_is_assigned_later(self) -> None:
+        with DAG("dag", schedule=None, start_date=START):
+            wait = RtiSmsDeliverySensor(task_id="wait", submission_ids="1", deferrable=True, start_from_trigger=True)
+            wait.submission_ids = self.upstream()
+        assert wait.start_trigger_args.trigger_kwargs["submission_ids"] != "1"
+        assert "output_of('numbers'" in wait.start_trigger_args.trigger_kwargs["submission_ids"]
+        wait.submission_ids = {object(): "no JSON"}
+        assert not wait.start_from_trigger
+
+    def test_what_is_assigned_and_cannot_be_rendered_is_not_shown(self, logged: Callable[[], str]) -> None:
+        send = RtiSmsSendOperator(task_id="send", dag=DAG("dag", schedule=None, start_date=START))
+        send.messages = [{"recipient": PHONE, "text": "hola {{ missing }}"}]
+        with pytest.raises(jinja2.UndefinedError):
+            send.render_template_fields({})
+        assert "redacted: 1 values" in logged()
+        assert PHONE not in logged()
+        assert "hola" not in logged()
+
+    def test_what_is_rendered_stays_redacted(self) -> None:
+        with DAG("dag", schedule=None, start_date=START):
+            send = RtiSmsSendOperator(task_id="send", text="hola")
+            send.recipients = self.upstream()
+        send.recipients = [PHONE]  # as Airflow does with the output of the task
+        assert PHONE not in str(send.recipients)
+
+
+ORDER_SCRIPT = """
+import json
+from datetime import datetime, timezone
+from airflow.providers.common.compat.sdk import DAG
+from airflow_provider_rtisms.api.models import FINAL_STATUSES
+from airflow_provider_rtisms.operators.rtisms import RtiSmsBulkGetDetailsOperator, RtiSmsSendOperator
+from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
+from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
+try:
+    from airflow.serialization.serialized_objects import DagSerialization as Serialized
+except ImportError:
+    from airflow.serialization.serialized_objects import SerializedDAG as Serialized
+
+ids = {str(number) for number in range(20)}
+numbers = frozenset(f"+569000001{number:02}" for number in range(20))
+with DAG("dag", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezone.utc)) as dag:
+    fail_on = FINAL_STATUSES - {"DELIVERED"}
+    RtiSmsSendOperator(task_id="send", recipients=numbers, text="hola", fail_on=fail_on)
+    RtiSmsSendOperator.partial(task_id="sends", recipients=numbers, fail_on=fail_on).expand(text=["a", "b"])
+    RtiSmsSendOperator(task_id="late", text="hola").recipients = set(numbers)
+    RtiSmsBulkGetDetailsOperator(task_id="bulk", submission_ids=ids)
+    RtiSmsBulkGetDetailsOperator.partial(task_id="bulks", submission_ids=frozenset(ids)).expand(raw=[True])
+    SqlToRtiSmsOperator.partial(task_id="sql", sql_conn_id="db", recipient_column="phone", fail_on=fail_on).expand(
+        sql=["SELECT 1"]
+    )
+    for start in (False, True):
+        RtiSmsDeliverySensor(
+            task_id=f"wait{start}", submission_ids=ids, fail_on=fail_on, deferrable=True, start_from_trigger=start
+        )
+        RtiSmsDeliverySensor.partial(
+            task_id=f"waits{start}", fail_on=fail_on, deferrable=True, start_from_trigger=start
+        ).expand(submission_ids=[["1"], ["2"]])
+data = Serialized.to_dict(dag)
+print(json.dumps(data, sort_keys=True))  # as Airflow hashes it
+"""
+
+
+def test_a_set_is_stored_in_a_fixed_order() -> None:
+    """The hash seed differs between the processes that parse a DAG, and each difference is a new version of it."""
+    outputs = set()
+    for seed in ("1", "2", "3"):
+        done = subprocess.run(
+            [sys.executable, "-c", ORDER_SCRIPT],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        outputs.add(done.stdout.splitlines()[-1])
+    (output,) = outputs
+    assert "+56900000100" in output
+    assert "frozenset" not in output
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="start_from_trigger is for Airflow 3.3 and later")
+def test_a_sensor_with_a_set_can_begin_in_the_triggerer() -> None:
+    sensor = RtiSmsDeliverySensor(
+        task_id="wait",
+        submission_ids={"2", "1"},
+        fail_on=frozenset({"EXPIRED", "REJECTED"}),
+        deferrable=True,
+        start_from_trigger=True,
+    )
+    assert sensor.start_from_trigger
+    assert sensor.start_trigger_args.trigger_kwargs["fail_on"] == ["EXPIRED", "REJECTED"]
+
+
+def test_other_arguments_reach_the_operator_as_they_are() -> None:
+    send = RtiSmsSendOperator(task_id="send", recipients=[PHONE, PHONE], text="hola", fail_on=("REJECTED",))
+    assert (send.recipients, send.fail_on) == ([PHONE, PHONE], ("REJECTED",))
+    assert isinstance(send, BaseOperator)
+    assert send.upstream_task_ids == set()
+
+
+class TestTheWarningThatNothingIsRemembered:
+    @staticmethod
+    def send(**arguments: Any) -> RtiSmsSendOperator:
+        given = {"recipients": PHONE, "text": "hola", "sender": "96000", **arguments}
+        return RtiSmsSendOperator(task_id="send", **given)
+
+    def test_says_what_is_true_once(self, rtisms_sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+        self.send().execute({})
+        (shown,) = [record.getMessage() for record in caplog.records if "task state store" in record.getMessage()]
+        outside, below = "outside of a task run", "This Airflow has no task state store (it is new in 3.3)"
+        assert (outside in shown, below in shown) == (AIRFLOW_V_3_3_PLUS, not AIRFLOW_V_3_3_PLUS)
+
+    def test_comes_only_where_something_is_sent(self, rtisms_sandbox: Sandbox, logged: Callable[[], str]) -> None:
+        self.send(recipients=None, text=None, messages=[]).execute({})
+        for wrong in ({"recipients": "no number"}, {"max_parts": 1, "text": "a" * 500}, {"output_path": "a.txt"}):
+            with pytest.raises(AirflowFailException):
+                self.send(**wrong).execute({})
+        assert "task state store" not in logged()
+        assert rtisms_sandbox.state().messages == []
