@@ -127,6 +127,37 @@ class SmsDetails:
         }
 
     @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> SmsDetails:
+        """
+        Read what :meth:`to_record` returned.
+
+        The result describes the same record again, unless somebody else wrote it. A caller that has to know compares.
+
+        :param record: with all of its fields; others are ignored.
+        :raises ValueError: a field has a value that no response gives.
+        """
+        try:
+            if not SUBMISSION_ID.fullmatch(record["submission_id"]):
+                raise ValueError("submission_id is not a string of digits")
+            return cls(
+                submission_id=record["submission_id"],
+                status=_word(record["status"], "status"),
+                status_code=_text(record["status_code"], "status_code"),
+                registered_at=parse_utc(record["registered_at"]),
+                sent_at=parse_utc(record["sent_at"]),
+                done_at=parse_utc(record["done_at"]),
+                cost=_number(record["cost"], "cost"),
+                operator=Operator(
+                    _text(record["operator_id"], "operator_id"),
+                    _text(record["operator_name"], "operator_name"),
+                    _text(record["operator_mcc"], "operator_mcc"),
+                    _text(record["operator_mnc"], "operator_mnc"),
+                ),
+            )
+        except (KeyError, TypeError) as problem:
+            raise ValueError(f"not a record of a submission ({problem!r})") from None
+
+    @classmethod
     def from_response(cls, submission_id: str, response: Any) -> SmsDetails:
         """
         Read the response of GET /sms/{submissionId}.
@@ -247,14 +278,26 @@ def _object(value: Any, field: str) -> Mapping[str, Any]:
 def _text(value: Any, field: str) -> str | None:
     if value is None:
         return None
-    if type(value) is str and value.isascii() and "\x00" not in value:  # the fast path, for bulk fetches
+    if type(value) is str and value.isprintable():  # the fast path, for bulk fetches; half a character is not printable
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
         raise ValueError(f"{field} is a JSON {_kind(value)} where a string was expected")
     # PostgreSQL cannot store a NUL, and UTF-8 cannot encode a lone surrogate.
-    return value.encode("utf-8", "replace").decode().replace("\x00", "�")
+    return printable(value.encode("utf-8", "replace").decode().replace("\x00", "�"))
+
+
+def printable(text: str) -> str:
+    """
+    Return a text that a terminal shows as it is: ESC becomes ``\\x1b``, the control U+202E becomes ``\\u202e``.
+
+    :param text: what somebody else wrote; the server, for example.
+    :return: the text, with Python's escape in place of each character that ``str.isprintable`` denies.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def _word(value: Any, field: str) -> str | None:
@@ -289,6 +332,21 @@ def _moment(value: Any, field: str) -> datetime | None:
     except (ValueError, OverflowError, OSError):
         pass
     raise ValueError(f"{field} is not a time in seconds since 1970")
+
+
+def parse_utc(value: str | None) -> datetime | None:
+    """
+    Return a time of a record.
+
+    :param value: ISO 8601 in UTC, since 1970, whole seconds; None stays None.
+    :raises ValueError: it is anything else.
+    """
+    if value is None:
+        return None
+    moment = datetime.fromisoformat(value)
+    if moment.tzinfo != UTC or moment.microsecond or moment.year < 1970:
+        raise ValueError("not a time in UTC since 1970, in whole seconds")
+    return moment
 
 
 def _kind(value: Any) -> str:

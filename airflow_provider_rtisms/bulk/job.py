@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, aclosing, closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, RtiSmsNotFoundError, shape
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 OnMissing: TypeAlias = Literal["fail", "skip"]
 #: Seconds for which records may wait until they are written. To write each one by itself takes more CPU time.
 COLLECT = 0.02
+#: How old a record of an earlier attempt may be. It bounds what a fetch outside of a DAG run takes over.
+RESUMED_FOR = timedelta(hours=24)
 Keep: TypeAlias = Callable[[Sequence[Record]], Awaitable[None]]
 
 
@@ -73,12 +75,14 @@ async def fetch_to_file(
     missing_path: StoragePath | None = None,
     *,
     raw: bool = False,
+    run: str | None = None,
 ) -> dict[str, Any]:
     """
     Fetch many submissions into a file, as a stream.
 
     Until the file is complete, the records are kept beside it. If the same account fetches the same ids into the same
-    file again, only the rest is requested. Missing ids are requested again.
+    file again in the same DAG run, only the rest is requested: what has no record, a record that was not final, or one
+    that is older than :data:`RESUMED_FOR`. What another DAG run has left is replaced.
 
     :param client: an opened client, on an event loop that no one else needs: files are written on it.
     :param ids: what to fetch; the ids that an earlier attempt has fetched are removed.
@@ -86,6 +90,7 @@ async def fetch_to_file(
     :param on_missing: what to do about ids that the API does not know, after having fetched the rest.
     :param missing_path: a file for these ids, see :class:`~airflow_provider_rtisms.bulk.missing.MissingFile`.
     :param raw: whether the file has a column of the JSON as it came.
+    :param run: identifies the DAG run; None outside of one.
     :return: the summary, see :meth:`~airflow_provider_rtisms.bulk.fetch_stats.FetchStats.summary`.
     :raises RtiSmsPermanentError: missing ids, at the end; anything else, such as 403, at once.
     :raises RtiSmsTransientError: the attempts of some ids were used up: at the end, or at once if the API seems down.
@@ -98,7 +103,7 @@ async def fetch_to_file(
     convert = converter(path.name, columns)
 
     def open_file(digest: str) -> Target:
-        return open_target(path, digest, convert, columns)
+        return open_target(path, digest, convert, columns, run)
 
     return await fetch_to_target(client, ids, open_file, on_missing, missing_path)
 
@@ -130,7 +135,8 @@ async def fetch_to_target(
         )
         missing_file = _open_missing(client, ids, missing_path)
         target = stack.enter_context(closing(open_output(_digest(client, ids))))
-        target.resume(lambda record: _take_over(record, ids, stats))
+        oldest = (datetime.now(UTC) - RESUMED_FOR).isoformat()
+        target.resume(lambda record: _take_over(record, ids, stats, oldest))
         target.probe()
         if stats.resumed:
             log.info("An earlier attempt has fetched %d of %d submissions", stats.resumed, stats.requested)
@@ -213,8 +219,10 @@ class _AllLines:
         return f"Writing {self._name}: {self._read} of {total} records converted, {self._read.per_second}"
 
 
-def _take_over(record: Record, ids: DistinctIds, stats: FetchStats) -> bool:
-    is_ours = ids.discard(record["submission_id"])
+def _take_over(record: Record, ids: DistinctIds, stats: FetchStats, oldest: str) -> bool:
+    """Use a record of an earlier attempt, unless it may have changed since then, or belongs to other ids."""
+    is_current = record["is_final"] and record["fetched_at"] >= oldest  # both are UTC in ISO 8601
+    is_ours = is_current and ids.discard(record["submission_id"])
     if is_ours:
         stats.add(record, is_resumed=True)
     return is_ours

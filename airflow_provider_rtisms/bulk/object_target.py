@@ -46,10 +46,16 @@ class ObjectTarget:
     :param digest: identifies the ids.
     :param convert: writes the records in the format of the object.
     :param columns: of the records.
+    :param run: identifies the DAG run; None outside of one.
     """
 
     def __init__(
-        self, path: ObjectStoragePath, digest: str, convert: Convert, columns: Sequence[str] = COLUMNS
+        self,
+        path: ObjectStoragePath,
+        digest: str,
+        convert: Convert,
+        columns: Sequence[str] = COLUMNS,
+        run: str | None = None,
     ) -> None:
         self.path = path
         self._convert = convert
@@ -58,7 +64,7 @@ class ObjectTarget:
         self._folder = f"{path.path}.{digest}.part"
         self._folder_url = f"{path}.{digest}.part"
         self._output = ObjectOutput(path, digest)
-        self.part = PartFile(self._output.staging_path.with_suffix(".part"), columns)
+        self.part = PartFile(self._output.staging_path.with_suffix(".part"), columns, run)
         self._objects: set[str] = set()  # the keys of our own part objects
         self._saved = len(self.part.header)  # bytes of the part that are in the store
         self._saved_at = time.monotonic()
@@ -165,10 +171,11 @@ class ObjectTarget:
         try:
             for key in keys:
                 data = self._store.read(key)
-                if not data.startswith(self.part.header):
-                    log.warning("%s was written by another version, or is damaged: it is not used", key)
+                header = self.part.find_header(data)
+                if header is None:
+                    log.warning("%s %s: it is not used", key, self.part.why_unusable(data))
                     continue
-                lines = data[len(self.part.header) :].splitlines(keepends=True)
+                lines = data[len(header) :].splitlines(keepends=True)
                 records = (parse_record(line, self.part.columns) for line in lines)
                 accepted = (record for record in records if record is not None and accept(record))
                 while batch := list(islice(accepted, 1000)):  # an object holds tens of thousands

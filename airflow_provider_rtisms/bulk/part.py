@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import logging
 import os
@@ -20,18 +21,22 @@ log = logging.getLogger(__name__)
 #: Bytes; a longer line is damage.
 MAX_LINE = 4 * 1024 * 1024
 _READ_SIZE = 1024 * 1024
+#: Bytes; no header is longer.
+MAX_HEADER = 1024
 
 
-def header_of(columns: Sequence[str] = COLUMNS) -> bytes:
+def header_of(columns: Sequence[str] = COLUMNS, run: str | None = None) -> bytes:
     """
-    Return the first line of a part: the version of its format, and the columns of its records.
+    Return the first line of a part: the version of its format, the columns of its records, and the run it belongs to.
 
     :param columns: of the records.
+    :param run: identifies the DAG run; None outside of one, and in parts of older releases.
     """
-    return json.dumps({"rtisms_part": 1, "columns": columns}).encode() + b"\n"
+    belongs_to = {} if run is None else {"run": hashlib.sha256(run.encode()).hexdigest()[:16]}
+    return json.dumps({"rtisms_part": 1, "columns": columns, **belongs_to}).encode() + b"\n"
 
 
-#: That of records without the JSON as it came.
+#: That of records without the JSON as it came, outside of a DAG run.
 HEADER = header_of()
 
 
@@ -41,16 +46,20 @@ class PartFile:
 
     One process at a time may have it open. Use it as a context manager.
 
-    :param path: the file; created if it is missing, continued if it is there. A file with another header is replaced.
+    :param path: the file; created if it is missing, continued if it is there. A file with another header is replaced:
+        that of another version or of another run. One that names no run is continued, see :func:`header_of`.
     :param columns: of the records.
+    :param run: identifies the DAG run; None outside of one.
     :raises RtiSmsTransientError: another process has it open.
     :raises RtiSmsError: the file cannot be written, or a symbolic link has that name.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str] = COLUMNS) -> None:
+    def __init__(self, path: Path, columns: Sequence[str] = COLUMNS, run: str | None = None) -> None:
         self.path = path
         self.columns = columns
-        self.header = header_of(columns)
+        #: That of the file, which is the first one unless the file is older.
+        self.header = header_of(columns, run)
+        self._headers = {self.header, header_of(columns)}
         with explain_failures(f"Writing {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = _open_locked(path)
@@ -60,8 +69,12 @@ class PartFile:
         path = self.path
         try:
             self.size = os.fstat(self._descriptor).st_size
-            if self.size and os.pread(self._descriptor, len(self.header), 0) != self.header:
-                log.warning("%s was written by another version, or is damaged. Its submissions are fetched again", path)
+            beginning = os.pread(self._descriptor, MAX_HEADER, 0)
+            header = self.find_header(beginning)
+            if header is not None:
+                self.header = header
+            elif self.size:
+                log.warning("%s %s. Its submissions are fetched again", path, self.why_unusable(beginning))
                 path.unlink()  # never overwritten: it may be a hard link to a file of someone else
                 self.close()
                 self._descriptor = _open_locked(path, is_new=True)
@@ -72,6 +85,24 @@ class PartFile:
             self.close()
             raise
 
+    def find_header(self, data: bytes) -> bytes | None:
+        """
+        Return the header of a part that this run may continue; None if it is the part of another run or version.
+
+        :param data: the beginning of the part, or all of it.
+        """
+        return next((header for header in self._headers if data.startswith(header)), None)
+
+    def why_unusable(self, data: bytes) -> str:
+        """
+        Return why this run may not continue a part, for people.
+
+        :param data: the beginning of the part, or all of it.
+        """
+        if data.startswith(header_of(self.columns)[:-2] + b', "run": '):
+            return "belongs to another DAG run"
+        return "was written by another version, or is damaged"
+
     def resume(self, accept: Callable[[Record], bool]) -> None:
         """
         Read what an earlier attempt has written, and remove the lines that are damaged or not accepted.
@@ -79,15 +110,18 @@ class PartFile:
         :param accept: called with each record; returns False for a record that does not belong here.
         """
         read = kept = len(self.header)
+        damaged = 0
         for line in self._lines(len(self.header)):
             read += len(line)
             record = parse_record(line, self.columns)
+            damaged += record is None
             if record is not None and accept(record):
                 if kept < read - len(line):  # close the gap that a dropped line left
                     os.pwrite(self._descriptor, line, kept)
                 kept += len(line)
+        if damaged or read < self.size:
+            log.warning("%s: damaged lines were removed. Their submissions are fetched again", self.path)
         if kept < self.size:
-            log.warning("%s: damaged or repeated lines were removed. Their submissions are fetched again", self.path)
             os.ftruncate(self._descriptor, kept)
             self.size = kept
 

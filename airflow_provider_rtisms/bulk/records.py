@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
-from airflow_provider_rtisms.api.models import LARGEST_NUMBER, SmsDetails
+from airflow_provider_rtisms.api.models import SmsDetails, parse_utc
 
 Record: TypeAlias = dict[str, Any]
 
@@ -21,6 +20,8 @@ RAW = "raw"
 TIMES = tuple(column for column in COLUMNS if column.endswith("_at"))
 #: The columns that hold a text, or null.
 TEXTS = tuple(column for column in COLUMNS if column not in (*TIMES, "is_final", "cost"))
+#: How far the clocks of two workers may differ. A record that claims to be newer would keep later ones out of a table.
+MAX_CLOCK_SKEW = timedelta(minutes=5)
 _TYPES = {**dict.fromkeys(TIMES, "timestamp"), "is_final": "boolean", "cost": "double"}
 
 
@@ -59,37 +60,24 @@ def types_of(raw: bool) -> dict[str, str]:
 
 def parse_record(line: bytes, columns: Sequence[str] = COLUMNS) -> Record | None:
     """
-    Read a JSON line that this package may have written.
+    Read a JSON line that this package may have written. Anybody who may write to the folder or to the bucket may have
+    written it as well, so it is checked as a response is.
 
     :param line: one line of a part file.
     :param columns: of the record, in their order.
-    :return: the record; None if the line is damaged, or if this version would not write such a record.
+    :return: the record; None if the line is damaged, or if this version would not write this very line.
     """
     try:
-        record = json.loads(line) if line.endswith(b"\n") else None
-        return record if isinstance(record, dict) and _is_record(record, columns) else None
-    except (ValueError, TypeError, RecursionError):
+        record = json.loads(line)
+        details = SmsDetails.from_record(record)
+        fetched_at = parse_utc(record["fetched_at"])
+        if fetched_at is None or fetched_at > datetime.now(UTC) + MAX_CLOCK_SKEW:
+            return None
+        expected = {**details.to_record(), "fetched_at": fetched_at.isoformat()}
+        if RAW in columns:
+            expected[RAW] = record[RAW]
+            if SmsDetails.from_response(details.submission_id, json.loads(record[RAW])) != details:
+                return None
+        return expected if line == json.dumps(expected).encode() + b"\n" else None
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
-
-
-def _is_record(record: Record, columns: Sequence[str]) -> bool:
-    if tuple(record) != tuple(columns):
-        return False
-    times = [time for column in TIMES if (time := record[column]) is not None]
-    texts = [text for column in TEXTS if (text := record[column]) is not None]
-    texts += [record[RAW]] if RAW in columns else []
-    "".join(times + texts).encode()  # raises for a value that is no text, and for a lone surrogate
-    for time in times:
-        if datetime.fromisoformat(time).tzinfo is None:
-            return False
-    return (
-        bool(record["submission_id"] and record["fetched_at"])
-        and isinstance(record["is_final"], bool)
-        and (record["cost"] is None or _is_amount(record["cost"]))
-    )
-
-
-def _is_amount(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return abs(value) < LARGEST_NUMBER and math.isfinite(value)

@@ -84,11 +84,14 @@ class LocalTarget:
     :param digest: identifies the ids.
     :param convert: writes the records in the format of the file.
     :param columns: of the records.
+    :param run: identifies the DAG run; None outside of one.
     """
 
-    def __init__(self, path: Path, digest: str, convert: Convert, columns: Sequence[str] = COLUMNS) -> None:
+    def __init__(
+        self, path: Path, digest: str, convert: Convert, columns: Sequence[str] = COLUMNS, run: str | None = None
+    ) -> None:
         self.path = path
-        self.part = PartFile(path.with_name(f"{path.name}.{digest}.part"), columns)
+        self.part = PartFile(path.with_name(f"{path.name}.{digest}.part"), columns, run)
         self.kept_at = str(self.part.path)
         self._convert = convert
         self._bytes = 0
@@ -136,7 +139,9 @@ class LocalTarget:
         self.part.close()
 
 
-def open_target(path: StoragePath, digest: str, convert: Convert, columns: Sequence[str] = COLUMNS) -> Target:
+def open_target(
+    path: StoragePath, digest: str, convert: Convert, columns: Sequence[str] = COLUMNS, run: str | None = None
+) -> Target:
     """
     Return the target for a path.
 
@@ -144,10 +149,11 @@ def open_target(path: StoragePath, digest: str, convert: Convert, columns: Seque
     :param digest: identifies the ids.
     :param convert: writes the records in the format of the file.
     :param columns: of the records.
+    :param run: identifies the DAG run; None outside of one.
     :raises RtiSmsError: the part cannot be opened.
     """
     if is_local(path):
-        return LocalTarget(path, digest, convert, columns)
+        return LocalTarget(path, digest, convert, columns, run)
     from airflow_provider_rtisms.bulk.object_target import ObjectTarget
 
-    return ObjectTarget(cast("ObjectStoragePath", path), digest, convert, columns)
+    return ObjectTarget(cast("ObjectStoragePath", path), digest, convert, columns, run)

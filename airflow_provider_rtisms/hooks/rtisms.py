@@ -6,7 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
 
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 
@@ -27,6 +27,26 @@ if TYPE_CHECKING:
     BulkResult: TypeAlias = dict[str, Any] | list[dict[str, Any]]
 
 T = TypeVar("T")
+
+
+def run_of(context: Mapping[str, Any] | None = None) -> str | None:
+    """
+    Return what identifies a DAG run, the same in each attempt of its tasks; None outside of a DAG run.
+
+    :param context: of a task. Default: that of the task that runs.
+    """
+    if not context:
+        from airflow.providers.common.compat.sdk import AirflowException, get_current_context
+
+        try:
+            context = cast("Mapping[str, Any]", get_current_context())
+        except (RuntimeError, AirflowException):  # no task runs
+            return None
+    sources = [context.get("ti"), context.get("dag_run")]
+    dag_ids = [getattr(source, "dag_id", None) for source in sources]
+    run_ids = [context.get("run_id"), *(getattr(source, "run_id", None) for source in sources)]
+    dag_id, run_id = (next((one for one in ids if isinstance(one, str)), "") for ids in (dag_ids, run_ids))
+    return f"{dag_id}\n{run_id}" if run_id else None
 
 
 class RtiSmsHook(SendMixin, BaseHook):
@@ -159,6 +179,7 @@ class RtiSmsHook(SendMixin, BaseHook):
         on_missing: OnMissing = "fail",
         missing_path: str | StoragePath | None = None,
         raw: bool = False,
+        run: str | None = None,
     ) -> BulkResult:
         """
         Fetch the details of thousands of submissions, each once, with many requests at once.
@@ -173,6 +194,8 @@ class RtiSmsHook(SendMixin, BaseHook):
         :param missing_path: a file for these ids: ids and reasons if it ends in ``.csv`` or ``.jsonl``, else one id a
             line. It is written after the fetch, also if ``on_missing`` then fails.
         :param raw: add a column ``raw`` to the file: the JSON of each response as it came. Needs ``output_path``.
+        :param run: what the records of an earlier attempt must belong to, so that this one goes on from them. Default:
+            the DAG run of the task that runs; outside of a task, any records of the last 24 hours.
         :return: the summary (dict) with ``output_path``, else the records (list of dicts), in the order in
             which they were fetched.
         :raises RtiSmsInputError: an id or an argument is malformed; nothing was sent.
@@ -186,13 +209,14 @@ class RtiSmsHook(SendMixin, BaseHook):
 
         if raw and output_path is None:
             raise RtiSmsInputError("raw=True needs output_path: the JSON of the responses does not go to XCom.")
+        run = run_of() if run is None else run
         path = None if output_path is None else storage_path("output_path", output_path)
         missing = None if missing_path is None else storage_path("missing_path", missing_path)
 
         async def main(ids: DistinctIds, client: AsyncRtiSmsClient) -> BulkResult:
             if path is None:
                 return await fetch_to_memory(client, ids, on_missing, missing)
-            return await fetch_to_file(client, ids, path, on_missing, missing, raw=raw)
+            return await fetch_to_file(client, ids, path, on_missing, missing, raw=raw, run=run)
 
         if isinstance(submission_ids, DistinctIds):
             return self.run_limited(partial(main, submission_ids), max_concurrency, requests_per_second)

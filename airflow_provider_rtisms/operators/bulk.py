@@ -27,8 +27,9 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
     Fetch the details of thousands of submissions: one request each, ``max_concurrency`` of them at once, one token.
 
     With ``output_path`` the records stream to a file, which gets its name once it is complete. Until then they are kept
-    in a part file beside it, which the log names, so that a task retry requests only the rest. If the API responds 429
-    (a threshold of the account was passed), the whole fetch slows down.
+    in a part file beside it, which the log names, so that a task retry requests only the rest: what has
+    no record, and what was not final. Another DAG run does not use them. If the API responds 429 (a threshold of the
+    account was passed), the whole fetch slows down.
 
     If the task has outlets, the counts of the summary go into the ``extra`` of their asset events.
 
@@ -100,7 +101,7 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
         from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
         from airflow_provider_rtisms.bulk.fetch_stats import counts_in, counts_of
         from airflow_provider_rtisms.bulk.lineage import asset_uri
-        from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+        from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, run_of
 
         with fail_without_retry(), DistinctIds(self._read_ids()) as ids:
             if self.output_path is None and len(ids) > MAX_RECORDS_IN_XCOM:
@@ -116,6 +117,7 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
                 on_missing=self.on_missing,
                 missing_path=self.missing_path,
                 raw=self.raw,
+                run=run_of(context),
             )
         if isinstance(result, dict):
             self._summary = result

@@ -134,7 +134,7 @@ class RtiSmsDetailsToSqlOperator(RedactsFields, BaseOperator):
         from airflow_provider_rtisms.bulk.job import check_on_missing, fetch_to_target
         from airflow_provider_rtisms.bulk.records import columns_of
         from airflow_provider_rtisms.bulk.storage import storage_path
-        from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+        from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, run_of
         from airflow_provider_rtisms.transfers.databases import get_hook
         from airflow_provider_rtisms.transfers.table_target import TableTarget, open_table
 
@@ -150,7 +150,7 @@ class RtiSmsDetailsToSqlOperator(RedactsFields, BaseOperator):
                     lambda client: fetch_to_target(
                         client,
                         ids,
-                        lambda digest: TableTarget(table, self.sql_conn_id, digest, self.part_folder),
+                        lambda digest: TableTarget(table, self.sql_conn_id, digest, self.part_folder, run_of(context)),
                         self.on_missing,
                         missing,
                     ),

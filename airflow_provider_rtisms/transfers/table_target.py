@@ -41,14 +41,16 @@ class TableTarget:
     :param digest: identifies the account and the ids.
     :param part_folder: where to keep the records until then: a folder on this machine, or a URL for ObjectStoragePath.
         None for the folder for temporary files.
+    :param run: identifies the DAG run; None outside of one.
     """
 
-    def __init__(self, table: SqlTable, conn_id: str, digest: str, part_folder: Any) -> None:
+    def __init__(self, table: SqlTable, conn_id: str, digest: str, part_folder: Any, run: str | None = None) -> None:
         self._table = table
         folder = private_folder() if part_folder is None else storage_path("part_folder", part_folder)
         identity = hashlib.sha256(f"{conn_id}\n{table.name.quoted}".encode()).hexdigest()[:16]
         name = f"{re.sub(r'[^A-Za-z0-9_.-]', '_', str(table.name))[:60]}.{identity}.jsonl"
-        self._inner: Target = open_target(folder / name, digest, converter(name, table.columns), table.columns)
+        convert = converter(name, table.columns)
+        self._inner: Target = open_target(folder / name, digest, convert, table.columns, run)
         self._written = 0
 
     def __str__(self) -> str:

@@ -14,7 +14,7 @@ import pytest
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError
 from airflow_provider_rtisms.api.models import Operator, SmsDetails
 from airflow_provider_rtisms.bulk import formats
-from airflow_provider_rtisms.bulk.records import COLUMNS, parse_record, stamp
+from airflow_provider_rtisms.bulk.records import COLUMNS, columns_of, parse_record, stamp
 
 DETAILS = SmsDetails(
     submission_id="0071",
@@ -23,7 +23,7 @@ DETAILS = SmsDetails(
     registered_at=datetime(2020, 9, 17, 14, 8, 3, tzinfo=UTC),
     sent_at=datetime(2020, 9, 17, 14, 8, 14, tzinfo=UTC),
     cost=1.5,
-    operator=Operator("188", 'Entel, "Pcs"\nñ', "730", "01"),
+    operator=Operator("188", 'Entel, "Pcs" ñ', "730", "01"),
 )
 
 
@@ -49,7 +49,7 @@ def test_csv_has_a_header_quotes_where_needed_and_words_of_json() -> None:
         "submission_id,status,status_code,is_final,registered_at,sent_at,done_at,cost,operator_id,operator_name,"
         "operator_mcc,operator_mnc,fetched_at\n"
         "0071,DELIVERED,1,true,2020-09-17T14:08:03+00:00,2020-09-17T14:08:14+00:00,,1.5,188,"
-        '"Entel, ""Pcs""\nñ",730,01,2026-01-02T03:04:05+00:00\n'
+        '"Entel, ""Pcs"" ñ",730,01,2026-01-02T03:04:05+00:00\n'
         "2,EXPIRED,,true,,,,,,,,,2026-01-02T03:04:05+00:00\n"
     )
 
@@ -123,11 +123,15 @@ OTHER_OFFSET = datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=-3))).isofor
     "changes",
     [
         {},
-        {"status": None, "operator_name": None, "sent_at": None, "cost": None},
-        {"status": "", "operator_name": ""},
+        {"operator_name": None, "sent_at": None, "cost": None},
+        {"status": None, "is_final": False},
+        {"status": "SENT", "is_final": False},
+        {"status": "UNKNOWN", "is_final": True, "done_at": "2020-09-17T14:08:20+00:00"},
+        {"status": "queued", "is_final": False},
+        {"operator_name": ""},
+        {"operator_name": r"\x1b[2J"},
         {"cost": -1},
         {"cost": 999_999_999_999_999},
-        {"sent_at": OTHER_OFFSET, "is_final": False},
     ],
 )
 def test_a_record_of_a_part_file_is_taken(changes: Any) -> None:
@@ -140,6 +144,14 @@ def test_a_record_of_a_part_file_is_taken(changes: Any) -> None:
         {"submission_id": None},
         {"submission_id": ""},
         {"submission_id": 7},
+        {"submission_id": "x"},
+        {"submission_id": "٤"},
+        {"submission_id": "9" * 101},
+        {"status": ""},
+        {"status": "Call me: +56900000000"},
+        {"status": 1},
+        {"status": "SENT"},  # is_final is true
+        {"is_final": False},
         {"is_final": None},
         {"is_final": 1},
         {"cost": "1"},
@@ -148,7 +160,24 @@ def test_a_record_of_a_part_file_is_taken(changes: Any) -> None:
         {"cost": float("inf")},
         {"cost": float("nan")},
         {"cost": False},
+        {"cost": "1.5"},
         {"operator_mcc": 730},
+        {"operator_name": "\x1b[2J"},
+        {"operator_name": "\x9b"},
+        {"operator_name": "\u202e"},
+        {"operator_name": "a\nb"},
+        {"operator_id": "\x00"},
+        {"status_code": "\x07"},
+        {"sent_at": OTHER_OFFSET},
+        {"sent_at": "2020-09-17T14:08:14.500000+00:00"},
+        {"sent_at": "2020-09-17 14:08:14+00:00"},
+        {"sent_at": "1969-12-31T23:59:59+00:00"},
+        {"sent_at": "0001-01-01T00:00:00+00:00"},
+        {"sent_at": "20200917T140814Z"},
+        {"sent_at": ["2020-09-17T14:08:14+00:00"]},
+        {"done_at": 0},
+        {"fetched_at": "2999-01-01T00:00:00+00:00"},
+        {"fetched_at": 1600351683},
         {"sent_at": ""},
         {"sent_at": "2026-01-01"},
         {"sent_at": 1600351683},
@@ -168,3 +197,40 @@ def test_a_line_that_is_no_record_is_damage(text: bytes) -> None:
 
 def test_a_record_with_its_columns_in_another_order_is_damage() -> None:
     assert parse_record(json.dumps(dict(reversed(record().items()))).encode() + b"\n") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        line().replace(b'"status": "DELIVERED"', b'"status": "x y", "status": "DELIVERED"'),
+        line().replace(b'", ', b'",  ', 1),
+        line().replace(b"1.5", b"1.50"),
+        line().replace(b"DELIVERED", rb"\u0044ELIVERED"),
+        line()[:-2] + b', "shoe_size": 43}\n',
+        b"\xef\xbb\xbf" + line(),
+    ],
+    ids=["a key twice", "a blank", "a zero", "an escape", "a field", "a mark"],
+)
+def test_a_line_that_is_written_in_another_way_is_damage(text: bytes) -> None:
+    """A .jsonl file takes the lines as they are."""
+    assert parse_record(text) is None
+
+
+@pytest.mark.parametrize(
+    ("raw", "is_taken"),
+    [
+        ('{"id": 71, "info": {"status": {"status": "DELIVERED"}, "cost": 1.5}}', True),
+        ('{"id": 71, "info": {"status": {"status": "SENT"}, "cost": 1.5}}', False),
+        ('{"id": 72, "info": {"status": {"status": "DELIVERED"}, "cost": 1.5}}', False),
+        ("{}", False),
+        ("no JSON", False),
+        ("[" * 100_000, False),
+        (None, False),
+        ({}, False),
+    ],
+)
+def test_the_json_of_a_response_has_to_say_what_its_record_says(raw: Any, is_taken: bool) -> None:
+    made = record(SmsDetails("71", "DELIVERED", cost=1.5)) | {"raw": raw}
+    text = json.dumps(made).encode() + b"\n"
+    assert parse_record(text, columns_of(True)) == (made if is_taken else None)
+    assert parse_record(text) is None

@@ -48,7 +48,7 @@ class Client:
         self.performed.append(call.subject)
         if call.subject in self.failures:
             raise self.failures[call.subject]
-        return SmsDetails(call.subject, status="SENT")
+        return SmsDetails(call.subject, status="DELIVERED")
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +78,7 @@ def ids_in(path: Path) -> list[str]:
 class TestToMemory:
     def test_records_come_in_the_order_of_arrival_as_the_api_gave_them(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level("INFO")
-        assert fetch_to_memory("2", "1", "2") == [SmsDetails(one, status="SENT").to_record() for one in "21"]
+        assert fetch_to_memory("2", "1", "2") == [SmsDetails(one, status="DELIVERED").to_record() for one in "21"]
         (line,) = caplog.messages
         assert line.startswith("Bulk fetch done: {'path': None, 'requested': 2, 'fetched': 2, 'missing': 0,")
         assert "'duplicates': 1" in line
@@ -243,7 +243,7 @@ class TestStore:
             async def perform(self, call: Any) -> SmsDetails:
                 async with asyncio.timeout(10):
                     # until a thread has saved the first record
-                    while call.subject == "2" and not any(b'"SENT"' in one for one in fs.objects.values()):  # noqa: ASYNC110
+                    while call.subject == "2" and not any(b'"DELIVERED"' in one for one in fs.objects.values()):  # noqa: ASYNC110
                         await asyncio.sleep(0.001)
                 return await super().perform(call)
 

@@ -77,7 +77,7 @@ class TestDamage:
         path.write_bytes(HEADER + line("1") + damage + separator + line("3"))
         assert resumed(path) == ["1", "3"]
         assert path.read_bytes() == HEADER + line("1") + line("3")
-        assert "damaged or repeated lines" in caplog.text
+        assert ("damaged lines were removed" in caplog.text) is (damage != line("1"))
         path.write_bytes(HEADER + line("1") + damage)
         assert resumed(path) == ["1"]
         assert path.read_bytes() == HEADER + line("1")
@@ -129,6 +129,10 @@ class TestDamage:
             b'"sent_at", "done_at", "cost", "operator_id", "operator_name", "operator_mcc", "operator_mnc", '
             b'"fetched_at"]}\n'
         )
+
+    def test_the_header_of_a_run_names_it_by_a_digest(self, tmp_path: Path) -> None:
+        with PartFile(tmp_path / "part", run="nightly\nscheduled__2026-01-01") as part:
+            assert part.path.read_bytes() == HEADER[:-2] + b', "run": "95ca92af51f60997"}\n'
 
     def test_a_fetch_goes_on_after_damage(self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path) -> None:
         target, ids = tmp_path / "details.jsonl", seeded(10)
