@@ -36,7 +36,7 @@ def read_id_file(path: str | StoragePath, column: str | None = None) -> Iterator
     ):
         for position, value in _column(text, column, name) if column else _lines(text):
             if value.strip():
-                yield check_submission_id(value.strip(), f"{position} of {name}")
+                yield check_submission_id(value, f"{position} of {name}")
 
 
 def _lines(text: IO[str]) -> Iterator[tuple[str, str]]:

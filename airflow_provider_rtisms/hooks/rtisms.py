@@ -115,7 +115,7 @@ class RtiSmsHook(SendMixin, BaseHook):
         """
         Fetch the details of one submission (API: Get SMS info).
 
-        :param submission_id: ASCII decimal string or non-negative int.
+        :param submission_id: ASCII decimal string or whole number; no float.
         :return: the submission.
         :raises RtiSmsInputError: the id is malformed; nothing was sent.
         :raises RtiSmsNotFoundError: there is no such submission.

@@ -28,7 +28,7 @@ class RtiSmsGetDetailsOperator(TemplateFields, BaseOperator):
     """
     Fetch the details of one submission.
 
-    :param submission_id: (templated) ASCII decimal string or non-negative int.
+    :param submission_id: (templated) ASCII decimal string or whole number; no float.
     :param rtisms_conn_id: (templated) the Connection.
     :return: the record (dict), see :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`.
     :raises AirflowFailException: the id is malformed or unknown, or the API refused; task retries would not help.

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
-from airflow_provider_rtisms.api.values.arguments import whole_number
 from airflow_provider_rtisms.api.values.ids import check_submission_id
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.tables import read_query
@@ -43,7 +42,4 @@ def query_ids(hook: DbApiHook, sql: str, parameters: Secret[Any], column: str | 
 def _submission_id(value: Any, position: str) -> str:
     if value is None:
         raise RtiSmsInputError(f"{position} has no submission id: exclude such rows with WHERE ... IS NOT NULL.")
-    if isinstance(value, str):
-        value = value.strip()
-    whole = whole_number(value)  # a NUMERIC column
-    return check_submission_id(value if whole is None else whole, position)
+    return check_submission_id(value, position)

@@ -7,6 +7,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_rtisms.api.values.ids import parse_submission_ids
 from airflow_provider_rtisms.triggers.balance import RtiSmsBalanceFallTrigger, RtiSmsBalanceTrigger
 from airflow_provider_rtisms.triggers.polling import (
     poll_until_done,
@@ -31,7 +32,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
     ``timeout`` with a ``message``. Neither the arguments nor the event hold a secret, a number or a text.
 
     :param rtisms_conn_id: the Connection; read again when its credentials are refused.
-    :param submission_ids: checked ids.
+    :param submission_ids: ids, as the sensor takes them.
     :param poke_interval: seconds between two polls.
     :param deadline: wall-clock time (seconds since the epoch) at which to give up.
     :param missing_until: wall-clock time until which an unknown id is accepted.
@@ -51,7 +52,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         self,
         *,
         rtisms_conn_id: str,
-        submission_ids: Sequence[str],
+        submission_ids: Any,
         poke_interval: float,
         deadline: float,
         missing_until: float,
@@ -66,7 +67,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.rtisms_conn_id = rtisms_conn_id
-        self.submission_ids = list(submission_ids)
+        self.submission_ids = parse_submission_ids(submission_ids)
         self.poke_interval = poke_interval
         self.deadline = deadline
         self.missing_until = missing_until

@@ -73,7 +73,7 @@ def get_sms(submission_id: str | int, *, raw: bool = False) -> Call[SmsDetails]:
     """
     Describe GET /sms/{submissionId}.
 
-    :param submission_id: ASCII decimal string or non-negative int.
+    :param submission_id: ASCII decimal string or whole number; no float.
     :param raw: whether the result keeps the JSON of the response.
     :return: the call; its result is a :class:`SmsDetails`.
     :raises RtiSmsInputError: the id is neither; nothing is sent.

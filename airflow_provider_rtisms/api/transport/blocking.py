@@ -69,7 +69,7 @@ class RtiSmsClient:
         """
         Fetch the details of one submission.
 
-        :param submission_id: ASCII decimal string or non-negative int.
+        :param submission_id: ASCII decimal string or whole number; no float.
         :raises RtiSmsError: see :meth:`perform`.
         """
         return self.perform(endpoints.get_sms(submission_id))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 import operator
 from contextlib import suppress
 from decimal import Decimal
@@ -59,7 +58,7 @@ def whole_number(value: Any) -> int | None:
         # The exponent is bounded first, since int() writes all digits.
         if value.is_finite() and value.adjusted() < MAX_DIGITS and value == value.to_integral_value():
             number = int(value)
-    elif isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        with suppress(TypeError):  # a timedelta64 of numpy calls itself a whole number
+    elif type(value).__name__ not in ("bool", "bool_"):  # Python's and numpy's
+        with suppress(TypeError, ValueError, OverflowError):
             number = operator.index(value)
     return number if number is not None and abs(number) < 10**MAX_DIGITS else None

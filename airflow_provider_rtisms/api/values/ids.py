@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
+from airflow_provider_rtisms.api.values.arguments import whole_number
 from airflow_provider_rtisms.api.values.lists import as_iterable
 
 log = logging.getLogger(__name__)
@@ -23,16 +24,22 @@ def check_submission_id(value: Any, field_name: str = "submission_id") -> str:
 
     The API returns ids as JSON strings or numbers, so ``007`` and ``7`` are the same submission everywhere.
 
-    :param value: ASCII decimal string or non-negative int; no bool, no float.
+    :param value: ASCII decimal string, with or without white space around it; or a whole number of Python, of
+        ``decimal`` or of a library such as numpy, not negative. No bool, and no float, which rounds long ids.
     :param field_name: how the error names it, such as ``submission_ids[3]``.
     :raises RtiSmsInputError: it is anything else.
     """
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= MAX_ID_DIGITS:
-        return value.lstrip("0") or "0"
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**MAX_ID_DIGITS:
-        return str(value)
+    if isinstance(value, str):
+        digits = value.strip()
+        if digits.isascii() and digits.isdigit() and len(digits) <= MAX_ID_DIGITS:
+            return digits.lstrip("0") or "0"
+    else:
+        number = whole_number(value)
+        if number is not None and 0 <= number < 10**MAX_ID_DIGITS:
+            return str(number)
     raise RtiSmsInputError(
-        f"{field_name} is {shape(value)}: use a decimal string such as '4193366853543393' or a non-negative int."
+        f"{field_name} is {shape(value)}: use a decimal string such as '4193366853543393' or a non-negative int, no "
+        "float."
     )
 
 
@@ -65,8 +72,9 @@ def iter_submission_ids(value: Any) -> Iterator[str]:
     Records whose ``submission_id`` is null, such as those of messages that were not sent, are left out with one log
     line.
 
-    :param value: an id; an iterable of ids; a list of ids as JSON or as a Python literal, which a template renders; or
-        records with a ``submission_id``, which the operators return.
+    :param value: an id; an iterable of ids, such as a list, an array of numpy or a column of pandas; a list of ids as
+        JSON or as a Python literal, which a template renders; or records with a ``submission_id``, which the operators
+        return.
     :raises RtiSmsInputError: it is anything else; names the position.
     """
     return (entry for entry in _iter_entries(value) if entry is not None)

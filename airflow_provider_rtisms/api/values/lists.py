@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
+from airflow_provider_rtisms.api.values.arguments import whole_number
 
 #: How many items an error message or a log line names.
 NAMED_IN_MESSAGE = 10
@@ -52,7 +54,7 @@ def as_iterable(value: Any, field_name: str, example: Any) -> Iterable[Any]:
     """
     if isinstance(value, str) and value.strip().startswith("["):
         value = _read_list(value, field_name, example)
-    if isinstance(value, str | int | Mapping):
+    if isinstance(value, str | int | Mapping | Decimal) or whole_number(value) is not None:
         return [value]
     if not isinstance(value, Iterable) or isinstance(value, bytes | bytearray):
         raise RtiSmsInputError(f"{field_name} is {shape(value)}: use a list, or a template that renders one.")

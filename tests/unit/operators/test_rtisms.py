@@ -45,7 +45,7 @@ def test_what_may_succeed_later_stays_retryable(serve_default: Serve) -> None:
         get("1")
 
 
-@pytest.mark.parametrize("bad", ["", "12a", "1/2", "..", "%31", "１", -1, 1.5, True, None, ["1"], "1" * 101, "1\n"])
+@pytest.mark.parametrize("bad", ["", "12a", "1/2", "..", "%31", "１", -1, 1.5, True, None, ["1"], "1" * 101, "1\n2"])
 def test_bad_ids_never_leave_the_machine(serve_default: Serve, bad: Any) -> None:
     server = serve_default(details())
     with pytest.raises(AirflowFailException, match="submission_id"):

@@ -7,12 +7,14 @@ import gc
 import json
 import logging
 import time
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow.triggers.base import BaseTrigger
 
+from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsBalanceTrigger, RtiSmsDeliveryTrigger
@@ -50,6 +52,18 @@ def new_trigger(*submission_ids: str, **arguments: Any) -> RtiSmsDeliveryTrigger
             **arguments,
         }
     )
+
+
+def test_ids_of_other_libraries_are_stored_as_strings() -> None:
+    class Integer:
+        def __index__(self) -> int:
+            return 7
+
+    trigger = new_trigger(submission_ids=[Integer(), Decimal(8), " 9\n", 7])
+    assert json.loads(json.dumps(trigger.serialize()[1]))["submission_ids"] == ["7", "8", "9"]
+    for wrong in ([True], [Decimal("Infinity")], None, ["+56900000000"]):
+        with pytest.raises(RtiSmsInputError, match=r"^submission_ids"):
+            new_trigger(submission_ids=wrong)
 
 
 async def fire(trigger: BaseTrigger) -> Payload:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -92,6 +93,31 @@ class TestAmounts:
             check_amount("minimum", value)
 
 
+class Integer:
+    """An integer of another library, as numpy.int64 is one."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __index__(self) -> int:
+        return self.value
+
+
+class bool_:  # noqa: N801  # the name of numpy's bool
+    def __index__(self) -> int:
+        return 1
+
+
+class Row:
+    """What looks like an integer, and is none: an array of two numbers."""
+
+    def __index__(self) -> int:
+        raise TypeError("only integer scalar arrays can be converted to a scalar index")
+
+    def __iter__(self) -> Iterator[Integer]:
+        return iter([Integer(1), Integer(2)])
+
+
 class TestIds:
     @pytest.mark.parametrize(
         ("value", "checked"),
@@ -102,6 +128,16 @@ class TestIds:
             ("000", "0"),
             (10**MAX_ID_DIGITS - 1, "9" * 100),
             ("9" * MAX_ID_DIGITS, "9" * 100),
+            (" 7\t", "7"),
+            ("\r\n007\n", "7"),
+            ("\u00a07\u3000", "7"),
+            (Decimal(0), "0"),
+            (Decimal("7.000"), "7"),
+            (Decimal("4193366853543393"), "4193366853543393"),
+            (Decimal("4.193366853543393E+15"), "4193366853543393"),
+            (Decimal("9" * MAX_ID_DIGITS), "9" * 100),
+            (Integer(7), "7"),
+            (Integer(4193366853543393), "4193366853543393"),
         ],
     )
     def test_digits_are_taken(self, value: Any, checked: str) -> None:
@@ -114,7 +150,10 @@ class TestIds:
             10**MAX_ID_DIGITS,
             "9" * (MAX_ID_DIGITS + 1),
             "",
-            " 1",
+            " \n",
+            "1 2",
+            "1\n2",
+            "\u200b1",
             "1a",
             "-1",
             "+1",
@@ -123,9 +162,25 @@ class TestIds:
             "²",
             True,
             1.0,
+            float("inf"),
+            float("nan"),
             None,
             b"1",
+            Decimal("1.5"),
+            Decimal(-1),
+            Decimal("Infinity"),
+            Decimal("-Infinity"),
+            Decimal("NaN"),
+            Decimal("sNaN"),
+            Decimal("1E+100"),
+            Decimal("1E+999999"),
+            Decimal("1E-999999"),
+            Integer(-1),
+            Integer(10**MAX_ID_DIGITS),
+            bool_(),
+            Row(),
         ],
+        ids=lambda value: repr(value)[:40],
     )
     def test_anything_else_is_refused(self, value: Any) -> None:
         with pytest.raises(
@@ -142,6 +197,45 @@ class TestIds:
     def test_each_id_comes_once_where_a_list_is_wanted_and_as_often_as_it_stands_there_otherwise(self) -> None:
         assert parse_submission_ids(["2", 1, "2", {"submission_id": 1}]) == ["2", "1"]
         assert list(iter_submission_ids(["2", 1, "2", {"submission_id": 1}])) == ["2", "1", "2", "1"]
+
+    @pytest.mark.parametrize("value", [Integer(7), Decimal(7), " 7\n", [Integer(7)], (Decimal("7.0"),), iter(["\t7"])])
+    def test_one_or_many_numbers_of_any_library(self, value: Any) -> None:
+        assert parse_submission_ids(value) == ["7"]
+
+    def test_an_array_is_a_list(self) -> None:
+        assert parse_submission_ids(Row()) == ["1", "2"]
+        with pytest.raises(RtiSmsInputError, match=r"^submission_ids\[0\] is a value of type Row"):
+            parse_submission_ids([Row()])
+
+    @pytest.mark.parametrize("text", ["[1e400]", "[Infinity]", "[NaN]", "[1.5]", "[true]"])
+    def test_a_list_of_json_with_other_numbers_is_refused(self, text: str) -> None:
+        with pytest.raises(RtiSmsInputError, match=r"^submission_ids\[0\] is a value of type (float|bool)"):
+            parse_submission_ids(text)
+
+    def test_numpy_and_pandas(self) -> None:
+        numpy, pandas = pytest.importorskip("numpy"), pytest.importorskip("pandas")
+        wide = [4193366853543393, 4193366853543394]
+        frame = pandas.DataFrame({"id": wide})
+        nullable = pandas.Series(wide, dtype="Int64")
+        for value in (
+            frame.id,
+            frame.id.unique(),
+            frame.id.values,
+            frame.id.array,
+            frame.id.tolist(),
+            nullable,
+            nullable.values,
+            nullable.array,
+            pandas.Index(wide),
+            numpy.array(wide, dtype="uint64"),
+            numpy.array([str(one) for one in wide]),
+            numpy.array([Decimal(one) for one in wide], dtype=object),
+        ):
+            assert parse_submission_ids(value) == [str(one) for one in wide]
+        assert parse_submission_ids(numpy.int64(7)) == parse_submission_ids(numpy.array(7)) == ["7"]
+        for bad in (numpy.bool_(True), numpy.float64(7), numpy.array([7.0]), [pandas.NA], pandas.array([1, None])):
+            with pytest.raises(RtiSmsInputError):
+                parse_submission_ids(bad)
 
     def test_what_is_no_list_of_ids_is_refused_with_an_example(self) -> None:
         with pytest.raises(RtiSmsInputError, match=r"^submission_ids is None: use a list"):
