@@ -107,6 +107,19 @@ class ApiSettings:
         """
         return self._proxy_to_use
 
+    def odd_credentials(self) -> str:
+        """
+        Return a sentence on credentials that hold what people paste by accident; empty if they do not.
+
+        An account may have such credentials, so they are no error before the server refuses them.
+        """
+        fields = {"Login": self.client_id, "Password": self.client_secret.get_secret_value()}
+        odd = [name for name, value in fields.items() if any(one.isspace() or not one.isprintable() for one in value)]
+        if not odd:
+            return ""
+        verb = "hold" if len(odd) > 1 else "holds"
+        return f"{' and '.join(odd)} {verb} a blank, a line end or an invisible character: enter the value without it."
+
     def secrets(self) -> tuple[Secret[str], ...]:
         """
         Return everything that logs and errors must not show: the client secret and the proxy's credentials.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ def settings_from_connection(connection: Connection) -> ApiSettings:
     from airflow_provider_rtisms.api.settings import ApiSettings
     from airflow_provider_rtisms.api.values.secret import Secret, encodings
 
-    extras = dict(connection.extra_dejson or {})
+    extras = _extras(connection)
     known = {name: extras.pop(name) for name in CONN_FIELDS if name in extras}
     settings = ApiSettings(
         client_id=connection.login or "",
@@ -42,7 +43,7 @@ def settings_from_connection(connection: Connection) -> ApiSettings:
     )
     # The masker looks for exact strings, and the secret also travels form-encoded.
     for secret in settings.secrets():
-        for encoded in encodings(secret.get_secret_value()):
+        for encoded in encodings(secret.get_secret_value()) | {secret.get_secret_value().strip()}:
             mask_secret(encoded)
     if extras:
         log.warning(
@@ -54,19 +55,43 @@ def settings_from_connection(connection: Connection) -> ApiSettings:
     return settings
 
 
+def _extras(connection: Connection) -> dict[str, Any]:
+    """
+    Return the extras; Airflow reads text that is no JSON as none, and returns JSON of any kind.
+
+    :raises RtiSmsConfigError: they are no JSON object.
+    """
+    from airflow_provider_rtisms.api.errors import RtiSmsConfigError, shape
+
+    remedy = 'Use a JSON object such as {"timeout": 10}, or leave Extra empty.'
+    try:
+        extras = json.loads(connection.extra or "null")
+    except (ValueError, TypeError, RecursionError):
+        raise RtiSmsConfigError(
+            f"Extra of the Connection is {shape(connection.extra)} that is no JSON. {remedy}"
+        ) from None
+    if extras is not None and not isinstance(extras, dict):
+        raise RtiSmsConfigError(f"Extra of the Connection is JSON, but {shape(extras)}. {remedy}")
+    return dict(connection.extra_dejson) if extras else {}  # which masks the values of telling names
+
+
 def _base_url(connection: Connection) -> str:
+    from airflow_provider_rtisms.api.errors import RtiSmsConfigError, shape
     from airflow_provider_rtisms.api.settings import is_loopback
 
     host = (connection.host or "").strip()
     if not host:
         return ""
+    schema = (connection.schema or "").strip().lower().removesuffix("://")
+    if "://" not in host and schema not in ("", "http", "https"):
+        raise RtiSmsConfigError(f"Schema is {shape(schema)}: use http or https, or leave it empty.")
     with suppress(ValueError):  # not a URL: ApiSettings raises an error that says so
         if "://" not in host:
             name, slash, path = host.partition("/")
             if name.count(":") > 1 and not name.startswith("["):
                 host = f"[{name}]{slash}{path}"
             default = "http" if is_loopback(urlsplit(f"//{host}").hostname or "") else "https"
-            host = f"{(connection.schema or default).removesuffix('://')}://{host}"
+            host = f"{schema or default}://{host}"
         if connection.port:
             parts = urlsplit(host)
             if parts.netloc.rpartition("]")[2].count(":") == 0:

@@ -264,11 +264,15 @@ class RtiSmsHook(SendMixin, BaseHook):
 
         :return: whether it worked, and a message for the user.
         """
+        from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
+
         from airflow_provider_rtisms.api.errors import RtiSmsError
 
         try:
             balance = self.get_balance()
-        except RtiSmsError as error:
+        except AirflowNotFoundException as error:  # Airflow skips a Connection that it cannot read
+            return False, f"{error}, or Airflow cannot read it: Port is a whole number, the other fields are strings."
+        except (RtiSmsError, AirflowException) as error:
             return False, str(error)
         return True, f"Connected to {self.get_conn().settings.base_url}; the balance is {balance}."
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from airflow_provider_rtisms.api.errors import (
+    RtiSmsAuthenticationError,
     RtiSmsError,
     RtiSmsRateLimitError,
     RtiSmsTokenExpiredError,
@@ -183,7 +184,12 @@ def _authorize(call: Call[T], context: _Context, tokens: TokenCache) -> Flow[T]:
 
 def _get_grant(context: _Context) -> Flow[TokenGrant]:
     call = authenticate(context.settings)
-    grant = yield from _retry(call, context, partial(_exchange, call, context))
+    try:
+        grant = yield from _retry(call, context, partial(_exchange, call, context))
+    except RtiSmsAuthenticationError as error:
+        if hint := context.settings.odd_credentials():
+            raise error.with_context(hint) from None
+        raise
     context.observer.on_token()
     return grant
 

@@ -31,7 +31,7 @@ def check_authentication(ctx: Context) -> Finding:
     """Get a token."""
     exchange = ctx.send(endpoints.authenticate(ctx.settings).request())
     if exchange.status in (400, 401):
-        remedy = f"{_REMEDY} A client secret that was replaced no longer works."
+        remedy = f"{_REMEDY} {ctx.settings.odd_credentials() or 'A client secret that was replaced no longer works.'}"
         return failed(f"the server refused the credentials: HTTP {exchange.status}", remedy)
     if exchange.status != 200:
         raise unexpected(exchange)

@@ -170,6 +170,77 @@ class TestTestConnection:
         assert not ok
         assert "Login" in message
 
+    @pytest.mark.parametrize(
+        ("fields", "told"),
+        [
+            ({"extra": [1]}, "Extra of the Connection is JSON, but a value of type list. Use a JSON object"),
+            ({"extra": 5}, "Extra of the Connection is JSON, but a value of type int"),
+            ({"extra": "[]"}, "Extra of the Connection is JSON, but a value of type list"),
+            ({"extra": '"s3cret"'}, "Extra of the Connection is JSON, but a str of 6 characters"),
+            ({"extra": "true"}, "Extra of the Connection is JSON, but a value of type bool"),
+            ({"extra": '{"timeout": 5, "proxy": "s3cret'}, "that is no JSON. Use a JSON object"),
+            ({"extra": "timeout=5"}, "that is no JSON"),
+            ({"extra": {"timeout": ["s3cret"]}}, "timeout is a value of type list"),
+            ({"extra": {"ca_bundle": {}}}, "ca_bundle does not name a file"),
+            ({"extra": {"proxy": 5}}, "proxy is a value of type int"),
+            ({"login": "client\n"}, "Login holds a blank, a line end or an invisible character"),
+            ({"login": " client "}, "Login holds"),
+            ({"password": "s3cret\r\n"}, "Password holds a blank"),
+            ({"password": "s3cret\u00a0"}, "Password holds"),
+            ({"password": "\u200bs3cret"}, "Password holds"),
+            ({"login": "client\t", "password": "\ufeffs3cret"}, "Login and Password hold a blank"),
+            ({"login": " \n"}, "set Login"),
+            ({"password": None}, "set Password"),
+            ({"password": ["s3cret"]}, "or Airflow cannot read it"),
+            ({"login": 5}, "or Airflow cannot read it"),
+            ({"port": "abc"}, "or Airflow cannot read it"),
+            ({"host": "127.0.0.1", "port": -1}, "Host is"),
+            ({"host": "127.0.0.1", "port": 99999}, "Host is"),
+            ({"host": "127.0.0.1 x"}, "Host is"),
+            ({"host": "http://me:s3cret@127.0.0.1"}, "Host holds credentials"),
+            ({"host": "127.0.0.1", "schema": "ftp"}, "Schema is a str of 3 characters: use http or https"),
+            ({"unknown": 1}, "or Airflow cannot read it"),
+        ],
+        ids=repr,
+    )
+    def test_tells_what_is_wrong_with_a_connection_and_no_value_of_it(
+        self, rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], told: str
+    ) -> None:
+        known = json.loads(rtisms_sandbox.connection_json())
+        monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps({**known, **fields}))
+        ok, message = RtiSmsHook().test_connection()
+        assert not ok
+        assert told in message
+        assert "s3cret" not in message
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"extra": None},
+            {"extra": ""},
+            {"extra": "null"},
+            {"extra": "{}"},
+            {"extra": {"unknown": [1]}},
+            {"extra": {"timeout": "5", "max_attempts": " 1 ", "proxy": None, "sender": ""}},
+            {"port": 0},
+            {"port": ""},
+            {"schema": " http "},
+        ],
+        ids=repr,
+    )
+    def test_takes_what_forms_and_files_write(
+        self, rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
+    ) -> None:
+        known = json.loads(rtisms_sandbox.connection_json())
+        host = known["host"].removeprefix("http://") if "schema" in fields else f" {known['host']}\n"
+        monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps({**known, "host": host, **fields}))
+        assert RtiSmsHook().test_connection()[0] is True
+
+    def test_tells_that_there_is_no_connection(self) -> None:
+        ok, message = RtiSmsHook("nowhere").test_connection()
+        assert not ok
+        assert "nowhere" in message
+
     @pytest.mark.parametrize("step", [response(b"<html>"), response(status=500), response([1])])
     def test_tells_a_broken_server(self, serve_default: Serve, step: Any) -> None:
         serve_default(step, extra={"max_attempts": 1})
