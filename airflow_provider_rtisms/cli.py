@@ -96,12 +96,13 @@ def _doctor_args() -> list[Arg]:
 def preview(args: Namespace) -> None:
     """Print what a send would do."""
     from airflow_provider_rtisms.api.errors import RtiSmsError
+    from airflow_provider_rtisms.api.models import printable
     from airflow_provider_rtisms.preview import show
 
     try:
         print(show(args))
     except RtiSmsError as error:
-        raise SystemExit(str(error)) from None
+        raise SystemExit(printable(str(error))) from None
 
 
 def _preview_args() -> list[Arg]:
@@ -115,6 +116,7 @@ def _ask(args: Namespace, make_call: Callable[[], Call[T]]) -> T:
     from airflow.providers.common.compat.sdk import AirflowException
 
     from airflow_provider_rtisms.api.errors import RtiSmsError
+    from airflow_provider_rtisms.api.models import printable
     from airflow_provider_rtisms.api.transport.blocking import RtiSmsClient
     from airflow_provider_rtisms.hooks.connection import settings_from_connection
 
@@ -124,10 +126,13 @@ def _ask(args: Namespace, make_call: Callable[[], Call[T]]) -> T:
         with RtiSmsClient(settings_from_connection(connection)) as client:
             return client.perform(make_call())
     except (RtiSmsError, AirflowException) as error:
-        raise SystemExit(str(error)) from None
+        raise SystemExit(printable(str(error))) from None
 
 
 def _show(args: Namespace, record: dict[str, Any]) -> None:
     from airflow.cli.simple_table import AirflowConsole
+    from rich.markup import escape
 
+    if args.output == "table":  # the other forms show "[red]" as it is
+        record = {name: escape(str(value)) for name, value in record.items()}
     AirflowConsole().print_as(data=[record], output=args.output)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError
+from airflow_provider_rtisms.api.models import printable
 from airflow_provider_rtisms.api.values.text import Charset
 from airflow_provider_rtisms.operators.message_files import read_message_file, read_table_file
 from airflow_provider_rtisms.sending.placeholders import PlaceholderText
@@ -50,7 +51,7 @@ def show(options: Namespace) -> str:
         max_parts=options.max_parts,
         samples=options.samples,
     )
-    return "\n".join(_lines(found))
+    return "\n".join(map(printable, _lines(found)))
 
 
 def _rows(path: str, text: Any) -> Iterator[Mapping[str, Any]]:
@@ -89,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         print(show(parser.parse_args(arguments)))
     except RtiSmsError as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error)), file=sys.stderr)
         return 1
     return 0
 

@@ -14,6 +14,7 @@ import requests
 
 from airflow_provider_rtisms import __version__
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError
+from airflow_provider_rtisms.api.models import printable
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.recipients import parse_recipients
 from airflow_provider_rtisms.doctor.runner import diagnose
@@ -44,7 +45,7 @@ def run(load: Callable[[], ApiSettings], args: argparse.Namespace) -> int:
             on_result=lambda result: None if args.json else print(result.to_text(), flush=True),
         )
     except RtiSmsInputError as error:
-        print(f"{error} Nothing was checked.", file=sys.stderr)
+        print(f"{printable(str(error))} Nothing was checked.", file=sys.stderr)
         return 2
     print(report.to_json() if args.json else f"\n{report.summary()}")
     return report.exit_status

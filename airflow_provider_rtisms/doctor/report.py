@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
+from airflow_provider_rtisms.api.models import printable
+
 _WIDTH = 118
 #: Where the results begin, below the outcome and the name.
 _INDENT = 26
@@ -92,7 +94,7 @@ class Report:
 def _wrap(title: str, text: str) -> str:
     first = title if len(title) == _INDENT else " " * _INDENT + title
     return textwrap.fill(
-        text,
+        printable(" ".join(text.split())),
         _WIDTH,
         initial_indent=first,
         subsequent_indent=" " * len(first),

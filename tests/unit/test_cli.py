@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 
 import pytest
 
 from airflow_provider_rtisms.cli import get_cli_commands
 from airflow_provider_rtisms.sandbox import Sandbox
+from tests.hostile import response
+from tests.unit.conftest import Serve
 
 pytestmark = pytest.mark.airflow
 
@@ -47,6 +50,32 @@ def test_an_error_is_one_line(rtisms_sandbox: Sandbox, options: list[str], messa
     with pytest.raises(SystemExit, match=message) as ended:
         run(*options)
     assert "\n" not in str(ended.value)
+
+
+@pytest.mark.parametrize("form", ["json", "table", "plain", "yaml"])
+@pytest.mark.parametrize("name", ["\x1b]0;gotcha\x07", "\u202epmoc", "[red]Entel[/red]", "[/red]", "\x9b2J"])
+def test_what_the_server_writes_reaches_a_terminal_as_text(
+    serve_default: Serve, capsys: Capture, monkeypatch: pytest.MonkeyPatch, form: str, name: str
+) -> None:
+    serve_default(response({"id": "7", "info": {"operator": {"name": name}}}))
+    monkeypatch.setenv("COLUMNS", "300")
+    run("get", "7", "--output", form)
+    shown = capsys.readouterr().out
+    assert not [one for one in shown if not one.isprintable() and one != "\n"]
+    words = re.sub(r"\W+", " ", name.encode("unicode_escape").decode()).split()
+    assert all(word in shown for word in words)
+    assert name.startswith("[") is (name in shown)
+
+
+def test_an_error_is_printable(serve_default: Serve) -> None:
+    for options in (
+        ["get", "7\x1b[2J"],
+        ["balance", "--conn-id", "no\x1b[2Jwhere\u202e"],
+        ["preview", "--rows", "\x1b[2J.csv"],
+    ):
+        with pytest.raises(SystemExit) as ended:
+            run(*options)
+        assert str(ended.value).isprintable()
 
 
 def test_doctor(rtisms_sandbox: Sandbox, capsys: Capture) -> None:

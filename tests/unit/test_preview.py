@@ -30,6 +30,21 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("messages.csv").write_text(MESSAGES)
 
 
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("control", ["\x1b[2J", "\x9b", "\x7f", "\u202e", "\u200b", "\u2028"])
+def test_what_people_wrote_is_shown_as_text(capsys: pytest.CaptureFixture[str], control: str) -> None:
+    Path("odd.csv").write_text(f"name\nAna{control}\n", newline="")
+    for options in (
+        ["--text", f"a{control}b"],
+        ["--text", "{name}", "--rows", "odd.csv"],
+        ["--rows", f"{control}.csv"],
+    ):
+        main(options)
+        shown = "".join(capsys.readouterr())
+        assert all(line.isprintable() for line in shown.splitlines())
+        assert control not in shown
+
+
 @pytest.mark.parametrize(
     ("options", "shown"),
     [

@@ -127,6 +127,18 @@ class TestDetails:
             ("a\x00b", "a\ufffdb"),
             ("é\x00", "é\ufffd"),
             ("\ud800", "?"),
+            ("\x1b[2J", r"\x1b[2J"),
+            ("a\x07", r"a\x07"),
+            ("\x9b31m", r"\x9b31m"),
+            ("\x7f", r"\x7f"),
+            ("a\r\n\tb", r"a\r\n\tb"),
+            ("a\u202eb\u2066", r"a\u202eb\u2066"),
+            ("\u200e\u200b\ufeff", r"\u200e\u200b\ufeff"),
+            ("\u2028", r"\u2028"),
+            ("\xad", r"\xad"),
+            ("\U000e0041", r"\U000e0041"),
+            ("\ud800\x1b", r"?\x1b"),
+            ("Entel 📶 č", "Entel 📶 č"),
             ("", ""),
             (None, None),
         ],
@@ -134,6 +146,17 @@ class TestDetails:
     def test_names(self, value: Any, text: str | None) -> None:
         network = details(info={"operator": dict.fromkeys(("id", "name", "mcc", "mnc"), value)}).operator
         assert network == Operator(text, text, text, text)
+
+    @pytest.mark.parametrize(
+        "control", [*map(chr, range(32)), "\x7f", *map(chr, range(0x80, 0xA0)), *"\u061c\u202e\u2069"]
+    )
+    def test_a_record_is_printable(self, control: str) -> None:
+        text = f"a{control}b"
+        status = {"code": text, "status": "SENT"}
+        record = details(
+            info={"status": status, "operator": dict.fromkeys(("id", "name", "mcc", "mnc"), text)}
+        ).to_record()
+        assert all(value.isprintable() for value in record.values() if isinstance(value, str))
 
     def test_a_known_network_is_not_taken_for_one_that_only_compares_equal(self) -> None:
         assert details(info={"operator": {"id": 1}}).operator == Operator("1")

@@ -81,6 +81,13 @@ RESULTS = [
 ]
 
 
+def test_a_report_is_printable() -> None:
+    odd = "a\x1b[2J\u202e\x9bb"
+    report = Report([CheckResult("name", Outcome.FAILED, odd, odd, odd)])
+    assert all(line.isprintable() for line in [*report.to_text().splitlines(), *report.to_json().splitlines()])
+    assert r"a\x1b[2J\u202e\x9bb" in report.to_text()
+
+
 def test_a_report_for_a_person() -> None:
     assert Report(RESULTS).to_text().splitlines() == [
         "ok       settings         base URL http://127.0.0.1:1",

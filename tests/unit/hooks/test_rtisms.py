@@ -171,7 +171,7 @@ class TestTestConnection:
         assert "Login" in message
 
     @pytest.mark.parametrize(
-        ("fields", "told"),
+        ("fields", "said"),
         [
             ({"extra": [1]}, "Extra of the Connection is JSON, but a value of type list. Use a JSON object"),
             ({"extra": 5}, "Extra of the Connection is JSON, but a value of type int"),
@@ -204,13 +204,13 @@ class TestTestConnection:
         ids=repr,
     )
     def test_tells_what_is_wrong_with_a_connection_and_no_value_of_it(
-        self, rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], told: str
+        self, rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], said: str
     ) -> None:
         known = json.loads(rtisms_sandbox.connection_json())
         monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps({**known, **fields}))
         ok, message = RtiSmsHook().test_connection()
         assert not ok
-        assert told in message
+        assert said in message
         assert "s3cret" not in message
 
     @pytest.mark.parametrize(
