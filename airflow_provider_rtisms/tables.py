@@ -30,6 +30,16 @@ from airflow_provider_rtisms.api.values.secret import Secret
 #: No line of JSON or of ids is longer; more means that this is another kind of file.
 MAX_LINE = 1024 * 1024
 
+#: How other files begin, and what errors say of them.
+_OTHER_FILES = {
+    b"\x1f\x8b": "is a gzip file. Let its name end in .gz.",
+    b"BZh": "is a bzip2 file. Unpack it.",
+    b"\xfd7zXZ": "is an xz file. Unpack it.",
+    b"\x28\xb5\x2f\xfd": "is a zstd file. Unpack it.",
+    b"PK\x03\x04": "is a zip or Excel file. Save it as text in UTF-8.",
+    b"PAR1": "is a Parquet file. Save it as text in UTF-8.",
+}
+
 #: Takes the columns of a table, and returns those that are used, each with the argument that names it, for errors.
 ChooseColumns: TypeAlias = Callable[[Sequence[str]], Mapping[str, str]]
 
@@ -181,13 +191,20 @@ def decode(raw: IO[bytes], name: str, *, is_packed: bool, note: str = "") -> Ite
     :param note: what errors end with.
     :raises RtiSmsInputError: it is not UTF-8, or a damaged gzip file.
     """
+    buffered = io.BufferedReader(raw)  # type: ignore[type-var]  # it has what is needed here
+    beginning = buffered.peek(4)
+    unpacked = gzip.GzipFile(fileobj=buffered) if is_packed else buffered
     try:
-        with io.TextIOWrapper(gzip.GzipFile(fileobj=raw) if is_packed else raw, "utf-8-sig", newline="") as text:
+        if is_packed and not beginning:
+            raise EOFError  # gzip takes an empty file for one that holds nothing
+        with io.TextIOWrapper(unpacked, "utf-8-sig", newline="") as text:
             yield text
-    except UnicodeDecodeError as error:
-        problem = f"is not UTF-8 text: {error.reason}. Save it as UTF-8."
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        problem = f"is a damaged gzip file ({error}). Make it again."
+    except UnicodeDecodeError:
+        kinds = (kind for mark, kind in _OTHER_FILES.items() if beginning.startswith(mark) and not is_packed)
+        problem = next(kinds, "is not UTF-8 text. Save it as UTF-8.")
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:  # whose words repeat the first bytes of the file
+        what = "it is cut off" if isinstance(error, EOFError) else "or is none, although its name ends in .gz"
+        problem = f"is a damaged gzip file ({what}). Make it again."
     else:
         return
     raise RtiSmsInputError(f"{name} {problem} {note}".rstrip())

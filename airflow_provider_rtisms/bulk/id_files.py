@@ -32,7 +32,7 @@ def read_id_file(path: str | StoragePath, column: str | None = None) -> Iterator
     with (
         explain_failures(action, Exception),
         open_to_read(location, action) as raw,
-        decode(raw, name, is_packed=name.endswith(".gz")) as text,
+        decode(raw, f"{location} (submission_ids_path)", is_packed=name.endswith(".gz")) as text,
     ):
         for position, value in _column(text, column, name) if column else _lines(text):
             if value.strip():

@@ -63,6 +63,6 @@ def read_table_file(path: str | StoragePath, field_name: str, choose: ChooseColu
     with (
         explain_failures(action, Exception),
         open_to_read(place, action) as raw,
-        decode(raw, field_name, is_packed=place.name.endswith(".gz"), note=note) as text,
+        decode(raw, f"{place} ({field_name})", is_packed=place.name.endswith(".gz"), note=note) as text,
     ):
         yield from read_csv(text, choose, field_name, note=note) if suffix == ".csv" else read_json_lines(text)

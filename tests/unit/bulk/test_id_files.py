@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 from collections.abc import Callable
 from pathlib import Path
 
@@ -151,7 +153,9 @@ class TestIdFile:
 
     def test_text_that_is_not_utf_8_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "ids.txt").write_bytes(b"1\n\xff\n")
-        with pytest.raises(RtiSmsInputError, match=r"^ids\.txt is not UTF-8 text: "):
+        with pytest.raises(
+            RtiSmsInputError, match=r"/ids\.txt \(submission_ids_path\) is not UTF-8 text. Save it as UTF-8\.$"
+        ):
             list(read_id_file(tmp_path / "ids.txt"))
 
     def test_it_is_closed_when_it_is_read_and_when_reading_ends_early(self, tmp_path: Path) -> None:
@@ -173,14 +177,51 @@ class TestUnreadableIdFile:
             lambda packed: b"\x1f\x8b" + packed,
             lambda packed: packed[:50] + b"\xff" * 50 + packed[100:],
             lambda packed: packed[:-8] + bytes(8),
+            lambda packed: packed[:-4],
+            lambda packed: packed[:5],
+            lambda packed: b"",
+            lambda packed: packed + b"1\n",
+            lambda packed: b"4193366853543393\n",
         ],
-        ids=["truncated", "bad header", "bad data", "bad checksum"],
+        ids=[
+            *("truncated", "bad header", "bad data", "bad checksum", "end cut off", "header cut off", "empty"),
+            *("more behind it", "no gzip"),
+        ],
     )
     def test_a_damaged_gz_is_not_retried(self, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
         path = tmp_path / "ids.txt.gz"
         path.write_bytes(damage(gzip.compress("\n".join(map(str, range(10_000))).encode())))
-        with pytest.raises(RtiSmsInputError, match=r"^ids\.txt\.gz is a damaged gzip file .*Make it again"):
+        with pytest.raises(
+            RtiSmsInputError, match=rf"^{path} \(submission_ids_path\) is a damaged gzip file .*Make it again"
+        ) as caught:
             list(read_id_file(path))
+        assert "41" not in str(caught.value).removeprefix(str(path))
+
+    @pytest.mark.parametrize(
+        ("content", "kind"),
+        [
+            (gzip.compress(b"1\n"), "a gzip file. Let its name end in .gz"),
+            (bz2.compress(b"1\n"), "a bzip2 file. Unpack it"),
+            (lzma.compress(b"1\n"), "an xz file. Unpack it"),
+            (b"\x28\xb5\x2f\xfd\x04\x00\x11\x00\x00\x31\x0a\xc4", "a zstd file. Unpack it"),
+            (b"PK\x03\x04\xff\xfe", "a zip or Excel file. Save it as text"),
+            (b"PAR1\x15\xff", "a Parquet file. Save it as text"),
+        ],
+        ids=["gz", "bz2", "xz", "zst", "zip", "parquet"],
+    )
+    def test_another_kind_of_file_is_named(self, tmp_path: Path, content: bytes, kind: str) -> None:
+        (tmp_path / "ids.csv").write_bytes(content)
+        for column in (None, "id"):
+            with pytest.raises(RtiSmsInputError) as caught:
+                list(read_id_file(tmp_path / "ids.csv", column))
+            assert f"{tmp_path}/ids.csv (submission_ids_path) is {kind}" in str(caught.value)
+
+    def test_an_object_that_is_cut_off_is_not_retried(self, bucket: ObjectStoragePath) -> None:
+        for content in (gzip.compress(b"1\n" * 10_000)[:-10], b""):
+            with (bucket / "ids.txt.gz").open("wb") as file:
+                file.write(content)
+            with pytest.raises(RtiSmsInputError, match=r"^memory://bucket/day/ids\.txt\.gz .* damaged gzip file"):
+                list(read_id_file(bucket / "ids.txt.gz"))
 
     def test_a_missing_file_is_not_retried(self, tmp_path: Path) -> None:
         with pytest.raises(

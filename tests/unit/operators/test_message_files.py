@@ -10,12 +10,14 @@ from typing import Any
 
 import fsspec
 import pytest
-from airflow.providers.common.compat.sdk import ObjectStoragePath
+from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
 
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError
 from airflow_provider_rtisms.operators.message_files import read_message_file
+from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.operators.send_results import check_output_path, write_results
+from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sending.rows import check_rows
 from tests.unit.bulk.stores import Store, StoredPath
 
@@ -92,14 +94,35 @@ def test_a_bad_file_is_refused(tmp_path: Path, name: str, text: str, problem: st
     assert NUMBER not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"recipient,text\n\xff\xfe", b"\x1f\x8b\x08\x00broken"])
-def test_what_cannot_be_decoded_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / ("a.csv.gz" if content.startswith(b"\x1f") else "a.csv")
+#: The beginning of a packed file of messages, as an upload that broke leaves it.
+CUT_OFF = gzip.compress(b"recipient,text,reference\n+56900000100,hola,a\n" * 100)[:-9]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", b"recipient,text\n\xff\xfe"),
+        ("a.csv.gz", b"\x1f\x8b\x08\x00broken"),
+        ("a.csv.gz", CUT_OFF),
+        ("a.jsonl.gz", CUT_OFF),
+        ("a.csv.gz", b"recipient,text\n+56900000100,hola\n"),
+        ("a.csv.gz", b""),
+        ("a.jsonl.gz", b""),
+    ],
+    ids=["not UTF-8", "broken", "CSV cut off", "JSON cut off", "no gzip", "empty CSV", "empty JSON"],
+)
+def test_what_cannot_be_decoded_is_refused(rtisms_sandbox: Sandbox, tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(
-        RtiSmsInputError, match=r"^messages_path is (not UTF-8 text|a damaged gzip file).*Nothing was sent"
-    ):
+        RtiSmsInputError,
+        match=rf"^{path} \(messages_path\) is (not UTF-8 text|a damaged gzip file).*(Make|Save) it .*Nothing was sent",
+    ) as caught:
         check_rows(read_message_file(path))
+    assert "hola" not in str(caught.value)
+    with pytest.raises(AirflowFailException, match="Nothing was sent"):
+        RtiSmsSendOperator(task_id="send", messages_path=str(path), sender="acme").execute({})
+    assert "POST sms" not in rtisms_sandbox.state().requests
 
 
 @pytest.mark.parametrize(("size", "problem"), [(1_048_576, "has other keys"), (1_048_577, "is not JSON")])
