@@ -277,7 +277,7 @@ class TestBulk:
     def test_records_of_an_earlier_attempt_do_not_count_again(
         self, reported: StatsdListener, rtisms_sandbox: Sandbox, tmp_path: Path
     ) -> None:
-        ids = [rtisms_sandbox.add_submission() for _ in range(20)]
+        ids = [rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0) for _ in range(20)]
         for _ in range(2):
             with pytest.raises(RtiSmsNotFoundError):
                 RtiSmsHook().bulk_get_sms([*ids, UNKNOWN], output_path=tmp_path / "a.jsonl")
