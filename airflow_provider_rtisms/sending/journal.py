@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
 import re
 import secrets
 import threading
@@ -22,19 +21,25 @@ from typing import Any, Protocol
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError
 from airflow_provider_rtisms.api.models import SendOutcome, Submission
 from airflow_provider_rtisms.api.values.secret import Secret
-
-log = logging.getLogger(__name__)
+from airflow_provider_rtisms.sending.summary import explain_doubt
 
 #: No request for the message has gone out.
 NOT_SENT = Submission(SendOutcome.NOT_SENT)
 #: A request has gone out, and it is not known what came of it.
 UNCERTAIN = Submission(SendOutcome.UNCERTAIN)
 
-#: Changes when entries of an older release can no longer be read.
+#: Changes when an older release would misread the head, or the entries.
+HEAD_VERSION = 2
 VERSION = 1
 _HEAD = "rtisms_send"
 _DERIVATION_ROUNDS = 100_000
+#: A digest: first that of the message, then that of its recipient.
+_MESSAGE_CHARACTERS = 20
 _DIGEST_CHARACTERS = 32
+#: Where the head is missing, one of the first entries shows that there has been one.
+_PROBED_ENTRIES = 3
+#: A journal that has lost so many entries is not searched further.
+_MOST_MISSING = 1000
 
 
 class Store(Protocol):
@@ -59,55 +64,62 @@ class SendJournal:
     """
     What is known of the messages of one task instance, in all its attempts.
 
-    The store holds one entry per window of messages, under consecutive keys: ``{"version", "key_id", "to": [digest,
-    ...], "results": null | [record | null, ...]}``. ``results`` is null from :meth:`begin` to :meth:`commit`; a null
-    inside means that the response was lost.
+    The store holds a head, ``{"version", "salt", "size", "begun": {number: entry}, "has_hole"}``, and under consecutive
+    keys one entry per window of messages: ``{"version", "key_id", "to": [digest, ...], "results": null | [record |
+    null, ...]}``. A null in the results means that the response was lost.
+
+    :meth:`begin` counts a new entry in the head and puts it there, in one write. :meth:`commit` writes it under its
+    own key. So wherever a process dies, each number below ``size`` has an entry, under its key or in the head. If it
+    has none, or if there is an entry that the head does not count, then something was lost: the journal has a hole.
+    Heads of version 1 have no count. Their journal ends at the first number without an entry.
 
     :param store: where the entries are.
-    :param client_secret: the client secret. The messages of entries that were written with another one cannot be
-        recognized, so every message that is not known to be submitted is uncertain then.
+    :param client_secret: the client secret, from which the key of the digests is derived.
     :raises RtiSmsConfigError: the store holds entries of a form that this release cannot read.
     """
 
     def __init__(self, store: Store, client_secret: Secret[str]) -> None:
         self._store = store
-        self._results: dict[str, Submission] = {}
         self._lock = threading.Lock()
-        self._open: dict[int, frozenset[str]] = {}
+        #: By message, as everything here: what came of it last, or that it was submitted.
+        self._results: dict[str, Submission] = {}
         #: Requests for a message from the first one whose response was lost, that one included.
         self._requests_in_doubt: Counter[str] = Counter()
-        self._unreadable = 0
-        self._size = 0
+        self._open: dict[int, frozenset[str]] = {}
+        self._recipients: dict[str, str] = {}
+        self._renamed: frozenset[str] = frozenset()
+        #: By the id of another key: the requests that have sent a message, or may have.
+        self._foreign: dict[str, Counter[str]] = {}
+        self._foreign_submitted: set[str] = set()
         head = store.get(_HEAD)
-        _check_form(head is None or (isinstance(head, dict) and head.get("version") == VERSION))
-        salt = head.get("salt") if head else secrets.token_hex(16)
-        _check_form(isinstance(salt, str) and re.fullmatch("[0-9a-f]{32}", salt) is not None)
+        is_new = head is None
+        if is_new:
+            head = {"version": HEAD_VERSION, "salt": secrets.token_hex(16), "size": 0, "begun": {}, "has_hole": False}
+        self._salt, expected, self._begun, self._has_hole = _parse_head(head)
         self._key = Secret(
             hashlib.pbkdf2_hmac(
-                "sha256", client_secret.get_secret_value().encode(), bytes.fromhex(salt), _DERIVATION_ROUNDS
+                "sha256", client_secret.get_secret_value().encode(), bytes.fromhex(self._salt), _DERIVATION_ROUNDS
             )
         )
         self._key_id = self.digest("check")
-        if not head:
-            store.set(_HEAD, {"version": VERSION, "salt": salt})
-            return
-        while (entry := store.get(_entry_key(self._size))) is not None:
-            self._apply(self._size, entry)
-            self._size += 1
-        if self._unreadable:
-            log.warning(
-                "%d requests of an earlier attempt were recorded with another client secret. It is not known which "
-                "messages they sent, so every message of this task is uncertain",
-                self._unreadable,
-            )
+        self._size = self._load(expected, is_new)
+        #: The most requests that any message got with other client secrets.
+        self._foreign_requests = sum(max(requests.values()) for requests in self._foreign.values())
+        #: Entries of an earlier process that stand in the head, and under no key of their own yet.
+        self._left = dict(self._begun)
+        if is_new:
+            self._write_head(self._size, {})
 
-    def digest(self, key: str) -> str:
+    def digest(self, key: str, recipient: str | None = None) -> str:
         """
         Return the digest under which the journal knows a message; costly enough to keep.
 
         :param key: identifies the message: its reference or its recipient.
+        :param recipient: identifies its recipient; None if the key does.
         """
-        return hmac.new(self._key.get_secret_value(), key.encode(), hashlib.sha256).hexdigest()[:_DIGEST_CHARACTERS]
+        of_message = self._hmac(key)
+        of_recipient = of_message if recipient is None else self._hmac(recipient)
+        return of_message[:_MESSAGE_CHARACTERS] + of_recipient[_MESSAGE_CHARACTERS:_DIGEST_CHARACTERS]
 
     def status_of(self, digest: str) -> Submission:
         """
@@ -115,27 +127,57 @@ class SendJournal:
 
         :return: ``submitted`` if it ever was; ``uncertain`` if it may have been sent; otherwise what came last.
         """
-        known = self._results.get(digest, NOT_SENT)
+        known = self._results.get(digest[:_MESSAGE_CHARACTERS], NOT_SENT)
         if known.is_submitted:
             return known
         return UNCERTAIN if self.requests_in_doubt(digest) else known
 
     def requests_in_doubt(self, digest: str) -> int:
-        """Return how many requests there were for a message since one may have sent it, that one included."""
-        return self._requests_in_doubt[digest] + self._unreadable + sum(digest in to for to in self._open_entries())
+        """
+        Return how many requests there were for a message since one may have sent it, that one included.
+
+        Those that the journal cannot match with a message count for each message: as one in a hole or under another
+        reference; with another client secret as many as any message got.
+        """
+        message = digest[:_MESSAGE_CHARACTERS]
+        unmatched = max(self._foreign_requests, self._has_hole, message in self._renamed)
+        return unmatched + self._requests_in_doubt[message] + sum(message in to for to in self._open_entries())
 
     def _open_entries(self) -> tuple[frozenset[str], ...]:
         return tuple(self._open.values())  # a copy, since another thread may begin or commit an entry meanwhile
 
-    def others(self, digests: Iterable[str]) -> list[Submission]:
+    def match(self, digests: Iterable[str]) -> list[Submission]:
         """
-        Return what is known of messages that earlier attempts have sent, or may have sent, and this one does not have.
+        Compare the messages of this attempt with those of earlier ones.
+
+        A message that the journal does not know, or that is in doubt, counts as renamed if the vendor got, or may have
+        got, another message to its recipient that this attempt no longer has. It is uncertain then.
 
         :param digests: the messages of this attempt.
+        :return: what is known of the messages that earlier attempts have sent, or may have sent, and this one does not
+            have.
         """
-        known = {*self._results, *self._requests_in_doubt, *(digest for to in self._open_entries() for digest in to)}
-        others = (self.status_of(digest) for digest in known.difference(digests))
-        return [one for one in others if one.is_submitted or one.is_uncertain]
+        present = {digest[:_MESSAGE_CHARACTERS]: digest[_MESSAGE_CHARACTERS:] for digest in digests}
+        others = {message: self.status_of(message) for message in self._recipients.keys() - present.keys()}
+        vanished = {message: one for message, one in others.items() if one.is_submitted or one.is_uncertain}
+        to = {self._recipients[message] for message in vanished}
+        self._renamed = frozenset(
+            message
+            for message, recipient in present.items()
+            if recipient in to and (message not in self._results or self.requests_in_doubt(message))
+        )
+        return list(vanished.values())
+
+    def reasons_for_doubt(self) -> str:
+        """Return in sentences why messages are uncertain."""
+        in_doubt = {*self._requests_in_doubt, *(message for to in self._open_entries() for message in to)}
+        return explain_doubt(
+            has_hole=self._has_hole,
+            foreign={message for requests in self._foreign.values() for message in requests},
+            foreign_submitted=self._foreign_submitted,
+            renamed=sum(not self.status_of(message).is_submitted for message in self._renamed),
+            is_lost=any(not self._results.get(message, NOT_SENT).is_submitted for message in in_doubt),
+        )
 
     def begin(self, digests: Sequence[str]) -> int:
         """
@@ -143,9 +185,15 @@ class SendJournal:
 
         :return: the number of the entry.
         """
-        number = self._size
-        self._write(number, digests, None)
-        self._size += 1
+        with self._lock:
+            while self._left:
+                number, entry = next(iter(self._left.items()))
+                self._store.set(_entry_key(number), entry)
+                del self._left[number], self._begun[number]
+            number, entry = self._size, self._entry(digests, None)
+            self._write_head(number + 1, {**self._begun, number: entry})
+            self._size, self._begun[number] = number + 1, entry
+            self._apply(number, entry)
         return number
 
     def commit(self, number: int, results: Mapping[str, Submission | None]) -> None:
@@ -155,45 +203,88 @@ class SendJournal:
         :param number: of the entry.
         :param results: by digest; None where the response was lost.
         """
-        self._write(number, list(results), list(results.values()))
-
-    def _write(self, number: int, digests: Sequence[str], results: Sequence[Submission | None] | None) -> None:
-        records = None if results is None else [None if one is None else one.to_record() for one in results]
-        entry = {"version": VERSION, "key_id": self._key_id, "to": list(digests), "results": records}
+        entry = self._entry(list(results), list(results.values()))
         with self._lock:
             self._store.set(_entry_key(number), entry)
+            self._begun.pop(number, None)
             self._apply(number, entry)
+
+    def _hmac(self, key: str) -> str:
+        return hmac.new(self._key.get_secret_value(), key.encode(), hashlib.sha256).hexdigest()
+
+    def _entry(self, digests: Sequence[str], results: Sequence[Submission | None] | None) -> dict[str, Any]:
+        records = None if results is None else [None if one is None else one.to_record() for one in results]
+        return {"version": VERSION, "key_id": self._key_id, "to": list(digests), "results": records}
+
+    def _write_head(self, size: int, begun: Mapping[int, Any]) -> None:
+        head = {"version": HEAD_VERSION, "salt": self._salt, "size": size, "has_hole": self._has_hole}
+        self._store.set(_HEAD, {**head, "begun": {str(number): entry for number, entry in begun.items()}})
+
+    def _load(self, expected: int | None, is_new: bool) -> int:
+        """
+        Read all entries, find the holes, and return the number of the next entry.
+
+        :param expected: how many entries there are; None if the head does not count them.
+        :param is_new: whether there is no head, so that there must be no entry.
+        """
+        number = missing = 0
+        least = _PROBED_ENTRIES if is_new else expected or 0
+        while (entry := self._store.get(_entry_key(number))) is not None or number < least:
+            if entry is not None:
+                self._begun.pop(number, None)
+            elif (entry := self._begun.get(number)) is None:
+                missing += 1
+                _check_form(missing < _MOST_MISSING)
+            if entry is not None:
+                self._apply(number, entry)
+            number += 1
+        if is_new and missing == number:
+            number = missing = 0
+        self._has_hole |= expected is not None and (missing > 0 or number > expected)
+        return number
 
     def _apply(self, number: int, entry: Any) -> None:
         _check_form(isinstance(entry, dict) and entry.get("version") == VERSION)
         try:
-            to, results = list(entry["to"]), _parse_results(entry["results"])
+            to, records = list(entry["to"]), entry["results"]
+            given = [None] * len(to) if records is None else records
+            results = [None if record is None else Submission.from_record(record) for record in given]
             is_readable = hmac.compare_digest(entry["key_id"], self._key_id)
-            _check_form(results is None or len(results) == len(to))
+            messages = {digest[:_MESSAGE_CHARACTERS]: digest[_MESSAGE_CHARACTERS:] for digest in to}
+            pairs = list(zip(messages, results, strict=True))
         except (KeyError, TypeError, ValueError):
             _check_form(False)
         self._open.pop(number, None)
         if not is_readable:
-            self._unreadable += results is None or any(_may_be_sent(result) for result in results)
-        elif results is None:
-            self._open[number] = frozenset(to)
-        else:
-            for digest, result in zip(to, results, strict=True):
-                if self._requests_in_doubt[digest] or result is None or result.is_uncertain:
-                    self._requests_in_doubt[digest] += 1
-                was_submitted = self._results.get(digest, NOT_SENT).is_submitted
-                if result is not None and (result.is_submitted or not was_submitted):
-                    self._results[digest] = result
+            for message, result in pairs:
+                if result is None or result.is_submitted or result.is_uncertain:
+                    self._foreign.setdefault(entry["key_id"], Counter())[message] += 1
+                    if result is not None and result.is_submitted:
+                        self._foreign_submitted.add(message)
+            return
+        self._recipients.update(messages)
+        if records is None:
+            self._open[number] = frozenset(messages)
+            return
+        for message, result in pairs:
+            if self._requests_in_doubt[message] or result is None or result.is_uncertain:
+                self._requests_in_doubt[message] += 1
+            was_submitted = self._results.get(message, NOT_SENT).is_submitted
+            if result is not None and (result.is_submitted or not was_submitted):
+                self._results[message] = result
 
 
-def _parse_results(records: Any) -> list[Submission | None] | None:
-    if records is None:
-        return None
-    return [None if record is None else Submission.from_record(record) for record in records]
-
-
-def _may_be_sent(result: Submission | None) -> bool:
-    return result is None or result.is_submitted or result.is_uncertain
+def _parse_head(head: Any) -> tuple[str, int | None, dict[int, Any], bool]:
+    """Return the salt, the number of entries (None: not counted), the entries in the head, and ``has_hole``."""
+    _check_form(isinstance(head, dict))
+    version, salt = head.get("version"), head.get("salt")
+    _check_form(isinstance(salt, str) and re.fullmatch("[0-9a-f]{32}", salt) is not None)
+    if version == 1:
+        return salt, None, {}, False
+    size, begun, has_hole = head.get("size"), head.get("begun"), head.get("has_hole")
+    _check_form(version == HEAD_VERSION and (type(size), type(begun), type(has_hole)) == (int, dict, bool))
+    _check_form(all(str(number).isdecimal() and int(number) < size for number in begun))
+    return salt, size, {int(number): entry for number, entry in begun.items()}, has_hole
 
 
 def _check_form(is_known: bool) -> None:

@@ -51,6 +51,15 @@ MAX_REQUESTS_IN_DOUBT = 2
 #: Lost responses in a row that end the sending, since each further one leaves more messages uncertain.
 MAX_CONSECUTIVE_LOSSES = 2
 
+#: What a person can do about messages that are uncertain in the end.
+_REMEDIES = {
+    "fail": "Ask RealTime or the recipients. Then set on_uncertain to 'resend', to send the uncertain messages once "
+    "more, or to 'skip', to go on without them. Then clear the task.",
+    "resend": "A message that may have been sent twice is not sent again. Ask RealTime or the recipients. "
+    "Set on_uncertain to 'skip', and clear the task, to go on without them. Or delete the journal of the "
+    "task in the task state store, and clear the task, to send all messages again, also those that were submitted.",
+}
+
 
 class Client(Protocol):
     """What the outbox needs of a client."""
@@ -133,6 +142,8 @@ class Outbox(SendReport):
             )
         if self._vanished:
             log.warning("No longer among the messages: %s", describe_vanished(self._vanished))
+        if self._on_uncertain != "fail" and any(one.is_uncertain for one in self.submissions):
+            log.warning("%s on_uncertain is %r", self._journal.reasons_for_doubt(), self._on_uncertain)
         self._fatal, self._consecutive_losses = None, 0  # of an earlier call that failed
         try:
             due = [item for item in self._items if self._is_due(item, is_first_round=True)]
@@ -255,8 +266,5 @@ class Outbox(SendReport):
         if self._on_uncertain == "skip":
             log.warning("Uncertain messages are not sent again, since on_uncertain is 'skip'. %s", self.summary())
             return
-        raise RtiSmsUncertainError(
-            "The response to a request was lost, so some messages may or may not have been sent. Ask RealTime or the "
-            "recipients. Then set on_uncertain to 'resend' or to 'skip', and clear the task.",
-            call=endpoints.SEND_SMS,
-        )
+        what = f"{self._journal.reasons_for_doubt()} {_REMEDIES[self._on_uncertain]}"
+        raise RtiSmsUncertainError(what, call=endpoints.SEND_SMS)

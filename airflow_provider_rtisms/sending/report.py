@@ -11,7 +11,7 @@ from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsNoBalanceError
 from airflow_provider_rtisms.api.models import SendOutcome, Submission
 from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.sending.journal import SendJournal
-from airflow_provider_rtisms.sending.message import Message
+from airflow_provider_rtisms.sending.message import Message, message_key
 from airflow_provider_rtisms.sending.summary import summarize
 
 
@@ -33,9 +33,10 @@ class SendReport:
 
     def __init__(self, messages: Sequence[Message], journal: SendJournal) -> None:
         self._journal = journal
-        self._items = [Item(message, journal.digest(message.key)) for message in messages]
+        to = Counter(message_key(message.recipient, reference=None) for message in messages)
+        self._items = [Item(message, journal.digest(message.key, _recipient_key(message, to))) for message in messages]
         #: What earlier attempts have sent, or may have sent, and the caller no longer has.
-        self._vanished = journal.others(item.digest for item in self._items)
+        self._vanished = journal.match(item.digest for item in self._items)
         #: Submissions of responses that could not be matched with recipients.
         self._unmatched: list[Submission] = []
 
@@ -89,3 +90,13 @@ class SendReport:
 
     def _with_summary(self, error: RtiSmsError) -> RtiSmsError:
         return error.with_context(self.summary(), submissions=self.submissions + self._unmatched)
+
+
+def _recipient_key(message: Message, to: Counter[str]) -> str:
+    """
+    Return what identifies the recipient of a message: its number, and how many messages it gets if these are many.
+
+    A query may leave out the row that was sent, of two rows for one recipient. The other row is no renamed one then.
+    """
+    key = message_key(message.recipient, reference=None)
+    return key if to[key] == 1 else f"{to[key]} messages to {key}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 from airflow_provider_rtisms.api.models import Submission
 from airflow_provider_rtisms.api.values.lists import name_some
@@ -54,3 +55,40 @@ def describe_vanished(vanished: Sequence[Submission]) -> str:
     uncertain = len(vanished) - len(ids)
     parts = [f"{len(ids)} submitted messages ({name_some(ids, limit=NAMED_IN_ERROR)})"] if ids else []
     return " and ".join(parts + ([f"{uncertain} uncertain messages"] if uncertain else []))
+
+
+def explain_doubt(
+    *, has_hole: bool, foreign: AbstractSet[str], foreign_submitted: AbstractSet[str], renamed: int, is_lost: bool
+) -> str:
+    """
+    Return in sentences why it is not known whether messages were sent.
+
+    :param has_hole: whether a part of the journal is missing.
+    :param foreign: messages that were sent, or may have been, with another client secret.
+    :param foreign_submitted: those of them that were submitted.
+    :param renamed: how many messages have a new reference, and a recipient who has got another one.
+    :param is_lost: whether the journal has a request without a response.
+    """
+    reasons = []
+    if has_hole:
+        reasons.append(
+            "A part of the journal of this task is missing in the task state store, so it is not known which messages "
+            "this task has sent."
+        )
+    elif foreign:
+        reasons.append(
+            f"This task has recorded messages with another client secret: {len(foreign_submitted)} submitted, "
+            f"{len(foreign - foreign_submitted)} uncertain. It is not known which of the present messages they are."
+        )
+    if renamed:
+        reasons.append(
+            f"Messages with a new reference: {renamed}. Another message to the same recipient, which is no longer "
+            "among the messages, was sent by this task, or may have been. If it is the same message, restore its "
+            "reference, and the journal recognizes it."
+        )
+    if is_lost:
+        reasons.append(
+            "The response to a request was lost, or the worker stopped before it came, so some messages may or may not "
+            "have been sent."
+        )
+    return " ".join(reasons)

@@ -113,7 +113,7 @@ DEFECTS: dict[str, tuple[Any, str, Any, str]] = {
     ),
     "entries of another secret that count for nothing": (
         SendJournal,
-        "_unreadable",
+        "_foreign_requests",
         property(lambda self: 0, lambda self, value: None),
         "was texted 2 times, not 1",
     ),

@@ -22,6 +22,7 @@ from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
 from tests.hostile import response
+from tests.unit.attempts import TaskStore
 from tests.unit.conftest import Serve
 
 Context = dict[str, Any]
@@ -210,6 +211,38 @@ def test_killed_attempts_and_changed_rows_send_nothing_twice(
     for reference, outcome in by_reference.items():
         assert outcome == "uncertain" or sent[numbers[reference]] == 1
     assert Counter(by_reference.values())["uncertain"] <= 50 * 6
+
+
+def test_a_lost_key_of_the_journal_texts_nobody_again(rtisms_sandbox: Sandbox, context: Context) -> None:
+    """A key of the state store is gone, whichever: the task fails, and says why."""
+    rtisms_sandbox.set_balance("600")
+    message = {"messages": None, "recipients": [one["recipient"] for one in people(600)], "text": "hola"}
+    send(**message).execute(context)
+    stored = dict(context["task_state_store"])
+    assert len(stored) > 5
+    for lost in stored:
+        store = context["task_state_store"] = TaskStore(stored)
+        del store[lost]
+        with pytest.raises(AirflowFailException, match=r"part of the journal|response to a request was lost"):
+            send(**message).execute(context)
+    assert len(rtisms_sandbox.state().messages) == 600
+
+
+@pytest.mark.parametrize("requests", [1, 2, 12])
+def test_after_the_secret_was_rotated_resend_sends_once_to_all_who_are_not_known(
+    rtisms_sandbox: Sandbox, context: Context, monkeypatch: pytest.MonkeyPatch, requests: int
+) -> None:
+    send(people(requests)).execute(context)
+    rtisms_sandbox.rotate_secret("another")
+    connection = {**json.loads(rtisms_sandbox.connection_json()), "password": "another"}
+    monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps(connection))
+    everybody = people(requests + 2)
+    with pytest.raises(AirflowFailException, match=f"another client secret: {requests} submitted, 0 uncertain"):
+        send(everybody).execute(context)
+    assert received(rtisms_sandbox) == each_once(requests)
+    for _ in range(2):
+        send(everybody, on_uncertain="resend").execute(context)
+    assert received(rtisms_sandbox) == each_once(requests) + each_once(requests + 2)
 
 
 def test_one_window_is_uncertain_and_every_message_of_it_is_named(

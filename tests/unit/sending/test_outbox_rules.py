@@ -209,6 +209,226 @@ class TestOnUncertain:
         assert vendor.requests == [[0], [0], [1]]
 
 
+def people(count: int, reference: str = "", first: int = 0) -> list[Message]:
+    """Return a message for each number; with a reference each, if there is a prefix for them."""
+    positions = range(first, first + count)
+    return [Message(Recipient(number(one)), TEXT, f"{reference}{one}" if reference else None) for one in positions]
+
+
+class TestHoles:
+    """Keys of the journal get lost in the state store, after a send of 600 messages or in the middle of it."""
+
+    @pytest.fixture
+    def journal(self) -> MemoryStore:
+        task = Task(600)
+        assert task.send(Vendor(), chunk_size=50) == "s" * 600
+        return task.store
+
+    @pytest.mark.parametrize("on_uncertain", ["fail", "skip"])
+    def test_wherever_one_is_nobody_gets_a_second_message(self, journal: MemoryStore, on_uncertain: str) -> None:
+        for lost in journal:
+            task, vendor = Task(650, MemoryStore(journal)), Vendor()
+            del task.store[lost]
+            for _ in range(2):
+                outcomes = task.send(vendor, on_uncertain=on_uncertain, chunk_size=50).lower()
+            again = {position for request in vendor.requests for position in request if position < 600}
+            assert again == set(), lost
+            assert "u" in outcomes, lost
+
+    @pytest.mark.parametrize("count", [2, 3, 5])
+    def test_many_at_once_let_nobody_get_a_second_message(self, journal: MemoryStore, count: int) -> None:
+        keys = sorted(journal)
+        for start in range(len(keys) - count):
+            task, vendor = Task(600, MemoryStore(journal)), Vendor()
+            for lost in keys[start : start + count]:
+                del task.store[lost]
+            task.send(vendor, chunk_size=50)
+            task.send(vendor, chunk_size=50)
+            assert vendor.requests == [], keys[start]
+
+    def test_resend_sends_to_those_who_are_not_known_as_submitted_and_once(self, journal: MemoryStore) -> None:
+        task, vendor = Task(650, MemoryStore(journal)), Vendor()
+        lost = set(task.store.pop("rtisms_send_3")["to"])
+        known = SendJournal(journal, task.secret)
+        due = {one for one in range(600) if known.digest(f"recipient {number(one)}") in lost} | set(range(600, 650))
+        for _ in range(3):
+            assert task.send(vendor, on_uncertain="resend", chunk_size=50) == "s" * 650
+        assert sorted(position for request in vendor.requests for position in request) == sorted(due)
+
+    def test_a_hole_is_remembered_after_others_were_sent(self, journal: MemoryStore) -> None:
+        """Two keys at the end may be overwritten later. It stays known that they were there."""
+        task, vendor = Task(600, MemoryStore(journal)), Vendor(in_turn(REFUSED))
+        head = dict(task.store["rtisms_send"])
+        task.send(vendor, people(1, first=700))
+        task.store["rtisms_send"] = head  # an old head came back, which knows fewer entries
+        task.send(Vendor(), people(1, first=701), on_uncertain="resend")
+        vendor = Vendor()
+        task.send(vendor, people(1, first=702))
+        assert vendor.requests == []
+
+    def test_the_error_says_what_is_lost_and_what_to_do(self, journal: MemoryStore) -> None:
+        task = Task(600, MemoryStore(journal))
+        del task.store["rtisms_send_3"]
+        task.send(Vendor())
+        assert "A part of the journal of this task is missing in the task state store" in str(task.error)
+        assert "set on_uncertain to 'resend'" in str(task.error)
+
+    @pytest.mark.parametrize("is_late", [False, True])
+    @pytest.mark.parametrize("writes", range(1, 9))
+    def test_a_kill_is_no_hole(self, writes: int, is_late: bool) -> None:
+        """A process dies before or after any of its writes: one window is uncertain, and all others get their text."""
+
+        class Killed(BaseException):
+            pass
+
+        def write(key: str, value: Any) -> None:
+            left[0] -= 1
+            if left[0] > 0 or (left[0] == 0 and is_late):
+                MemoryStore.set(task.store, key, json.loads(json.dumps(value)))
+            if left[0] <= 0:
+                raise Killed
+
+        left = [writes]
+        task, vendor = Task(12), Vendor()
+        task.store.set = write  # type: ignore[method-assign]
+        for _ in range(3):
+            left[0] = writes
+            with contextlib.suppress(Killed):
+                task.send(vendor, chunk_size=1, window=2, on_uncertain="skip")
+        del task.store.set
+        outcomes = task.send(vendor, chunk_size=1, window=2, on_uncertain="skip")
+        texted = [position for request in vendor.requests for position in request]
+        assert len(texted) == len(set(texted))
+        assert set(outcomes) <= {"s", "u"}
+        assert outcomes.count("u") <= 3 * 2
+        assert {position for position, one in enumerate(outcomes) if one == "s"} <= set(texted)
+        assert not task.store["rtisms_send"]["has_hole"]
+
+
+class TestRotations:
+    """The client secret has changed, and the journal holds 1, 2 or 12 requests under the old one."""
+
+    @pytest.mark.parametrize("requests", [1, 2, 12])
+    @pytest.mark.parametrize("on_uncertain", ["fail", "skip"])
+    def test_nothing_is_sent(self, requests: int, on_uncertain: str) -> None:
+        task, vendor = self._rotated(requests)
+        for _ in range(3):
+            assert task.send(vendor, on_uncertain=on_uncertain).lower() == "u" * (requests + 3)
+        assert len(vendor.requests) == requests
+
+    @pytest.mark.parametrize("requests", [1, 2, 12])
+    def test_resend_sends_to_everybody_who_is_not_known_as_submitted_once(self, requests: int) -> None:
+        task, vendor = self._rotated(requests)
+        for _ in range(3):
+            assert task.send(vendor, on_uncertain="resend") == "s" * (requests + 3)
+        assert sorted(vendor.requests[requests:]) == [[position] for position in range(requests + 3)]
+
+    @pytest.mark.parametrize("requests", [1, 2, 12])
+    def test_the_error_says_how_much_was_recorded_and_what_to_do(self, requests: int) -> None:
+        task, vendor = self._rotated(requests)
+        task.send(vendor)
+        assert f"another client secret: {requests} submitted, 0 uncertain" in str(task.error)
+        assert "set on_uncertain to 'resend'" in str(task.error)
+
+    @pytest.mark.parametrize("requests", [1, 2, 12])
+    def test_the_error_does_not_advise_the_setting_that_is_set(self, requests: int) -> None:
+        task, vendor = self._rotated(requests)
+        vendor.behaviour = lambda positions: LOST if positions == [0] else ["submitted"]
+        assert task.send(vendor, on_uncertain="resend") == "U" + "S" * (requests + 2)
+        assert task.send(vendor, on_uncertain="resend") == "U" + "S" * (requests + 2)
+        assert vendor.requests.count([0]) == 2
+        assert "to 'resend'" not in str(task.error)
+        assert "Set on_uncertain to 'skip'" in str(task.error)
+        assert "delete the journal" in str(task.error)
+
+    @staticmethod
+    def _rotated(requests: int) -> tuple[Task, Vendor]:
+        """Return a task that has done some requests with an old secret, and now has three messages more."""
+        task, vendor = Task(requests), Vendor()
+        task.send(vendor)
+        task.secret, task.count = Secret("another"), requests + 3
+        return task, vendor
+
+
+class TestReferences:
+    """People change the references of messages, and clear the task."""
+
+    @pytest.mark.parametrize("count", [1, 2, 12])
+    @pytest.mark.parametrize(("old", "new"), [("a", "b"), ("", "b"), ("a", "")])
+    def test_recipients_under_new_ones_get_nothing(self, count: int, old: str, new: str) -> None:
+        task, vendor = Task(count), Vendor()
+        task.send(vendor, people(count, old))
+        for on_uncertain in ("fail", "skip", "fail"):
+            outcomes = task.send(vendor, people(count, new), on_uncertain=on_uncertain)
+            assert outcomes.lower() == "u" * count
+        assert len(vendor.requests) == count
+        assert f"Messages with a new reference: {count}. Another message to the same recipient" in str(task.error)
+        assert "set on_uncertain to 'resend'" in str(task.error)
+        assert task.send(vendor, people(count, old)) == "s" * count  # the old references are back
+
+    @pytest.mark.parametrize("count", [1, 2, 12])
+    def test_resend_says_yes_again_and_once(self, count: int) -> None:
+        task, vendor = Task(count), Vendor()
+        task.send(vendor, people(count, "a"))
+        for _ in range(3):
+            assert task.send(vendor, people(count, "b"), on_uncertain="resend") == "s" * count
+        assert task.send(vendor, people(count, "b")) == "s" * count
+        assert len(vendor.requests) == 2 * count
+
+    @pytest.mark.parametrize("renamed", [1, 6, 11])
+    def test_if_some_changed_the_others_and_new_people_are_not_concerned(self, renamed: int) -> None:
+        task, vendor = Task(12), Vendor()
+        task.send(vendor, people(12, "a"))
+        messages = [*people(renamed, "b"), *people(12 - renamed, "a", first=renamed), *people(3, "b", first=12)]
+        assert task.send(vendor, messages) == "U" * renamed + "S" * (12 - renamed) + "SSS"
+        assert sorted(vendor.requests) == [[position] for position in range(15)]
+
+    def test_people_who_are_new_get_their_message_though_others_vanished(self) -> None:
+        task, vendor = Task(12), Vendor()
+        task.send(vendor, people(12, "a"))
+        assert task.send(vendor, people(12, "a", first=6)) == "s" * 12
+        assert task.send(vendor, people(12, "z", first=20)) == "s" * 12
+        assert sorted(vendor.requests) == [[position] for position in [*range(18), *range(20, 32)]]
+
+    def test_a_second_message_to_a_person_is_sent_while_the_first_one_is_still_there(self) -> None:
+        task, vendor = Task(1), Vendor()
+        task.send(vendor, people(1, "a"))
+        assert task.send(vendor, people(1, "a") + people(1, "b")) == "ss"
+        assert task.send(vendor, people(1, "b")) == "s"
+        assert vendor.requests == [[0], [0]]
+
+    def test_a_message_that_was_refused_is_sent_though_another_one_to_its_recipient_vanished(self) -> None:
+        task, vendor = Task(1), Vendor(in_turn(["submitted"], ["account_no_balance"]))
+        task.send(vendor, people(1, "a") + people(1, "b"))
+        assert task.send(vendor, people(1, "b")) == "s"
+        assert len(vendor.requests) == 3
+
+    def test_the_second_row_for_a_person_is_sent_though_the_query_leaves_out_the_first_one(self) -> None:
+        task, vendor = Task(3), Vendor(in_turn(["submitted"], REFUSED))
+        assert task.send(vendor, people(3, "a") + people(3, "b"), window=1) == "SNNNNN"
+        assert task.send(vendor, people(2, "a", first=1) + people(3, "b")) == "s" * 5
+        assert sorted(vendor.requests) == [[0], [0], [1], [1], [1], [2], [2]]  # the request that was refused too
+
+    @pytest.mark.parametrize("count", [1, 2, 12])
+    def test_two_messages_to_a_person_under_new_ones_are_recognized(self, count: int) -> None:
+        task, vendor = Task(count), Vendor()
+        task.send(vendor, people(count, "a") + people(count, "b"))
+        assert task.send(vendor, people(count, "c") + people(count, "d")) == "U" * 2 * count
+        assert task.send(vendor, people(count, "a") + people(count, "d")) == "S" * count + "U" * count
+
+    def test_a_message_that_never_went_out_may_get_another_reference(self) -> None:
+        task, vendor = Task(1), Vendor(in_turn(REFUSED))
+        assert task.send(vendor, people(1, "a")) == "N"
+        assert task.send(vendor, people(1, "b")) == "s"
+
+    def test_under_a_new_one_a_message_is_resent_at_most_once(self) -> None:
+        task, vendor = Task(1), Vendor(in_turn(["submitted"], LOST))
+        task.send(vendor, people(1, "a"))
+        for _ in range(3):
+            assert task.send(vendor, people(1, "b"), on_uncertain="resend") == "U"
+        assert vendor.requests == [[0], [0]]
+
+
 class TestLosses:
     def test_two_in_a_row_end_the_sending(self) -> None:
         task, vendor = Task(4), Vendor(in_turn(LOST, LOST))
@@ -364,16 +584,15 @@ class TestWindows:
     def test_no_more_messages_than_the_window_are_begun_and_not_committed(
         self, chunk_size: int, window: int | None, most_requests: int, most_messages: int
     ) -> None:
-        under_way = 0
         most = 0
 
         class CountingStore(MemoryStore):
             def set(self, key: str, value: Any) -> None:
-                nonlocal under_way, most
-                if "to" in value:
-                    under_way += len(value["to"]) * (1 if value["results"] is None else -1)
-                    most = max(most, under_way)
+                nonlocal most
                 super().set(key, value)
+                begun = self["rtisms_send"]["begun"].items()
+                under_way = [entry["to"] for number, entry in begun if f"rtisms_send_{number}" not in self]
+                most = max(most, sum(map(len, under_way)))
 
         task, vendor = Task(1000, CountingStore()), Vendor(slowly())
         assert task.send(vendor, chunk_size=chunk_size, window=window) == "s" * 1000
@@ -408,10 +627,13 @@ class TestWindows:
 class TestJournal:
     def test_a_request_leaves_after_it_was_recorded(self) -> None:
         task = Task(3)
+        store, journal = task.store, SendJournal(task.store, task.secret)
 
         def reply(positions: list[int]) -> Reply:
-            written = [value for key, value in task.store.items() if key != "rtisms_send" and value["results"] is None]
-            assert any(len(value["to"]) >= 1 for value in written)
+            key = f"recipient {number(positions[0])}"
+            assert journal.digest(key) in [
+                one for entry in store["rtisms_send"]["begun"].values() for one in entry["to"]
+            ]
             return ["submitted"] * len(positions)
 
         assert task.send(Vendor(reply)) == "sss"

@@ -209,13 +209,24 @@ def test_a_changed_table_sends_what_is_new_and_reports_what_vanished(
 ) -> None:
     first = send().execute(context)
     changed = [(number, phone, f"{name}!", amount) for number, phone, name, amount in reversed(PEOPLE[2:])]
-    table.fill([*changed, (99, PEOPLE[0][1], "Eva", 5)])
+    table.fill([*changed, (99, "+56900000199", "Eva", 5)])
     results = send().execute(context)
     known = {result["reference"]: result["submission_id"] for result in first}
     assert [known.get(result["reference"]) for result in results[:-1]] == [known[str(row[0])] for row in changed]
     assert len(texts(rtisms_sandbox)) == 7
     assert texts(rtisms_sandbox)["Hola Eva: 5"] == 1
     assert "No longer among the messages: 2 submitted messages" in logged()
+
+
+def test_a_table_whose_ids_changed_texts_nobody_again(rtisms_sandbox: Sandbox, table: Table, context: Context) -> None:
+    send().execute(context)
+    table.fill([*PEOPLE[:2], *((id + 100, *rest) for id, *rest in PEOPLE[2:]), (99, "+56900000199", "Eva", 5)])
+    with pytest.raises(AirflowFailException, match=r"Messages with a new reference: 4.*set on_uncertain to 'resend'"):
+        send().execute(context)
+    assert len(texts(rtisms_sandbox)) == 7
+    assert set(texts(rtisms_sandbox).values()) == {1}
+    send(on_uncertain="resend").execute(context)
+    assert Counter(texts(rtisms_sandbox).values()) == {1: 3, 2: 4}
 
 
 def test_numbers_and_texts_stay_out_of_logs_and_reprs(

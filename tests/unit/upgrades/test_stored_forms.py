@@ -144,15 +144,20 @@ class TestEvents:
 
 class TestJournal:
     def test_it_is_understood(self, sample: Sample) -> None:
-        journal = SendJournal(MemoryStore(sample["journal"]), CLIENT_SECRET)
+        store = MemoryStore(sample["journal"])
+        journal = SendJournal(store, CLIENT_SECRET)
         expected: dict[str, Submission] = {key: result or UNCERTAIN for key, result in SENT.items()}
         expected |= {"begun": UNCERTAIN, "another": NOT_SENT}
+        assert {key: journal.status_of(journal.digest(key)) for key in expected} == expected
+        journal.begin([journal.digest("later")])
+        expected |= {"later": UNCERTAIN}
+        journal = SendJournal(store, CLIENT_SECRET)
         assert {key: journal.status_of(journal.digest(key)) for key in expected} == expected
 
     @pytest.mark.parametrize("key", ["rtisms_send", "rtisms_send_0", "rtisms_send_1"])
     def test_another_version_is_refused(self, sample: Sample, key: str) -> None:
         store = MemoryStore(sample["journal"])
-        store[key]["version"] += 1
+        (store.get(key) or store["rtisms_send"]["begun"][key.removeprefix("rtisms_send_")])["version"] += 1
         with pytest.raises(RtiSmsConfigError, match="this release of airflow-provider-rtisms cannot read"):
             SendJournal(store, CLIENT_SECRET)
 
