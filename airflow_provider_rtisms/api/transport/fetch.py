@@ -11,7 +11,12 @@ from contextlib import aclosing
 from itertools import chain, islice
 from typing import Any, TypeAlias, TypeVar
 
-from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsNotFoundError, RtiSmsPermanentError
+from airflow_provider_rtisms.api.errors import (
+    RtiSmsConfigError,
+    RtiSmsError,
+    RtiSmsNotFoundError,
+    RtiSmsPermanentError,
+)
 from airflow_provider_rtisms.api.models import SmsDetails
 from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
@@ -108,22 +113,36 @@ async def _work(
             return  # every other id would get the same error
 
 
+def _has_running_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 def run(main: Coroutine[Any, Any, T]) -> T:
     """
     Run a coroutine from blocking code, even if a loop is running in this thread already, as in a notebook.
 
     :param main: the coroutine.
     :return: its result.
+    :raises RtiSmsConfigError: gevent has replaced threads, and another greenlet runs a loop. Nothing has been done.
     """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not _has_running_loop():
         return asyncio.run(main)
     results: list[T] = []
     failures: list[BaseException] = []
 
     def in_thread() -> None:
         try:
+            if _has_running_loop():  # this is no thread, but a greenlet, and shares the loop of the caller's thread
+                main.close()
+                raise RtiSmsConfigError(
+                    "Another greenlet of gevent sends or fetches already, and greenlets share one event loop. Nothing "
+                    "was sent by this call. Do these calls one after another, for instance inside of one "
+                    "gevent.lock.BoundedSemaphore(1), or in processes of their own."
+                )
             results.append(asyncio.run(main))
         except BaseException as error:  # handed to the caller
             failures.append(error)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import pytest
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, RtiSmsUncertainError
@@ -27,3 +31,47 @@ def test_a_bad_value_never_leaves_the_machine(rtisms_sandbox: Sandbox) -> None:
     with pytest.raises(RtiSmsInputError, match="max_parts"):
         RtiSmsHook().send_sms(recipients="+56900000100", text="a" * 500, sender="96000", max_parts=3)
     assert rtisms_sandbox.state().requests == {}
+
+
+GREENLETS = """
+from gevent import monkey
+monkey.patch_all()
+import json
+import gevent
+from gevent.lock import BoundedSemaphore
+from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+
+def outcome_of(number, turn=None):
+    try:
+        if turn is None:
+            return hook.send_sms(recipients=f"+5690000012{number}", text="hola", sender="96000")[0].outcome
+        with turn:
+            return outcome_of(number)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+def in_greenlets(function, *arguments):
+    greenlets = [gevent.spawn(function, number, *arguments) for number in range(3)]
+    gevent.joinall(greenlets)
+    return [str(greenlet.value) for greenlet in greenlets]
+
+with RtiSmsHook() as hook:
+    at_once = in_greenlets(outcome_of)
+    in_turn = in_greenlets(outcome_of, BoundedSemaphore(1))
+    balances = in_greenlets(lambda number: hook.get_balance())
+print(json.dumps([at_once, in_turn, balances]))
+"""
+
+
+def test_greenlets_send_in_turn_or_are_refused_with_words(rtisms_sandbox: Sandbox) -> None:
+    """gevent's greenlets are no threads: one event loop is for all of them."""
+    pytest.importorskip("gevent")
+    done = subprocess.run([sys.executable, "-c", GREENLETS], capture_output=True, text=True, check=True)
+    at_once, in_turn, balances = json.loads(done.stdout.splitlines()[-1])
+    assert at_once[0] == "submitted"
+    for outcome in at_once[1:]:
+        assert outcome.startswith("RtiSmsConfigError: Another greenlet of gevent sends or fetches already")
+    assert in_turn == ["submitted"] * 3
+    assert len(balances) == 3
+    assert len(rtisms_sandbox.state().messages) == 4
+    assert "never awaited" not in done.stdout + done.stderr
