@@ -120,7 +120,7 @@ def from_json(kind: type[State], text: str) -> State:
 
 def variable_name(dedup_key: str) -> str:
     """Return the name of the Variable of a ``dedup_key``: a digest, since the key may hold anything."""
-    return f"rtisms_alert_{hashlib.sha256(dedup_key.encode()).hexdigest()[:16]}"
+    return f"rtisms_alert_{hashlib.sha256(dedup_key.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
 def iso(unix_time: float) -> str:

@@ -159,6 +159,7 @@ class RtiSmsNotifier(RendersAsWritten, BaseNotifier):
                 self._render_fields(context, "dedup_key")
             if self.dedup_key in (None, ""):
                 raise ValueError("it is empty")
+            limit = AlertLimit(_VariableStore(), str(self.dedup_key), self.at_most_every)
         except Exception as error:
             self.log.warning("dedup_key cannot be used, so this alert is sent: %s", error)
             return nullcontext(Turn())
@@ -166,7 +167,7 @@ class RtiSmsNotifier(RendersAsWritten, BaseNotifier):
             # There is no access in Airflow 3.2, and 3.3 refuses it, after 17 s on a busy machine.
             self.log.warning("A callback in an executor cannot use Variables, so this alert is sent despite dedup_key")
             return nullcontext(Turn())
-        return AlertLimit(_VariableStore(), str(self.dedup_key), self.at_most_every).turn()
+        return limit.turn()
 
     @contextmanager
     def _logging_errors(self) -> Iterator[None]:
@@ -179,9 +180,13 @@ class RtiSmsNotifier(RendersAsWritten, BaseNotifier):
         from airflow_provider_rtisms.api.values.text import SmsText
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 
-        suffix = self.suppressed_suffix if turn.suppressed else ""
-        whole = SmsText.of(f"{self.text}{suffix}", self.charset)
-        text = SmsText.of(self.text, whole.charset).cut(self.max_parts, suffix)
+        # Half a surrogate pair, such as a byte that is no UTF-8, fits no charset; the alert goes out with "?" there.
+        own, suffix = (
+            text.encode("utf-8", "replace").decode() if isinstance(text, str) else text
+            for text in (self.text, self.suppressed_suffix if turn.suppressed else "")
+        )
+        whole = SmsText.of(f"{own}{suffix}", self.charset)
+        text = SmsText.of(own, whole.charset).cut(self.max_parts, suffix)
         if text != whole:
             self.log.warning("The text takes %d parts. It is cut to max_parts=%d", whole.parts, self.max_parts)
         with RtiSmsHook(self.rtisms_conn_id) as hook:  # closed, since the DAG processor and the triggerer run for days

@@ -129,10 +129,14 @@ def check_sender(value: Any) -> str:
     """
     Return the sender of a message.
 
-    :raises RtiSmsInputError: it is not a str, or is empty.
+    :raises RtiSmsInputError: it is not a str, is empty, or has a character that cannot be printed.
     """
     if not isinstance(value, str) or not value.strip():
         raise errors.RtiSmsInputError(f"sender is {errors.shape(value)}: use a str that is not empty.")
+    if not value.isprintable():
+        raise errors.RtiSmsInputError(
+            f"sender is {errors.shape(value)}, and one of them cannot be printed: use printable text."
+        )
     return value
 
 

@@ -91,6 +91,8 @@ def test_airflow_can_await_it_with_a_context(rtisms_sandbox: Sandbox, monkeypatc
         {"text": "{{ missing.attribute }}"},
         {"text": ""},
         {"sender": "blocked"},
+        {"sender": "96\ud800"},
+        {"recipients": "+5690000010\udc80"},
     ],
 )
 def test_what_cannot_be_sent_breaks_nothing(
@@ -217,6 +219,44 @@ def test_a_key_that_cannot_be_used_lets_the_alert_out(
     assert texts(rtisms_sandbox) == ["load failed"] * 2
     assert "dedup_key cannot be used, so this alert is sent" in logged()
     assert variables == {}
+
+
+class Unprintable:
+    """A value that has no text."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["\ud800", "a\udcffb", "\x00", "\n\t ", "a" * 10**6, "\U0001f4a5", 7, 0, 1.5, b"\xff", ["\udc80"], {"a": None}],
+    ids=ascii,
+)
+def test_an_odd_key_limits_alerts_as_any_other(rtisms_sandbox: Sandbox, variables: Variables, key: Any) -> None:
+    for _ in range(2):
+        calm(dedup_key=key)(context())
+        calm(dedup_key="another")(context("clean"))
+    assert texts(rtisms_sandbox) == ["load failed", "clean failed"]
+
+
+def test_a_key_without_a_text_lets_the_alert_out(
+    rtisms_sandbox: Sandbox, variables: Variables, logged: Callable[[], str]
+) -> None:
+    for _ in range(2):
+        calm(dedup_key=Unprintable())(context())
+    assert texts(rtisms_sandbox) == ["load failed"] * 2
+    assert "dedup_key cannot be used, so this alert is sent: no text" in logged()
+
+
+@pytest.mark.parametrize("charset", [None, 0, 1, 6])
+def test_half_a_surrogate_pair_in_the_text_is_replaced(
+    rtisms_sandbox: Sandbox, logged: Callable[[], str], charset: int | None
+) -> None:
+    """What an operating system gave as bytes that are no UTF-8 stands as such characters in a str."""
+    broken = context(b"load\xff\xfe".decode("utf-8", "surrogateescape"))
+    notifier(charset=charset)(broken)
+    assert texts(rtisms_sandbox) == ["load?? failed"]
 
 
 def test_variables_that_cannot_be_used_let_the_alert_out(

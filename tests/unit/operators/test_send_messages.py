@@ -100,6 +100,14 @@ def test_exactly_one_way_to_say_what_is_sent(rtisms_sandbox: Sandbox, arguments:
         ({"messages": people(3), "max_messages": "2"}, "max_messages"),
         ({"messages": people(3), "window": 10}, "window"),
         ({"messages": people(3), "output_path": "results.parquet"}, "output_path"),
+        ({"messages": people(3), "sender": "96\ud800"}, "sender is a str"),
+        ({"messages": [{**people(1)[0], "text": "a\ud800"}]}, r"messages\[0\] has a text that cannot be sent"),
+        (
+            {"messages": [{**people(1)[0], "reference": "a\udc80"}]},
+            r"messages\[0\] has a reference that is not printable",
+        ),
+        ({"messages": [{**people(1)[0], "recipient": "+56900\udfff"}]}, r"messages\[0\] has a recipient that is not"),
+        ({"recipients": people(1)[0]["recipient"], "text": "\ud800"}, r"text\[0\] is '\\ud800' \(U\+D800\)"),
         ({"messages": people(3), "sender": None}, "extra 'sender' of the Connection rtisms_default"),
     ],
 )
