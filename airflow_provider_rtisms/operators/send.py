@@ -16,6 +16,7 @@ from airflow_provider_rtisms.operators.outlets import add_to_outlet_events
 from airflow_provider_rtisms.operators.redacted import Redacted, RedactsFields
 from airflow_provider_rtisms.operators.send_journal import PermanentStore, no_retry_after, warn_without_journal
 from airflow_provider_rtisms.operators.send_wait import SendWait
+from airflow_provider_rtisms.sensors.base import ending_deferral, execution_end
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -181,7 +182,9 @@ class RtiSmsSendOperator(RedactsFields, BaseOperator):
                 add_to_outlet_events(context, self.outlets, counts_in(result))
                 if not self.wait_for_delivery:
                     return result
-                waited = wait.start(context, outbox, deferrable=self.deferrable)
+                waited = wait.start(
+                    context, outbox, deferrable=self.deferrable, execution_end=execution_end(self, context)
+                )
                 if isinstance(waited, dict):
                     self.defer(**waited)
                 return self._result_of_wait(waited)
@@ -202,7 +205,7 @@ class RtiSmsSendOperator(RedactsFields, BaseOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after the deferral, which comes after the send."""
-        with no_retry_after(None, context):
+        with no_retry_after(None, context), ending_deferral(self, self.timeout, next_method, next_kwargs):
             return super().resume_execution(next_method, next_kwargs, context)
 
     def _source(self) -> dict[str, Any]:

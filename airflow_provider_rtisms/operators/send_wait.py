@@ -66,7 +66,9 @@ class SendWait:
 
         make_quota(self._min_delivered, count)
 
-    def start(self, context: Context, outbox: Outbox, *, deferrable: bool) -> list[Record] | dict[str, Any]:
+    def start(
+        self, context: Context, outbox: Outbox, *, deferrable: bool, execution_end: float | None
+    ) -> list[Record] | dict[str, Any]:
         """
         Wait in this process, or return the arguments of ``defer``.
 
@@ -75,6 +77,8 @@ class SendWait:
         :param context: of the task.
         :param outbox: has sent the messages.
         :param deferrable: whether the triggerer waits.
+        :param execution_end: when the ``execution_timeout`` of the task is over, in seconds since the epoch; None if it
+            has none.
         :return: the records of all submissions (a list), or the arguments of ``defer`` (a dict).
         """
         from airflow_provider_rtisms.hooks.failures import fail_without_retry
@@ -87,7 +91,7 @@ class SendWait:
         with pushing_records_on_failure(context, lambda: polling), fail_without_retry():
             if not deferrable or polling.wait.is_over(missing_ok=True):
                 return polling.poll_until_final(self._poke_interval, self._timeout)
-        return polling.deferral(self._poke_interval, self._timeout, ids_in_event=True)
+        return polling.deferral(self._poke_interval, self._timeout, execution_end=execution_end, ids_in_event=True)
 
     def complete(self, context: Context, event: Any) -> list[Record]:
         """

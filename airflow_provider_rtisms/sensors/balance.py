@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import PokeReturnValue
 
 from airflow_provider_rtisms.hooks.failures import fail_without_retry
-from airflow_provider_rtisms.sensors.base import DeferrableSensor, finish_wait
+from airflow_provider_rtisms.sensors.base import (
+    DeferrableSensor,
+    execution_end,
+    finish_wait,
+    limit_deferral,
+    task_start,
+)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -59,17 +65,18 @@ class RtiSmsBalanceSensor(DeferrableSensor):
     def deferral(self, context: Context) -> dict[str, Any]:
         """Return the arguments of ``defer`` that hand the wait over to the trigger."""
         from airflow_provider_rtisms.triggers.balance import RtiSmsBalanceTrigger
-        from airflow_provider_rtisms.triggers.polling import trigger_deadline
 
+        limit = limit_deferral(task_start(context), self.timeout, execution_end(self, context))
         trigger = RtiSmsBalanceTrigger(
             rtisms_conn_id=self.rtisms_conn_id,
             minimum=str(self.minimum),
             poke_interval=self.poke_interval,
-            deadline=trigger_deadline(time.time(), self.timeout),
+            deadline=limit.deadline,
             max_poke_interval=self.max_poke_interval,
             deferred_at=time.time(),
+            is_execution_timeout=limit.is_execution_timeout,
         )
-        return {"trigger": trigger, "method_name": "execute_complete", "timeout": timedelta(seconds=self.timeout)}
+        return {"trigger": trigger, "method_name": "execute_complete", "timeout": timedelta(seconds=limit.seconds)}
 
     def execute_complete(self, context: Context, event: Any) -> str:
         """

@@ -14,10 +14,11 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
 )
 
 from airflow_provider_rtisms.hooks.failures import fail_without_retry
-from airflow_provider_rtisms.sensors.base import raise_for_outcome, read_wait_event
+from airflow_provider_rtisms.sensors.base import limit_deferral, raise_for_outcome, read_wait_event
 from airflow_provider_rtisms.waiting.limits import MAX_RECORDS_IN_DATABASE, MAX_RECORDS_IN_TRIGGER
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: What ends a wait that has failed; AirflowSkipException where ``soft_fail`` is set.
-FAILURES = (AirflowFailException, AirflowSensorTimeout, AirflowSkipException)
+FAILURES = (AirflowFailException, AirflowSensorTimeout, AirflowSkipException, AirflowTaskTimeout)
 #: The XCom that holds the records of a wait that has failed.
 RECORDS_KEY = "records"
 
@@ -121,6 +122,7 @@ class DeliveryPolling:
         timeout: float,
         max_poke_interval: float | None = None,
         *,
+        execution_end: float | None = None,
         ids_in_event: bool = False,
     ) -> dict[str, Any]:
         """
@@ -129,11 +131,13 @@ class DeliveryPolling:
         :param poke_interval: seconds between two polls.
         :param timeout: seconds from the start of the wait.
         :param max_poke_interval: seconds up to which the pauses between polls grow; None if they do not.
+        :param execution_end: when the ``execution_timeout`` of the task is over, in seconds since the epoch; None if it
+            has none.
         :param ids_in_event: whether the event of a large wait holds the ids, for a task that has them nowhere else.
         """
-        from airflow_provider_rtisms.triggers.polling import trigger_deadline
         from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 
+        limit = limit_deferral(self._started, timeout, execution_end)
         wait = self.wait
         with_records = self._is_small and len(wait.records) <= MAX_RECORDS_IN_TRIGGER
         quota = wait.quota if with_records else wait.quota_of_open
@@ -141,7 +145,7 @@ class DeliveryPolling:
             rtisms_conn_id=self._hook.rtisms_conn_id,
             submission_ids=wait.submission_ids if with_records else wait.open_ids,
             poke_interval=poke_interval,
-            deadline=trigger_deadline(self._started, timeout),
+            deadline=limit.deadline,
             missing_until=self._missing_until,
             fail_on=wait.fail_on,
             finished=wait.records if with_records else [],
@@ -150,8 +154,9 @@ class DeliveryPolling:
             with_records=with_records,
             with_ids=ids_in_event,
             quota=None if quota is None else quota.to_json(),
+            is_execution_timeout=limit.is_execution_timeout,
         )
-        return {"trigger": trigger, "method_name": "execute_complete", "timeout": timedelta(seconds=timeout)}
+        return {"trigger": trigger, "method_name": "execute_complete", "timeout": timedelta(seconds=limit.seconds)}
 
     def push_records(self, context: Context) -> None:
         """Push the records of final submissions to XCom ``records``, unless the wait is large."""

@@ -12,7 +12,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_rtisms.hooks.templates import in_fixed_order
 from airflow_provider_rtisms.sensors.balance import RtiSmsBalanceSensor
-from airflow_provider_rtisms.sensors.base import DeferrableSensor
+from airflow_provider_rtisms.sensors.base import DeferrableSensor, execution_end, task_start
 from airflow_provider_rtisms.sensors.delivery_polling import (
     DeliveryPolling,
     pushing_records_on_failure,
@@ -128,7 +128,9 @@ class RtiSmsDeliverySensor(DeferrableSensor):
 
     def deferral(self, context: Context) -> dict[str, Any]:
         """Return the arguments of ``defer`` that hand the wait over to the trigger."""
-        return self._begin(context).deferral(self.poke_interval, self.timeout, self.max_poke_interval)
+        return self._begin(context).deferral(
+            self.poke_interval, self.timeout, self.max_poke_interval, execution_end=execution_end(self, context)
+        )
 
     def _start_from_trigger(self) -> None:
         """Let Airflow's scheduler defer this task by itself, or remember why it cannot."""
@@ -173,7 +175,9 @@ class RtiSmsDeliverySensor(DeferrableSensor):
         return self._polling
 
     def _started(self, context: Context) -> float:
-        """Return when the wait began (seconds since the epoch). In mode="reschedule" that was in another process."""
+        """Return when the wait began (seconds since the epoch). That may have been in another process."""
+        if self.deferrable:
+            return task_start(context)
         first = None
         if self.reschedule and (ti := context.get("ti")) is not None:
             # Airflow 2 keeps the first start of a rescheduled task in start_date.

@@ -46,8 +46,9 @@ def start_trigger_args(arguments: Mapping[str, Any], *, execution_timeout: timed
 
     kwargs = {name: to_trigger_argument(name, value) for name, value in arguments.items()}
     timeout: float = kwargs["timeout"]
-    if execution_timeout is not None:
-        kwargs["timeout"] = min(timeout, execution_timeout.total_seconds())  # Airflow ends the deferral then
+    if execution_timeout is not None and execution_timeout.total_seconds() <= timeout:
+        kwargs["timeout"] = execution_timeout.total_seconds()  # Airflow ends the deferral then
+        kwargs["is_execution_timeout"] = True
     return StartTriggerArgs(
         trigger_cls=TRIGGER, next_method="execute_complete", trigger_kwargs=kwargs, timeout=timedelta(seconds=timeout)
     )

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
+from airflow_provider_rtisms.api.values.amounts import check_amount
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.triggers.polling import (
+    check_conn_id,
+    check_duration,
+    check_flag,
+    check_longest_pause,
+    checking_arguments,
+    describe,
     pause,
     poll_until_done,
     refuse_arguments,
@@ -24,6 +32,9 @@ try:
 except ImportError:  # Airflow 2 has no asset watchers, but it imports this module
     BaseEventTrigger = BaseTrigger  # type: ignore[misc,assignment]
 
+#: Seconds: while polls fail, the pauses of a watch grow up to this, or to its ``poke_interval`` if that is longer.
+MAX_PAUSE_AFTER_ERRORS = 300.0
+
 
 class RtiSmsBalanceTrigger(BaseTrigger):
     """
@@ -34,12 +45,15 @@ class RtiSmsBalanceTrigger(BaseTrigger):
 
     :param rtisms_conn_id: the Connection; read again when its credentials are refused.
     :param minimum: the amount, a decimal string.
-    :param poke_interval: seconds between two polls.
+    :param poke_interval: seconds or timedelta between two polls.
     :param deadline: wall-clock time (seconds since the epoch) at which to give up.
-    :param max_poke_interval: seconds up to which the pauses between polls grow; None if they do not.
+    :param max_poke_interval: seconds or timedelta up to which the pauses between polls grow; None if they do not.
     :param deferred_at: wall-clock time at which the task polled and then deferred, see
         :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
+    :param is_execution_timeout: whether the ``execution_timeout`` of the task ends at the deadline, and not the
+        ``timeout`` of the wait.
     :param unknown: arguments of another version of this package; the trigger fails and names them.
+    :raises TriggerArgumentError: an argument is malformed.
     """
 
     def __init__(
@@ -47,25 +61,36 @@ class RtiSmsBalanceTrigger(BaseTrigger):
         *,
         rtisms_conn_id: str,
         minimum: str,
-        poke_interval: float,
+        poke_interval: timedelta | float,
         deadline: float,
-        max_poke_interval: float | None = None,
+        max_poke_interval: timedelta | float | None = None,
         deferred_at: float = 0.0,
+        is_execution_timeout: bool = False,
         **unknown: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.rtisms_conn_id = rtisms_conn_id
-        self.minimum = minimum
-        self.poke_interval = poke_interval
-        self.deadline = deadline
-        self.max_poke_interval = max_poke_interval
-        self.deferred_at = deferred_at
+        with checking_arguments():
+            self.rtisms_conn_id = check_conn_id(rtisms_conn_id)
+            check_amount("minimum", minimum)
+            self.minimum = str(minimum).strip()
+            self.poke_interval = check_duration("poke_interval", poke_interval)
+            self.deadline = check_duration("deadline", deadline)
+            self.max_poke_interval = check_longest_pause(max_poke_interval)
+            self.deferred_at = check_duration("deferred_at", deferred_at)
+            self.is_execution_timeout = check_flag("is_execution_timeout", is_execution_timeout)
         self._unknown = unknown
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that recreate the trigger."""
         return serialize_args(
-            self, "rtisms_conn_id", "minimum", "poke_interval", "deadline", "max_poke_interval", "deferred_at"
+            self,
+            "rtisms_conn_id",
+            "minimum",
+            "poke_interval",
+            "deadline",
+            "max_poke_interval",
+            "deferred_at",
+            *(["is_execution_timeout"] if self.is_execution_timeout else []),  # a triggerer of 0.1 does not know it
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -96,23 +121,31 @@ class RtiSmsBalanceFallTrigger(BaseEventTrigger):
 
     Each event is ``{"balance": "12.00", "threshold": "50"}``. A balance that is low when the watch begins counts
     as a fall. On Airflow 3.3 and later the asset state store remembers a reported fall when the triggerer is restarted.
-    Earlier versions report it again after a restart. Errors of any kind are logged and do not end the watch.
+    Earlier versions report it again after a restart, and so does a trigger whose store cannot be used, such as the one
+    that several assets with equal watchers share. Errors of any kind are logged and do not end the watch. While polls
+    fail, the pauses between them grow up to 5 minutes.
 
     :param threshold: the amount, a decimal string or a number.
     :param rtisms_conn_id: the Connection.
-    :param poke_interval: seconds between two polls.
+    :param poke_interval: seconds or timedelta between two polls.
+    :raises TriggerArgumentError: an argument is malformed. Airflow shows it as an import error of the DAG.
     """
 
     def __init__(
-        self, *, threshold: str | float, rtisms_conn_id: str = "rtisms_default", poke_interval: float = 300
+        self,
+        *,
+        threshold: str | float | Decimal,
+        rtisms_conn_id: str = "rtisms_default",
+        poke_interval: timedelta | float = 300,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.threshold = str(threshold)
-        self.rtisms_conn_id = rtisms_conn_id
-        self.poke_interval = poke_interval
-        #: Whether the balance was low at the last poll; None before the first one.
-        self._was_low: bool | None = None
+        with checking_arguments():
+            check_amount("threshold", threshold)
+            self.threshold = str(threshold).strip()
+            self.rtisms_conn_id = check_conn_id(rtisms_conn_id)
+            self.poke_interval = check_duration("poke_interval", poke_interval)
         self._is_stored = True
+        self._is_store_usable = True
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that recreate the trigger."""
@@ -121,44 +154,67 @@ class RtiSmsBalanceFallTrigger(BaseEventTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll without end, and yield an event for each fall."""
         threshold = Decimal(self.threshold)
+        was_low = await self._recall()
+        seconds: float = self.poke_interval
         while True:
             try:
-                was_low = await self._recall()
                 balance = await self._get_balance()
             except Exception as error:
-                self.log.warning("%s The next poll will try again", error)
-            else:
-                is_low = balance < threshold
-                if is_low and not was_low:
-                    self.log.warning("The balance has fallen to %s, below %s", balance, threshold)
-                    yield TriggerEvent(  # type: ignore[no-untyped-call]
-                        {"balance": str(balance), "threshold": self.threshold}
-                    )
-                # After the event: a triggerer that dies in between reports the fall twice, which is better than never.
-                await self._remember(is_low)
-            await pause(self.poke_interval)
+                self.log.warning(
+                    "The balance was not polled: %s The next poll will try again in about %d s",
+                    describe(error),
+                    seconds,
+                )
+                await pause(seconds)
+                seconds = max(self.poke_interval, min(2 * seconds + 1, MAX_PAUSE_AFTER_ERRORS))
+                continue
+            is_low = balance < threshold
+            if is_low and not was_low:
+                self.log.warning("The balance has fallen to %s, below %s", balance, threshold)
+                yield TriggerEvent(  # type: ignore[no-untyped-call]
+                    {"balance": str(balance), "threshold": self.threshold}
+                )
+            # After the event: a triggerer that dies in between reports the fall twice, which is better than never.
+            await self._remember(is_low, has_changed=is_low != was_low)
+            was_low, seconds = is_low, self.poke_interval
+            await pause(seconds)
 
     async def _get_balance(self) -> Decimal:
         async with RtiSmsHook(self.rtisms_conn_id).get_async_conn() as client:
             return await client.get_balance()
 
     async def _recall(self) -> bool:
-        if self._was_low is None:
-            store = getattr(self, "asset_state_store", None)
-            self._was_low = False if store is None else bool(await store.aget(self._key, default=False))
-        return self._was_low
-
-    async def _remember(self, is_low: bool) -> None:
-        if is_low != self._was_low:
-            self._was_low, self._is_stored = is_low, False
+        """Return whether a fall has been reported before a restart of the triggerer."""
         store = getattr(self, "asset_state_store", None)
-        if store is None or self._is_stored:
+        try:
+            return store is not None and bool(await store.aget(self._key, default=False))
+        except Exception as error:
+            self._report_unusable_store(error)
+            return False
+
+    async def _remember(self, is_low: bool, *, has_changed: bool) -> None:
+        """Store a change, with the next poll again if the store fails."""
+        store = getattr(self, "asset_state_store", None)
+        if store is None or (self._is_stored and not has_changed):
             return
         try:
             await store.aset(self._key, is_low)
             self._is_stored = True
         except Exception as error:
-            self.log.warning("The state of the balance could not be stored: %s. The next poll will try again", error)
+            self._is_stored = False
+            self._report_unusable_store(error)
+
+    def _report_unusable_store(self, error: Exception) -> None:
+        """Log, once, that Airflow's store fails: a store of several assets always does."""
+        if self._is_store_usable:
+            self._is_store_usable = False
+            self.log.warning(
+                "Airflow's asset state store cannot be used (%s: %s). The balance is watched all the same, but after a "
+                "restart of the triggerer a fall is reported again. If two assets have equal watchers, give them "
+                "different arguments, or use one asset",
+                type(error).__name__,
+                error,
+            )
 
     @property
     def _key(self) -> str:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
+from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers.base import TriggerEvent
 
-from airflow_provider_rtisms.api.errors import RtiSmsPermanentError
+from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, RtiSmsPermanentError, shape
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
+from airflow_provider_rtisms.api.values.durations import check_seconds
 from airflow_provider_rtisms.hooks.metrics import open_wait, report_open_waits
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.waiting.events import WaitEvent
 from airflow_provider_rtisms.waiting.polling import with_current_credentials
+
+log = logging.getLogger(__name__)
 
 #: Seconds: the shortest pause between two polls, for a smaller poke_interval too.
 MIN_POKE_INTERVAL = 0.1
@@ -27,6 +33,83 @@ DEFERRAL_GRACE = 10.0
 JITTER = 0.1
 
 
+class TriggerArgumentError(RtiSmsInputError, TypeError):
+    """
+    An argument of a trigger cannot be used.
+
+    It is a TypeError, since that is all that Airflow's triggerer expects of a constructor. Anything else ends the
+    triggerer itself, with the triggers of everyone.
+    """
+
+
+@contextmanager
+def checking_arguments() -> Iterator[None]:
+    """
+    Check the arguments of a trigger in its constructor. It runs when Airflow parses the DAG, and where a task defers.
+
+    :raises TriggerArgumentError: in place of an RtiSmsInputError.
+    """
+    try:
+        yield
+    except RtiSmsInputError as error:
+        raise TriggerArgumentError(str(error)) from None
+
+
+def check_duration(field_name: str, value: Any) -> float:
+    """
+    Return seconds in the one form in which a trigger stores them, since Airflow compares the stored forms.
+
+    :param field_name: how the error names it.
+    :param value: seconds, 0 or more, or a timedelta.
+    :return: an int where they are whole.
+    :raises RtiSmsInputError: it is anything else.
+    """
+    seconds = check_seconds(field_name, value)
+    return int(seconds) if seconds.is_integer() else seconds
+
+
+def check_longest_pause(value: Any) -> float | None:
+    """
+    Return a ``max_poke_interval`` as :func:`check_duration` does.
+
+    :param value: seconds, a timedelta, or None.
+    :raises RtiSmsInputError: it is anything else.
+    """
+    return None if value is None else check_duration("max_poke_interval", value)
+
+
+def check_conn_id(value: Any) -> str:
+    """
+    Return the id of a Connection.
+
+    :raises RtiSmsInputError: it is no text, or empty.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise RtiSmsInputError(
+            f"rtisms_conn_id is {shape(value)}: use the id of a Connection such as 'rtisms_default'."
+        )
+    return value
+
+
+def check_flag(field_name: str, value: Any) -> bool:
+    """
+    Return an argument that is True or False.
+
+    :param field_name: how the error names it.
+    :raises RtiSmsInputError: it is anything else.
+    """
+    if not isinstance(value, bool):
+        raise RtiSmsInputError(f"{field_name} is {shape(value)}: use True or False.")
+    return value
+
+
+def describe(error: Exception) -> str:
+    """Return an error as a sentence for logs and events. The text of an unknown error may hold what is confidential."""
+    if isinstance(error, RtiSmsError | AirflowException):
+        return str(error).strip().rstrip(".") + "."
+    return f"{type(error).__name__}."
+
+
 class DeferredWait(Protocol):
     """
     A trigger that waits for a deferred task.
@@ -36,6 +119,7 @@ class DeferredWait(Protocol):
     :param max_poke_interval: seconds up to which the pauses grow; None if they do not.
     :param deferred_at: wall-clock time (seconds since the epoch) at which the task polled and then deferred.
     :param deadline: wall-clock time at which to give up.
+    :param is_execution_timeout: whether the ``execution_timeout`` of the task ends then.
     :param trigger_id: None where ``dag.test()`` runs it instead of a triggerer, and where the wait began in the
         triggerer.
     """
@@ -45,6 +129,7 @@ class DeferredWait(Protocol):
     max_poke_interval: float | None
     deferred_at: float
     deadline: float
+    is_execution_timeout: bool
     trigger_id: Any
 
 
@@ -120,12 +205,31 @@ async def run_until_deadline(
             event = WaitEvent("finished", found=await work)
     except RtiSmsPermanentError as error:
         event = WaitEvent("failed", str(error), found_so_far())
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        event = WaitEvent("timeout", timeout_message(), found_so_far())
+    except TimeoutError as error:
+        if limit.expired():
+            event = WaitEvent(
+                "timeout",
+                timeout_message(),
+                found_so_far(),
+                "execution_timeout" if trigger.is_execution_timeout else "",
+            )
+        else:
+            event = crash_event(error, found_so_far())
+    except Exception as error:
+        event = crash_event(error, found_so_far())
     await wait_since_deferral(trigger, DEFERRAL_GRACE)
     return TriggerEvent(event.to_payload())  # type: ignore[no-untyped-call]
+
+
+def crash_event(error: Exception, found: Mapping[str, Any]) -> WaitEvent:
+    """
+    Return the event of a trigger that has met an error which it does not know, and log the error.
+
+    :param error: being handled.
+    :param found: what the trigger had found until then.
+    """
+    log.error("The trigger ends, since it met an error that it does not know", exc_info=error)
+    return WaitEvent("failed", f"The trigger met an error: {describe(error)} Its log shows more.", found, "crash")
 
 
 async def refuse_arguments(trigger: DeferredWait, unknown: Collection[str]) -> TriggerEvent:
@@ -140,18 +244,7 @@ async def refuse_arguments(trigger: DeferredWait, unknown: Collection[str]) -> T
         "Install the same version of airflow-provider-rtisms on the workers and on the triggerer."
     )
     await wait_since_deferral(trigger, DEFERRAL_GRACE)
-    return TriggerEvent(WaitEvent("failed", message).to_payload())  # type: ignore[no-untyped-call]
-
-
-def trigger_deadline(started: float, timeout: float) -> float:
-    """
-    Return when a trigger gives up: shortly before Airflow ends the deferral, so that the event can say what the
-    trigger saw.
-
-    :param started: when the wait began, in seconds since the epoch.
-    :param timeout: seconds that it may last.
-    """
-    return started + timeout - min(5.0, timeout / 10)
+    return TriggerEvent(WaitEvent("failed", message, cause="crash").to_payload())  # type: ignore[no-untyped-call]
 
 
 def serialize_args(trigger: Any, *names: str) -> tuple[str, dict[str, Any]]:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
 from airflow_provider_rtisms.api.values.ids import parse_submission_ids
 from airflow_provider_rtisms.triggers.balance import RtiSmsBalanceFallTrigger, RtiSmsBalanceTrigger
 from airflow_provider_rtisms.triggers.polling import (
+    check_conn_id,
+    check_duration,
+    check_flag,
+    check_longest_pause,
+    checking_arguments,
     poll_until_done,
     refuse_arguments,
     run_until_deadline,
     serialize_args,
 )
-from airflow_provider_rtisms.waiting.delivery_wait import DeliveryWait, Record
+from airflow_provider_rtisms.waiting.delivery_wait import DeliveryWait, Record, check_fail_on
 from airflow_provider_rtisms.waiting.polling import poll_deliveries
 from airflow_provider_rtisms.waiting.quota import Quota
 
@@ -33,19 +40,22 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
 
     :param rtisms_conn_id: the Connection; read again when its credentials are refused.
     :param submission_ids: ids, as the sensor takes them.
-    :param poke_interval: seconds between two polls.
+    :param poke_interval: seconds or timedelta between two polls.
     :param deadline: wall-clock time (seconds since the epoch) at which to give up.
     :param missing_until: wall-clock time until which an unknown id is accepted.
     :param fail_on: final states that fail the wait.
     :param finished: records of submissions that are final already.
-    :param max_poke_interval: seconds up to which the pauses between polls grow; None if they do not.
+    :param max_poke_interval: seconds or timedelta up to which the pauses between polls grow; None if they do not.
     :param deferred_at: wall-clock time at which the task polled and then deferred. The trigger yields no event within
         10 seconds of it, see :data:`~airflow_provider_rtisms.triggers.polling.DEFERRAL_GRACE`.
     :param with_records: whether the event holds the records; large waits keep them out of Airflow's database.
     :param with_ids: whether the event of a finished wait holds the ids if it holds no records.
     :param quota: how many messages have to be delivered, see :class:`~airflow_provider_rtisms.waiting.quota.Quota`;
         None if ``fail_on`` decides.
+    :param is_execution_timeout: whether the ``execution_timeout`` of the task ends at the deadline, and not the
+        ``timeout`` of the wait.
     :param unknown: arguments of another version of this package; the trigger fails and names them.
+    :raises TriggerArgumentError: an argument is malformed.
     """
 
     def __init__(
@@ -53,31 +63,34 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         *,
         rtisms_conn_id: str,
         submission_ids: Any,
-        poke_interval: float,
+        poke_interval: timedelta | float,
         deadline: float,
         missing_until: float,
         fail_on: Iterable[str],
         finished: Sequence[Record] = (),
-        max_poke_interval: float | None = None,
+        max_poke_interval: timedelta | float | None = None,
         deferred_at: float = 0.0,
         with_records: bool = True,
         with_ids: bool = True,
         quota: Mapping[str, int] | None = None,
+        is_execution_timeout: bool = False,
         **unknown: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.rtisms_conn_id = rtisms_conn_id
-        self.submission_ids = parse_submission_ids(submission_ids)
-        self.poke_interval = poke_interval
-        self.deadline = deadline
-        self.missing_until = missing_until
-        self.fail_on = sorted(fail_on)
-        self.finished = list(finished)
-        self.max_poke_interval = max_poke_interval
-        self.deferred_at = deferred_at
-        self.with_records = with_records
-        self.with_ids = with_ids
-        self.quota = quota
+        with checking_arguments():
+            self.rtisms_conn_id = check_conn_id(rtisms_conn_id)
+            self.submission_ids = parse_submission_ids(submission_ids)
+            self.poke_interval = check_duration("poke_interval", poke_interval)
+            self.deadline = check_duration("deadline", deadline)
+            self.missing_until = check_duration("missing_until", missing_until)
+            self.fail_on = sorted(check_fail_on(fail_on))
+            self.finished = _check_finished(finished)
+            self.max_poke_interval = check_longest_pause(max_poke_interval)
+            self.deferred_at = check_duration("deferred_at", deferred_at)
+            self.with_records = check_flag("with_records", with_records)
+            self.with_ids = check_flag("with_ids", with_ids)
+            self.quota = _check_quota(quota)
+            self.is_execution_timeout = check_flag("is_execution_timeout", is_execution_timeout)
         self._unknown = unknown
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -96,6 +109,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
             "with_records",
             "with_ids",
             "quota",
+            *(["is_execution_timeout"] if self.is_execution_timeout else []),  # a triggerer of 0.1 does not know it
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -114,3 +128,23 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
 
     def _records(self, wait: DeliveryWait) -> dict[str, Any]:
         return {"records": wait.records} if self.with_records else {}
+
+
+def _check_finished(value: Any) -> list[Record]:
+    if isinstance(value, list | tuple) and all(
+        isinstance(record, dict) and isinstance(record.get("submission_id"), str) for record in value
+    ):
+        return list(value)
+    raise RtiSmsInputError(f"finished is {shape(value)}: use a list of records of submissions.")
+
+
+def _check_quota(value: Any) -> Mapping[str, int] | None:
+    if value is None:
+        return None
+    try:
+        numbers = Quota(**value).to_json()
+        if all(isinstance(one, int) and not isinstance(one, bool) for one in numbers.values()):
+            return numbers
+    except TypeError:
+        pass
+    raise RtiSmsInputError(f"quota is {shape(value)}: use the numbers of a Quota: needed, total and delivered.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -14,11 +14,11 @@ from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.api.transport.shared import SharedByKey
 from airflow_provider_rtisms.api.values.durations import check_seconds
 from airflow_provider_rtisms.api.values.ids import parse_submissions
-from airflow_provider_rtisms.triggers.polling import refuse_arguments, serialize_args, trigger_deadline
+from airflow_provider_rtisms.triggers.polling import crash_event, refuse_arguments, serialize_args
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 from airflow_provider_rtisms.waiting.delivery_wait import check_fail_on
 from airflow_provider_rtisms.waiting.events import WaitEvent
-from airflow_provider_rtisms.waiting.limits import MAX_RECORDS_IN_DATABASE
+from airflow_provider_rtisms.waiting.limits import MAX_RECORDS_IN_DATABASE, trigger_deadline
 from airflow_provider_rtisms.waiting.quota import make_quota
 
 #: What the triggers that are about to render have pulled.
@@ -38,10 +38,11 @@ class RtiSmsDeliveryStartTrigger(BaseTrigger):
     :param rtisms_conn_id: (templated) the Connection.
     :param fail_on: final states that fail the wait.
     :param min_delivered: how many messages have to be delivered, or None.
-    :param missing_ok_for: seconds from the start of the wait in which an unknown id is accepted.
-    :param poke_interval: seconds between two polls.
-    :param max_poke_interval: seconds up to which the pauses between polls grow; None if they do not.
-    :param timeout: seconds that the wait may last.
+    :param missing_ok_for: seconds or timedelta from the start of the wait in which an unknown id is accepted.
+    :param poke_interval: seconds or timedelta between two polls.
+    :param max_poke_interval: seconds or timedelta up to which the pauses between polls grow; None if they do not.
+    :param timeout: seconds or timedelta that the wait may last.
+    :param is_execution_timeout: whether ``timeout`` is the ``execution_timeout`` of the task.
     :param unknown: arguments of another version of this package; the trigger fails and names them.
     """
 
@@ -55,10 +56,11 @@ class RtiSmsDeliveryStartTrigger(BaseTrigger):
         rtisms_conn_id: str,
         fail_on: Iterable[str],
         min_delivered: float | None,
-        missing_ok_for: float,
-        poke_interval: float,
-        max_poke_interval: float | None,
-        timeout: float,
+        missing_ok_for: timedelta | float,
+        poke_interval: timedelta | float,
+        max_poke_interval: timedelta | float | None,
+        timeout: timedelta | float,
+        is_execution_timeout: bool = False,
         **unknown: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -66,10 +68,11 @@ class RtiSmsDeliveryStartTrigger(BaseTrigger):
         self.rtisms_conn_id = rtisms_conn_id
         self.fail_on = fail_on
         self.min_delivered = min_delivered
-        self.missing_ok_for = missing_ok_for
-        self.poke_interval = poke_interval
-        self.max_poke_interval = max_poke_interval
-        self.timeout = timeout
+        self.missing_ok_for = _without_timedelta(missing_ok_for)
+        self.poke_interval = _without_timedelta(poke_interval)
+        self.max_poke_interval = _without_timedelta(max_poke_interval)
+        self.timeout = _without_timedelta(timeout)
+        self.is_execution_timeout = is_execution_timeout
         self._unknown = unknown
         self._context: Any = None
 
@@ -85,6 +88,7 @@ class RtiSmsDeliveryStartTrigger(BaseTrigger):
             "poke_interval",
             "max_poke_interval",
             "timeout",
+            *(["is_execution_timeout"] if self.is_execution_timeout else []),  # a triggerer of 0.1 does not know it
         )
 
     def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
@@ -93,12 +97,15 @@ class RtiSmsDeliveryStartTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Check the arguments, poll until the wait is over, and yield how it ended."""
-        if self._context is not None:
-            await self._render_in_turn(self._context)
         try:
+            if self._context is not None:
+                await self._render_in_turn(self._context)
             trigger = self._wait()
         except RtiSmsInputError as error:
             yield TriggerEvent(WaitEvent("failed", str(error)).to_payload())  # type: ignore[no-untyped-call]
+            return
+        except Exception as error:
+            yield TriggerEvent(crash_event(error, {}).to_payload())  # type: ignore[no-untyped-call]
             return
         if self._unknown:
             yield await refuse_arguments(trigger, self._unknown)
@@ -139,12 +146,13 @@ class RtiSmsDeliveryStartTrigger(BaseTrigger):
         ids, without_id = parse_submissions(self.submission_ids)
         quota = make_quota(self.min_delivered, len(ids) + without_id)
         fail_on = check_fail_on(self.fail_on)
-        started = self._started()
+        timeout = check_seconds("timeout", self.timeout)
+        started = self._started(timeout)
         return RtiSmsDeliveryTrigger(
             rtisms_conn_id=self.rtisms_conn_id,
             submission_ids=ids,
             poke_interval=self.poke_interval,
-            deadline=trigger_deadline(started, self.timeout),
+            deadline=trigger_deadline(started, timeout),
             missing_until=started + check_seconds("missing_ok_for", self.missing_ok_for),
             fail_on=fail_on,
             max_poke_interval=self.max_poke_interval,
@@ -152,10 +160,16 @@ class RtiSmsDeliveryStartTrigger(BaseTrigger):
             with_records=len(ids) <= MAX_RECORDS_IN_DATABASE,
             with_ids=False,
             quota=None if quota is None else quota.to_json(),
+            is_execution_timeout=self.is_execution_timeout,
         )
 
-    def _started(self) -> float:
+    def _started(self, timeout: float) -> float:
         """Return when the wait began. After a restart of the triggerer, that was in another process."""
         if self.timeout_after is None:
             return time.time()
-        return self.timeout_after.timestamp() - self.timeout
+        return self.timeout_after.timestamp() - timeout
+
+
+def _without_timedelta(value: Any) -> Any:
+    """Return a duration in a form that is JSON; the trigger checks it where it can tell the task."""
+    return value.total_seconds() if isinstance(value, timedelta) else value

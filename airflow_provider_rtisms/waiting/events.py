@@ -18,6 +18,10 @@ from airflow_provider_rtisms.waiting.delivery_wait import check_records
 VERSION = 1
 
 Outcome = Literal["finished", "failed", "timeout"]
+#: ``crash``: the wait has failed, since the trigger met an error that it does not know, or the triggerer has another
+#: release. Such a task fails even with ``soft_fail``, and may be retried.
+#: ``execution_timeout``: not the ``timeout`` of the wait has passed, but the ``execution_timeout`` of its task.
+Cause = Literal["", "crash", "execution_timeout"]
 
 
 class UnknownEventError(ValueError):
@@ -33,16 +37,19 @@ class WaitEvent:
     :param message: why it failed or timed out.
     :param found: what the wait found, such as ``{"records": [...]}`` or ``{"balance": "457.00"}``. If it did not
         finish: what it had found until then.
+    :param cause: why, if it did not end by itself. Releases that do not know it see only the outcome.
     """
 
     outcome: Outcome
     message: str = ""
     found: Mapping[str, Any] = field(default_factory=dict)
+    cause: Cause = ""
 
     def to_payload(self) -> dict[str, Any]:
         """Return the JSON form: what a trigger yields."""
         message = {} if self.outcome == "finished" else {"message": self.message}
-        return {"version": VERSION, "outcome": self.outcome, **message, **self.found}
+        cause = {"cause": self.cause} if self.cause else {}
+        return {"version": VERSION, "outcome": self.outcome, **message, **cause, **self.found}
 
 
 def parse_trigger_event(payload: Any, expects: str) -> WaitEvent:
@@ -59,12 +66,20 @@ def parse_trigger_event(payload: Any, expects: str) -> WaitEvent:
         case {"outcome": "finished"} if expects in payload:
             return WaitEvent("finished", found=_found(payload))
         case {"outcome": "failed" | "timeout" as outcome, "message": str(message)}:
-            return WaitEvent(outcome, message, _found(payload))
+            return WaitEvent(outcome, message, _found(payload), _cause(payload))
     raise UnknownEventError(_advice(f"it is {shape(payload)}"))
 
 
+def _cause(payload: Mapping[str, Any]) -> Cause:
+    match payload.get("cause", ""):
+        case "" | "crash" | "execution_timeout" as cause:
+            return cause  # type: ignore[no-any-return]
+        case other:
+            raise UnknownEventError(_advice(f"'cause' is {shape(other)}"))
+
+
 def _found(payload: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = {name: value for name, value in payload.items() if name not in ("version", "outcome", "message")}
+    found = {name: value for name, value in payload.items() if name not in ("version", "outcome", "message", "cause")}
     try:
         _check_found(found)
     except ValueError as error:

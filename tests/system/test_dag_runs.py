@@ -6,18 +6,23 @@ import json
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowSensorTimeout, Asset, task
+from airflow.providers.common.compat.sdk import DAG, AirflowSensorTimeout, AirflowTaskTimeout, Asset, task
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS, AIRFLOW_V_3_3_PLUS
 
-from airflow_provider_rtisms.operators.rtisms import RtiSmsBulkGetDetailsOperator, RtiSmsGetDetailsOperator
+from airflow_provider_rtisms.operators.rtisms import (
+    RtiSmsBulkGetDetailsOperator,
+    RtiSmsGetDetailsOperator,
+    RtiSmsSendOperator,
+)
 from airflow_provider_rtisms.sandbox import Sandbox
-from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
+from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor, RtiSmsDeliverySensor
 from tests.open_submissions import final_after_first_poll
 from tests.system.conftest import HAS_ERRORS, FinishedRun, RunDag, load_dag
 
@@ -111,6 +116,59 @@ def test_min_delivered_fails_as_soon_as_it_cannot_be_reached(wait: Any, rtisms_s
 def test_soft_fail_skips(wait: Any, rtisms_sandbox: Sandbox, mode: str) -> None:
     with final_after_first_poll(rtisms_sandbox, "EXPIRED") as bad:
         assert wait(submission_ids=[bad], soft_fail=True, **MODES[mode]).task_states == {"wait": "skipped"}
+
+
+def check_execution_timeout(run: Callable[[], FinishedRun]) -> None:
+    """
+    Check that the execution_timeout fails the only task of a DAG.
+
+    It is no Exception: it passes through ``dag.test()`` of Airflow 2, which has failed the task before that.
+    """
+    if not AIRFLOW_V_3_0_PLUS:
+        with pytest.raises(AirflowTaskTimeout):
+            run()
+        return
+    finished = run()
+    assert finished.task_states == {"wait": "failure"}
+    assert not HAS_ERRORS or isinstance(finished.errors["wait"], AirflowTaskTimeout)
+
+
+@pytest.mark.parametrize("mode", ["poke", "deferrable"])
+def test_the_execution_timeout_is_not_skipped(wait: Any, rtisms_sandbox: Sandbox, mode: str) -> None:
+    never = rtisms_sandbox.add_submission("SENT")
+    limit = {"execution_timeout": timedelta(seconds=5), "soft_fail": True}
+    check_execution_timeout(lambda: wait(submission_ids=[never], **limit, **MODES[mode]))
+
+
+def test_the_execution_timeout_ends_a_deferred_balance(run_dag: RunDag, rtisms_sandbox: Sandbox) -> None:
+    with DAG("limited_balance", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+        RtiSmsBalanceSensor(
+            task_id="wait",
+            minimum=1000,
+            poke_interval=0.2,
+            deferrable=True,
+            soft_fail=True,
+            execution_timeout=timedelta(seconds=5),
+        )
+    check_execution_timeout(lambda: run_dag(dag))
+
+
+def test_the_execution_timeout_ends_a_send_that_waits(run_dag: RunDag, rtisms_sandbox: Sandbox) -> None:
+    with DAG("limited_send", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+        RtiSmsSendOperator(
+            task_id="wait",
+            recipients="+56900000004",
+            text="hola",
+            sender="96000",
+            wait_for_delivery=True,
+            deferrable=True,
+            poke_interval=0.2,
+            execution_timeout=timedelta(seconds=5),
+        )
+    run = run_dag(dag)  # without a task state store it is AirflowFailException, since a retry sends again
+    assert run.task_states == {"wait": "failure"}
+    assert not HAS_ERRORS or "The execution_timeout of the task has passed. Timed out: " in str(run.errors["wait"])
+    assert len(rtisms_sandbox.state().messages) == 1
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -17,6 +17,7 @@ def check_seconds(field_name: str, value: Any) -> float:
     :raises RtiSmsInputError: it is anything else.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not is_number or not 0 <= seconds <= timedelta.max.total_seconds():
         raise RtiSmsInputError(f"{field_name} is {shape(value)}: use seconds, 0 or more, or a timedelta.")
     return float(seconds)

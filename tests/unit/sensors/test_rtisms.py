@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -17,10 +18,10 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_rtisms.sandbox import Sandbox
-from airflow_provider_rtisms.sensors.base import DEFERRAL_TIMEOUT
+from airflow_provider_rtisms.sensors.base import DEFERRAL_TIMEOUTS
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor, RtiSmsDeliverySensor
-from airflow_provider_rtisms.triggers.polling import trigger_deadline
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
+from airflow_provider_rtisms.waiting.limits import trigger_deadline
 from tests.hostile import details, hang, response
 from tests.open_submissions import final_after_first_poll
 from tests.unit.conftest import Serve
@@ -160,14 +161,49 @@ class TestSkipping:
     def test_an_event_of_failure_skips(self, flag: str, outcome: str) -> None:
         sensor = new_sensor(deferrable=True, **{flag: True})
         event = {"outcome": outcome, "message": "1 REJECTED"}
-        with pytest.raises(AirflowSkipException):
+        with pytest.raises(AirflowSkipException, match="1 REJECTED"):
             sensor.resume_execution("execute_complete", {"event": event}, {})
+
+    @pytest.mark.parametrize(
+        ("next_method", "next_kwargs"),
+        [
+            ("__fail__", {"error": "Trigger failure", "traceback": ["KeyError: 'it crashed'"]}),
+            ("__fail__", None),
+            ("execute_complete", {"event": {"version": 1, "outcome": "failed", "message": "why", "cause": "crash"}}),
+            ("execute_complete", {"event": {"version": 1, "outcome": "failed", "message": "why", "cause": "new"}}),
+            ("execute_complete", {"event": {"version": 2, "outcome": "timeout", "message": "why"}}),
+            ("execute_complete", {"event": {"version": 1, "outcome": "finished", "records": [{}], "balance": 7}}),
+            ("execute_complete", {"event": {"outcome": "else"}}),
+            ("execute_complete", {"event": None}),
+        ],
+    )
+    @pytest.mark.parametrize("kind", [RtiSmsDeliverySensor, RtiSmsBalanceSensor])
+    def test_a_crash_is_no_skip(self, kind: type[Any], next_method: str, next_kwargs: Any) -> None:
+        """The sensor has not seen what it waits for. Airflow may retry it."""
+
+        def resume(**flag: bool) -> None:
+            wait = {"minimum": 1} if kind is RtiSmsBalanceSensor else {"submission_ids": "1"}
+            kind(task_id="wait", deferrable=True, **wait, **flag).resume_execution(next_method, next_kwargs, {})
+
+        with pytest.raises(AirflowException) as caught:
+            resume(soft_fail=True)
+        assert not isinstance(caught.value, AirflowSkipException | AirflowFailException | AirflowSensorTimeout)
+        with pytest.raises(AirflowSkipException):
+            resume(never_fail=True)
 
 
 class TestDeferral:
     def test_what_is_final_at_once_is_not_deferred(self, serve_default: Serve) -> None:
         serve_default(details())
         assert len(new_sensor(deferrable=True).execute({})) == 1
+
+    def test_an_argument_that_only_the_trigger_refuses_fails_it_without_retries(
+        self, serve_default: Serve, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        serve_default(details("SENT"))
+        monkeypatch.setenv("AIRFLOW_CONN_ ", os.environ["AIRFLOW_CONN_RTISMS_DEFAULT"])
+        with pytest.raises(AirflowFailException, match="rtisms_conn_id is a str of 1 characters"):
+            new_sensor(deferrable=True, rtisms_conn_id=" ").execute({})
 
     def test_hands_over_what_it_knows(self, rtisms_sandbox: Sandbox) -> None:
         done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
@@ -253,9 +289,10 @@ class TestDeferral:
             new_sensor().resume_execution("__fail__", {"error": "it crashed"}, {})
         assert not isinstance(caught.value, AirflowSensorTimeout)
 
-    def test_a_deferral_that_airflow_ended_is_a_sensor_timeout(self) -> None:
+    @pytest.mark.parametrize("error", DEFERRAL_TIMEOUTS)
+    def test_a_deferral_that_airflow_ended_is_a_sensor_timeout(self, error: str) -> None:
         with pytest.raises(AirflowSensorTimeout):
-            new_sensor().resume_execution("__fail__", {"error": DEFERRAL_TIMEOUT}, {})
+            new_sensor().resume_execution("__fail__", {"error": error}, {})
 
 
 def test_records_without_an_id_are_left_out(serve_default: Serve, caplog: pytest.LogCaptureFixture) -> None:

@@ -285,7 +285,7 @@ class TestTrigger:
         assert "(from_the_future)" in asyncio.run(fire(new_trigger("1", from_the_future=1)))["message"]
 
     def test_every_argument_is_kept(self) -> None:
-        trigger = new_trigger("1")
+        trigger = new_trigger("1", is_execution_timeout=True)
         path, arguments = trigger.serialize()
         assert path == "airflow_provider_rtisms.triggers.start.RtiSmsDeliveryStartTrigger"
         code = RtiSmsDeliveryStartTrigger.__init__.__code__

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.exceptions import AirflowNotFoundException
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.triggers import polling
@@ -28,6 +29,7 @@ def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
 def waiting(deferred: float = 0.0, deadline: float = 10_000.0, **changes: Any) -> Any:
     """Return a trigger that deferred at one time and gives up at another, in seconds from the beginning."""
     fields = {"rtisms_conn_id": "rtisms_default", "poke_interval": 60.0, "max_poke_interval": None, "trigger_id": 7}
+    fields["is_execution_timeout"] = False
     return SimpleNamespace(deferred_at=START + deferred, deadline=START + deadline, **{**fields, **changes})
 
 
@@ -105,7 +107,7 @@ def test_when_it_polls(monkeypatch: pytest.MonkeyPatch, trigger: Any, times: lis
 class TestHowItEnds:
     """The event, and the second in which it comes."""
 
-    async def end(self, work: Awaitable[Mapping[str, Any]], **times: float) -> tuple[float, Any]:
+    async def end(self, work: Awaitable[Mapping[str, Any]], **times: Any) -> tuple[float, Any]:
         event = await polling.run_until_deadline(
             waiting(**times), work, lambda: "1 is open", lambda: {"records": ["some"]}
         )
@@ -130,13 +132,31 @@ class TestHowItEnds:
         timeout = {"version": 1, "outcome": "timeout", "message": "1 is open", "records": ["some"]}
         assert virtual_time.run(self.end(self.work(30), deadline=20.0)) == (20, timeout)
 
-    def test_a_timeout_of_something_else_is_an_error(self) -> None:
-        with pytest.raises(TimeoutError, match="of a file"):
-            virtual_time.run(self.end(self.work(3, TimeoutError("of a file"))))
+    def test_a_timeout_of_the_execution(self) -> None:
+        _, event = virtual_time.run(self.end(self.work(30), deadline=20.0, is_execution_timeout=True))
+        assert (event["outcome"], event["cause"]) == ("timeout", "execution_timeout")
+
+    @pytest.mark.parametrize(
+        ("error", "shown"),
+        [
+            (KeyError("+56911111111"), "KeyError."),
+            (TimeoutError("of a file"), "TimeoutError."),
+            (AirflowNotFoundException("The conn_id `rtisms` isn't defined"), "The conn_id `rtisms` isn't defined."),
+        ],
+    )
+    def test_an_error_that_nobody_expects_is_an_event_too(
+        self, error: Exception, shown: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The triggerer would end the wait with a traceback; so the task hears what has happened."""
+        seconds, event = virtual_time.run(self.end(self.work(30, error)))
+        assert (seconds, event["outcome"], event["cause"]) == (30, "failed", "crash")
+        assert event["message"] == f"The trigger met an error: {shown} Its log shows more."
+        assert event["records"] == ["some"]
+        assert type(error).__name__ in caplog.text
 
 
 def test_a_trigger_of_another_version_says_what_to_do() -> None:
     payload = virtual_time.run(polling.refuse_arguments(waiting(), ["newer", "new"])).payload
-    assert (payload["version"], payload["outcome"]) == (1, "failed")
+    assert (payload["version"], payload["outcome"], payload["cause"]) == (1, "failed", "crash")
     assert "does not know (new, newer)" in payload["message"]
     assert "Install the same version" in payload["message"]

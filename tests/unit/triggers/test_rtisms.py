@@ -246,7 +246,7 @@ class TestSerialization:
         """An argument that serialize leaves out is lost on the way to the triggerer."""
         code = RtiSmsDeliveryTrigger.__init__.__code__
         names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
-        assert set(new_trigger("1").serialize()[1]) == set(names)
+        assert set(new_trigger("1", is_execution_timeout=True).serialize()[1]) == set(names)
 
     def test_holds_no_secret(self, rtisms_sandbox: Sandbox) -> None:
         """Airflow stores what a sensor defers with. This sensor has polled before that, so it has a token."""

@@ -21,6 +21,8 @@ RECORDS = [SmsDetails("1", "DELIVERED").to_record()]
         (WaitEvent("finished", found={"balance": "457.00"}), "balance"),
         (WaitEvent("failed", "the account was closed"), "records"),
         (WaitEvent("timeout", "2 are open"), "balance"),
+        (WaitEvent("timeout", "2 are open", {"records": RECORDS}, "execution_timeout"), "records"),
+        (WaitEvent("failed", "KeyError", cause="crash"), "records"),
     ],
 )
 def test_what_is_built_is_read_again(event: WaitEvent, expects: str) -> None:
@@ -54,6 +56,8 @@ def test_an_event_without_a_version_is_read() -> None:
         ({"version": 1, "outcome": "finished", "balance": "1"}, "it is a value of type dict"),
         ({"version": 1, "outcome": "failed"}, "it is a value of type dict"),
         ({"version": 1, "outcome": "failed", "message": 7}, "it is a value of type dict"),
+        ({"version": 1, "outcome": "failed", "message": "why", "cause": "fire"}, "'cause' is a str of 4 characters"),
+        ({"version": 1, "outcome": "failed", "message": "why", "cause": ["crash"]}, "'cause' is a value of type list"),
         ({"version": 1, "outcome": "another", "message": "why"}, "it is a value of type dict"),
         ({"version": 1, "outcome": "finished", "records": None}, "'records' is not a list"),
         ({"version": 1, "outcome": "finished", "records": [{}]}, "'records[0]' lacks fields of a record"),

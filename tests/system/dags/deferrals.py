@@ -1,0 +1,83 @@
+"""DAGs for test_deferrals_for_real.py: an execution_timeout ends deferrals, triggers crash, assets share a watcher."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import DAG, Asset, AssetWatcher, task
+from airflow.triggers.base import TriggerEvent
+
+from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
+from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor, RtiSmsDeliverySensor
+from airflow_provider_rtisms.triggers.rtisms import RtiSmsBalanceFallTrigger, RtiSmsDeliveryTrigger
+
+#: The three would wait for an hour.
+WAIT: dict[str, Any] = {"poke_interval": 1, "timeout": 3600, "deferrable": True}
+LIMIT: dict[str, Any] = {**WAIT, "execution_timeout": timedelta(seconds=20)}
+
+
+class CrashingTrigger(RtiSmsDeliveryTrigger):
+    """It ends as a bug would end it."""
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return a path that the triggerer can import; DAG files have another name there."""
+        return f"tests.system.dags.deferrals.{type(self).__name__}", super().serialize()[1]
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Crash."""
+        raise KeyError("a bug")
+        yield
+
+
+class RefusedTrigger(RtiSmsDeliveryTrigger):
+    """It has been stored with an argument that its constructor refuses."""
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return a wrong id."""
+        path, kwargs = super().serialize()
+        return path.replace(__name__, "tests.system.dags.deferrals"), {**kwargs, "submission_ids": ["abc"]}
+
+
+class BrokenSensor(RtiSmsDeliverySensor):
+    """
+    A wait whose trigger ends without an event.
+
+    :param trigger_class: the class of the trigger.
+    """
+
+    def __init__(self, *, trigger_class: type[RtiSmsDeliveryTrigger] = CrashingTrigger, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.trigger_class = trigger_class
+
+    def deferral(self, context: Any) -> dict[str, Any]:
+        """Return the usual deferral with the other trigger."""
+        usual = super().deferral(context)
+        return {**usual, "trigger": self.trigger_class(**usual["trigger"].serialize()[1])}
+
+
+with DAG("execution_timeouts", schedule=None, params={"id": ""}):
+    RtiSmsDeliverySensor(task_id="delivery", submission_ids="{{ params.id }}", soft_fail=True, **LIMIT)
+    RtiSmsBalanceSensor(task_id="balance", minimum="1000000", soft_fail=True, **LIMIT)
+    RtiSmsSendOperator(
+        task_id="send", recipients="+56900000004", text="hola", sender="96000", wait_for_delivery=True, **LIMIT
+    )
+
+with DAG("soft_fails", schedule=None, params={"id": ""}):
+    BrokenSensor(task_id="crash", submission_ids="{{ params.id }}", soft_fail=True, **WAIT)
+    BrokenSensor(
+        task_id="refused", submission_ids="{{ params.id }}", soft_fail=True, trigger_class=RefusedTrigger, **WAIT
+    )
+    RtiSmsDeliverySensor(task_id="timeout", submission_ids="{{ params.id }}", soft_fail=True, **{**WAIT, "timeout": 15})
+
+for name in ("rtisms_low", "rtisms_low_too"):
+    watcher = AssetWatcher("balance", trigger=RtiSmsBalanceFallTrigger(threshold="900000", poke_interval=1))
+    with DAG(f"top_up_{name}", schedule=[Asset(name, watchers=[watcher])]):
+
+        @task
+        def order(triggering_asset_events: Any = None) -> list[Any]:
+            """Return what the trigger has reported."""
+            return [event.extra["payload"] for events in triggering_asset_events.values() for event in events]
+
+        order()
