@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,35 +13,16 @@ from scripts.airflow_deployment import AirflowDeployment
 from scripts.dag_run import DagRun
 
 pytestmark = [
-    pytest.mark.system,
     pytest.mark.deployment,
     pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="scripts.airflow_deployment starts Airflow 3.3 only"),
 ]
-
-ROOT = Path(__file__).parents[2]
-DAGS = Path(__file__).parent / "dags" / "deferrals.py"
-RUN_TIMEOUT = 300.0
-"""Seconds."""
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxProcess]:
-    with SandboxProcess() as sandbox:
-        yield sandbox
-
-
-@pytest.fixture(scope="module")
-def airflow(sandbox: SandboxProcess, new_database: Path) -> Iterator[AirflowDeployment]:
-    env = {"PYTHONPATH": str(ROOT), "AIRFLOW_CONN_RTISMS_DEFAULT": sandbox.connection_json()}
-    with AirflowDeployment([DAGS], env=env, database=new_database) as airflow:
-        yield airflow
 
 
 def finish(airflow: AirflowDeployment, sandbox: SandboxProcess, dag_id: str) -> tuple[DagRun, dict[str, Any]]:
     """Run a DAG whose tasks wait for a submission that is never final; return its task instances when it has ended."""
     run = airflow.trigger(dag_id, params={"id": sandbox.add_submission("SENT")})
     states: dict[str, list[str]] = {}
-    for change in run.changes(timeout=RUN_TIMEOUT):
+    for change in run.changes():
         states.setdefault(change["task_id"], []).append(change["state"])
     assert all("deferred" in seen for seen in states.values()), states
     return run, {task["task_id"]: task for task in run.task_instances()}
@@ -58,11 +37,10 @@ def test_the_execution_timeout_ends_a_deferral(airflow: AirflowDeployment, sandb
     assert run.failure_log().count("AirflowTaskTimeout: The execution_timeout of the task has passed. Timed out: ") >= 3
     for task in tasks.values():
         start, end = (datetime.fromisoformat(task[name]) for name in ("start_date", "end_date"))
-        assert 17 < (end - start).total_seconds() < RUN_TIMEOUT
+        assert (end - start).total_seconds() > 17
     state = sandbox.state()
     assert [message.recipient for message in state.messages] == ["+56900000004"], "it was sent once"
     assert state.requests["GET balance"] > 1
-    print({name: round(task["duration"]) for name, task in tasks.items()})
 
 
 def test_a_trigger_that_crashes_fails_a_sensor_with_soft_fail(
@@ -74,23 +52,24 @@ def test_a_trigger_that_crashes_fails_a_sensor_with_soft_fail(
     airflow.check()  # the triggerer has survived both
 
 
-def test_two_assets_with_equal_watchers_both_get_the_fall(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+def test_two_assets_with_equal_watchers_both_get_the_fall(
+    airflow: AirflowDeployment, watched_sandbox: SandboxProcess
+) -> None:
     for name in ("rtisms_low", "rtisms_low_too"):
-        runs: list[dict[str, Any]] = []
 
-        def has_run(dag_id: str = f"top_up_{name}", runs: list[dict[str, Any]] = runs) -> bool:
-            runs[:] = airflow.call("GET", f"dags/{dag_id}/dagRuns", params={"state": "success"})["dag_runs"]
-            return bool(runs)
+        def runs(dag_id: str = f"top_up_{name}") -> list[dict[str, Any]]:
+            return list(airflow.call("GET", f"dags/{dag_id}/dagRuns", params={"state": "success"})["dag_runs"])
 
-        airflow.wait_until(has_run, what=f"a run of top_up_{name}", timeout=RUN_TIMEOUT)
-        events = DagRun(airflow, f"top_up_{name}", runs[0]["dag_run_id"]).xcom("order")
-        assert events == [{"balance": "457.00", "threshold": "900000"}]
+        run, *_ = airflow.wait_until(runs, what=f"a run of top_up_{name}")
+        (event,) = DagRun(airflow, f"top_up_{name}", run["dag_run_id"]).xcom("order")
+        assert event["threshold"] == "900000"
 
     def fired() -> int:
         return int(airflow.call("GET", "dags/top_up_rtisms_low/dagRuns")["total_entries"])
 
-    polls, before = sandbox.state().requests["GET balance"], fired()
-    airflow.wait_until(
-        lambda: sandbox.state().requests["GET balance"] >= polls + 3, what="three more polls", timeout=RUN_TIMEOUT
-    )
+    def polls() -> int:
+        return watched_sandbox.state().requests["GET balance"]
+
+    polled, before = polls(), fired()
+    airflow.wait_until(lambda: polls() >= polled + 3, what="three more polls")
     assert fired() == before, "a fall is reported once"

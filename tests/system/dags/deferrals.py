@@ -13,6 +13,7 @@ from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor, RtiSmsDeliverySensor
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsBalanceFallTrigger, RtiSmsDeliveryTrigger
 
+WATCHED = {"rtisms_conn_id": "rtisms_watched"}
 #: The three would wait for an hour.
 WAIT: dict[str, Any] = {"poke_interval": 1, "timeout": 3600, "deferrable": True}
 LIMIT: dict[str, Any] = {**WAIT, "execution_timeout": timedelta(seconds=20)}
@@ -72,7 +73,7 @@ with DAG("soft_fails", schedule=None, params={"id": ""}):
     RtiSmsDeliverySensor(task_id="timeout", submission_ids="{{ params.id }}", soft_fail=True, **{**WAIT, "timeout": 15})
 
 for name in ("rtisms_low", "rtisms_low_too"):
-    watcher = AssetWatcher("balance", trigger=RtiSmsBalanceFallTrigger(threshold="900000", poke_interval=1))
+    watcher = AssetWatcher("balance", trigger=RtiSmsBalanceFallTrigger(threshold="900000", poke_interval=1, **WATCHED))
     with DAG(f"top_up_{name}", schedule=[Asset(name, watchers=[watcher])]):
 
         @task
