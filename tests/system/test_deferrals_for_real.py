@@ -34,7 +34,10 @@ def test_the_execution_timeout_ends_a_deferral(airflow: AirflowDeployment, sandb
     assert {name: task["state"] for name, task in tasks.items()} == dict.fromkeys(
         ("delivery", "balance", "send"), "failed"
     ), run.failure_log()
-    assert run.failure_log().count("AirflowTaskTimeout: The execution_timeout of the task has passed. Timed out: ") >= 3
+    assert (
+        run.failure_log(1000).count("AirflowTaskTimeout: The execution_timeout of the task has passed. Timed out: ")
+        >= 3
+    )
     for task in tasks.values():
         start, end = (datetime.fromisoformat(task[name]) for name in ("start_date", "end_date"))
         assert (end - start).total_seconds() > 17
