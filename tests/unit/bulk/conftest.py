@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import gc
+import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +16,9 @@ import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-from airflow_provider_rtisms.sandbox import Sandbox
+from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxClient
 from airflow_provider_rtisms.sandbox.submissions import FIRST_SEEDED_ID
-from scripts.processes import wait_until
+from tests.patience import wait_until
 
 try:
     from airflow.sdk.io import attach
@@ -26,7 +31,7 @@ def sandbox(rtisms_sandbox: Sandbox) -> Sandbox:
     """Return the sandbox with as many submissions as these tests ask for, and no socket of an earlier test."""
     if rtisms_sandbox.state().sockets:
         gc.collect()  # a hook keeps its connection open for as long as it lives
-        wait_until(lambda: not rtisms_sandbox.state().sockets, what="closed sockets", timeout=30)
+        wait_until(lambda: not rtisms_sandbox.state().sockets, "closed sockets")
     rtisms_sandbox.reset(seed=5000)
     return rtisms_sandbox
 
@@ -49,6 +54,25 @@ def bucket() -> Iterator[ObjectStoragePath]:
 def seeded(count: int) -> list[str]:
     """Return ids that the sandbox knows."""
     return [str(FIRST_SEEDED_ID + number) for number in range(count)]
+
+
+def kill_on_the_way(sandbox: SandboxClient, fetch: str, after: int) -> None:
+    """
+    Run a program that fetches, and kill it (SIGKILL). Some responses never come, so that it cannot end before.
+
+    :param sandbox: what it fetches from.
+    :param fetch: the program.
+    :param after: the responses that come before it is killed.
+    """
+    patient = json.loads(sandbox.connection_json()) | {"extra": {"timeout": 3600}}
+    environment = os.environ | {"AIRFLOW_CONN_RTISMS_DEFAULT": json.dumps(patient)}
+    sandbox.set_faults(Fault("latency", seconds=3600, probability=5 / after, path="sms"))
+    with subprocess.Popen([sys.executable, "-c", fetch], env=environment) as program:
+        wait_until(lambda: sandbox.state().count_responses(200, "GET sms") >= after or program.poll(), "responses")
+        program.send_signal(signal.SIGKILL)
+    assert program.returncode == -signal.SIGKILL
+    wait_until(lambda: not sandbox.state().sockets, "closed sockets")  # it has received all that had been sent
+    sandbox.set_faults()
 
 
 def count_descriptors() -> int:

@@ -162,7 +162,11 @@ class TestState:
         assert [request.is_grant for request in server.requests] == [True, False, True, False]
 
     def test_calls_take_turns(self, serve: Serve) -> None:
-        server = serve(response(BALANCE))
+        async def after_the_third(exchange: Exchange) -> None:
+            await until(lambda: len(server.calls) >= 3)
+            await exchange.write(message(BALANCE))
+
+        server = serve(after_the_third)
         ask(server, *[get_balance] * 20, max_concurrency=3)
         assert server.connections_peak == 3
 
