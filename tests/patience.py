@@ -11,7 +11,7 @@ T = TypeVar("T")
 PATIENCE = 300.0
 """Seconds after which a test gives up waiting for what should have happened long ago."""
 TIMEOUTS = (0.5, 5.0, 50.0)
-"""Seconds for a request that gets no response: on a very slow machine, the first ones end before it has left."""
+"""Seconds for what has to run out of time. On a very slow machine, the first ones are over before it has begun."""
 
 
 def wait_until(condition: Callable[[], T | None], what: str) -> T:
@@ -28,19 +28,19 @@ def wait_until(condition: Callable[[], T | None], what: str) -> T:
     return result
 
 
-def until_it_leaves(attempt: Callable[[float], T], has_left: Callable[[], object]) -> T:
+def with_more_time(attempt: Callable[[float], T], was_enough: Callable[[T], object]) -> T:
     """
-    Do a request that gets no response, with longer timeouts until one of them lets it leave this machine.
+    Do something whose time has to run out, with more time until that is enough for what comes before the end.
 
-    :param attempt: does the request with a timeout in seconds.
-    :param has_left: whether the server has received it.
-    :return: what the attempt returned whose request has left.
+    :param attempt: does it within some seconds. It begins anew each time.
+    :param was_enough: whether what should come before has come, such as a request to a server that does not respond.
+    :return: the result of the attempt that had enough time.
     """
-    for timeout in TIMEOUTS:
-        result = attempt(timeout)
-        deadline = time.monotonic() + timeout  # the server may need some time, too
+    for seconds in TIMEOUTS:
+        result = attempt(seconds)
+        deadline = time.monotonic() + seconds  # a server may be slow to see what has left
         while time.monotonic() < deadline:
-            if has_left():
+            if was_enough(result):
                 return result
             time.sleep(0.01)
-    raise AssertionError(f"no request has left within {TIMEOUTS[-1]:g} s")
+    raise AssertionError(f"{TIMEOUTS[-1]:g} s were not enough: {result!r}")

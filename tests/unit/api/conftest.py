@@ -16,7 +16,7 @@ from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.transport.blocking import RtiSmsClient
 from tests.hostile import HostileServer
-from tests.patience import until_it_leaves
+from tests.patience import with_more_time
 
 
 class Transport(ABC):
@@ -29,9 +29,9 @@ class Transport(ABC):
     def give_up(self, server: HostileServer, call: Call[Any], **settings: Any) -> Any:
         """Do a call that the server does not respond to; return its error."""
         values = {"client_id": "client-one", "client_secret": "s3cret/+&=", "base_url": server.url, **settings}
-        return until_it_leaves(
+        return with_more_time(
             lambda timeout: self.perform_in_turn(ApiSettings(**values, timeout=timeout), [call])[0],
-            has_left=lambda: server.calls,
+            was_enough=lambda _: server.calls,
         )
 
     @abstractmethod

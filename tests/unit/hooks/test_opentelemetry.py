@@ -14,6 +14,7 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from airflow_provider_rtisms.sandbox import Sandbox
+from tests.patience import PATIENCE
 
 PROGRAM = """
 from opentelemetry import metrics
@@ -65,7 +66,7 @@ def test_they_have_tags(rtisms_sandbox: Sandbox) -> None:
     with collector() as (port, bodies):
         settings = {"OTEL_ON": "True", "OTEL_HOST": "127.0.0.1", "OTEL_PORT": str(port)}
         env = {**os.environ, **{f"AIRFLOW__METRICS__{name}": value for name, value in settings.items()}}
-        subprocess.run([sys.executable, "-c", PROGRAM], env=env, check=True, capture_output=True, timeout=90)
+        subprocess.run([sys.executable, "-c", PROGRAM], env=env, check=True, capture_output=True, timeout=PATIENCE)
     found = values(bodies[-1])
     assert found["airflow.rtisms.balance conn_id=rtisms_default"] == 457
     assert found["airflow.rtisms.messages conn_id=rtisms_default,outcome=submitted"] == 1

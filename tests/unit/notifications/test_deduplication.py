@@ -15,6 +15,7 @@ import pytest
 from airflow_provider_rtisms.notifications import deduplication
 from airflow_provider_rtisms.notifications.alert_state import LEASE, variable_name
 from airflow_provider_rtisms.notifications.deduplication import AlertLimit, Turn
+from tests.patience import PATIENCE
 
 KEY = "nightly_load"
 NAME = variable_name(KEY)
@@ -70,13 +71,13 @@ class World:
         event = threading.Event()
         heapq.heappush(self._waiting, (self.now + seconds, next(self._order), event))
         self._wake_next()
-        assert event.wait(timeout=30)
+        assert event.wait(PATIENCE)
 
     def run(self, starts: list[float], process: Callable[[], None]) -> None:
         """Run a process from each of these times on, until all have ended."""
 
         def body(event: threading.Event) -> None:
-            assert event.wait(timeout=30)
+            assert event.wait(PATIENCE)
             process()
             self._wake_next()
 
@@ -88,7 +89,7 @@ class World:
             threads[-1].start()
         self._wake_next()
         for thread in threads:
-            thread.join(timeout=30)
+            thread.join(PATIENCE)
             assert not thread.is_alive()
 
     def _wake_next(self) -> None:

@@ -36,7 +36,7 @@ from tests.hostile import (
     reset,
     response,
 )
-from tests.patience import until_it_leaves
+from tests.patience import with_more_time
 from tests.unit.api.conftest import Transport
 from tests.unit.conftest import Serve
 
@@ -213,7 +213,7 @@ class TestSlow:
                 transport.perform(server, endpoints.get_balance(), timeout=timeout, max_attempts=1)
             assert time.monotonic() - began > timeout - 0.1
 
-        until_it_leaves(attempt, lambda: server.calls)
+        with_more_time(attempt, lambda _: server.calls)
 
 
 class TestHuge:
