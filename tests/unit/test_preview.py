@@ -147,6 +147,7 @@ def test_its_help_names_the_command_and_its_options(capsys: pytest.CaptureFixtur
     assert "unrecognized arguments: --max 1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "status"), [(["--text", "hola"], 0), ([], 1)])
 def test_it_runs_as_a_module(options: list[str], status: int) -> None:
     command = [sys.executable, "-m", "airflow_provider_rtisms.preview", *options]

@@ -8,13 +8,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import fsspec
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+from airflow_provider_rtisms.api.transport.fetch import BACKLOG
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxClient
 from airflow_provider_rtisms.sandbox.submissions import FIRST_SEEDED_ID
@@ -24,6 +25,12 @@ try:
     from airflow.sdk.io import attach
 except ImportError:  # Airflow 2
     from airflow.io.store import attach  # type: ignore[no-redef,import-not-found,unused-ignore]
+
+
+AT_ONCE = 32
+"""The default of ``max_concurrency``."""
+UNSAVED = AT_ONCE + BACKLOG + 1
+"""How many submissions a fetch may have asked for and not saved: those under way, and those fetched meanwhile."""
 
 
 @pytest.fixture
@@ -56,21 +63,29 @@ def seeded(count: int) -> list[str]:
     return [str(FIRST_SEEDED_ID + number) for number in range(count)]
 
 
-def kill_on_the_way(sandbox: SandboxClient, fetch: str, after: int) -> None:
+def kill_when(condition: Callable[[], object], program: str, env: Mapping[str, str] | None = None) -> None:
+    """Run a program, and kill it (SIGKILL) as soon as a condition is true. It must not have ended by then."""
+    with subprocess.Popen([sys.executable, "-c", program], env={**os.environ, **(env or {})}) as process:
+        wait_until(lambda: condition() or process.poll() is not None, "the time to kill")
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+
+
+def kill_on_the_way(sandbox: SandboxClient, program: str, after: int) -> None:
     """
-    Run a program that fetches, and kill it (SIGKILL). Some responses never come, so that it cannot end before.
+    Run a program that fetches, and kill it (SIGKILL). A few responses never come, so that it cannot end before.
 
     :param sandbox: what it fetches from.
-    :param fetch: the program.
-    :param after: the responses that come before it is killed.
+    :param program: its code.
+    :param after: how many responses the sandbox has sent when it is killed.
     """
     patient = json.loads(sandbox.connection_json()) | {"extra": {"timeout": 3600}}
-    environment = os.environ | {"AIRFLOW_CONN_RTISMS_DEFAULT": json.dumps(patient)}
-    sandbox.set_faults(Fault("latency", seconds=3600, probability=5 / after, path="sms"))
-    with subprocess.Popen([sys.executable, "-c", fetch], env=environment) as program:
-        wait_until(lambda: sandbox.state().count_responses(200, "GET sms") >= after or program.poll(), "responses")
-        program.send_signal(signal.SIGKILL)
-    assert program.returncode == -signal.SIGKILL
+    sandbox.set_faults(Fault("latency", seconds=3600, probability=0.01, path="sms"))
+    kill_when(
+        lambda: sandbox.state().count_responses(200, "GET sms") >= after,
+        program,
+        {"AIRFLOW_CONN_RTISMS_DEFAULT": json.dumps(patient)},
+    )
     wait_until(lambda: not sandbox.state().sockets, "closed sockets")  # it has received all that had been sent
     sandbox.set_faults()
 

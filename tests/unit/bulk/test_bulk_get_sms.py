@@ -26,18 +26,14 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsServerError,
 )
 from airflow_provider_rtisms.api.policy import retry
-from airflow_provider_rtisms.api.transport.fetch import BACKLOG
 from airflow_provider_rtisms.api.transport.limiter import MIN_PAUSE
 from airflow_provider_rtisms.bulk.fetch_stats import GIVE_UP_AFTER
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
 from tests.patience import wait_until
-from tests.unit.bulk.conftest import kill_on_the_way, seeded
+from tests.unit.bulk.conftest import AT_ONCE, UNSAVED, kill_on_the_way, seeded
 
-AT_ONCE = 32
-"""The default of ``max_concurrency``."""
-AFTER_WHICH_IT_ENDS = GIVE_UP_AFTER + BACKLOG + 1 + AT_ONCE
-"""How many submissions are asked for if all fail: those that count, those fetched meanwhile, and those under way."""
+pytestmark = [pytest.mark.slow, pytest.mark.outer_minors]
 
 
 def ids_in(path: Path) -> list[str]:
@@ -135,7 +131,7 @@ def test_a_threshold_that_stays_passed_ends_the_fetch(
     sandbox.set_faults(Fault("error", path="sms", statuses=(429,)))
     with pytest.raises(RtiSmsRateLimitError, match="Gave up after 5 attempts"):
         hook.bulk_get_sms(seeded(5000))
-    assert len(sandbox.state().requests_by_id) <= AFTER_WHICH_IT_ENDS  # the rest was not requested
+    assert len(sandbox.state().requests_by_id) <= GIVE_UP_AFTER + UNSAVED  # the rest was not requested
 
 
 def test_revoked_tokens_are_renewed_without_a_storm(hook: RtiSmsHook, sandbox: Sandbox) -> None:
@@ -205,7 +201,7 @@ class TestFailure:
         sandbox.set_faults(Fault("error", statuses=(503,), path="sms"))
         with pytest.raises(RtiSmsServerError):
             hook.bulk_get_sms(seeded(5000))
-        assert len(sandbox.state().requests_by_id) <= AFTER_WHICH_IT_ENDS
+        assert len(sandbox.state().requests_by_id) <= GIVE_UP_AFTER + UNSAVED
 
     @pytest.mark.parametrize("name", ["details.xls", "details", "details.parquet.gz"])
     def test_an_unknown_suffix_is_refused_before_a_request(
@@ -235,7 +231,7 @@ class TestResume:
             assert not target.exists()
             (part,) = tmp_path.iterdir()
             saved = part.read_bytes().count(b"\n") - 1  # the header line
-            assert asked - saved <= AT_ONCE + BACKLOG + 1
+            assert asked - saved <= UNSAVED
             with part.open("a") as cut_off:
                 cut_off.write('{"submission_id": "50000')
             second = subprocess.run([sys.executable, "-c", fetch], env=environment, capture_output=True, text=True)

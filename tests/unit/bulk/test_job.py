@@ -23,6 +23,8 @@ from tests.unit.bulk.conftest import count_descriptors
 from tests.unit.bulk.stores import Store, StoredPath
 from tests.unit.bulk.test_object_store import DOWN, REFUSED
 
+pytestmark = pytest.mark.outer_minors
+
 UNKNOWN = errors.RtiSmsNotFoundError("get_sms 404: HTTP 404.")
 UNAVAILABLE = errors.RtiSmsServerError("get_sms 503: HTTP 503.")
 FORBIDDEN = errors.RtiSmsForbiddenError("get_sms 403: HTTP 403.")

@@ -26,6 +26,8 @@ from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
 from tests.unit.bulk.conftest import kill_on_the_way, seeded
 
+pytestmark = [pytest.mark.slow, pytest.mark.outer_minors]
+
 UNKNOWN = [str(number) for number in range(101, 126)]
 IDS = [*UNKNOWN, *seeded(20)]
 

@@ -24,6 +24,8 @@ from tests.patience import PATIENCE, wait_until
 from tests.unit.bulk.conftest import seeded
 from tests.unit.conftest import Serve
 
+pytestmark = pytest.mark.outer_minors
+
 Logged: TypeAlias = Callable[[str], bool]
 
 PROGRESS_EVERY = progress.PROGRESS_EVERY  # before the fixture changes it

@@ -22,6 +22,8 @@ from tests.patience import PATIENCE
 from tests.unit.doctor.examination import NAMES
 from tests.unit.doctor.vendor import BALANCE, CLIENT_ID, NUMBER, SECRET, vendor
 
+pytestmark = pytest.mark.slow
+
 
 class Done(NamedTuple):
     """How the command ended."""

@@ -32,6 +32,8 @@ from tests.unit.doctor.vendor import (
     vendor,
 )
 
+pytestmark = pytest.mark.slow
+
 
 class TestAsDocumented:
     def test_the_sandbox(self) -> None:

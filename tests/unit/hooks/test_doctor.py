@@ -7,8 +7,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from airflow_provider_rtisms.sandbox import Sandbox
 from tests.patience import PATIENCE
+
+pytestmark = [pytest.mark.slow, pytest.mark.outer_minors]
 
 
 def doctor(conn_id: str) -> tuple[int, dict[str, str]]:

@@ -16,6 +16,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from airflow_provider_rtisms.sandbox import Sandbox
 from tests.patience import PATIENCE
 
+pytestmark = [pytest.mark.slow, pytest.mark.outer_minors]
+
 PROGRAM = """
 from opentelemetry import metrics
 

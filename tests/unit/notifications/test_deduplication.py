@@ -196,6 +196,7 @@ def test_the_clock_of_another_machine_may_be_ahead(limit_of: Callable[..., Alert
     assert alert(limit_of(store)).is_due
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_one_of_200_processes_sends_and_all_others_are_counted(seed: int) -> None:
     """Eight or more run at a time, and a call of the store takes up to 0.1 s, each another time."""
@@ -225,6 +226,7 @@ def test_a_process_that_stalls_between_read_and_write_costs_one_sms_more() -> No
     assert len(storm.reports) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_while_the_api_is_down_each_failure_lets_the_next_alert_try(seed: int) -> None:
     """The API is down for a minute, and an alert takes 3 s to fail. An SMS that was not sent silences nobody."""
@@ -334,6 +336,7 @@ def test_a_deleted_count_begins_again(limit_of: Callable[..., AlertLimit]) -> No
     assert alert(limit_of(store, 0)).suppressed == 1
 
 
+@pytest.mark.slow
 def test_the_state_stays_small_and_names_nothing(limit_of: Callable[..., AlertLimit]) -> None:
     store = Memory()
     names = {alert(limit_of(store)).alert for _ in range(500)}

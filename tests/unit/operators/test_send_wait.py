@@ -21,7 +21,7 @@ from tests.partial_success import CASES, Case
 from tests.patience import PATIENCE, with_more_time
 from tests.unit.attempts import Pushes
 
-pytestmark = pytest.mark.usefixtures("quick_retries")
+pytestmark = [pytest.mark.usefixtures("quick_retries"), pytest.mark.slow, pytest.mark.outer_minors]
 
 #: The last three digits of numbers to which the sandbox delivers, or does not, by the letters of a case.
 DIGITS = {"D": "100", "R": "001", "U": "008", "S": "004"}

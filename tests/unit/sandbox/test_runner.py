@@ -17,6 +17,8 @@ import requests
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
 from tests.patience import PATIENCE
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from tests.unit.sandbox.conftest import Api
 

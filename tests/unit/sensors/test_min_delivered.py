@@ -30,7 +30,7 @@ try:
 except ImportError:
     from airflow.exceptions import AirflowRescheduleException
 
-pytestmark = pytest.mark.usefixtures("quick_retries")
+pytestmark = [pytest.mark.usefixtures("quick_retries"), pytest.mark.slow, pytest.mark.outer_minors]
 
 MODES: dict[str, dict[str, Any]] = {
     "poke": {"mode": "poke"},
