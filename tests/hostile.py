@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self
 
-#: Seconds after which every client should have given up. If one has not, its test fails and does not hang.
-FOREVER = 15.0
+from tests.patience import PATIENCE
+
 #: The token that :func:`grant` sends by default.
 TOKEN = "header.payload$signature"
 
@@ -154,9 +154,8 @@ async def reset(exchange: Exchange) -> None:
 
 
 async def hang(exchange: Exchange) -> None:
-    """Read the request, and do not respond. Close the connection after more time than any client should wait."""
-    await asyncio.sleep(FOREVER)
-    exchange.close()
+    """Read the request, and do not respond until the client has gone."""
+    await asyncio.Event().wait()
 
 
 def drip(data: bytes, *, whole: int = 0, pause: float = 0.1) -> Step:
@@ -303,7 +302,7 @@ async def _until_closed(reader: asyncio.StreamReader) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait at most 10 s until another thread, such as this server's, has made a condition true."""
-    async with asyncio.timeout(10):
+    """Wait until another thread, such as this server's, has made a condition true."""
+    async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110  # events belong to one loop
             await asyncio.sleep(0.005)

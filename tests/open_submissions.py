@@ -9,9 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from airflow_provider_rtisms.sandbox import Sandbox
-
-TIMEOUT = 60.0
-"""Seconds in which the first poll has to come."""
+from tests.patience import PATIENCE
 
 
 @contextmanager
@@ -27,7 +25,7 @@ def final_after_first_poll(sandbox: Sandbox, status: str = "DELIVERED") -> Itera
     left = threading.Event()
 
     def finish_after_first_poll() -> None:
-        deadline = time.monotonic() + TIMEOUT
+        deadline = time.monotonic() + PATIENCE
         while not sandbox.state().requests_by_id.get(submission_id):
             assert time.monotonic() < deadline, "no first poll"
             if left.wait(0.1):

@@ -7,6 +7,8 @@ import threading
 from collections import Counter, defaultdict
 from typing import Self
 
+from tests.patience import PATIENCE
+
 END = b"end of the test"
 
 
@@ -40,7 +42,7 @@ class StatsdListener:
         """Return all metrics so far, as ``name:value|type``, Airflow's own too."""
         self._caught_up.clear()
         self._send(END)  # it arrives after what was sent before it
-        assert self._caught_up.wait(60)
+        assert self._caught_up.wait(PATIENCE)
         return list(self._lines)
 
     def lines(self) -> list[str]:

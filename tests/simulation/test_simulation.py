@@ -38,7 +38,7 @@ SEARCHED = 2000
 
 
 @pytest.mark.timeout(600)  # two seconds of computing, but the machines of a CI are busy
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, PARTS))])
 def test_everything_holds_in_every_history(part: int) -> None:
     with simulated():
         results = [run_history(seed) for seed in range(part, HISTORIES_IN_ALL, PARTS)]
@@ -46,6 +46,7 @@ def test_everything_holds_in_every_history(part: int) -> None:
     assert not failed, "\n".join(failed[:10])
 
 
+@pytest.mark.slow
 def test_a_seed_decides_everything() -> None:
     seeds = range(20, 20 + 4 * len(HISTORIES))
     replay = f"""

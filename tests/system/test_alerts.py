@@ -10,7 +10,7 @@ from airflow_provider_rtisms.sandbox import Sandbox
 from tests.system.conftest import RunDag, load_dag
 from tests.system.test_documents import blocks, for_airflow_2
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.outer_minors]
 
 
 def test_one_sms_stands_for_many_failing_tasks(run_dag: RunDag, rtisms_sandbox: Sandbox, tmp_path: Path) -> None:

@@ -12,8 +12,11 @@ import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 
 from airflow_provider_rtisms.sandbox import Sandbox
+from tests.patience import PATIENCE
 
 pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.outer_minors,
     pytest.mark.system,
     pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="commands of providers are from Airflow 3.2 on"),
 ]
@@ -21,7 +24,7 @@ pytestmark = [
 
 def airflow(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "airflow", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=PATIENCE, check=False)
 
 
 def test_balance_and_get(rtisms_sandbox: Sandbox, airflow_database: Path) -> None:

@@ -24,7 +24,7 @@ from scripts.servers import free_port
 from tests.documents import SANDBOX_PORT, Block, bash, blocks, check_script, each_block, run_script
 from tests.system.conftest import FinishedRun, RunDag, load_dag
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.outer_minors]
 
 #: Blocks that need a version of Airflow, and whether it is installed.
 IS_INSTALLED = {"dag-3.0": AIRFLOW_V_3_0_PLUS, "dag-3.3": AIRFLOW_V_3_3_PLUS}

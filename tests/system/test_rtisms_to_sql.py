@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
 from decimal import Decimal
@@ -20,18 +19,19 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_rtisms.bulk.records import columns_of
-from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
+from airflow_provider_rtisms.sandbox import Sandbox, SandboxProcess
 from airflow_provider_rtisms.transfers import postgres_table
 from airflow_provider_rtisms.transfers.databases import get_hook
 from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
 from airflow_provider_rtisms.transfers.table_target import open_table
-from scripts.processes import wait_until
 from scripts.servers import DEBIAN_POSTGRESQL, Postgres
+from tests.patience import wait_until
 from tests.system.conftest import RunDag, load_dag
-from tests.unit.bulk.conftest import seeded
+from tests.unit.bulk.conftest import UNSAVED, kill_on_the_way, kill_when, seeded
 from tests.unit.bulk.test_lineage import Reported, reported  # noqa: F401
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.system,
     pytest.mark.skipif(not DEBIAN_POSTGRESQL.exists(), reason="PostgreSQL is not installed"),
 ]
@@ -160,7 +160,7 @@ class TestBothDrivers:
         thread = threading.Thread(target=lambda: summaries.append(load(seeded(300))))
         with warehouse.blocked():
             thread.start()
-            wait_until(warehouse.is_loading, what="a load", timeout=60)
+            wait_until(warehouse.is_loading, "a load")
             with warehouse.server.down():
                 pass
         thread.join()
@@ -177,7 +177,7 @@ def test_nothing_is_lost_or_doubled_by_kills(
     task = textwrap.dedent(
         f"""
         from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
-        from tests.unit.bulk.conftest import seeded
+        from tests.unit.bulk.conftest import UNSAVED, kill_on_the_way, kill_when, seeded
         summary = RtiSmsDetailsToSqlOperator(
             task_id="load", table="details", sql_conn_id="warehouse", submission_ids=[*{UNKNOWN}, *seeded({COUNT})],
             on_missing="skip", missing_path={str(missing)!r},
@@ -186,29 +186,21 @@ def test_nothing_is_lost_or_doubled_by_kills(
         """
     )
     monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
-    with SandboxProcess(seed=COUNT, faults=[Fault("latency", seconds=0.02)]) as sandbox:
+    with SandboxProcess(seed=COUNT) as sandbox:
         monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", sandbox.connection_json())
         load([], create_table=True)
 
-        def kill_when(condition: Callable[[], Any]) -> None:
-            with (tmp_path / "log").open("w") as log:
-                process = subprocess.Popen([sys.executable, "-c", task], stdout=log, stderr=log)
-            with process:
-                wait_until(lambda: condition() or process.poll() is not None, what="the time to kill", timeout=120)
-                assert process.poll() is None, (tmp_path / "log").read_text()
-                process.send_signal(signal.SIGKILL)
-
         fetched = lambda: sandbox.state().count_responses(200, "GET sms")  # noqa: E731
         for point in sorted(random.sample(range(1, COUNT - 600), 3)):
-            kill_when(lambda point=point: fetched() >= point)  # type: ignore[misc]
+            kill_on_the_way(sandbox, task, after=point)
             assert warehouse.ids() == []
         with warehouse.blocked():
-            kill_when(warehouse.is_loading)
+            kill_when(warehouse.is_loading, task)
         assert warehouse.ids() == []
         before = fetched()
         subprocess.run([sys.executable, "-c", task], check=True, capture_output=True)
         assert fetched() == before  # all of them were in the part
-        assert fetched() <= COUNT + 3 * 64  # what was under way at each kill
+        assert fetched() <= COUNT + 3 * UNSAVED
     assert warehouse.ids() == seeded(COUNT)
     assert sorted(missing.read_text().split()) == UNKNOWN
     assert not [path for path in (tmp_path / "scratch").rglob("*") if path.is_file()]

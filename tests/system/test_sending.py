@@ -16,6 +16,7 @@ from airflow_provider_rtisms.links.rtisms import PANEL_URL, RtiSmsPanelLink
 from airflow_provider_rtisms.notifications.rtisms import RtiSmsNotifier
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.sandbox import Sandbox
+from tests.patience import PATIENCE
 from tests.system.conftest import RunDag
 
 pytestmark = pytest.mark.system
@@ -50,7 +51,7 @@ def test_it_sends_waits_in_a_trigger_and_leaks_nothing(
             wait_for_delivery=True,
             deferrable=True,
             poke_interval=0.2,
-            timeout=60,
+            timeout=PATIENCE,
             **SEND,
         )
     run = run_dag(dag, xcoms=("submissions",))

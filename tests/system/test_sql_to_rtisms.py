@@ -22,6 +22,7 @@ from tests.system.conftest import RunDag
 from tests.system.test_sending import everything_in
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.system,
     pytest.mark.skipif(not DEBIAN_POSTGRESQL.exists(), reason="PostgreSQL is not installed"),
 ]

@@ -14,6 +14,8 @@ import pytest
 
 import airflow_provider_rtisms
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 VERSION = airflow_provider_rtisms.__version__
 PACKAGE = "airflow_provider_rtisms"

@@ -15,6 +15,8 @@ import pytest
 from airflow_provider_rtisms.sandbox import Sandbox
 from tests.documents import BLOCKS, DOCUMENTS, OTHER_LANGUAGES, ROOT, TESTS, Block, bash, check_script, each_block
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_block_names_its_test() -> None:
     unnamed = [block for block in BLOCKS if block.test not in TESTS and block.language not in OTHER_LANGUAGES]

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.airflow
+pytestmark = [pytest.mark.airflow, pytest.mark.slow, pytest.mark.outer_minors]
 
 PARSED_BY_DAGS = [
     f"airflow_provider_rtisms.{name}"

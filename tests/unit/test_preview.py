@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_rtisms.preview import main
+from tests.patience import PATIENCE
 
 ROWS = "name,amount\nAna,1\nŁukasz,2\nőŁ,3\nEva,4\n"
 MESSAGES = "recipient,text,reference\n+56900000100,hola,a\n+56900000101,hola ā,b\n"
@@ -146,7 +147,8 @@ def test_its_help_names_the_command_and_its_options(capsys: pytest.CaptureFixtur
     assert "unrecognized arguments: --max 1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "status"), [(["--text", "hola"], 0), ([], 1)])
 def test_it_runs_as_a_module(options: list[str], status: int) -> None:
     command = [sys.executable, "-m", "airflow_provider_rtisms.preview", *options]
-    assert subprocess.run(command, capture_output=True, timeout=50, check=False).returncode == status
+    assert subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False).returncode == status

@@ -10,6 +10,7 @@ from typing import Any
 
 from scripts.processes import Session, wait_until
 from scripts.servers import Server
+from tests.patience import PATIENCE
 
 BUCKET = "bucket"
 #: The account and the key that Azurite knows, as Microsoft documents them.
@@ -25,7 +26,7 @@ class Emulator(Server):
     def start(self) -> None:
         """Start the program, and create the bucket."""
         self._session = Session(self.scheme, self.command(), log=self.home / "log", env=dict(os.environ))
-        wait_until(self._is_ready, what=f"the store of {self.scheme}", timeout=60, watching=[self._session])
+        wait_until(self._is_ready, what=f"the store of {self.scheme}", timeout=PATIENCE, watching=[self._session])
 
     def crash(self) -> None:
         """Kill the program. All objects are lost."""
@@ -113,7 +114,7 @@ class GcsEmulator(Emulator):
         """Wait until the program, which creates the bucket, responds."""
         import requests
 
-        requests.get(f"http://127.0.0.1:{self.port}/storage/v1/b/{BUCKET}", timeout=5).raise_for_status()
+        requests.get(f"http://127.0.0.1:{self.port}/storage/v1/b/{BUCKET}", timeout=PATIENCE).raise_for_status()
 
 
 def _private_key() -> str:

@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote
 
+from tests.patience import PATIENCE
+
 BUCKET = "bucket"
 #: What S3 sends with an error status.
 ERRORS = {
@@ -82,7 +84,7 @@ class S3Server:
 
     def connection_json(self) -> str:
         """Return an Airflow Connection that leads here. botocore repeats nothing; s3fs repeats 503 a few times."""
-        config = {"retries": {"max_attempts": 0}, "read_timeout": 1}
+        config = {"retries": {"max_attempts": 0}, "read_timeout": PATIENCE}
         extra = {"endpoint_url": self.url, "region_name": "us-east-1", "config_kwargs": config}
         return json.dumps({"conn_type": "aws", "login": "key", "password": "not-secret", "extra": extra})
 
@@ -130,7 +132,7 @@ class S3Server:
             start_response(status, [("Content-Type", "application/xml")])
             return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
         if fault.action == "hang":
-            self._released.wait(30)
+            self._released.wait()
         environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)  # what follows reaches nobody
         start_response("500 Dropped", [])
         return []

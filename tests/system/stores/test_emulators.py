@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,11 @@ from airflow_provider_rtisms.api.errors import RtiSmsTransientError
 from airflow_provider_rtisms.bulk import object_store
 from airflow_provider_rtisms.operators.rtisms import RtiSmsBulkGetDetailsOperator
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
-from scripts.processes import wait_until
+from tests.patience import wait_until
 from tests.system.stores.emulators import Azurite, Emulator, GcsEmulator
 from tests.unit.bulk.conftest import seeded
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.outer_minors]
 
 FETCH = """
 import sys
@@ -119,7 +118,9 @@ def test_a_killed_fetch_goes_on_elsewhere(
     store: Emulator, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids, output = write_ids(store, seeded(500)), url(store, "day/details.parquet")
-    sandbox.set_faults(Fault("latency", seconds=0.2, path="sms"))
+    # A few responses never come, so that the fetch cannot end before it is killed.
+    some_hang = Fault("latency", seconds=3600, probability=0.02, path="sms")
+    sandbox.set_faults(Fault("latency", seconds=0.2, path="sms"), some_hang)
     process = subprocess.Popen([sys.executable, "-c", FETCH, ids, output], env={**os.environ, "TMPDIR": str(tmp_path)})
     try:
 
@@ -127,7 +128,7 @@ def test_a_killed_fetch_goes_on_elsewhere(
             assert process.poll() is None, "the fetch was over before it could be killed"
             return len([key for key in keys(store) if ".part/" in key]) > 3
 
-        wait_until(has_saved, what="part objects", timeout=300)
+        wait_until(has_saved, "part objects")
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
@@ -154,7 +155,7 @@ class TestBeforeTheFirstRequest:
         assert not sandbox.state().requests
 
     @pytest.mark.parametrize("argument", ["submission_ids_path", "output_path"])
-    def test_a_store_that_never_responds_ends_in_bounded_time(
+    def test_a_store_that_never_responds_is_given_up(
         self, store: Emulator, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, argument: str
     ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -166,8 +167,6 @@ class TestBeforeTheFirstRequest:
             monkeypatch.setattr(object_store, "DEADLINE", 2.0)
             location = {argument: store.url("x.jsonl", conn_id=conn_id)}
             ids = {} if argument == "submission_ids_path" else {"submission_ids": seeded(3)}
-            began = time.monotonic()
             with pytest.raises(RtiSmsTransientError):
                 fetch(**ids, **location)
-        assert time.monotonic() - began < 30
         assert not sandbox.state().requests

@@ -20,11 +20,11 @@ from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiS
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
-from scripts.processes import wait_until
+from tests.patience import wait_until, with_more_time
 from tests.system.stores.s3 import S3Fault, S3Server
 from tests.unit.bulk.conftest import seeded
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.outer_minors]
 
 KEY = "day/details.jsonl"
 URL = f"s3://store@bucket/{KEY}"
@@ -287,11 +287,13 @@ class TestPartsDuringTheFetch:
         def raise_timeout(*_: object) -> None:
             raise TaskTimeout
 
-        sandbox.set_faults(Fault("latency", seconds=0.1, path="sms"))
+        # A few responses never come, so that the fetch cannot end before it is killed.
+        some_hang = Fault("latency", seconds=3600, probability=0.02, path="sms")
+        sandbox.set_faults(Fault("latency", seconds=0.1, path="sms"), some_hang)
         before = signal.signal(signal.SIGALRM, raise_timeout)
 
         def kill() -> None:
-            wait_until(lambda: sandbox.state().count_responses(200, "GET sms") > 40, what="40 responses", timeout=30)
+            wait_until(lambda: sandbox.state().count_responses(200, "GET sms") > 40, "40 responses")
             os.kill(os.getpid(), signal.SIGALRM)
 
         try:
@@ -359,10 +361,15 @@ class TestCleanup:
 
 def test_a_hanging_store_is_given_up(hook: RtiSmsHook, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_store, "ATTEMPTS", 1)
-    monkeypatch.setattr(object_store, "DEADLINE", 2.0)
     s3.faults = [S3Fault("hang", "PUT", rf"{KEY}$")]
-    with pytest.raises(RtiSmsStorageUnavailableError, match=r"TimeoutError.* 50 of 50"):
-        hook.bulk_get_sms(seeded(50), output_path=URL)
+
+    def attempt(deadline: float) -> str:
+        monkeypatch.setattr(object_store, "DEADLINE", 4 * deadline)
+        with pytest.raises(RtiSmsStorageUnavailableError) as caught:
+            hook.bulk_get_sms(seeded(50), output_path=URL)
+        return str(caught.value)
+
+    assert "TimeoutError" in with_more_time(attempt, was_enough=lambda message: "50 of 50" in message)
 
 
 def test_a_refused_api_keeps_the_records_in_the_store(hook: RtiSmsHook, sandbox: Sandbox, s3: S3Server) -> None:

@@ -16,6 +16,7 @@ from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.transport.blocking import RtiSmsClient
 from tests.hostile import HostileServer
+from tests.patience import with_more_time
 
 
 class Transport(ABC):
@@ -24,6 +25,14 @@ class Transport(ABC):
     @abstractmethod
     def perform_in_turn(self, settings: ApiSettings, calls: Sequence[Call[Any]]) -> list[Any]:
         """Do calls one after the other with one client; return results and errors."""
+
+    def give_up(self, server: HostileServer, call: Call[Any], **settings: Any) -> Any:
+        """Do a call that the server does not respond to; return its error."""
+        values = {"client_id": "client-one", "client_secret": "s3cret/+&=", "base_url": server.url, **settings}
+        return with_more_time(
+            lambda timeout: self.perform_in_turn(ApiSettings(**values, timeout=timeout), [call])[0],
+            was_enough=lambda _: server.calls,
+        )
 
     @abstractmethod
     def perform_at_once(self, settings: ApiSettings, calls: Sequence[Call[Any]]) -> list[Any]:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import fsspec
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+from airflow_provider_rtisms.api.transport.fetch import BACKLOG
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-from airflow_provider_rtisms.sandbox import Sandbox
+from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxClient
 from airflow_provider_rtisms.sandbox.submissions import FIRST_SEEDED_ID
-from scripts.processes import wait_until
+from tests.patience import wait_until
 
 try:
     from airflow.sdk.io import attach
@@ -21,12 +27,18 @@ except ImportError:  # Airflow 2
     from airflow.io.store import attach  # type: ignore[no-redef,import-not-found,unused-ignore]
 
 
+AT_ONCE = 32
+"""The default of ``max_concurrency``."""
+UNSAVED = AT_ONCE + BACKLOG + 1
+"""How many submissions a fetch may have asked for and not saved: those under way, and those fetched meanwhile."""
+
+
 @pytest.fixture
 def sandbox(rtisms_sandbox: Sandbox) -> Sandbox:
     """Return the sandbox with as many submissions as these tests ask for, and no socket of an earlier test."""
     if rtisms_sandbox.state().sockets:
         gc.collect()  # a hook keeps its connection open for as long as it lives
-        wait_until(lambda: not rtisms_sandbox.state().sockets, what="closed sockets", timeout=30)
+        wait_until(lambda: not rtisms_sandbox.state().sockets, "closed sockets")
     rtisms_sandbox.reset(seed=5000)
     return rtisms_sandbox
 
@@ -49,6 +61,33 @@ def bucket() -> Iterator[ObjectStoragePath]:
 def seeded(count: int) -> list[str]:
     """Return ids that the sandbox knows."""
     return [str(FIRST_SEEDED_ID + number) for number in range(count)]
+
+
+def kill_when(condition: Callable[[], object], program: str, env: Mapping[str, str] | None = None) -> None:
+    """Run a program, and kill it (SIGKILL) as soon as a condition is true. It must not have ended by then."""
+    with subprocess.Popen([sys.executable, "-c", program], env={**os.environ, **(env or {})}) as process:
+        wait_until(lambda: condition() or process.poll() is not None, "the time to kill")
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+
+
+def kill_on_the_way(sandbox: SandboxClient, program: str, after: int) -> None:
+    """
+    Run a program that fetches, and kill it (SIGKILL). A few responses never come, so that it cannot end before.
+
+    :param sandbox: what it fetches from.
+    :param program: its code.
+    :param after: how many responses the sandbox has sent when it is killed.
+    """
+    patient = json.loads(sandbox.connection_json()) | {"extra": {"timeout": 3600}}
+    sandbox.set_faults(Fault("latency", seconds=3600, probability=0.01, path="sms"))
+    kill_when(
+        lambda: sandbox.state().count_responses(200, "GET sms") >= after,
+        program,
+        {"AIRFLOW_CONN_RTISMS_DEFAULT": json.dumps(patient)},
+    )
+    wait_until(lambda: not sandbox.state().sockets, "closed sockets")  # it has received all that had been sent
+    sandbox.set_faults()
 
 
 def count_descriptors() -> int:

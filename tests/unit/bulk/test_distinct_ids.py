@@ -13,6 +13,8 @@ from airflow_provider_rtisms.bulk import distinct_ids
 from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageUnavailableError
 
+pytestmark = pytest.mark.outer_minors
+
 
 def test_each_is_kept_once_in_the_order_in_which_it_came_first() -> None:
     with DistinctIds(iter(["9", "10", "9", "100", "9"])) as ids:

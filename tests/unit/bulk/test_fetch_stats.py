@@ -15,6 +15,8 @@ from airflow_provider_rtisms.api.transport.stats import Stats
 from airflow_provider_rtisms.bulk import fetch_stats
 from airflow_provider_rtisms.bulk.fetch_stats import FetchStats
 
+pytestmark = pytest.mark.outer_minors
+
 UNAVAILABLE = errors.RtiSmsServerError("get_sms: HTTP 503.", call="get_sms", subject="7", status=503, retry_after=9)
 UNKNOWN = errors.RtiSmsNotFoundError("get_sms: HTTP 404.", call="get_sms", subject="8", status=404)
 FOUND = SmsDetails("1")

@@ -16,6 +16,8 @@ from airflow_provider_rtisms.api.models import Operator, SmsDetails
 from airflow_provider_rtisms.bulk import formats
 from airflow_provider_rtisms.bulk.records import COLUMNS, columns_of, parse_record, stamp
 
+pytestmark = pytest.mark.outer_minors
+
 DETAILS = SmsDetails(
     submission_id="0071",
     status="DELIVERED",

@@ -18,10 +18,12 @@ from airflow_provider_rtisms.api.transport.stats import Stats
 from airflow_provider_rtisms.bulk import formats, job, local_files, object_target, progress
 from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError
-from scripts.processes import wait_until
+from tests.patience import PATIENCE, wait_until
 from tests.unit.bulk.conftest import count_descriptors
 from tests.unit.bulk.stores import Store, StoredPath
 from tests.unit.bulk.test_object_store import DOWN, REFUSED
+
+pytestmark = pytest.mark.outer_minors
 
 UNKNOWN = errors.RtiSmsNotFoundError("get_sms 404: HTTP 404.")
 UNAVAILABLE = errors.RtiSmsServerError("get_sms 503: HTTP 503.")
@@ -193,7 +195,7 @@ def test_the_lines_of_progress_describe_the_step_under_way(
     monkeypatch.setattr(progress, "PROGRESS_EVERY", 0.005)
 
     async def wait_for(words: str) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while words not in caplog.text:  # noqa: ASYNC110  # another thread logs them
                 await asyncio.sleep(0.005)
 
@@ -204,7 +206,7 @@ def test_the_lines_of_progress_describe_the_step_under_way(
 
     def convert(columns: Any, lines: Any, file: Any) -> None:
         file.writelines(lines)
-        wait_until(lambda: "all 1 records are converted, saving them" in caplog.text, what="a line", timeout=10)
+        wait_until(lambda: "all 1 records are converted, saving them" in caplog.text, "a line")
 
     monkeypatch.setitem(formats._CONVERTERS, ".jsonl", convert)
     fetch_to_file(folder / "details.jsonl", "1", client=Waiting())
@@ -241,7 +243,7 @@ class TestStore:
 
         class Waiting(Client):
             async def perform(self, call: Any) -> SmsDetails:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(PATIENCE):
                     # until a thread has saved the first record
                     while call.subject == "2" and not any(b'"DELIVERED"' in one for one in fs.objects.values()):  # noqa: ASYNC110
                         await asyncio.sleep(0.001)

@@ -16,6 +16,8 @@ from airflow_provider_rtisms.bulk.local_files import LocalOutput, open_private, 
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError
 from tests.unit.bulk.conftest import count_descriptors
 
+pytestmark = pytest.mark.outer_minors
+
 
 @pytest.fixture(autouse=True)
 def umask() -> Iterator[None]:

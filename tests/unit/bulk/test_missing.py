@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import re
-import signal
 import subprocess
 import sys
 import textwrap
@@ -25,7 +24,9 @@ from airflow_provider_rtisms.bulk.part import PartFile
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
-from tests.unit.bulk.conftest import seeded
+from tests.unit.bulk.conftest import kill_on_the_way, seeded
+
+pytestmark = [pytest.mark.slow, pytest.mark.outer_minors]
 
 UNKNOWN = [str(number) for number in range(101, 126)]
 IDS = [*UNKNOWN, *seeded(20)]
@@ -147,18 +148,14 @@ def test_none_is_lost_by_a_kill_and_a_resume(tmp_path: Path) -> None:
     fetch = textwrap.dedent(
         f"""
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-        from tests.unit.bulk.conftest import seeded
+        from tests.unit.bulk.conftest import kill_on_the_way, seeded
         ids = [one for pair in zip(seeded({count}), map(str, range(1, {count} + 1))) for one in pair]
         RtiSmsHook().bulk_get_sms(ids, output_path={str(output)!r}, missing_path={str(missing)!r}, on_missing="skip")
         """
     )
-    with SandboxProcess(seed=count, faults=[Fault("latency", seconds=0.05)]) as sandbox:
+    with SandboxProcess(seed=count) as sandbox:
         environment = os.environ | {"AIRFLOW_CONN_RTISMS_DEFAULT": sandbox.connection_json()}
-        first = subprocess.Popen([sys.executable, "-c", fetch], env=environment)
-        while sandbox.state().count_responses(200, "GET sms") < count // 2 and first.poll() is None:
-            pass
-        first.send_signal(signal.SIGKILL)
-        assert first.wait() == -signal.SIGKILL
+        kill_on_the_way(sandbox, fetch, after=count // 2)
         subprocess.run([sys.executable, "-c", fetch], env=environment, check=True, capture_output=True)
     fetched = [json.loads(line)["submission_id"] for line in output.read_text().splitlines()]
     assert sorted(fetched) == seeded(count)

@@ -13,6 +13,8 @@ from airflow_provider_rtisms.bulk.missing import MissingFile
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError
 from tests.unit.bulk.stores import Store, StoredPath
 
+pytestmark = pytest.mark.outer_minors
+
 IDS = b"8\n7\n"
 CSV = b'submission_id,reason\n8,HTTP 404\n7,"gone, ""\xc3\xb1"""\n'
 JSON = b'{"submission_id": "8", "reason": "HTTP 404"}\n{"submission_id": "7", "reason": "gone, \\"\\u00f1\\""}\n'

@@ -17,6 +17,8 @@ from airflow_provider_rtisms.bulk.object_store import ObjectOutput, ObjectStore
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError
 from tests.unit.bulk.stores import FolderStore, Store, StoredPath
 
+pytestmark = pytest.mark.outer_minors
+
 DOWN = OSError(5, "Slow down")
 REFUSED = PermissionError("Access Denied")
 

@@ -20,6 +20,8 @@ from tests.unit.bulk.stores import FolderStore, Store, StoredPath
 from tests.unit.bulk.test_formats import line, record
 from tests.unit.bulk.test_object_store import DOWN, REFUSED
 
+pytestmark = pytest.mark.outer_minors
+
 FOLDER = "bucket/day/details.jsonl.d1.part"
 FILE = "bucket/day/details.jsonl"
 

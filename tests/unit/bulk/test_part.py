@@ -24,6 +24,8 @@ from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Sandbox
 from tests.unit.bulk.conftest import count_descriptors, seeded
 
+pytestmark = pytest.mark.outer_minors
+
 
 def line(submission_id: str = "1", **changes: Any) -> bytes:
     """Return a record as a part file holds it."""

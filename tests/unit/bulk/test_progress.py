@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import re
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -19,8 +18,15 @@ from airflow_provider_rtisms.bulk import formats, progress
 from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
 from airflow_provider_rtisms.bulk.object_store import ObjectStore
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-from airflow_provider_rtisms.sandbox import Fault, Sandbox
+from tests import hostile
+from tests.hostile import Exchange, details
+from tests.patience import PATIENCE, wait_until
 from tests.unit.bulk.conftest import seeded
+from tests.unit.conftest import Serve
+
+pytestmark = pytest.mark.outer_minors
+
+Logged: TypeAlias = Callable[[str], bool]
 
 PROGRESS_EVERY = progress.PROGRESS_EVERY  # before the fixture changes it
 
@@ -32,37 +38,55 @@ def often(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> 
     caplog.set_level(logging.INFO)
 
 
-def slowly(items: Any, pause: float = 0.01) -> Iterator[Any]:
-    for item in items:
-        time.sleep(pause)
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Logged:
+    """Tell whether a line has been logged: ``logged(pattern)``."""
+    return lambda pattern: any(re.fullmatch(pattern, line) for line in caplog.messages)
+
+
+def until(condition: Callable[[], bool], items: Iterable[Any]) -> Iterator[Any]:
+    """Yield all items, and wait for a condition on the way."""
+    for number, item in enumerate(items):
+        if number == 20:
+            wait_until(condition, "a line of progress")
         yield item
 
 
-def test_while_ids_are_read(caplog: pytest.LogCaptureFixture) -> None:
-    DistinctIds(slowly(map(str, range(30)))).close()
-    assert any(re.fullmatch(r"Reading submission ids: \d+ so far, \d+ a second", line) for line in caplog.messages)
-    seen = len(caplog.messages)
-    time.sleep(0.2)
-    assert len(caplog.messages) == seen  # it ends with the reading
+def is_logging() -> bool:
+    return "rtisms-progress" in [one.name for one in threading.enumerate()]
+
+
+def test_while_ids_are_read(logged: Logged) -> None:
+    line = r"Reading submission ids: \d+ so far, \d+ a second"
+    DistinctIds(until(lambda: logged(line), map(str, range(30)))).close()
+    assert logged(line)
+    assert not is_logging()  # it ends with the reading
 
 
 @pytest.mark.parametrize("to_file", [True, False])
-def test_while_submissions_are_fetched(
-    hook: RtiSmsHook, sandbox: Sandbox, caplog: pytest.LogCaptureFixture, tmp_path: Path, to_file: bool
-) -> None:
-    sandbox.set_faults(Fault("latency", seconds=0.05, path="sms"))
-    hook.bulk_get_sms(seeded(200), output_path=tmp_path / "details.jsonl" if to_file else None)
-    assert any("of 200 submissions done" in line and "s left" in line for line in caplog.messages)
+def test_while_submissions_are_fetched(serve_default: Serve, logged: Logged, tmp_path: Path, to_file: bool) -> None:
+    async def respond(exchange: Exchange) -> None:
+        if len(server.calls) > 100:
+            await hostile.until(lambda: logged(".* of 200 submissions done.* s left.*"))
+        await details()(exchange)
+
+    server = serve_default(respond)
+    RtiSmsHook().bulk_get_sms(seeded(200), output_path=tmp_path / "details.jsonl" if to_file else None)
+    assert logged(".* of 200 submissions done.* s left.*")
 
 
 def test_while_the_file_is_written(
-    hook: RtiSmsHook, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    hook: RtiSmsHook, tmp_path: Path, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(formats._CONVERTERS, ".jsonl", lambda columns, lines, file: file.writelines(slowly(lines)))
     path = tmp_path / "details.jsonl"
+    line = rf"Writing {path}: \d+ of 30 records converted, \d+ a second"
+
+    def convert(columns: Any, lines: Any, file: Any) -> None:
+        file.writelines(until(lambda: logged(line), lines))
+
+    monkeypatch.setitem(formats._CONVERTERS, ".jsonl", convert)
     hook.bulk_get_sms(seeded(30), output_path=path)
-    wanted = rf"Writing {path}: \d+ of 30 records converted, \d+ a second"
-    assert any(re.fullmatch(wanted, line) for line in caplog.messages)
+    assert logged(line)
 
 
 def test_while_a_store_takes_its_time(
@@ -73,7 +97,8 @@ def test_while_a_store_takes_its_time(
     repeat = ObjectStore._repeat
 
     def repeat_slowly(store: ObjectStore, action: str, operation: Any, attempts: int | None = None) -> Any:
-        time.sleep(0.15)
+        seen = len(caplog.messages)
+        wait_until(lambda: len(caplog.messages) > seen or not is_logging(), "a line of progress")
         return repeat(store, action, operation, attempts)
 
     monkeypatch.setattr(ObjectStore, "_repeat", repeat_slowly)
@@ -103,8 +128,8 @@ def test_lines_of_progress_come_from_one_thread_that_ends_with_the_block() -> No
         return "working"
 
     with progress.Progress(describe):
-        assert asked.wait(10)
-    assert "rtisms-progress" not in [one.name for one in threading.enumerate()]
+        assert asked.wait(PATIENCE)
+    assert not is_logging()
 
 
 def test_a_line_comes_every_five_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

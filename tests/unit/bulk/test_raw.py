@@ -22,6 +22,8 @@ from tests import hostile
 from tests.unit.bulk.conftest import seeded
 from tests.unit.conftest import Serve
 
+pytestmark = pytest.mark.outer_minors
+
 #: JSON that a decoder would change: spaces, line breaks, a decimal zero, a key that comes twice, an escape.
 ODD = '{"id": "7",\r\n "info":{"cost":1.50, "cost":1.50,\t"status":{"status":"SENT"}, "x":"a\\u00f1 ñ \\" ,"}}\n'
 

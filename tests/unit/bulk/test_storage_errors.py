@@ -16,6 +16,8 @@ from airflow_provider_rtisms.bulk.storage_errors import (
     storage_error,
 )
 
+pytestmark = pytest.mark.outer_minors
+
 
 class StatusError(Exception):
     """What a store's library raises; each keeps the status elsewhere."""

@@ -15,6 +15,8 @@ from airflow_provider_rtisms.bulk.target import LocalTarget, open_target
 from tests.unit.bulk.conftest import count_descriptors
 from tests.unit.bulk.test_formats import line, record
 
+pytestmark = pytest.mark.outer_minors
+
 
 def write_lines(lines: Iterable[bytes], file: IO[bytes]) -> None:
     file.writelines(lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from airflow_provider_rtisms.api.settings import ApiSettings
@@ -10,10 +9,9 @@ from airflow_provider_rtisms.api.values.secret import encodings
 from airflow_provider_rtisms.doctor import Report, diagnose
 from airflow_provider_rtisms.doctor.checks import CHECKS
 from airflow_provider_rtisms.doctor.checks.sending import TEXT
+from tests.patience import PATIENCE, with_more_time
 from tests.unit.doctor.vendor import BALANCE, CLIENT_ID, NUMBER, SECRET, SUBMISSION_ID, TOKEN
 
-#: Seconds for one request.
-TIMEOUT = 1.0
 ALL: dict[str, Any] = {
     "submission_id": SUBMISSION_ID,
     "probe_credentials": True,
@@ -23,17 +21,22 @@ ALL: dict[str, Any] = {
 NAMES = [check.name for check in CHECKS]
 
 
-def examine(base_url: str, options: dict[str, Any] | None = None, **settings: Any) -> Report:
+def examine(base_url: str, options: dict[str, Any] | None = None, timeout: float = PATIENCE, **settings: Any) -> Report:
     """Run the doctor with all checks, and look for leaks in both forms of the report."""
     values = {"client_id": CLIENT_ID, "client_secret": SECRET, "base_url": base_url, **settings}
-    started = time.monotonic()
-    report = diagnose(ApiSettings(**values), timeout=TIMEOUT, **(ALL if options is None else options))
-    assert time.monotonic() - started < 10 * TIMEOUT
+    report = diagnose(ApiSettings(**values), timeout=timeout, **(ALL if options is None else options))
     assert [check.name for check in report.checks] == NAMES
     text = report.to_text() + report.to_json()
     leaks = [SECRET, TOKEN, BALANCE, NUMBER, NUMBER[1:], TEXT, "proxy-pass", CLIENT_ID]
     assert [leak for leak in leaks if any(one in text for one in encodings(leak))] == []
     return report
+
+
+def examine_slow(base_url: str, finds: dict[str, str]) -> Report:
+    """Run the doctor with a timeout that something exceeds, and look for what it has to find."""
+    return with_more_time(
+        lambda timeout: examine(base_url, timeout=2 * timeout), was_enough=lambda report: not_ok(report) == finds
+    )
 
 
 def not_ok(report: Report) -> dict[str, str]:

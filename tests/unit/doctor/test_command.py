@@ -18,8 +18,11 @@ import trustme
 import airflow_provider_rtisms.doctor as package
 from airflow_provider_rtisms.doctor.__main__ import main
 from airflow_provider_rtisms.sandbox import Sandbox
+from tests.patience import PATIENCE
 from tests.unit.doctor.examination import NAMES
 from tests.unit.doctor.vendor import BALANCE, CLIENT_ID, NUMBER, SECRET, vendor
+
+pytestmark = pytest.mark.slow
 
 
 class Done(NamedTuple):
@@ -58,7 +61,7 @@ def test_it_runs_as_a_module_without_airflow(api: str) -> None:
     command = [sys.executable, "-c", code, "--client-id", CLIENT_ID, "--base-url", api]
     for secret, status in ((SECRET, 0), ("another", 1)):
         environment = {**os.environ, "RTISMS_CLIENT_SECRET": secret}
-        done = subprocess.run(command, env=environment, capture_output=True, timeout=50, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=PATIENCE, check=False)
         assert done.returncode == status, done
 
 

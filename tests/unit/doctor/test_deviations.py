@@ -16,7 +16,7 @@ from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.doctor import diagnose
 from airflow_provider_rtisms.doctor.checks import CHECKS
 from airflow_provider_rtisms.sandbox import Sandbox
-from tests.unit.doctor.examination import NAMES, examine, got, not_ok, url
+from tests.unit.doctor.examination import NAMES, examine, examine_slow, got, not_ok, url
 from tests.unit.doctor.vendor import (
     BALANCE,
     CLIENT_ID,
@@ -31,6 +31,8 @@ from tests.unit.doctor.vendor import (
     details,
     vendor,
 )
+
+pytestmark = pytest.mark.slow
 
 
 class TestAsDocumented:
@@ -121,7 +123,7 @@ def redirect() -> Reply:
 
 
 def drip() -> Reply:
-    return Reply(200, b"{" + b" " * 200 + b"}", pause=0.05)
+    return Reply(200, b"{" + b" " * 20_000 + b"}", pause=0.05)
 
 
 def late(request: Request, reply: Reply) -> Reply:
@@ -248,7 +250,7 @@ DEVIATIONS: dict[str, tuple[Deviation, dict[str, str]]] = {
 def test_each_deviation_is_named_by_its_check(name: str) -> None:
     deviate, expected = DEVIATIONS[name]
     with vendor(deviate) as (port, _):
-        report = examine(url(port))
+        report = examine_slow(url(port), expected) if "slow" in name else examine(url(port))
     assert not_ok(report) == expected, report.to_text()
     assert report.exit_status == int("failed" in expected.values())
     assert all(check.remedy for check in report.checks if check.name in expected)

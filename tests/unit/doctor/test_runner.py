@@ -11,6 +11,7 @@ from airflow_provider_rtisms.doctor import runner
 from airflow_provider_rtisms.doctor.checks.check import Check
 from airflow_provider_rtisms.doctor.context import Context, Finding, ProblemError, differs, failed, ok, skipped
 from airflow_provider_rtisms.doctor.report import CheckResult, Outcome, Report
+from tests.patience import PATIENCE
 from tests.unit.doctor.test_checks import context
 
 
@@ -30,7 +31,7 @@ def test_a_check_that_takes_too_long_is_given_up() -> None:
     never = threading.Event()
 
     def hang(_: Context) -> Finding:
-        never.wait(30)
+        never.wait(PATIENCE)
         return ok("at last")
 
     assert outcomes(check("slow", hang, limit=0.25)) == ["slow failed: gave up after 0.25 s"]

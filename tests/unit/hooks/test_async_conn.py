@@ -10,6 +10,7 @@ from airflow_provider_rtisms.api.errors import RtiSmsConfigError
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+from tests.patience import PATIENCE
 
 
 class StoredConnection:
@@ -30,7 +31,7 @@ class StoredConnection:
                 stored.reads += 1
                 settings = ApiSettings(client_id="me", client_secret=Secret(stored.client_secret))
                 stored.read_began.set()
-                assert stored.may_end.wait(10)
+                assert stored.may_end.wait(PATIENCE)
                 return settings
 
         return StoredHook()
@@ -57,7 +58,7 @@ def test_a_read_that_began_before_a_change_does_not_serve_those_who_ask_after_it
 
     async def main() -> tuple[str, str]:
         early = asyncio.create_task(stored.secret_read())
-        await asyncio.to_thread(stored.read_began.wait, 10)
+        await asyncio.to_thread(stored.read_began.wait, PATIENCE)
         stored.client_secret = "after"
         late = asyncio.create_task(stored.secret_read())
         await asyncio.sleep(0)  # it has asked
@@ -74,7 +75,7 @@ def test_a_read_that_fails_leaves_no_older_connection_to_those_who_wait() -> Non
 
     async def main() -> list[Any]:
         early = asyncio.create_task(stored.secret_read())
-        await asyncio.to_thread(stored.read_began.wait, 10)
+        await asyncio.to_thread(stored.read_began.wait, PATIENCE)
         stored.client_secret = ""  # the Connection was damaged
         late = [asyncio.create_task(stored.secret_read()) for _ in range(2)]
         await asyncio.sleep(0)  # they have asked

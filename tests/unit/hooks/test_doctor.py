@@ -7,12 +7,17 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from airflow_provider_rtisms.sandbox import Sandbox
+from tests.patience import PATIENCE
+
+pytestmark = [pytest.mark.slow, pytest.mark.outer_minors]
 
 
 def doctor(conn_id: str) -> tuple[int, dict[str, str]]:
     command = [sys.executable, "-m", "airflow_provider_rtisms.doctor", "--conn-id", conn_id, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=55, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     return done.returncode, {check["name"]: check["outcome"] for check in json.loads(done.stdout)["checks"]}
 
 

@@ -29,6 +29,7 @@ from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsBalanceTrigger, RtiSmsDeliveryTrigger
 from tests.hostile import until
 from tests.open_submissions import final_after_first_poll
+from tests.patience import PATIENCE
 from tests.statsd import StatsdListener
 
 #: Airflow's StatsD client, which is an extra of Airflow.
@@ -290,20 +291,22 @@ async def fire(trigger: Any) -> None:
         pass
 
 
-def new_trigger(*submission_ids: str, conn_id: str = "rtisms_default", deadline: float = 60) -> RtiSmsDeliveryTrigger:
+def new_trigger(
+    *submission_ids: str, conn_id: str = "rtisms_default", deadline: float = PATIENCE
+) -> RtiSmsDeliveryTrigger:
     return RtiSmsDeliveryTrigger(
         rtisms_conn_id=conn_id,
         submission_ids=submission_ids,
         poke_interval=0.1,
         deadline=time.time() + deadline,
-        missing_until=time.time() + 60,
+        missing_until=time.time() + PATIENCE,
         fail_on=["REJECTED"],
     )
 
 
 def new_balance_trigger(minimum: str) -> RtiSmsBalanceTrigger:
     return RtiSmsBalanceTrigger(
-        rtisms_conn_id="rtisms_default", minimum=minimum, poke_interval=0.1, deadline=time.time() + 60
+        rtisms_conn_id="rtisms_default", minimum=minimum, poke_interval=0.1, deadline=time.time() + PATIENCE
     )
 
 

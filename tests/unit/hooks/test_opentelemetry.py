@@ -14,6 +14,9 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from airflow_provider_rtisms.sandbox import Sandbox
+from tests.patience import PATIENCE
+
+pytestmark = [pytest.mark.slow, pytest.mark.outer_minors]
 
 PROGRAM = """
 from opentelemetry import metrics
@@ -65,7 +68,7 @@ def test_they_have_tags(rtisms_sandbox: Sandbox) -> None:
     with collector() as (port, bodies):
         settings = {"OTEL_ON": "True", "OTEL_HOST": "127.0.0.1", "OTEL_PORT": str(port)}
         env = {**os.environ, **{f"AIRFLOW__METRICS__{name}": value for name, value in settings.items()}}
-        subprocess.run([sys.executable, "-c", PROGRAM], env=env, check=True, capture_output=True, timeout=90)
+        subprocess.run([sys.executable, "-c", PROGRAM], env=env, check=True, capture_output=True, timeout=PATIENCE)
     found = values(bodies[-1])
     assert found["airflow.rtisms.balance conn_id=rtisms_default"] == 457
     assert found["airflow.rtisms.messages conn_id=rtisms_default,outcome=submitted"] == 1

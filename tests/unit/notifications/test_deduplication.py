@@ -15,6 +15,7 @@ import pytest
 from airflow_provider_rtisms.notifications import deduplication
 from airflow_provider_rtisms.notifications.alert_state import LEASE, variable_name
 from airflow_provider_rtisms.notifications.deduplication import AlertLimit, Turn
+from tests.patience import PATIENCE
 
 KEY = "nightly_load"
 NAME = variable_name(KEY)
@@ -70,13 +71,13 @@ class World:
         event = threading.Event()
         heapq.heappush(self._waiting, (self.now + seconds, next(self._order), event))
         self._wake_next()
-        assert event.wait(timeout=30)
+        assert event.wait(PATIENCE)
 
     def run(self, starts: list[float], process: Callable[[], None]) -> None:
         """Run a process from each of these times on, until all have ended."""
 
         def body(event: threading.Event) -> None:
-            assert event.wait(timeout=30)
+            assert event.wait(PATIENCE)
             process()
             self._wake_next()
 
@@ -88,7 +89,7 @@ class World:
             threads[-1].start()
         self._wake_next()
         for thread in threads:
-            thread.join(timeout=30)
+            thread.join(PATIENCE)
             assert not thread.is_alive()
 
     def _wake_next(self) -> None:
@@ -195,6 +196,7 @@ def test_the_clock_of_another_machine_may_be_ahead(limit_of: Callable[..., Alert
     assert alert(limit_of(store)).is_due
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_one_of_200_processes_sends_and_all_others_are_counted(seed: int) -> None:
     """Eight or more run at a time, and a call of the store takes up to 0.1 s, each another time."""
@@ -224,6 +226,7 @@ def test_a_process_that_stalls_between_read_and_write_costs_one_sms_more() -> No
     assert len(storm.reports) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_while_the_api_is_down_each_failure_lets_the_next_alert_try(seed: int) -> None:
     """The API is down for a minute, and an alert takes 3 s to fail. An SMS that was not sent silences nobody."""
@@ -333,6 +336,7 @@ def test_a_deleted_count_begins_again(limit_of: Callable[..., AlertLimit]) -> No
     assert alert(limit_of(store, 0)).suppressed == 1
 
 
+@pytest.mark.slow
 def test_the_state_stays_small_and_names_nothing(limit_of: Callable[..., AlertLimit]) -> None:
     store = Memory()
     names = {alert(limit_of(store)).alert for _ in range(500)}

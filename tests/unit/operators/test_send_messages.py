@@ -167,7 +167,8 @@ def test_a_wait_with_an_output_path_returns_counts(rtisms_sandbox: Sandbox, tmp_
     assert result == {"path": path, "submitted": 3, "by_status": {"DELIVERED": 3}}
 
 
-@pytest.mark.timeout(300)  # it takes 4 s on an idle machine
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # it takes 4 s on an idle machine
 def test_five_thousand_texts_cost_one_write_per_25(rtisms_sandbox: Sandbox, context: Context) -> None:
     rtisms_sandbox.set_balance("5000")
     send(people(5000)).execute(context)

@@ -18,9 +18,10 @@ from airflow_provider_rtisms.sensors import delivery_polling
 from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 from tests.partial_success import CASES, Case
+from tests.patience import PATIENCE, with_more_time
 from tests.unit.attempts import Pushes
 
-pytestmark = pytest.mark.usefixtures("quick_retries")
+pytestmark = [pytest.mark.usefixtures("quick_retries"), pytest.mark.slow, pytest.mark.outer_minors]
 
 #: The last three digits of numbers to which the sandbox delivers, or does not, by the letters of a case.
 DIGITS = {"D": "100", "R": "001", "U": "008", "S": "004"}
@@ -41,7 +42,7 @@ def send(context: Any, recipients: list[str], **options: Any) -> Any:
         "sender": "96000",
         "wait_for_delivery": True,
         "poke_interval": 0.1,
-        "timeout": 20,
+        "timeout": PATIENCE,
         **options,
     }
     try:
@@ -84,10 +85,13 @@ def test_a_failed_wait_pushes_its_records(
 
 @in_both_places
 def test_a_wait_that_times_out_pushes_its_records(rtisms_sandbox: Sandbox, deferrable: bool) -> None:
-    context = {"ti": Pushes()}
-    with pytest.raises(AirflowSensorTimeout):
-        send(context, numbers("DS"), deferrable=deferrable, timeout=2, min_delivered=1)
-    assert [record["status"] for record in context["ti"].pushed["records"]] == ["DELIVERED"]
+    def attempt(seconds: float) -> list[str]:
+        context = {"ti": Pushes()}
+        with pytest.raises(AirflowSensorTimeout):
+            send(context, numbers("DS"), deferrable=deferrable, timeout=4 * seconds, min_delivered=1)
+        return [record["status"] for record in context["ti"].pushed.get("records", [])]
+
+    assert with_more_time(attempt, was_enough=lambda statuses: statuses) == ["DELIVERED"]
 
 
 @in_both_places

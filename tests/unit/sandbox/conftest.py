@@ -9,6 +9,7 @@ import pytest
 import requests
 
 from airflow_provider_rtisms.sandbox import Sandbox
+from tests.patience import PATIENCE
 
 
 class Api:
@@ -30,7 +31,7 @@ class Api:
         return {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
 
     def request(self, method: str, path: str, **options: Any) -> requests.Response:
-        return self.session.request(method, f"{self.sandbox.url}/api/{path}", timeout=30, **options)
+        return self.session.request(method, f"{self.sandbox.url}/api/{path}", timeout=PATIENCE, **options)
 
     def get(self, path: str) -> requests.Response:
         return self.request("GET", path, headers=self.headers)

@@ -12,6 +12,7 @@ import requests
 
 from airflow_provider_rtisms.sandbox import Sandbox, SandboxClient
 from airflow_provider_rtisms.sandbox.access import why_refused
+from tests.patience import PATIENCE
 
 if TYPE_CHECKING:
     from tests.unit.sandbox.conftest import Api
@@ -21,7 +22,7 @@ CALLS = [("GET", "state"), ("GET", "settings"), ("POST", "balance"), ("POST", "r
 
 def call(url: str, headers: dict[str, str], method: str = "POST", name: str = "balance") -> requests.Response:
     body = json.dumps({"balance": "1.00"}) if name == "balance" else ""
-    return requests.request(method, f"{url}/sandbox/{name}", data=body, headers=headers, timeout=30)
+    return requests.request(method, f"{url}/sandbox/{name}", data=body, headers=headers, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize(("method", "name"), CALLS)
@@ -66,7 +67,7 @@ def test_another_host_is_403(api: Api, host: str, method: str, name: str) -> Non
 
 def test_the_host_is_mandatory(api: Api) -> None:
     address = urlsplit(api.sandbox.url)
-    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+    with socket.create_connection((address.hostname, address.port), timeout=PATIENCE) as connection:
         connection.sendall(b"GET /sandbox/state HTTP/1.0\r\n\r\n")
         assert b" 403 " in connection.recv(65536)
 

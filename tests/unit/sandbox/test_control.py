@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 
 from airflow_provider_rtisms.sandbox import Sandbox, SandboxClient
+from tests.patience import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from tests.unit.sandbox.conftest import Api
@@ -32,14 +32,12 @@ def test_open_connections_are_counted_without_those_of_control_calls() -> None:
     sessions = [requests.Session() for _ in range(5)]
     with Sandbox() as sandbox:  # not the shared one: other tests may have left connections open
         for session in sessions:
-            session.get(f"{sandbox.url}/api/balance", timeout=30)
+            session.get(f"{sandbox.url}/api/balance", timeout=PATIENCE)
         state = sandbox.state()
         assert (state.sockets, state.sockets_peak) == (5, 5)
         for session in sessions[1:]:
             session.close()
-        deadline = time.monotonic() + 10
-        while sandbox.state().sockets > 1:
-            assert time.monotonic() < deadline
+        wait_until(lambda: sandbox.state().sockets == 1, "closed sockets")
         assert sandbox.state().sockets_peak == 5
         sandbox.reset()
         assert sandbox.state().sockets_peak == 1
@@ -130,7 +128,7 @@ def test_it_can_be_driven_by_many_threads(api: Api) -> None:
     ],
 )
 def test_an_invalid_control_call_is_refused(api: Api, method: str, name: str, body: Any, status: int) -> None:
-    response = requests.request(method, f"{api.sandbox.url}/sandbox/{name}", json=body, timeout=30)
+    response = requests.request(method, f"{api.sandbox.url}/sandbox/{name}", json=body, timeout=PATIENCE)
     assert response.status_code == status
     assert response.text
 
@@ -141,4 +139,4 @@ def test_the_client_says_why_something_was_refused(api: Api) -> None:
 
 
 def test_the_root_page_says_what_the_sandbox_is(api: Api) -> None:
-    assert "local stand-in" in requests.get(api.sandbox.url, timeout=30).text
+    assert "local stand-in" in requests.get(api.sandbox.url, timeout=PATIENCE).text

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_rtisms.sandbox import Fault
 from airflow_provider_rtisms.sandbox.faults import KINDS, FaultPlan
+from tests.patience import PATIENCE
 
 if TYPE_CHECKING:
     from tests.unit.sandbox.conftest import Api
@@ -104,7 +105,7 @@ def test_a_rate_limit_lets_one_second_worth_through_and_then_its_rate() -> None:
 
 def connect(api: Api) -> socket.socket:
     address = urlsplit(api.sandbox.url)
-    return socket.create_connection((address.hostname, address.port), timeout=30)
+    return socket.create_connection((address.hostname, address.port), timeout=PATIENCE)
 
 
 def exchange(connection: socket.socket, version: bytes = b"1.1") -> bytes:
@@ -185,11 +186,10 @@ class TestOnTheWire:
         assert api.sandbox.state().responses == {"GET balance": {"401": 2}}
 
     def test_an_interim_response_does_not_wait_for_the_latency_of_the_response(self, api: Api) -> None:
-        api.sandbox.set_faults(Fault("latency", seconds=1), Fault("interim"))
+        api.sandbox.set_faults(Fault("latency", seconds=3600), Fault("interim"))
         with connect(api) as connection:
             connection.sendall(b"GET /api/balance HTTP/1.1\r\nHost: sandbox\r\n\r\n")
             assert connection.recv(65536) == b"HTTP/1.1 103 Early Hints\r\n\r\n"
-            assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
 
     def test_a_client_of_http_1_0_gets_no_interim_response(self, api: Api) -> None:
         api.sandbox.set_faults(Fault("interim"))
@@ -212,6 +212,6 @@ class TestOnTheWire:
     "wrong", [{"kind": "quake"}, {"kind": "error", "colour": "red"}, {"kind": "error", "times": "x"}]
 )
 def test_the_control_call_refuses_an_invalid_fault(api: Api, wrong: dict[str, Any]) -> None:
-    response = requests.post(f"{api.sandbox.url}/sandbox/faults", json={"faults": [wrong]}, timeout=30)
+    response = requests.post(f"{api.sandbox.url}/sandbox/faults", json={"faults": [wrong]}, timeout=PATIENCE)
     assert response.status_code == 400
     assert response.text

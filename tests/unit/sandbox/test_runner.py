@@ -15,6 +15,9 @@ import pytest
 import requests
 
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
+from tests.patience import PATIENCE
+
+pytestmark = pytest.mark.slow
 
 if TYPE_CHECKING:
     from tests.unit.sandbox.conftest import Api
@@ -29,9 +32,9 @@ def test_the_command_prints_only_its_url_and_exits_cleanly(number: signal.Signal
         assert process.stdout is not None
         url = process.stdout.readline().rstrip("\n")
         assert url.startswith("http://127.0.0.1:")
-        assert requests.get(f"{url}/api/balance", timeout=30).status_code == 401
+        assert requests.get(f"{url}/api/balance", timeout=PATIENCE).status_code == 401
         process.send_signal(number)
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, output, errors) == (0, "", "")
 
 
@@ -45,13 +48,13 @@ def test_the_command_prints_only_its_url_and_exits_cleanly(number: signal.Signal
     ],
 )
 def test_the_command_refuses_invalid_arguments(arguments: list[str], reason: str) -> None:
-    result = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert result.returncode == 2
     assert reason in result.stderr
 
 
 def test_help_explains_magic_numbers_submissions_and_faults() -> None:
-    text = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, timeout=60, check=True).stdout
+    text = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
     for words in (
         "--token-lifetime",
         "\n  ...003        EXPIRED\n",
@@ -65,7 +68,7 @@ def test_a_process_starts_with_every_setting() -> None:
     settings = {"client_id": "me", "client_secret": "a b$%", "token_lifetime": 0.5, "seed": 3, "balance": "9.10"}
     fault = Fault("error", statuses=(503, 500), times=2, path="balance")
     with SandboxProcess(**settings, pending_for=4.0, sent_for=5.0, faults=[fault]) as sandbox:
-        values = requests.get(f"{sandbox.url}/sandbox/settings", timeout=30).json()
+        values = requests.get(f"{sandbox.url}/sandbox/settings", timeout=PATIENCE).json()
     assert Fault(**values.pop("faults")[0]) == fault
     assert values == {**settings, "pending_for": 4.0, "sent_for": 5.0}
     assert sandbox.process.returncode == 0
@@ -85,16 +88,16 @@ def test_a_sandbox_leaves_neither_a_thread_nor_a_port() -> None:
     threads = threading.active_count()
     with Sandbox() as sandbox:
         port = int(sandbox.url.rpartition(":")[2])
-        requests.get(sandbox.url, timeout=30)
+        requests.get(sandbox.url, timeout=PATIENCE)
     assert threading.active_count() == threads
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), timeout=30)
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
 
 
 def test_it_listens_on_ipv6() -> None:
     with Sandbox(host="::1") as sandbox:
         assert sandbox.url.startswith("http://[::1]:")
-        assert requests.get(sandbox.url, timeout=30).status_code == 200
+        assert requests.get(sandbox.url, timeout=PATIENCE).status_code == 200
 
 
 @pytest.mark.parametrize("_", range(2))
@@ -109,7 +112,7 @@ def test_every_pytest_run_of_a_user_loads_the_plugin_at_no_cost() -> None:
         "import pytest, sys; before = set(sys.modules); import airflow_provider_rtisms.sandbox.pytest_plugin;"
         "print({name.partition('.')[0] for name in set(sys.modules) - before})"
     )
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=True)
     assert loaded.stdout.strip() == "{'airflow_provider_rtisms'}"
 
 
@@ -118,4 +121,4 @@ def test_it_needs_no_airflow() -> None:
         "import sys; sys.modules['airflow'] = None; from airflow_provider_rtisms.sandbox import *;"
         "import airflow_provider_rtisms.sandbox.__main__"
     )
-    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+    subprocess.run([sys.executable, "-c", code], timeout=PATIENCE, check=True)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
+from tests.patience import PATIENCE
+
 if TYPE_CHECKING:
     from tests.unit.sandbox.conftest import Api
 
@@ -77,14 +79,14 @@ EXTREMES = {
 
 
 def call(api: Api, name: str, body: str) -> requests.Response:
-    return requests.post(f"{api.sandbox.url}/sandbox/{name}", data=body.encode(), timeout=30)
+    return requests.post(f"{api.sandbox.url}/sandbox/{name}", data=body.encode(), timeout=PATIENCE)
 
 
 def check(api: Api, response: requests.Response, status: int, field: str) -> None:
     """Check the response, and that the sandbox still works."""
     assert response.status_code == status, response.text
     assert status == 200 or field in response.text
-    assert requests.get(f"{api.sandbox.url}/sandbox/state", timeout=30).status_code == 200
+    assert requests.get(f"{api.sandbox.url}/sandbox/state", timeout=PATIENCE).status_code == 200
 
 
 @pytest.mark.parametrize("kind", VALUES)

@@ -15,6 +15,7 @@ from airflow_provider_rtisms.api.models import SendOutcome, Submission
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.sending import journal as journal_module
 from airflow_provider_rtisms.sending.journal import NOT_SENT, UNCERTAIN, MemoryStore, SendJournal
+from tests.patience import PATIENCE
 
 A, B = Secret("client-secret-a"), Secret("client-secret-b")
 SUBMITTED = Submission(SendOutcome.SUBMITTED, "submitted", "42")
@@ -136,9 +137,9 @@ class TestTransitions:
         order.clear()
         commit = threading.Thread(target=journal.commit, args=(number, {x: SUBMITTED}))
         commit.start()
-        inside.wait(5)
+        assert inside.wait(PATIENCE)
         journal.begin([y])
-        commit.join(5)
+        commit.join(PATIENCE)
         assert order == ["rtisms_send_0 begins", "rtisms_send_0 ends", "rtisms_send begins", "rtisms_send ends"]
 
 

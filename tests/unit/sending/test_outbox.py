@@ -36,6 +36,7 @@ from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sending.journal import MemoryStore, SendJournal
 from airflow_provider_rtisms.sending.message import to_everybody
 from airflow_provider_rtisms.sending.outbox import Outbox
+from tests.patience import with_more_time
 from tests.unit.api.servers import counting_relay, scripted_server
 
 NUMBERS = [f"+569000001{position:02}" for position in range(50)]
@@ -87,7 +88,6 @@ class TestOneCall:
         [
             Fault("lost_response", path="sms"),
             Fault("cut_off", path="sms"),
-            Fault("late_response", path="sms", seconds=5),
             Fault("error", path="sms", statuses=(500,)),
             Fault("error", path="sms", statuses=(502,)),
             Fault("error", path="sms", statuses=(503,)),
@@ -102,7 +102,22 @@ class TestOneCall:
     ) -> None:
         rtisms_sandbox.set_faults(fault)
         with pytest.raises(RtiSmsUncertainError, match="not repeated"):
-            perform(settings_of(rtisms_sandbox, timeout=0.5), send_call())
+            perform(settings_of(rtisms_sandbox), send_call())
+        assert rtisms_sandbox.state().requests["POST sms"] == 1
+
+    def test_a_response_that_does_not_come_is_uncertain_and_never_repeated(
+        self, perform: Any, rtisms_sandbox: Sandbox
+    ) -> None:
+        rtisms_sandbox.set_faults(Fault("late_response", path="sms", seconds=3600))
+
+        def attempt(timeout: float) -> RtiSmsError:
+            with pytest.raises(RtiSmsError) as caught:
+                perform(settings_of(rtisms_sandbox, timeout=timeout), send_call())
+            return caught.value
+
+        error = with_more_time(attempt, was_enough=lambda _: rtisms_sandbox.state().requests.get("POST sms"))
+        assert isinstance(error, RtiSmsUncertainError)
+        assert "not repeated" in str(error)
         assert rtisms_sandbox.state().requests["POST sms"] == 1
 
     @pytest.mark.parametrize(

@@ -16,13 +16,14 @@ from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsBalanceFallTrigger, RtiSmsBalanceTrigger
 from tests.hostile import Step, response, until
+from tests.patience import PATIENCE, with_more_time
 from tests.unit.conftest import Serve
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
 
 
 def sensor(**arguments: Any) -> RtiSmsBalanceSensor:
-    defaults = {"minimum": "10", "poke_interval": 0.1, "timeout": 20, "deferrable": False}
+    defaults = {"minimum": "10", "poke_interval": 0.1, "timeout": PATIENCE, "deferrable": False}
     return RtiSmsBalanceSensor(task_id="balance", **{**defaults, **arguments})
 
 
@@ -71,25 +72,35 @@ class TestSensor:
         path, arguments = deferred.value.trigger.serialize()
         assert path == "airflow_provider_rtisms.triggers.balance.RtiSmsBalanceTrigger"
         assert before <= arguments["deferred_at"] <= time.time()
-        assert before + 18 <= arguments["deadline"] <= time.time() + 18  # shortly before the deferral times out
+        assert (
+            before + PATIENCE - 5 <= arguments["deadline"] <= time.time() + PATIENCE - 5
+        )  # shortly before the deferral times out
         assert {name: value for name, value in arguments.items() if not name.startswith("de")} == {
             "rtisms_conn_id": "rtisms_default",
             "minimum": "10",
             "poke_interval": 0.1,
             "max_poke_interval": 15,
         }
-        assert deferred.value.timeout == timedelta(seconds=20)
+        assert deferred.value.timeout == timedelta(seconds=PATIENCE)
         rtisms_sandbox.set_balance("10")
         event = asyncio.run(anext(RtiSmsBalanceTrigger(**arguments).run()))
         assert getattr(sensor(), deferred.value.method_name)({}, event.payload) == "10"
 
 
+def wait_for_balance(minimum: str, seconds: float) -> dict[str, Any]:
+    """Run a trigger, and return the payload of its event."""
+    trigger = RtiSmsBalanceTrigger(
+        rtisms_conn_id="rtisms_default", minimum=minimum, poke_interval=0.1, deadline=time.time() + seconds
+    )
+    return dict(asyncio.run(anext(trigger.run())).payload)
+
+
 class TestTrigger:
     def test_its_time_may_run_out(self, rtisms_sandbox: Sandbox) -> None:
-        trigger = RtiSmsBalanceTrigger(
-            rtisms_conn_id="rtisms_default", minimum="1000", poke_interval=0.1, deadline=time.time() + 2
+        payload = with_more_time(
+            lambda seconds: wait_for_balance("1000", seconds), lambda payload: "457.00" in payload["message"]
         )
-        assert asyncio.run(anext(trigger.run())).payload == {
+        assert payload == {
             "version": 1,
             "outcome": "timeout",
             "message": "Timed out: the balance was last 457.00, below 1000.",
@@ -101,19 +112,16 @@ class TestTrigger:
     def test_an_outage_hides_no_balance_from_before_it(
         self, serve_default: Serve, steps: list[Step], seen: str
     ) -> None:
-        serve_default(*steps, response(status=503), extra={"max_attempts": 1})
-        trigger = RtiSmsBalanceTrigger(
-            rtisms_conn_id="rtisms_default", minimum="10", poke_interval=0.1, deadline=time.time() + 2
-        )
-        message = asyncio.run(anext(trigger.run())).payload["message"]
+        def attempt(seconds: float) -> tuple[str, int]:
+            server = serve_default(*steps, response(status=503), extra={"max_attempts": 1})
+            return wait_for_balance("10", seconds)["message"], len(server.calls)
+
+        message, _ = with_more_time(attempt, was_enough=lambda result: result[1] > len(steps))
         assert message == f"Timed out: the balance {seen}."
 
     def test_refused_credentials_end_it(self, rtisms_sandbox: Sandbox) -> None:
         rtisms_sandbox.rotate_secret("another")
-        trigger = RtiSmsBalanceTrigger(
-            rtisms_conn_id="rtisms_default", minimum="1", poke_interval=0.1, deadline=time.time() + 20
-        )
-        assert asyncio.run(anext(trigger.run())).payload["outcome"] == "failed"
+        assert wait_for_balance("1", PATIENCE)["outcome"] == "failed"
 
 
 class AssetStore(dict[str, Any]):
@@ -291,6 +299,6 @@ async def polls(sandbox: Sandbox, count: int) -> None:
         return sandbox.state().requests.get("GET balance", 0)
 
     target = await asyncio.to_thread(asked) + count
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while await asyncio.to_thread(asked) < target:  # noqa: ASYNC110  # the sandbox sets no event
             await asyncio.sleep(0.02)

@@ -24,9 +24,10 @@ from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sensors.base import DEFERRAL_TIMEOUTS
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor, RtiSmsDeliverySensor
 from airflow_provider_rtisms.triggers.start import RtiSmsDeliveryStartTrigger
+from tests.patience import with_more_time
 from tests.unit.attempts import Pushes, TaskStore
 
-pytestmark = pytest.mark.usefixtures("quick_retries")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_retries")]
 
 #: The sandbox knows no submission 1, and never delivers to the number.
 KINDS: dict[str, Callable[..., Any]] = {
@@ -89,10 +90,15 @@ class TestEveryDeferral:
         assert "is_execution_timeout" not in deferred.trigger.serialize()[1]
 
     def test_it_ends_as_a_task_that_does_not_defer(self, rtisms_sandbox: Sandbox, kind: str) -> None:
-        context = running_for()
-        with pytest.raises(AirflowTaskTimeout, match=r"^The execution_timeout of the task has passed\. Timed out: "):
-            end(new_task(kind, execution_timeout=timedelta(seconds=2)), context)
-        assert kind == "balance" or context["ti"].pushed["records"] == []
+        def attempt(seconds: float) -> tuple[str, Any]:
+            context = running_for()
+            with pytest.raises(AirflowTaskTimeout) as caught:
+                end(new_task(kind, execution_timeout=timedelta(seconds=4 * seconds)), context)
+            return str(caught.value), context["ti"].pushed.get("records")
+
+        message, records = with_more_time(attempt, was_enough=lambda result: "before it could defer" not in result[0])
+        assert message.startswith("The execution_timeout of the task has passed. Timed out: ")
+        assert records == (None if kind == "balance" else [])
 
     def test_a_timeout_ends_as_before(self, rtisms_sandbox: Sandbox, kind: str) -> None:
         with pytest.raises(AirflowSensorTimeout, match=r"^Timed out: "):
@@ -144,7 +150,7 @@ class TestSensors:
                 sensor.execute(running_for())
 
     def test_a_timeout_is(self, rtisms_sandbox: Sandbox, kind: str, flag: str) -> None:
-        arguments = {"timeout": 2, "execution_timeout": timedelta(seconds=3), flag: True}
+        arguments = {"timeout": 2, "execution_timeout": timedelta(seconds=600), flag: True}
         with pytest.raises(AirflowSkipException, match="Timed out: "):
             end(new_task(kind, **arguments), running_for(0.5))
 
@@ -154,7 +160,7 @@ class TestSend:
     def test_the_time_of_the_send_counts(self, rtisms_sandbox: Sandbox) -> None:
         """The ``timeout`` counts from the end of the send, and the ``execution_timeout`` from the start of the task."""
         rtisms_sandbox.set_faults(Fault("latency", seconds=1.5, path="sms", times=1))
-        task = new_task("send", timeout=20, execution_timeout=timedelta(seconds=21))
+        task = new_task("send", timeout=3600, execution_timeout=timedelta(seconds=3601))
         assert defer(task, running_for()).trigger.is_execution_timeout
 
     def test_without_a_journal_it_is_not_retried(self, rtisms_sandbox: Sandbox) -> None:

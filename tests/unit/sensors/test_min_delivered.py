@@ -22,6 +22,7 @@ from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 from airflow_provider_rtisms.waiting.quota import Quota, make_quota
 from tests.partial_success import CASES, Case, add_submissions, final_ids
+from tests.patience import PATIENCE
 from tests.unit.attempts import Pushes, TaskStore
 
 try:
@@ -29,7 +30,7 @@ try:
 except ImportError:
     from airflow.exceptions import AirflowRescheduleException
 
-pytestmark = pytest.mark.usefixtures("quick_retries")
+pytestmark = [pytest.mark.usefixtures("quick_retries"), pytest.mark.slow, pytest.mark.outer_minors]
 
 MODES: dict[str, dict[str, Any]] = {
     "poke": {"mode": "poke"},
@@ -66,7 +67,7 @@ def new_context() -> dict[str, Any]:
 
 def wait(mode: str, context: Any, ids: Any, **options: Any) -> Any:
     """Wait to the end. Each poke of a rescheduled sensor, and each end of a deferred one, has a process of its own."""
-    defaults = {"task_id": "wait", "poke_interval": 0.05, "timeout": 20, "missing_ok_for": 0}
+    defaults = {"task_id": "wait", "poke_interval": 0.05, "timeout": PATIENCE, "missing_ok_for": 0}
     arguments = {"submission_ids": ids, **defaults, **MODES[mode], **options}
     while True:
         try:

@@ -7,12 +7,13 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
 def sensor(rtisms_sandbox: Sandbox) -> RtiSmsDeliverySensor:
     submission_id = rtisms_sandbox.add_submission("SENT")
-    sensor = RtiSmsDeliverySensor(task_id="wait", submission_ids=submission_id, poke_interval=0.1, timeout=30)
+    sensor = RtiSmsDeliverySensor(task_id="wait", submission_ids=submission_id, poke_interval=0.1, timeout=PATIENCE)
     assert not sensor.poke({})
     rtisms_sandbox.rotate_secret("a new secret")
     rtisms_sandbox.revoke_tokens()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 from airflow_provider_rtisms.waiting.limits import trigger_deadline
 from tests.hostile import details, hang, response
 from tests.open_submissions import final_after_first_poll
+from tests.patience import PATIENCE, with_more_time
 from tests.unit.conftest import Serve
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
@@ -32,7 +34,7 @@ NewSensor = Callable[..., RtiSmsDeliverySensor]
 
 
 def new_sensor(submission_ids: Any = "1", **arguments: Any) -> RtiSmsDeliverySensor:
-    defaults = {"task_id": "wait", "poke_interval": 0.05, "timeout": 20, "missing_ok_for": 0}
+    defaults = {"task_id": "wait", "poke_interval": 0.05, "timeout": PATIENCE, "missing_ok_for": 0}
     return RtiSmsDeliverySensor(submission_ids=submission_ids, **{**defaults, **arguments})
 
 
@@ -69,7 +71,7 @@ class TestPoke:
 
     def test_an_unknown_id_may_turn_up_within_the_grace(self, serve_default: Serve) -> None:
         serve_default(*[response(status=404)] * 3, details())
-        assert len(new_sensor(missing_ok_for=timedelta(seconds=20)).execute({})) == 1
+        assert len(new_sensor(missing_ok_for=timedelta(seconds=PATIENCE)).execute({})) == 1
 
     def test_an_unknown_id_fails_it_after_the_grace(self, serve_default: Serve) -> None:
         server = serve_default(response(status=404))
@@ -100,8 +102,12 @@ class TestPoke:
         from airflow.providers.common.compat.sdk import AirflowTaskTimeout, timeout
 
         server = serve_default(hang)
-        with pytest.raises(AirflowTaskTimeout), timeout(1):
-            new_sensor().execute({})
+
+        def attempt(seconds: float) -> None:
+            with pytest.raises(AirflowTaskTimeout), timeout(math.ceil(seconds)):
+                new_sensor().execute({})
+
+        with_more_time(attempt, was_enough=lambda _: server.calls)
         assert len(server.calls) == 1
 
 

@@ -257,6 +257,7 @@ def test_what_the_dag_says_stays_until_airflow_renders_it() -> None:
     assert (operator.parameters, operator.text) == ({"least": 13}, "Hola {name}: {amount}")
 
 
+@pytest.mark.slow
 def test_importing_it_loads_no_provider_of_a_database() -> None:
     code = (
         "import sys\nfrom airflow.providers.common.compat.sdk import BaseOperator, BaseSensorOperator, conf\n"

@@ -20,6 +20,7 @@ from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsBalanceTrigger, RtiSmsDeliveryTrigger
 from tests.hostile import details, hang, response, until
 from tests.open_submissions import final_after_first_poll
+from tests.patience import PATIENCE, with_more_time
 from tests.unit.conftest import Serve
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
@@ -29,14 +30,14 @@ Payload = dict[str, Any]
 
 class Pause(NamedTuple):
     """
-    Seconds in which an event loop was held up.
+    How long the work on an event loop held it up, in seconds of its thread's CPU time.
 
-    :param wall: by whatever the machine was busy with.
-    :param own: by work on the loop itself: its thread's CPU time, which a busy machine does not lengthen.
+    :param longest: without a turn for others.
+    :param all: in all.
     """
 
-    wall: float
-    own: float
+    longest: float
+    all: float
 
 
 def new_trigger(*submission_ids: str, **arguments: Any) -> RtiSmsDeliveryTrigger:
@@ -46,7 +47,7 @@ def new_trigger(*submission_ids: str, **arguments: Any) -> RtiSmsDeliveryTrigger
             "rtisms_conn_id": "rtisms_default",
             "submission_ids": submission_ids,
             "poke_interval": 0.1,
-            "deadline": now + 30,
+            "deadline": now + PATIENCE,
             "missing_until": now,
             "fail_on": ("REJECTED", "EXPIRED"),
             **arguments,
@@ -172,22 +173,26 @@ class TestTransientErrors:
 
     def test_a_timeout_names_the_last_error(self, serve_default: Serve) -> None:
         serve_default(response(status=503))
-        payload = asyncio.run(fire(new_trigger("1", deadline=time.time() + 0.7)))
+        payload = with_more_time(
+            lambda seconds: asyncio.run(fire(new_trigger("1", deadline=time.time() + seconds))),
+            was_enough=lambda payload: "HTTP 503" in payload["message"],
+        )
         assert payload["outcome"] == "timeout"
-        assert "HTTP 503" in payload["message"]
 
     def test_an_unknown_id_may_turn_up_within_the_grace(self, serve_default: Serve) -> None:
         serve_default(*[response(status=404)] * 3, details())
-        payload = asyncio.run(fire(new_trigger("1", missing_until=time.time() + 20)))
+        payload = asyncio.run(fire(new_trigger("1", missing_until=time.time() + PATIENCE)))
         assert payload["outcome"] == "finished"
 
     def test_an_unknown_id_fails_it_after_the_grace(self, serve_default: Serve) -> None:
-        server = serve_default(response(status=404))
-        payload = asyncio.run(fire(new_trigger("77", missing_until=time.time() + 0.3)))
+        def attempt(seconds: float) -> tuple[Payload, int]:
+            server = serve_default(response(status=404))
+            return asyncio.run(fire(new_trigger("77", missing_until=time.time() + seconds))), len(server.calls)
+
+        payload, _ = with_more_time(attempt, was_enough=lambda result: result[1] > 1)
         assert payload["outcome"] == "failed"
         assert "77" in payload["message"]
         assert "404" in payload["message"]
-        assert len(server.calls) > 1
 
     @pytest.mark.parametrize("status", [400, 403, 405])
     def test_a_refusal_fails_it_at_once(self, serve_default: Serve, status: int) -> None:
@@ -298,9 +303,8 @@ class TestOneProcess:
         assert [payload["outcome"] for payload in payloads] == ["finished"] * 300
         assert len(server.grants) == 1
         assert server.connections_peak <= 40
-        print(f"at most: {pause}, {server.connections_peak} sockets")
-        assert pause.own < 0.5
-        assert pause.wall < 5
+        print(f"{pause}, {server.connections_peak} sockets")
+        assert pause.longest < pause.all / 5
 
     def test_polls_never_overlap(self, rtisms_sandbox: Sandbox) -> None:
         """A poll that takes longer than poke_interval delays the next one."""
@@ -332,13 +336,12 @@ class TestOneProcess:
 
 
 async def _longest_pause() -> Pause:
-    """Tick until cancelled; return the longest times in which the loop came round to nothing."""
-    wall = own = 0.0
+    """Tick until cancelled; return the CPU time in which the loop came round to nothing: the longest, and all of it."""
+    longest, began = 0.0, time.thread_time()
     try:
         while True:
-            before = time.perf_counter(), time.thread_time()
+            before = time.thread_time()
             await asyncio.sleep(0.01)
-            wall = max(wall, time.perf_counter() - before[0] - 0.01)
-            own = max(own, time.thread_time() - before[1])
+            longest = max(longest, time.thread_time() - before)
     except asyncio.CancelledError:
-        return Pause(wall, own)
+        return Pause(longest, time.thread_time() - began)

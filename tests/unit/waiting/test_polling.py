@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -155,7 +156,7 @@ class TestPollDeliveries:
         self.poll(client, wait)
         assert self.warnings(caplog) == []
 
-    @pytest.mark.parametrize(("in_seconds", "is_accepted"), [(60, True), (-1, False)])
+    @pytest.mark.parametrize(("in_seconds", "is_accepted"), [(600, True), (-1, False)])
     def test_an_unknown_submission_is_accepted_until_a_time(self, in_seconds: float, is_accepted: bool) -> None:
         wait = DeliveryWait(["1"], ())
         client = Client(outcomes={"1": errors.RtiSmsNotFoundError("HTTP 404", status=404)})
@@ -170,7 +171,7 @@ class TestPollDeliveries:
             self.poll(Client(outcomes={"1": errors.RtiSmsForbiddenError("HTTP 403")}), DeliveryWait(["1"], ()))
 
     def test_a_large_wait_does_not_hold_up_the_event_loop(self) -> None:
-        """A triggerer runs other triggers in the same loop. The CPU time of this thread counts, and not the wall."""
+        """A triggerer runs other triggers in the same loop, which get a turn after a small part of the work."""
         ids = [str(number) for number in range(20_000)]
 
         class Instant(Client):
@@ -192,7 +193,13 @@ class TestPollDeliveries:
             ticker.cancel()
             return pauses
 
-        assert max(asyncio.run(main())) < 0.3
+        gc.collect()
+        gc.freeze()  # or collecting what pytest has piled up is a pause of its own
+        try:
+            pauses = asyncio.run(main())
+        finally:
+            gc.unfreeze()
+        assert max(pauses) < sum(pauses) / 4
 
 
 class TestPollBalance:

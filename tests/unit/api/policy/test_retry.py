@@ -14,7 +14,7 @@ from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.policy import retry
 from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.api.protocol.request import Call
-from tests.hostile import Step, details, grant, raw, reset, response
+from tests.hostile import Step, details, grant, hang, raw, reset, response
 from tests.unit.api.conftest import Transport
 from tests.unit.conftest import Serve
 
@@ -161,13 +161,19 @@ class TestNotRepeatable:
             pytest.param(response(status=503), id="503"),
             pytest.param(response(b"<html>"), id="HTML"),
             pytest.param(response(status=302), id="redirect"),
-            pytest.param(raw(b"", then="hang"), id="hangs"),
         ],
     )
     def test_is_uncertain_after_anything_else(self, transport: Transport, serve: Serve, step: Step) -> None:
         server = serve(step, response({"done": 2}))
         with pytest.raises(errors.RtiSmsUncertainError, match=r"^once: .* uncertain whether the server acted"):
-            transport.perform(server, ONCE, timeout=1)
+            transport.perform(server, ONCE)
+        assert len(server.calls) == 1
+
+    def test_is_uncertain_without_a_response(self, transport: Transport, serve: Serve) -> None:
+        server = serve(hang, response({"done": 2}))
+        error = transport.give_up(server, ONCE)
+        assert isinstance(error, errors.RtiSmsUncertainError)
+        assert "uncertain whether the server acted" in str(error)
         assert len(server.calls) == 1
 
     def test_is_certain_where_the_token_is_missing(self, transport: Transport, serve: Serve) -> None:

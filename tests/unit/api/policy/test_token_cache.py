@@ -10,6 +10,7 @@ import pytest
 
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.policy.effects import MaskSecret, WaitFor
+from airflow_provider_rtisms.api.policy.flight import Flight
 from airflow_provider_rtisms.api.policy.token_cache import TokenCache
 from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.api.protocol.endpoints import TokenGrant
@@ -17,8 +18,8 @@ from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.transport.blocking import RtiSmsClient
 from airflow_provider_rtisms.api.values.secret import Secret
-from tests.hostile import Exchange, HostileServer, details, grant, message, response
-from tests.unit.api.conftest import Blocking, Transport
+from tests.hostile import Exchange, HostileServer, details, grant, hang, message, response, until
+from tests.unit.api.conftest import Asyncio, Blocking, Transport
 from tests.unit.conftest import Serve
 
 SMS = endpoints.get_sms("4193366853543393")
@@ -255,8 +256,19 @@ class TestOverTheWire:
         assert len(server.grants) == 1
         assert server.connections_peak <= 64
 
-    def test_callers_at_once_share_one_failure(self, transport: Transport, serve: Serve) -> None:
-        server = serve(auth=[_slowly(response(status=401))])
+    def test_callers_at_once_share_one_failure(
+        self, transport: Transport, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each of them waits before the failure comes: threads here; tasks all begin before the loop sends anything."""
+        waiting: list[Flight[Any]] = []
+        wait = Flight.wait
+        monkeypatch.setattr(Flight, "wait", lambda flight: waiting.append(flight) or wait(flight))  # type: ignore[func-returns-value]
+
+        async def refuse(exchange: Exchange) -> None:
+            await until(lambda: isinstance(transport, Asyncio) or len(waiting) + len(server.requests) == 32)
+            await exchange.write(message(status=401))
+
+        server = serve(auth=[refuse])
         with pytest.raises(errors.RtiSmsAuthenticationError):
             transport.perform_all(server, [SMS] * 32, at_once=True)
         assert len(server.requests) == 1
@@ -301,7 +313,7 @@ def test_secrets_are_announced_before_they_are_used(serve: Serve) -> None:
 
 
 def test_a_cancelled_leader_leaves_the_others_a_token(serve: Serve) -> None:
-    server = serve(details(), auth=[_slowly(grant("lost")), grant("kept")])
+    server = serve(details(), auth=[hang, grant("kept")])
 
     async def main() -> Any:
         settings = ApiSettings(client_id="me", client_secret="s3cret", base_url=server.url)

@@ -27,6 +27,7 @@ from airflow_provider_rtisms.api.transport.stats import Stats
 from airflow_provider_rtisms.api.values.secret import Secret
 from tests import virtual_time
 from tests.hostile import TOKEN, Exchange, HostileServer, details, grant, message, raw, response, until
+from tests.patience import PATIENCE
 from tests.unit.api.transport.test_blocking import InterruptedFlow
 from tests.unit.conftest import Serve
 
@@ -161,7 +162,11 @@ class TestState:
         assert [request.is_grant for request in server.requests] == [True, False, True, False]
 
     def test_calls_take_turns(self, serve: Serve) -> None:
-        server = serve(response(BALANCE))
+        async def after_the_third(exchange: Exchange) -> None:
+            await until(lambda: len(server.calls) >= 3)
+            await exchange.write(message(BALANCE))
+
+        server = serve(after_the_third)
         ask(server, *[get_balance] * 20, max_concurrency=3)
         assert server.connections_peak == 3
 
@@ -215,7 +220,7 @@ class TestState:
             await until(lambda: exchange.server.connections == 4)  # one was for the token
             await exchange.write(message({"submissions": [{"status": "submitted", "submissionId": "42"}]}))
 
-        results = ask(serve(together), *[CALLS["send_sms"][0]] * 3, timeout=3)
+        results = ask(serve(together), *[CALLS["send_sms"][0]] * 3, timeout=PATIENCE)
         assert [one.submission_id for (one,) in results[:3]] == ["42"] * 3
 
     def test_the_certificate_of_a_proxy_is_verified_for_plain_http_too(self, serve: Serve) -> None:
@@ -342,12 +347,12 @@ class TestWaitFor:
     """A call waits for the token that another call gets, maybe in another thread."""
 
     def test_it_returns_the_result_as_soon_as_there_is_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(aio, "CHECK_INTERVAL", 60.0)
+        monkeypatch.setattr(aio, "CHECK_INTERVAL", 3600.0)
 
         async def main() -> str | None:
             flight: Flight[str] = Flight()
             complete = asyncio.to_thread(flight.complete, "token")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 result, _ = await asyncio.gather(_wait_for(flight), complete)
             return result
 

@@ -15,6 +15,7 @@ from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.transport.connector import _IdleCheck
 from airflow_provider_rtisms.api.values.secret import Secret
 from tests.hostile import Exchange, message
+from tests.patience import PATIENCE
 from tests.unit.conftest import Serve
 
 BALANCE = message({"balance": "1"})
@@ -26,7 +27,7 @@ def test_one_for_which_the_kernel_holds_bytes_is_not_used_again(serve: Serve, ex
 
     async def late(exchange: Exchange) -> None:
         await exchange.write(BALANCE)
-        await asyncio.to_thread(may_write.wait, 10)
+        await asyncio.to_thread(may_write.wait, PATIENCE)
         await exchange.write(extra)
         has_written.set()
 
@@ -35,7 +36,7 @@ def test_one_for_which_the_kernel_holds_bytes_is_not_used_again(serve: Serve, ex
         async with AsyncRtiSmsClient(settings) as client:
             assert await client.get_balance() == 1
             may_write.set()
-            has_written.wait(10)  # the loop reads nothing meanwhile, so the kernel holds the bytes
+            assert has_written.wait(PATIENCE)  # the loop reads nothing meanwhile, so the kernel holds the bytes
             assert await client.get_balance() == 1
             assert await client.get_balance() == 1
 

@@ -22,6 +22,7 @@ from airflow_provider_rtisms.api.transport.blocking import RtiSmsClient
 from airflow_provider_rtisms.api.transport.deadline import MAX_INTERIM_RESPONSES, _DeadlineResponse, _Stack
 from airflow_provider_rtisms.api.values.secret import Secret
 from tests.hostile import HostileServer, head, message, raw
+from tests.patience import PATIENCE
 from tests.unit.conftest import Serve
 
 BALANCE = {"balance": "457.00"}
@@ -32,8 +33,8 @@ INTERIM = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
 def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
     """Return the ends of a connection: the client's and the server's."""
     client, server = socket.socketpair()
-    client.settimeout(10)
-    server.settimeout(10)
+    client.settimeout(PATIENCE)
+    server.settimeout(PATIENCE)
     with client, server:
         yield client, server
 
@@ -61,6 +62,7 @@ def get_balance(server: HostileServer, **settings: Any) -> Decimal:
 class TestDeadline:
     def test_it_counts_from_the_request_and_not_from_the_last_byte(self, ends: Any, clock: SimpleNamespace) -> None:
         client, server = ends
+        client.settimeout(10)
         server.sendall(message(b"12345")[:-3])
         response = respond(client)
         clock.now += 4
@@ -133,7 +135,7 @@ class TestEndOfAResponse:
                 return 1
 
         with TlsSocket(fileno=client.detach()) as tls:
-            tls.settimeout(10)
+            tls.settimeout(PATIENCE)
             server.sendall(message(b"12345"))
             assert respond(tls).read() == b"12345"
             assert server.recv(100) == b""

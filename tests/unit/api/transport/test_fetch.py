@@ -12,13 +12,13 @@ import pytest
 
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.models import SmsDetails
-from airflow_provider_rtisms.api.policy import retry
 from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.transport.fetch import fetch, run
 from airflow_provider_rtisms.api.transport.shared import shared_client
 from tests.hostile import Exchange, HostileServer, details, grant, hang, reset, response, until
+from tests.patience import PATIENCE
 from tests.unit.conftest import Serve
 
 SMS = endpoints.get_sms("4193366853543393")
@@ -50,6 +50,7 @@ def fetch_all(server: HostileServer, ids: Any, **settings: Any) -> dict[str, Any
 class TestFetch:
     def test_every_id_has_its_outcome(self, serve: Serve) -> None:
         async def odd_ones_out(exchange: Exchange) -> None:
+            await until(lambda: len(server.calls) >= 8)  # the first ones are under way together
             is_odd = int(exchange.request.target[-1]) % 2
             await (response(status=404) if is_odd else details())(exchange)
 
@@ -103,7 +104,7 @@ class TestFetch:
             raise TaskTimeoutError
 
         async def main() -> None:
-            async with asyncio.timeout(5), fetching(serve(details()), ids()) as outcomes:
+            async with asyncio.timeout(PATIENCE), fetching(serve(details()), ids()) as outcomes:
                 async for _ in outcomes:
                     pass
 
@@ -154,7 +155,7 @@ class TestPlaces:
     """``max_concurrency`` calls are under way at once; what only waits is not."""
 
     def test_a_call_that_sleeps_makes_room(self, serve: Serve) -> None:
-        later = response(status=503, headers=[("Retry-After", "0.5")])
+        later = response(status=503, headers=[("Retry-After", "0.1")])
         server = serve(later, details())
         order: list[str] = []
 
@@ -192,23 +193,6 @@ class TestPlaces:
                 await waiting
 
         run(main())
-
-
-def test_the_time_that_the_limiter_holds_a_call_back_does_not_count(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each id fails once, and its second attempt begins long after the total time of a call."""
-    monkeypatch.setattr(retry, "TOTAL_CAP", 0.3)
-    failed: set[str] = set()
-
-    async def fail_once(exchange: Exchange) -> None:
-        target = exchange.request.target
-        step = details() if target in failed else response(status=503)
-        failed.add(target)
-        await step(exchange)
-
-    outcomes = fetch_all(serve(fail_once), map(str, range(8)), requests_per_second=12)
-    assert {type(outcome) for outcome in outcomes.values()} == {SmsDetails}
 
 
 class TestRun:

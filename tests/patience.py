@@ -1,0 +1,46 @@
+"""How long tests wait. A slow machine makes a test slower, and never red: what a test sees decides, not a clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PATIENCE = 300.0
+"""Seconds after which a test gives up waiting for what should have happened long ago."""
+TIMEOUTS = (0.5, 5.0, 50.0)
+"""Seconds for what has to run out of time. On a very slow machine, the first ones are over before it has begun."""
+
+
+def wait_until(condition: Callable[[], T | None], what: str) -> T:
+    """
+    Poll until a condition returns a true value, and return that.
+
+    :param condition: is called until it returns a true value.
+    :param what: names the condition in the error: "waiting for ...".
+    """
+    deadline = time.monotonic() + PATIENCE
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"gave up waiting for {what}"
+        time.sleep(0.01)
+    return result
+
+
+def with_more_time(attempt: Callable[[float], T], was_enough: Callable[[T], object]) -> T:
+    """
+    Do something whose time has to run out, with more time until that is enough for what comes before the end.
+
+    :param attempt: does it within some seconds. It begins anew each time.
+    :param was_enough: whether what should come before has come, such as a request to a server that does not respond.
+    :return: the result of the attempt that had enough time.
+    """
+    for seconds in TIMEOUTS:
+        result = attempt(seconds)
+        deadline = time.monotonic() + seconds  # a server may be slow to see what has left
+        while time.monotonic() < deadline:
+            if was_enough(result):
+                return result
+            time.sleep(0.01)
+    raise AssertionError(f"{TIMEOUTS[-1]:g} s were not enough: {result!r}")
