@@ -87,9 +87,9 @@ def doctor(args: Namespace) -> None:
 
 
 def _doctor_args() -> list[Arg]:
-    from airflow_provider_rtisms.doctor.arguments import OPTIONS
+    from airflow_provider_rtisms.doctor.command import OPTIONS
 
-    return [Arg((flag,), **options) for flag, options in OPTIONS]  # type: ignore[no-untyped-call]
+    return [Arg((flag,), **options) for flag, options in OPTIONS.items()]  # type: ignore[no-untyped-call]
 
 
 @suppress_logs_and_warning

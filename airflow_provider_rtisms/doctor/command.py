@@ -1,23 +1,151 @@
-"""The command line of the doctor, the same for ``python -m`` and for ``airflow rtisms doctor``."""
+"""
+The command line of the doctor: ``python -m airflow_provider_rtisms.doctor --client-id ID``, and ``airflow rtisms
+doctor``. Airflow reads the options for every command of its own, so importing this module loads nothing heavy.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import getpass
+import os
 import platform
 import ssl
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-
-import requests
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
 
 from airflow_provider_rtisms import __version__
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError
 from airflow_provider_rtisms.api.models import printable
-from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.api.settings import DEFAULT_BASE_URL, ApiSettings
 from airflow_provider_rtisms.api.values.recipients import parse_recipients
-from airflow_provider_rtisms.doctor.runner import diagnose
+from airflow_provider_rtisms.api.values.secret import Secret
+from airflow_provider_rtisms.doctor.report import DEFAULT_FOLLOW_FOR, DEFAULT_TIMEOUT
+
+SECRET_VARIABLE = "RTISMS_CLIENT_SECRET"  # noqa: S105  # the name of a variable
+
+_SECONDS: dict[str, Any] = {"type": float, "metavar": "SECONDS"}
+#: Flags and the keyword arguments that argparse and Airflow's ``Arg`` both take.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--json": {"help": "print the report as JSON", "action": "store_true"},
+    "--timeout": {
+        "help": f"seconds for one request and its response (default: {DEFAULT_TIMEOUT:g})",
+        "default": DEFAULT_TIMEOUT,
+        **_SECONDS,
+    },
+    "--submission-id": {
+        "help": "a submission of the account: compare its details with the documentation",
+        "metavar": "ID",
+    },
+    "--probe-credentials": {
+        "help": "authenticate once with a wrong secret; it may count against the account",
+        "action": "store_true",
+    },
+    "--send-to": {"help": "send one SMS to this number, which costs money, and follow it", "metavar": "NUMBER"},
+    "--sender": {"help": "the sender of that SMS", "metavar": "SENDER"},
+    "--yes": {"help": "do not ask before sending", "action": "store_true"},
+    "--follow-for": {
+        "help": f"most seconds to wait until that SMS is final (default: {DEFAULT_FOLLOW_FOR:g})",
+        "default": DEFAULT_FOLLOW_FOR,
+        **_SECONDS,
+    },
+}
+#: Settings that a Connection has in its extras. A proxy comes from the environment, since its URL may hold a password.
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "ca_bundle": {"metavar": "FILE", "help": "PEM certificates to trust (default: as for requests)"},
+    "allow_http": {"action": "store_true", "help": "allow plain http to a host other than this machine"},
+}
+_DESCRIPTION = """\
+Check whether this account, this network and the API work with airflow-provider-rtisms. Nothing is changed, and no SMS
+is sent unless you ask for it. The report holds no secret, token, phone number, text or balance.
+"""
+_EPILOG = f"""\
+The client secret comes from the environment variable {SECRET_VARIABLE}, or the doctor asks for it.
+Exit status: 0 if no check failed, 1 if one did, 2 if an argument cannot be used.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """
+    Run the command line.
+
+    :param arguments: the arguments; those of the process by default.
+    :return: the exit status.
+    :raises SystemExit: an argument is missing or malformed.
+    """
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.conn_id is not None:
+        if any(getattr(args, name) for name in ("client_id", "base_url", *_SETTINGS)):
+            parser.error("--conn-id brings the client id, the base URL and the extras; do not give them as well")
+        if find_spec("airflow") is None:
+            parser.error("--conn-id needs Airflow, which is not installed here; use --client-id")
+        return run(partial(settings_of_connection, args.conn_id), args)
+    if args.client_id is None:
+        parser.error("--client-id is missing; use --conn-id instead for a Connection of Airflow")
+    return run(partial(_settings, _ask_for_secret(parser), args), args)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m airflow_provider_rtisms.doctor",
+        usage="%(prog)s (--client-id ID [--base-url URL] | --conn-id ID) [options]",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--client-id", metavar="ID", help="the client id of the API")
+    parser.add_argument("--base-url", metavar="URL", help=f"where the API is (default: {DEFAULT_BASE_URL})")
+    for name, options in _SETTINGS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", **options)
+    parser.add_argument("--conn-id", metavar="ID", help="a Connection, where Airflow is installed")
+    for flag, options in OPTIONS.items():
+        parser.add_argument(flag, **options)
+    return parser
+
+
+def _settings(client_secret: Secret[str], args: argparse.Namespace) -> ApiSettings:
+    return ApiSettings(
+        client_id=args.client_id,
+        client_secret=client_secret,
+        base_url=args.base_url or DEFAULT_BASE_URL,
+        **{name: getattr(args, name) for name in _SETTINGS},
+    )
+
+
+def _ask_for_secret(parser: argparse.ArgumentParser) -> Secret[str]:
+    secret = os.environ.get(SECRET_VARIABLE)
+    if secret is None:
+        if not sys.stdin.isatty():
+            parser.error(f"set the environment variable {SECRET_VARIABLE} to the client secret")
+        secret = getpass.getpass("Client secret: ")
+    return Secret(secret)
+
+
+def settings_of_connection(conn_id: str) -> ApiSettings:
+    """
+    Read a Connection as a shell can: from the environment, the secrets backend or the database.
+
+    :param conn_id: which Connection.
+    :raises RtiSmsConfigError: there is no such Connection, or one of its fields is missing or malformed.
+    """
+    with contextlib.redirect_stdout(sys.stderr):  # Airflow logs there, and the report may be JSON
+        from airflow.models.connection import Connection
+        from airflow.providers.common.compat.sdk import AirflowException
+
+        from airflow_provider_rtisms.hooks.connection import settings_from_connection
+
+        try:
+            return settings_from_connection(Connection.get_connection_from_secrets(conn_id))
+        except RtiSmsConfigError:
+            raise
+        except AirflowException as error:
+            raise RtiSmsConfigError(str(error)) from None
 
 
 def run(load: Callable[[], ApiSettings], args: argparse.Namespace) -> int:
@@ -25,9 +153,11 @@ def run(load: Callable[[], ApiSettings], args: argparse.Namespace) -> int:
     Run the checks, and print the report: each result as soon as it is there, or one JSON document at the end.
 
     :param load: returns the settings.
-    :param args: the values of :data:`~airflow_provider_rtisms.doctor.arguments.OPTIONS`.
+    :param args: the values of :data:`OPTIONS`.
     :return: the exit status: 0 if no check failed, 1 if one did, 2 if an argument cannot be used.
     """
+    from airflow_provider_rtisms.doctor.runner import diagnose
+
     try:
         if args.send_to is not None and not args.yes and not _confirm(args.send_to):
             print("Nothing was checked, and no SMS was sent.", file=sys.stderr)
@@ -52,6 +182,8 @@ def run(load: Callable[[], ApiSettings], args: argparse.Namespace) -> int:
 
 
 def _versions() -> str:
+    import requests
+
     python, openssl = platform.python_version(), ssl.OPENSSL_VERSION.partition(" ")[2].partition(" ")[0]
     return (
         f"airflow-provider-rtisms {__version__}, Python {python}, requests {requests.__version__}, OpenSSL {openssl}, "
@@ -67,24 +199,3 @@ def _confirm(number: str) -> bool:
         f"This sends one SMS to {recipient}, which costs money. Continue? [y/N] ", end="", file=sys.stderr, flush=True
     )
     return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def settings_of_connection(conn_id: str) -> ApiSettings:
-    """
-    Read a Connection as a shell can: from the environment, the secrets backend or the database.
-
-    :param conn_id: which Connection.
-    :raises RtiSmsConfigError: there is no such Connection, or one of its fields is missing or malformed.
-    """
-    with contextlib.redirect_stdout(sys.stderr):  # Airflow logs there, and the report may be JSON
-        from airflow.models.connection import Connection
-        from airflow.providers.common.compat.sdk import AirflowException
-
-        from airflow_provider_rtisms.hooks.connection import settings_from_connection
-
-        try:
-            return settings_from_connection(Connection.get_connection_from_secrets(conn_id))
-        except RtiSmsConfigError:
-            raise
-        except AirflowException as error:
-            raise RtiSmsConfigError(str(error)) from None

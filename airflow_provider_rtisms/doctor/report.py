@@ -11,6 +11,8 @@ from enum import StrEnum
 
 from airflow_provider_rtisms.api.models import printable
 
+#: Seconds for one request and its response, and for which a test message is followed.
+DEFAULT_TIMEOUT, DEFAULT_FOLLOW_FOR = 10.0, 300.0
 _WIDTH = 118
 #: Where the results begin, below the outcome and the name.
 _INDENT = 26

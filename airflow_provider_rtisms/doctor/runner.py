@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
-from airflow_provider_rtisms.api.errors import RtiSmsInputError
-from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.api import ApiSettings
+from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError
 from airflow_provider_rtisms.api.values.ids import check_submission_id
 from airflow_provider_rtisms.api.values.recipients import parse_recipients
 from airflow_provider_rtisms.api.values.redaction import redact
-from airflow_provider_rtisms.doctor.arguments import DEFAULT_FOLLOW_FOR, DEFAULT_TIMEOUT
-from airflow_provider_rtisms.doctor.checks import CHECKS
-from airflow_provider_rtisms.doctor.checks.check import Check
-from airflow_provider_rtisms.doctor.context import (
+from airflow_provider_rtisms.doctor import account, network
+from airflow_provider_rtisms.doctor.examination import (
     TIMEOUT_REMEDY,
-    Context,
+    Check,
+    Examination,
+    FailedError,
     Finding,
-    Options,
-    ProblemError,
     failed,
     skipped,
 )
-from airflow_provider_rtisms.doctor.report import CheckResult, Outcome, Report
+from airflow_provider_rtisms.doctor.report import DEFAULT_FOLLOW_FOR, DEFAULT_TIMEOUT, CheckResult, Outcome, Report
+
+#: In the order in which they run.
+CHECKS = (*network.CHECKS, *account.CHECKS)
 
 
 def diagnose(
@@ -56,7 +58,8 @@ def diagnose(
         raise RtiSmsInputError("sender is missing: a message needs the sender that the recipient sees.")
     if not 0 < timeout <= 3600:
         raise RtiSmsInputError("timeout is not a number of seconds from 0 to 3600.")
-    options = Options(
+    exam = Examination(
+        load=settings if callable(settings) else lambda: settings,
         timeout=timeout,
         submission_id=None if submission_id is None else check_submission_id(submission_id),
         probe_credentials=probe_credentials,
@@ -64,13 +67,14 @@ def diagnose(
         sender=sender,
         follow_for=follow_for,
     )
-    ctx = Context(settings if callable(settings) else lambda: settings, options)
-    results = []
+    results: list[CheckResult] = []
+    blocked: dict[str, str] = {}
     for check in CHECKS:
-        result = _result(ctx, check, _run(ctx, check))
-        results.append(result)
-        on_result(result)
-    ctx.close()
+        finding = _run(exam, check, blocked)
+        got, remedy = (redact(text, exam.secrets) for text in (finding.got, finding.remedy))
+        results.append(CheckResult(check.name, finding.outcome, check.documented, got, remedy))
+        on_result(results[-1])
+    exam.close()
     return Report(results)
 
 
@@ -78,52 +82,50 @@ class _ExpiredError(Exception):
     """A check took too long."""
 
 
-def _result(ctx: Context, check: Check, finding: Finding) -> CheckResult:
-    if finding.outcome is Outcome.FAILED:
-        ctx.blocked[check.name] = check.name
-    got, remedy = (redact(text, ctx.secrets) for text in (finding.got, finding.remedy))
-    return CheckResult(check.name, finding.outcome, check.documented, got, remedy)
+def _run(exam: Examination, check: Check, blocked: dict[str, str]) -> Finding:
+    """
+    Run one check.
 
-
-def _run(ctx: Context, check: Check) -> Finding:
-    blame = next((ctx.blocked[name] for name in check.needs if name in ctx.blocked), None)
+    :param blocked: for each check that failed or was skipped because of another one: the check that is to blame.
+    """
+    blame = next((blocked[name] for name in check.needs if name in blocked), None)
     if blame is not None:
-        ctx.blocked[check.name] = blame
+        blocked[check.name] = blame
         return skipped(f"not checked, because {blame} failed")
-    limit = check.limit(ctx)
+    limit = check.limit(exam)
     try:
-        return _run_within(limit, lambda: check.run(ctx))
+        finding = _run_within(limit, lambda: check.run(exam))
     except _ExpiredError:
-        return failed(f"gave up after {limit:g} s", TIMEOUT_REMEDY)
-    except ProblemError as problem:
-        first = ctx.problems.setdefault(problem.kind, check.name)
-        if first == check.name:
-            return failed(problem.got, problem.remedy)
-        ctx.blocked[check.name] = first
-        return skipped(f"not checked: {problem.got}, as in {first}")
+        finding = failed(f"gave up after {limit:g} s", TIMEOUT_REMEDY)
+    except FailedError as error:
+        finding = error.finding
+    except RtiSmsError as error:
+        finding = failed(str(error), "See the message.")
     except Exception as error:
-        return failed(f"the check itself has a defect: {type(error).__name__}", "Open an issue with this report.")
+        finding = failed(f"the check itself has a defect: {type(error).__name__}", "Open an issue with this report.")
+    if finding.outcome is Outcome.FAILED:
+        blocked[check.name] = check.name
+    return finding
 
 
 def _run_within(seconds: float, work: Callable[[], Finding]) -> Finding:
     """
     Do some work in a thread, and leave it behind if it takes too long.
 
-    The lookup of a name has no timeout, and neither has a TLS handshake whose bytes come one by one.
+    The lookup of a name has no timeout, and neither has a response whose bytes come one by one.
     """
-    outcome: list[Finding | Exception] = []
+    done: Future[Finding] = Future()
 
     def target() -> None:
         try:
-            outcome.append(work())
+            done.set_result(work())
         except Exception as error:
-            outcome.append(error)
+            done.set_exception(error)
 
-    thread = threading.Thread(target=target, name="rtisms-doctor", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if not outcome:
-        raise _ExpiredError
-    if isinstance(outcome[0], Exception):
-        raise outcome[0]
-    return outcome[0]
+    threading.Thread(target=target, name="rtisms-doctor", daemon=True).start()
+    try:
+        return done.result(seconds)
+    except TimeoutError:
+        if done.done():  # the work itself raised it
+            raise
+        raise _ExpiredError from None

@@ -40,7 +40,7 @@ def test_provider_discovery_loads_nothing_else() -> None:
 
 def test_the_options_of_the_doctor_load_no_http_library() -> None:
     """Airflow reads them for each of its own commands."""
-    assert not modules_after("import airflow_provider_rtisms.doctor.arguments") & HEAVY
+    assert not modules_after("import airflow_provider_rtisms.doctor.command") & HEAVY
 
 
 def test_api_and_sandbox_import_where_airflow_is_absent() -> None:

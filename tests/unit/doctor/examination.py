@@ -7,8 +7,8 @@ from typing import Any
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.secret import encodings
 from airflow_provider_rtisms.doctor import Report, diagnose
-from airflow_provider_rtisms.doctor.checks import CHECKS
-from airflow_provider_rtisms.doctor.checks.sending import TEXT
+from airflow_provider_rtisms.doctor.account import TEXT
+from airflow_provider_rtisms.doctor.runner import CHECKS
 from tests.patience import PATIENCE, with_more_time
 from tests.unit.doctor.vendor import BALANCE, CLIENT_ID, NUMBER, SECRET, SUBMISSION_ID, TOKEN
 

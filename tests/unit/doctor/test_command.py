@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 import airflow_provider_rtisms.doctor as package
-from airflow_provider_rtisms.doctor.__main__ import main
+from airflow_provider_rtisms.doctor.command import main
 from airflow_provider_rtisms.sandbox import Sandbox
 from tests.patience import PATIENCE
 from tests.unit.doctor.examination import NAMES

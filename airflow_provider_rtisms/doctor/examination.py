@@ -1,0 +1,338 @@
+"""What the checks of the doctor share: the settings, the requests, what earlier checks got, and the words for it."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+
+from airflow_provider_rtisms import __version__
+from airflow_provider_rtisms.api import ApiSettings, Secret
+from airflow_provider_rtisms.api.errors import (
+    REMEDIES,
+    STATUS_ERRORS,
+    RtiSmsRedirectError,
+    RtiSmsUnexpectedStatusError,
+)
+from airflow_provider_rtisms.api.values.recipients import Recipient
+from airflow_provider_rtisms.doctor.report import Outcome
+
+#: The page that the checks compare with.
+PAGE = "docs/vendor-api.md"
+#: Chunks of 64 KiB that are read of a response; no response of the API comes near it.
+MOST_CHUNKS = 16
+#: What to do about a difference that does no harm.
+REPORT_IT = "Nothing: the package handles this. Please open an issue with this report, since the API has changed."
+TIMEOUT_REMEDY = (
+    "The server or a proxy sends too slowly, or not at all. Run the doctor again with a longer --timeout. If that "
+    "helps, raise 'timeout' of the Connection; if not, ask RealTime or your network's administrator."
+)
+BROKEN_REMEDY = (
+    "Something ends the connection: the server, a proxy or a firewall. Run the doctor again; then ask your network's "
+    "administrator."
+)
+PROXY_REMEDY = (
+    "Put the user name and the password into the URL of the proxy, percent-encoded: http://user:password@host:port, in "
+    "extra 'proxy' of the Connection or in the environment variable HTTPS_PROXY."
+)
+UNTRUSTED_REMEDY = (
+    "If your company inspects TLS with its own authority, set extra 'ca_bundle' of the Connection, or the variable "
+    "REQUESTS_CA_BUNDLE, to the PEM file of that authority. Otherwise do not trust this server: it may not be the API."
+)
+_NOT_THE_API = "Something between this machine and the API sends web pages, such as a login page of the network; or "
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """
+    What a check found.
+
+    :param outcome: how it ended.
+    :param got: what came, or why the check was skipped.
+    :param remedy: what a person can do.
+    """
+
+    outcome: Outcome
+    got: str
+    remedy: str = ""
+
+
+def ok(got: str, remedy: str = "") -> Finding:
+    """Return a finding that is as documented."""
+    return Finding(Outcome.OK, got, remedy)
+
+
+def differs(got: str, remedy: str = REPORT_IT) -> Finding:
+    """Return a finding that is not as documented, although the package works."""
+    return Finding(Outcome.DIFFERS, got, remedy)
+
+
+def failed(got: str, remedy: str) -> Finding:
+    """Return a finding that keeps the package from working."""
+    return Finding(Outcome.FAILED, got, remedy)
+
+
+def skipped(got: str) -> Finding:
+    """Return why a check was skipped."""
+    return Finding(Outcome.SKIPPED, got)
+
+
+class FailedError(Exception):
+    """
+    A check failed.
+
+    :param got: what came.
+    :param remedy: what a person can do.
+    """
+
+    def __init__(self, got: str, remedy: str) -> None:
+        super().__init__(got, remedy)
+        self.finding = failed(got, remedy)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """
+    One response. The repr shows neither headers nor body, since both may hold secrets.
+
+    :param status: HTTP status.
+    :param headers: a mapping that ignores case.
+    :param body: the body, 1 MiB of it at most.
+    :param seconds: from the request to the last byte.
+    :param at: when the response was complete, in seconds since 1970.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    seconds: float
+    at: float
+
+    def json(self) -> Any:
+        """Return the decoded body, or None if it is not JSON."""
+        try:
+            return json.loads(self.body.decode("utf-8-sig"))
+        except (ValueError, RecursionError):
+            return None
+
+    def json_object(self) -> dict[str, Any]:
+        """
+        Return the JSON object of a response with status 200.
+
+        :raises FailedError: the status is another one, or the body holds something else.
+        """
+        if self.status != 200:
+            raise self.unexpected()
+        value = self.json()
+        if isinstance(value, dict):
+            return value
+        what = "something that is not JSON" if value is None else f"{type_name(value)} in JSON, not an object"
+        raise FailedError(f"HTTP 200 with {what}", REMEDIES[RtiSmsUnexpectedStatusError])
+
+    def unexpected(self, remedy: str = "") -> FailedError:
+        """
+        Return the failure of a status that is not the expected one.
+
+        :param remedy: one that is better than the usual one.
+        """
+        kind = STATUS_ERRORS.get(self.status, RtiSmsUnexpectedStatusError)
+        return FailedError(f"HTTP {self.status}", remedy or REMEDIES.get(kind) or REMEDIES[RtiSmsUnexpectedStatusError])
+
+    def check_sender(self) -> None:
+        """
+        Check that the API itself has sent the response.
+
+        :raises FailedError: it is a redirect, a web page, or an error of a proxy or of the server.
+        """
+        status = self.status
+        if 300 <= status < 400:
+            raise FailedError(f"HTTP {status}, a redirect{self._redirect_host()}", REMEDIES[RtiSmsRedirectError])
+        if status == 407:
+            raise FailedError("the proxy refused the request: HTTP 407", PROXY_REMEDY)
+        if status == 429:
+            remedy = "The account passed a threshold. Wait some minutes, then run the doctor again."
+            raise FailedError("HTTP 429: too many requests", remedy)
+        if status >= 500:
+            remedy = "The server or a proxy before it has a problem. Run the doctor again later; then ask RealTime."
+            raise FailedError(f"HTTP {status}: an error of the server", remedy)
+        is_declared = "html" in self.headers.get("Content-Type", "").lower()
+        if status == 200 and (self.body.lstrip()[:1] == b"<" or (is_declared and self.json() is None)):
+            raise FailedError("a web page (HTML) with HTTP 200, not JSON", f"{_NOT_THE_API}Host is not the API.")
+
+    def _redirect_host(self) -> str:
+        """Return where a redirect leads, for a sentence; its path and query may hold secrets."""
+        with suppress(ValueError):
+            host = urlsplit(self.headers.get("Location", "")).netloc
+            if re.fullmatch(r"[A-Za-z0-9.:-]{1,100}", host):
+                return f" to {host}"
+        return ""
+
+
+class _Session(requests.Session):
+    """Ignore redirects; requests would read the whole body and parse Location to prepare the next request."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
+
+
+@dataclass(kw_only=True)
+class Examination:
+    """
+    The state of one run: what the caller of :func:`~airflow_provider_rtisms.doctor.diagnose` asked for, and what the
+    checks have got.
+    """
+
+    load: Callable[[], ApiSettings]
+    timeout: float
+    submission_id: str | None
+    probe_credentials: bool
+    send_to: Recipient | None
+    sender: str | None
+    follow_for: float
+    #: What no result may show. Checks add the tokens that they get.
+    secrets: list[Secret[str]] = field(default_factory=list)
+    responses: list[Response] = field(default_factory=list)
+    #: The response to a request with a made-up token.
+    first_contact: Response = field(init=False)
+    grant: dict[str, Any] = field(default_factory=dict)
+    token: str = ""
+    sent_id: str | None = None
+    _next_at: float = 0.0
+
+    @cached_property
+    def configured(self) -> ApiSettings:
+        """The settings as they are stored."""
+        return self.load()
+
+    @cached_property
+    def settings(self) -> ApiSettings:
+        """The settings with the timeout of this run."""
+        return replace(self.configured, timeout=self.timeout, max_attempts=1)
+
+    @cached_property
+    def session(self) -> requests.Session:
+        """Connections that stay open."""
+        session = _Session()
+        session.trust_env = False  # requests would also read .netrc
+        proxy = self.settings.proxy_to_use()
+        session.proxies = {"all": proxy} if proxy else {}
+        if self.settings.is_tls:
+            session.verify = self.settings.trusted_certificates()
+        return session
+
+    @property
+    def pause(self) -> float:
+        """Seconds between two requests, which ``requests_per_second`` of the Connection asks for."""
+        rate = self.settings.requests_per_second if "settings" in self.__dict__ else None
+        return 0.0 if rate is None else min(1 / rate, self.timeout)
+
+    def send(self, method: str, path: str, token: str | None = None, form: Mapping[str, str] | None = None) -> Response:
+        """
+        Send a request and return what came back.
+
+        :param path: below ``/api``.
+        :param token: default the token of this run.
+        :param form: for POST /auth.
+        :raises FailedError: no complete response came, or the API itself did not send it.
+        """
+        headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": f"airflow-provider-rtisms/{__version__}",
+            "Content-Type": "application/json",
+            "Authorization": f"Bearer {token or self.token}",
+        }
+        if form is not None:
+            headers["Content-Type"] = "application/x-www-form-urlencoded; charset=utf-8"
+            del headers["Authorization"]
+        time.sleep(max(0.0, self._next_at - time.monotonic()))
+        started = time.monotonic()
+        self._next_at = started + self.pause
+        request = requests.Request(method, f"{self.settings.base_url}/api{path}", headers, data=form).prepare()
+        try:
+            with self.session.send(request, timeout=self.timeout, allow_redirects=False, stream=True) as got:
+                body = b"".join(islice(got.iter_content(65536), MOST_CHUNKS))
+        except requests.RequestException as error:  # its text may repeat what a server or a proxy wrote
+            raise self._no_response(error) from None
+        response = Response(got.status_code, got.headers, body, time.monotonic() - started, time.time())
+        self.responses.append(response)
+        response.check_sender()
+        return response
+
+    def authenticate(self, client_secret: Secret[str]) -> Response:
+        """Ask for a token."""
+        credentials = {"client_id": self.settings.client_id, "client_secret": client_secret.get_secret_value()}
+        return self.send("POST", "/auth", form={"grant_type": "client_credentials", **credentials})
+
+    def close(self) -> None:
+        """Close all sockets."""
+        if "session" in self.__dict__:
+            self.session.close()
+
+    def _no_response(self, error: requests.RequestException) -> FailedError:
+        if isinstance(error, requests.exceptions.SSLError):
+            return FailedError("no TLS connection, or the certificate is not trusted", UNTRUSTED_REMEDY)
+        if isinstance(error, requests.Timeout) or "timed out" in str(error):  # requests wraps one of the body
+            return FailedError(f"no complete response within {self.timeout:g} s", TIMEOUT_REMEDY)
+        return FailedError(f"the connection broke ({type(error).__name__})", BROKEN_REMEDY)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """
+    One check.
+
+    :param name: its name in the report.
+    :param expected: what is documented.
+    :param section: the section of docs/vendor-api.md that documents it.
+    :param needs: names of earlier checks. If one of them failed, this check is skipped.
+    :param run: does it; may raise FailedError.
+    :param steps: most requests or connections, each of which takes at most the timeout.
+    :param extra_seconds: how much longer it may take.
+    """
+
+    name: str
+    expected: str
+    section: str
+    needs: tuple[str, ...]
+    run: Callable[[Examination], Finding]
+    steps: int = 1
+    extra_seconds: Callable[[Examination], float] = lambda exam: 2.0
+
+    @property
+    def documented(self) -> str:
+        """What is documented, and where."""
+        return f'{self.expected} ({PAGE}, "{self.section}")'
+
+    def limit(self, exam: Examination) -> float:
+        """Return the seconds after which the check is given up."""
+        return self.steps * (exam.timeout + exam.pause) + self.extra_seconds(exam)
+
+
+def type_name(value: Any) -> str:
+    """Return the JSON type of a value, with its article."""
+    if value is None:
+        return "null"
+    kinds = ((bool, "a boolean"), (str, "a string"), (int, "an integer"), (float, "a number"), (list, "an array"))
+    return next((name for type_, name in kinds if isinstance(value, type_)), "an object")
+
+
+def safe_name(name: str) -> str:
+    """Return a name that the server chose, such as the name of a field, if it cannot be a secret or a number."""
+    if re.fullmatch(r"[A-Za-z_$@][A-Za-z0-9_$@-]{0,39}", name) and not re.search(r"[0-9]{4}", name):
+        return name
+    return f"(a name of {len(name)} characters, not shown)"
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a duration for a person."""
+    return f"{seconds * 1000:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
