@@ -1,40 +1,36 @@
 """
 Let one SMS stand for many alerts: remember the alerts of one ``dedup_key``, and decide which of them sends.
 
-The state is in two Airflow Variables: the claim of the alert that sends, and the count of those that do not. Variables
-are the only store that every process of every supported Airflow can write: tasks, the DAG processor and the triggerer.
-They have no compare-and-set. So each write is read again after a pause, and is repeated if another process has
-overwritten it (Fischer's algorithm for mutual exclusion). The last claim wins, so at least one alert sends. Two send
-only if one process takes longer than the pause between its read and its write.
+The state is in one Airflow Variable for each key. Variables are the only store that every process of every supported
+Airflow can write: tasks, the DAG processor and the triggerer. They have no compare-and-set, so all of this is best
+effort. An alert reads the state, claims the SMS, waits for a moment, and looks once whether its claim is still there.
+In a storm, a process that is slow in between may cost an SMS more, and alerts that are counted in the same moment may
+count as one.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import random
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, Protocol
-
-from airflow_provider_rtisms.notifications.alert_state import (
-    Claim,
-    Count,
-    State,
-    from_json,
-    iso,
-    to_json,
-    variable_name,
-)
 
 log = logging.getLogger(__name__)
 
+#: Changes when an older release would misread the state.
+VERSION = 2
 #: Seconds: shortest pause between a write and the read that checks it. The longest is twice that.
 SETTLE = 0.25
-#: Writes of one change, until it is given up after about 4 s.
-MAX_WRITES = 10
+#: Seconds: for so long, an alert that is about to send keeps the others from sending, unless it reports that it has
+#: sent. Airflow 3 stops the callback of a task 20 s after the task has ended (``[core] task_success_overtime``).
+LEASE = 60.0
 
 
 class Store(Protocol):
@@ -47,6 +43,59 @@ class Store(Protocol):
         """Keep a text."""
 
 
+@dataclass(frozen=True, slots=True)
+class State:
+    """
+    What is remembered of the alerts of one key: neither recipients nor texts.
+
+    :param alert: random name of the alert that sends, or that has sent last; empty if there is none.
+    :param at: ISO 8601 time at which it began to send, or at which its SMS was sent.
+    :param is_sent: whether its SMS was sent.
+    :param suppressed: number of alerts that were not sent and that no SMS has reported.
+    """
+
+    alert: str = ""
+    at: str = "1970-01-01T00:00:00+00:00"
+    is_sent: bool = False
+    suppressed: int = 0
+
+    def covers(self, now: float, at_most_every: float) -> bool:
+        """
+        Return whether its SMS stands for an alert.
+
+        :param now: Unix time of the alert.
+        :param at_most_every: seconds between two SMS.
+        """
+        seconds = at_most_every if self.is_sent else min(at_most_every, LEASE)
+        # The clocks of two machines differ.
+        return self.alert != "" and abs(now - datetime.fromisoformat(self.at).timestamp()) < seconds
+
+    def to_json(self) -> str:
+        """Return the state as it is stored."""
+        return json.dumps({"version": VERSION, **asdict(self)}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> State:
+        """
+        Read what :meth:`to_json` wrote; in version 1, the number of alerts was in another Variable.
+
+        :raises ValueError: this release cannot read it.
+        """
+        try:
+            fields = json.loads(text)
+            version = fields.pop("version")
+            if version == 1:
+                del fields["reported"]
+            elif version != VERSION:
+                raise ValueError("it has the form of another release")
+            state = cls(**fields)
+            if datetime.fromisoformat(state.at).tzinfo is None:
+                raise ValueError("a time without a time zone")
+            return replace(state, alert=str(state.alert), suppressed=int(state.suppressed))
+        except (TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from None
+
+
 @dataclass(slots=True)
 class Turn:
     """
@@ -56,22 +105,18 @@ class Turn:
     :param suppressed: number of alerts before it that were not sent and that no SMS has reported.
     :param may_have_sent: whether its SMS was sent, or may have been. The caller sets it.
     :param alert: its name in the state; empty if there is no state.
-    :param began: Unix time of the decision.
-    :param total: total of the count at that time.
     """
 
     is_due: bool = True
     suppressed: int = 0
     may_have_sent: bool = False
     alert: str = ""
-    began: float = 0.0
-    total: int = 0
 
 
 @dataclass
 class AlertLimit:
     """
-    Send at most one SMS in some time for all alerts with the same ``dedup_key``.
+    Send at most one SMS in some time for all alerts with the same ``dedup_key``, as far as Variables allow it.
 
     Everything fails open: if the state cannot be read or written, the alert is due, and a line in the log says why.
 
@@ -107,18 +152,22 @@ class AlertLimit:
                 self._record(turn)
 
     def _decide(self) -> Turn:
-        turn = Turn(alert=secrets.token_urlsafe(6), began=self.clock())
+        turn = Turn(alert=secrets.token_urlsafe(6))
         try:
-            claim = self._claim(turn)
-            if claim is None:
-                turn.is_due = False
-                total = self._count(turn.alert)
-                log.info(
-                    "This alert is not sent, since another SMS stands for it. %s counts %d alerts", self.name, total
-                )
+            state = self._read()
+            if self.at_most_every and not state.covers(self.clock(), self.at_most_every):
+                state = self._claim(turn, state)
+            if not self.at_most_every or state.alert == turn.alert:
+                turn.suppressed = state.suppressed
             else:
-                turn.total = self._read(Count).total
-                turn.suppressed = turn.total - (claim.reported if claim.reported <= turn.total else 0)
+                turn.is_due = False
+                self._settle()  # alerts that come in the same moment are counted one after the other
+                state = self._read()
+                state = replace(state, suppressed=state.suppressed + 1)
+                self._write(state)
+                log.info(
+                    "This alert is not sent, since another SMS stands for it. %s counts %d", self.name, state.suppressed
+                )
         except Exception as error:
             log.warning(
                 "The Variable %s, which limits alerts, cannot be used, so this alert is sent: %s", self.name, error
@@ -126,90 +175,51 @@ class AlertLimit:
             return Turn()
         return turn
 
-    def _claim(self, turn: Turn) -> Claim | None:
-        """Return the claim once it is this alert's, or None if another SMS stands for it."""
-        if self.at_most_every == 0:
-            return self._read(Claim)
-
-        def change(claim: Claim) -> Claim:
-            return Claim(turn.alert, iso(self.clock()), is_sent=False, reported=claim.reported)
-
-        def is_decided(claim: Claim) -> bool:
-            return claim.alert == turn.alert or claim.covers(self.clock(), self.at_most_every)
-
-        claim = self._update(Claim, change, is_decided)
-        if claim is None:
+    def _claim(self, turn: Turn, state: State) -> State:
+        """Claim the SMS, and return the state a moment later: with this alert, or with another one that sends."""
+        with suppress(Exception):  # Airflow 2 fails if two processes create a Variable at the same time
+            self._write(State(turn.alert, self._now(), suppressed=state.suppressed))
+        self._settle()
+        state = self._read()
+        if state.alert != turn.alert and not state.covers(self.clock(), self.at_most_every):
             raise RuntimeError("it does not hold what this process has written.")
-        return claim if claim.alert == turn.alert else None
-
-    def _count(self, alert: str) -> int:
-        """Add an alert to the count, and return its total."""
-        seen = {alert: None}
-
-        def change(count: Count) -> Count:
-            return count.including(seen)
-
-        def is_counted(count: Count) -> bool:
-            is_counted = alert in count.alerts
-            seen.update(dict.fromkeys(count.alerts))  # if another process overwrites them, this one restores them
-            return is_counted
-
-        count = self._update(Count, change, is_counted)
-        if count is None:
-            log.warning("This alert is missing from the count in %s, since other processes overwrite it", self.name)
-            return self._read(Count).total
-        return count.total
+        return state
 
     def _record(self, turn: Turn) -> None:
         """Record that the SMS was sent, or count the alert and let the next one send."""
         try:
-            if turn.may_have_sent:
-                self._update(
-                    Claim,
-                    lambda claim: Claim(turn.alert, iso(self.clock()), is_sent=True, reported=turn.total),
-                    lambda claim: claim.is_sent and (claim.alert == turn.alert or claim.time > turn.began),
-                )
-            else:
-                self._update(
-                    Claim,
-                    lambda claim: Claim(reported=claim.reported),
-                    lambda claim: claim.alert != turn.alert,
-                )
-                self._count(turn.alert)
+            done = State(turn.alert, self._now(), is_sent=True) if turn.may_have_sent else State()
+            more = -turn.suppressed if turn.may_have_sent else 1
+            state = self._read()
+            for _ in range(2):
+                self._write(replace(done, suppressed=max(0, state.suppressed + more)))
+                self._settle()
+                state = self._read()
+                if state.is_sent or state.alert != turn.alert:
+                    break  # an alert that was counted at the same moment has not overwritten it
         except Exception as error:
             log.warning("The Variable %s, which limits alerts, cannot be written: %s", self.name, error)
 
-    def _update(
-        self, kind: type[State], change: Callable[[State], State], holds: Callable[[State], bool]
-    ) -> State | None:
-        """
-        Write a change until it lasts.
+    def _settle(self) -> None:
+        self.sleep(random.uniform(SETTLE, 2 * SETTLE))  # noqa: S311
 
-        :param kind: of the state.
-        :param change: returns the new state.
-        :param holds: returns whether nothing has to be written.
-        :return: the state that holds, or None if other processes have overwritten it each time.
-        """
-        for write in range(1, MAX_WRITES + 1):
-            state = self._read(kind)
-            if holds(state):
-                return state
-            try:
-                self.store.set(self.name + kind.suffix, to_json(change(state)))
-            except Exception:  # Airflow 2 fails if two processes create a Variable at the same time
-                if write == MAX_WRITES:
-                    raise
-            self.sleep(random.uniform(SETTLE, 2 * SETTLE))  # noqa: S311
-        state = self._read(kind)
-        return state if holds(state) else None
+    def _now(self) -> str:
+        return datetime.fromtimestamp(self.clock(), UTC).isoformat(timespec="milliseconds")
 
-    def _read(self, kind: type[State]) -> State:
-        text = self.store.get(self.name + kind.suffix)
-        if text is None:
-            return kind()
+    def _write(self, state: State) -> None:
+        self.store.set(self.name, state.to_json())
+
+    def _read(self) -> State:
+        text = self.store.get(self.name)
         try:
-            return from_json(kind, text)
+            return State() if text is None else State.from_json(text)
         except ValueError as error:
-            name = self.name + kind.suffix
-            log.warning("The Variable %s, which limits alerts, is not readable, so it begins again: %s", name, error)
-            return kind()
+            log.warning(
+                "The Variable %s, which limits alerts, is not readable, so it begins again: %s", self.name, error
+            )
+            return State()
+
+
+def variable_name(dedup_key: str) -> str:
+    """Return the name of the Variable of a ``dedup_key``: a digest, since the key may hold anything."""
+    return f"rtisms_alert_{hashlib.sha256(dedup_key.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"

@@ -31,7 +31,8 @@ class RtiSmsNotifier(RendersAsWritten, BaseNotifier):
 
     With ``dedup_key`` and ``at_most_every``, one SMS stands for many alerts. The first alert is sent. Later alerts with
     the same key are counted, until ``at_most_every`` has passed since the last SMS. The next alert is sent then, and
-    says how many were counted. If the count cannot be read or written, the alert is sent, and the log says why.
+    says how many were counted. If the count cannot be read or written, the alert is sent, and the log says why. All of
+    this is best effort: in a storm, a second SMS may go out, and alerts of the same moment may count as one.
 
     :param recipients: (templated) a phone number in international form, a list of them, or a JSON list.
     :param text: (templated) the message; may be the name of a file, without spaces, that ends in ``.txt`` or ``.j2``.
