@@ -140,7 +140,6 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "notifications": [f"{package}.notifications.rtisms.RtiSmsNotifier"],
         "cli": [f"{package}.cli.get_cli_commands"],
-        "extra-links": [f"{package}.links.rtisms.RtiSmsPanelLink"],
         "connection-types": [
             {
                 "connection-type": "rtisms",

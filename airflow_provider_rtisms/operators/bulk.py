@@ -9,7 +9,6 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_rtisms.hooks.failures import fail_without_retry
 from airflow_provider_rtisms.hooks.templates import TemplateFields
-from airflow_provider_rtisms.links.rtisms import RtiSmsPanelLink
 from airflow_provider_rtisms.operators.outlets import add_to_outlet_events
 
 if TYPE_CHECKING:
@@ -64,7 +63,6 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
         "missing_path",
         "rtisms_conn_id",
     )
-    operator_extra_links = (RtiSmsPanelLink(),)
     ui_color = "#d9ead3"
 
     def __init__(

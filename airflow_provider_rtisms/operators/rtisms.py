@@ -9,7 +9,6 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_rtisms.hooks.failures import fail_without_retry
 from airflow_provider_rtisms.hooks.templates import TemplateFields
-from airflow_provider_rtisms.links.rtisms import RtiSmsPanelLink
 from airflow_provider_rtisms.operators.bulk import RtiSmsBulkGetDetailsOperator
 from airflow_provider_rtisms.operators.send import RtiSmsSendOperator
 
@@ -36,7 +35,6 @@ class RtiSmsGetDetailsOperator(TemplateFields, BaseOperator):
     """
 
     template_fields: Sequence[str] = ("submission_id", "rtisms_conn_id")
-    operator_extra_links = (RtiSmsPanelLink(),)
     ui_color = "#d9ead3"
 
     def __init__(self, *, submission_id: str | int, rtisms_conn_id: str = "rtisms_default", **kwargs: Any) -> None:
@@ -65,7 +63,6 @@ class RtiSmsGetBalanceOperator(TemplateFields, BaseOperator):
     """
 
     template_fields: Sequence[str] = ("rtisms_conn_id",)
-    operator_extra_links = (RtiSmsPanelLink(),)
     ui_color = "#d9ead3"
 
     def __init__(self, *, rtisms_conn_id: str = "rtisms_default", **kwargs: Any) -> None:

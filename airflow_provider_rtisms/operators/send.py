@@ -11,7 +11,6 @@ from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_rtisms.hooks.failures import fail_without_retry
 from airflow_provider_rtisms.hooks.templates import in_fixed_order
-from airflow_provider_rtisms.links.rtisms import RtiSmsPanelLink
 from airflow_provider_rtisms.operators.outlets import add_to_outlet_events
 from airflow_provider_rtisms.operators.redacted import Redacted, RedactsFields
 from airflow_provider_rtisms.operators.send_journal import PermanentStore, no_retry_after, warn_without_journal
@@ -100,7 +99,6 @@ class RtiSmsSendOperator(RedactsFields, BaseOperator):
     )
     template_ext: Sequence[str] = (".txt", ".j2")
     redacted_fields: Sequence[str] = ("recipients", "text", "messages")
-    operator_extra_links = (RtiSmsPanelLink(),)
     ui_color = "#fff2cc"
 
     def __init__(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_rtisms.hooks.failures import fail_without_retry
-from airflow_provider_rtisms.links.rtisms import RtiSmsPanelLink
 from airflow_provider_rtisms.operators.outlets import add_to_outlet_events
 from airflow_provider_rtisms.operators.redacted import Redacted, RedactsFields
 
@@ -81,7 +80,6 @@ class RtiSmsDetailsToSqlOperator(RedactsFields, BaseOperator):
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"sql": "sql"}
     redacted_fields: Sequence[str] = ("parameters",)
-    operator_extra_links = (RtiSmsPanelLink(),)
     ui_color = "#d9ead3"
 
     def __init__(

@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, task
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
-from airflow_provider_rtisms.links.rtisms import PANEL_URL, RtiSmsPanelLink
 from airflow_provider_rtisms.notifications.rtisms import RtiSmsNotifier
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.sandbox import Sandbox
@@ -158,11 +156,3 @@ def test_messages_and_a_text_file_are_redacted_too(
     assert TEXT not in everything
     assert f"{number[1:]}0" not in everything
     assert f"{number[1:]}1" not in everything
-
-
-@pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 computes links when it shows them")
-def test_the_link_leads_to_the_panel(request: pytest.FixtureRequest, run_dag: RunDag, rtisms_sandbox: Sandbox) -> None:
-    with dag_of(request) as dag:
-        RtiSmsSendOperator(recipients="{{ var.value.sms_recipients }}", **SEND)
-    key = RtiSmsPanelLink().xcom_key
-    assert run_dag(dag, xcoms=(key,)).xcom("send", key) == PANEL_URL

@@ -28,7 +28,7 @@ ROWS = """
     tables
     bulk sending waiting
     hooks
-    links triggers
+    triggers
     sensors
     operators
     doctor notifications preview transfers retry_policy

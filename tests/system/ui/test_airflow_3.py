@@ -11,7 +11,6 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from playwright.sync_api import Locator, Page, expect
 
 from airflow_provider_rtisms.get_provider_info import CONN_FIELDS
-from airflow_provider_rtisms.links.rtisms import PANEL_URL
 from airflow_provider_rtisms.sandbox import SandboxProcess
 from scripts.airflow_deployment import AirflowDeployment
 from scripts.dag_run import DagRun
@@ -170,10 +169,6 @@ def test_a_wait_defers_and_the_details_follow(
     page.get_by_role("button", name="Expand all").click()
     expect(page.get_by_text("operator_name")).to_be_visible()
     take_picture(page, "details-xcom")
-
-    page.goto(f"{url_of(run)}/tasks/get_details/mapped/0/details")
-    expect(page.get_by_role("link", name="RTI SMS panel")).to_have_attribute("href", PANEL_URL)
-    take_picture(page, "extra-link")
 
 
 def look_at_the_wait(page: Page, run: DagRun, take_picture: TakePicture) -> None:

@@ -121,7 +121,7 @@ def test_each_integration_is_known() -> None:
         assert names & known
 
 
-@pytest.mark.parametrize("name", [*INFO["notifications"], *INFO["extra-links"], *INFO["cli"]])
+@pytest.mark.parametrize("name", [*INFO["notifications"], *INFO["cli"]])
 def test_each_name_can_be_imported(name: str) -> None:
     module, _, attribute = name.rpartition(".")
     assert callable(getattr(importlib.import_module(module), attribute))

@@ -14,7 +14,6 @@ from airflow.providers.common.compat.sdk import DAG
 from pygments.lexers import get_lexer_by_name
 
 from airflow_provider_rtisms.api.values.secret import Secret
-from airflow_provider_rtisms.links.rtisms import RtiSmsPanelLink
 from airflow_provider_rtisms.notifications.rtisms import RtiSmsNotifier
 from airflow_provider_rtisms.operators import bulk, send
 from airflow_provider_rtisms.operators.redacted import Redacted
@@ -102,14 +101,6 @@ def test_arguments_of_airflow_reach_it(kind: type[Any], arguments: Arguments) ->
 @NAMED
 def test_airflow_shows_it_in_a_color_of_its_own(kind: type[Any], arguments: Arguments) -> None:
     assert re.fullmatch("#[0-9a-f]{6}", kind.ui_color)
-
-
-@pytest.mark.parametrize("kind", [kind for kind, _ in TASKS if not kind.__name__.endswith("Sensor")])
-def test_each_operator_links_to_the_panel(kind: type[Any]) -> None:
-    (link,) = kind.operator_extra_links
-    assert isinstance(link, RtiSmsPanelLink)
-    assert link.name == "RTI SMS panel"
-    assert link.get_link(None, ti_key=None) == "https://www.rti-sms.com"  # type: ignore[arg-type]
 
 
 def test_the_reference_names_the_limits() -> None:

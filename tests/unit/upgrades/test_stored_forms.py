@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSensorTimeout
+from airflow.providers.common.compat.sdk import DAG, AirflowException, AirflowFailException, AirflowSensorTimeout
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from packaging.version import Version
 
 from airflow_provider_rtisms import __version__
@@ -40,6 +41,11 @@ from tests.unit.upgrades.stored_forms import (
     fire,
     stored_forms,
 )
+
+try:
+    from airflow.serialization.serialized_objects import DagSerialization as Serialized
+except ImportError:  # before Airflow 3.2
+    from airflow.serialization.serialized_objects import SerializedDAG as Serialized
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
 
@@ -208,3 +214,18 @@ class TestStores:
 
         assert asyncio.run(fire(balance_watcher(AssetStore())))["balance"] == "457.00"
         asyncio.run(watch_for_three_polls())
+
+
+def test_a_stored_dag_that_names_the_former_link_loads() -> None:
+    """Release 0.1.0 had a link to RealTime's panel. The scheduler and the API server read the DAG from the database."""
+    with DAG("linked", schedule=None) as dag:
+        RtiSmsSendOperator(task_id="send", recipients="+56900000100", text="hi", sender="96000")
+    stored = Serialized.to_dict(dag)
+    (task,) = stored["dag"]["tasks"]
+    task["__var"]["_operator_extra_links"] = (
+        {"RTI SMS panel": "_link_RtiSmsPanelLink"}
+        if AIRFLOW_V_3_0_PLUS
+        else [{"airflow_provider_rtisms.links.rtisms.RtiSmsPanelLink": {}}]
+    )
+    loaded = Serialized.from_dict(json.loads(json.dumps(stored)))
+    assert loaded.get_task("send").task_type == "RtiSmsSendOperator"

@@ -1,3 +1,0 @@
-"""Links of the RTI SMS provider."""
-
-from __future__ import annotations
