@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from airflow_provider_rtisms.sandbox import SandboxClient
-from airflow_provider_rtisms.sandbox.submissions import FIRST_SEEDED_ID
+from airflow_provider_rtisms.sandbox.state import FIRST_SEEDED_ID
 from benchmarks.measure import stopwatch
 
 CONCURRENCY = 32

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_rtisms.sandbox import SandboxProcess
-from airflow_provider_rtisms.sandbox.submissions import FIRST_SEEDED_ID
+from airflow_provider_rtisms.sandbox.state import FIRST_SEEDED_ID
 from benchmarks.measure import stopwatch
 from scripts.servers import Postgres
 

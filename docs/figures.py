@@ -11,8 +11,8 @@ from airflow_provider_rtisms.api.policy import retry, token_cache
 from airflow_provider_rtisms.api.protocol import request
 from airflow_provider_rtisms.api.transport import limiter
 from airflow_provider_rtisms.get_provider_info import CONN_FIELDS
-from airflow_provider_rtisms.sandbox.faults import KINDS
-from airflow_provider_rtisms.sandbox.magic_numbers import MAGIC_NUMBERS
+from airflow_provider_rtisms.sandbox.settings import KINDS
+from airflow_provider_rtisms.sandbox.state import MAGIC_NUMBERS
 from airflow_provider_rtisms.sending import options, outbox
 from airflow_provider_rtisms.triggers import polling as trigger_polling
 from airflow_provider_rtisms.waiting import limits

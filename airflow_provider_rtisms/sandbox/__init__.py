@@ -14,20 +14,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow_provider_rtisms.sandbox.client import SandboxClient
-    from airflow_provider_rtisms.sandbox.faults import Fault
-    from airflow_provider_rtisms.sandbox.runner import Sandbox, SandboxProcess
-    from airflow_provider_rtisms.sandbox.settings import Settings
+    from airflow_provider_rtisms.sandbox.client import Sandbox, SandboxClient, SandboxProcess
+    from airflow_provider_rtisms.sandbox.settings import Fault, Settings
     from airflow_provider_rtisms.sandbox.state import Message, Snapshot
 
 __all__ = ["Fault", "Message", "Sandbox", "SandboxClient", "SandboxProcess", "Settings", "Snapshot"]
 
 _HOMES = {
-    "Fault": "faults",
+    "Fault": "settings",
     "Message": "state",
-    "Sandbox": "runner",
+    "Sandbox": "client",
     "SandboxClient": "client",
-    "SandboxProcess": "runner",
+    "SandboxProcess": "client",
     "Settings": "settings",
     "Snapshot": "state",
 }

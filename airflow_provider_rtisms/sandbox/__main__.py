@@ -7,11 +7,9 @@ import asyncio
 import signal
 from dataclasses import fields
 
-from airflow_provider_rtisms.sandbox.faults import KINDS, Fault
-from airflow_provider_rtisms.sandbox.magic_numbers import MAGIC_NUMBERS
 from airflow_provider_rtisms.sandbox.server import serve
-from airflow_provider_rtisms.sandbox.settings import Settings
-from airflow_provider_rtisms.sandbox.submissions import EXAMPLE_ID, FIRST_SEEDED_ID, MAGIC_ID_PREFIX
+from airflow_provider_rtisms.sandbox.settings import KINDS, Fault, Settings
+from airflow_provider_rtisms.sandbox.state import EXAMPLE_ID, FIRST_SEEDED_ID, MAGIC_ID_PREFIX, MAGIC_NUMBERS
 
 _DESCRIPTION = "Run a local stand-in for the RTI SMS API. It prints its base URL, and serves until it is interrupted."
 

@@ -22,15 +22,92 @@ host that the sandbox is bound to (``--host``). It is also a 403 if there is a h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import asyncio
+import ipaddress
+import re
+import socket
+import struct
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
-from typing import Any
+from reprlib import repr as short_repr
+from typing import Any, Protocol
 
-from airflow_provider_rtisms.sandbox.checks import check_names, read_object
 from airflow_provider_rtisms.sandbox.service import Request, Response, json_response, text_response
-from airflow_provider_rtisms.sandbox.settings import Settings
-from airflow_provider_rtisms.sandbox.sockets import Sockets
+from airflow_provider_rtisms.sandbox.settings import Settings, check_names, read_object
 from airflow_provider_rtisms.sandbox.state import State
+
+# A host name, an IPv4 address, or an IPv6 address in brackets; then perhaps a port (RFC 9110, 7.2).
+_HOST = re.compile(r"(?:\[(?P<ipv6>[0-9a-f:.]+)\]|(?P<name>[^\s:/@\[\]]+))(?::[0-9]*)?", re.IGNORECASE)
+
+
+def why_refused(headers: Mapping[str, str], own_hosts: Collection[str]) -> str | None:
+    """Return why a control call is refused."""
+    host, origin = headers.get("Host", ""), headers.get("Origin")
+    match = _HOST.fullmatch(host)
+    name = (match["ipv6"] or match["name"]).lower() if match else ""
+    if not _is_loopback(name) and name not in {own.lower() for own in own_hosts}:
+        return (
+            f"the header Host is {short_repr(host)}; control calls must use localhost, a loopback address, "
+            "or the host that the sandbox is bound to"
+        )
+    if origin is not None and origin.lower() != f"http://{host}".lower():
+        return f"the header Origin is {short_repr(origin)}; web pages of other sites must not make control calls"
+    return None
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+class Connection(Protocol):
+    """The part of aiohttp's protocol for one connection that is used here."""
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The transport; None once the connection is closed."""
+
+
+class Sockets:
+    """Counts connections from their first API request on. Connections with control calls only do not count."""
+
+    def __init__(self) -> None:
+        self._connections: set[Connection] = set()
+        self.peak = 0
+
+    def add(self, connection: Connection) -> None:
+        """Count a connection, once."""
+        if connection not in self._connections:
+            self._connections = {*self._open(), connection}
+            self.peak = max(self.peak, len(self._connections))
+
+    @property
+    def open(self) -> int:
+        """How many connections are open now."""
+        return len(self._open())
+
+    def restart_peak(self) -> None:
+        """Set the peak to the number of connections that are open now."""
+        self.peak = self.open
+
+    def reset_all(self) -> None:
+        """Reset every connection."""
+        for connection in self._open():
+            reset(connection.transport)
+
+    def _open(self) -> set[Connection]:
+        return {connection for connection in self._connections if connection.transport is not None}
+
+
+def reset(transport: asyncio.Transport | None) -> None:
+    """Close a connection with RST, without a response."""
+    if transport is None or transport.is_closing():
+        return
+    # A linger time of zero turns the close into a reset (SO_LINGER in socket(7)).
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 class Control:
@@ -57,12 +134,7 @@ class Control:
         }
 
     def respond(self, request: Request) -> Response:
-        """
-        Respond to a control call.
-
-        :param request: the request.
-        :return: the response: 400 with the reason if a value is not valid, 404 if there is no such call.
-        """
+        """Respond to a control call."""
         name = request.path.removeprefix("/sandbox/")
         if request.method == "GET" and name == "state":
             return json_response(self.state.snapshot(self._sockets.open, self._sockets.peak))

@@ -9,12 +9,10 @@ from http.client import responses
 
 from aiohttp import HttpVersion11, web
 
-from airflow_provider_rtisms.sandbox import access, service
-from airflow_provider_rtisms.sandbox.control import Control
-from airflow_provider_rtisms.sandbox.faults import Verdict
+from airflow_provider_rtisms.sandbox import service
+from airflow_provider_rtisms.sandbox.control import Control, Sockets, reset, why_refused
 from airflow_provider_rtisms.sandbox.service import Request, Response
-from airflow_provider_rtisms.sandbox.settings import Settings
-from airflow_provider_rtisms.sandbox.sockets import Sockets, reset
+from airflow_provider_rtisms.sandbox.settings import ActiveFault, Settings, judge
 
 _ABOUT = """\
 This is the sandbox of airflow-provider-rtisms: a local stand-in for the RTI SMS API.
@@ -27,15 +25,7 @@ _SHUTDOWN_SECONDS = 1.0
 
 @asynccontextmanager
 async def serve(settings: Settings, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
-    """
-    Serve a sandbox inside an ``async with`` block.
-
-    :param settings: the initial settings.
-    :param host: the address to bind.
-    :param port: the port to bind; 0 for any free port.
-    :return: its base URL, such as ``http://127.0.0.1:43210``.
-    :raises OSError: if it cannot bind to the address.
-    """
+    """Serve a sandbox inside an ``async with`` block."""
     http = web.Server(_Handler(settings, host), access_log=None)
     listener = await asyncio.get_running_loop().create_server(http, host, port, backlog=_BACKLOG)
     try:
@@ -63,7 +53,7 @@ class _Handler:
     async def _respond_to_control(self, request: web.BaseRequest, path: str) -> Response:
         # A sandbox that is bound to all addresses is known under the one that the client has connected to.
         own_hosts = [self._host, str(request.get_extra_info("sockname", [""])[0])]
-        if reason := access.why_refused(request.headers, own_hosts):
+        if reason := why_refused(request.headers, own_hosts):
             return service.text_response(403, reason)
         return self._control.respond(await _read(request, path))
 
@@ -73,23 +63,22 @@ class _Handler:
         call = f"{request.method} {family}"
         self._sockets.add(request.protocol)
         state.count_request(call, submission_id)
-        verdict = state.faults.judge(request.method, family)
+        delay, active = judge(state.faults, request.method, family)
+        kind = None if active is None else active.fault.kind
         incoming = await _read(request, path)
-        _send_interim(request, verdict.interim)
-        if verdict.delay:
-            await asyncio.sleep(verdict.delay)
-        if verdict.kind in ("reset", "outage"):
-            state.count_response(call, verdict.kind)
+        if active is not None and kind == "interim":
+            _send_interim(request, active.statuses)
+        if delay:
+            await asyncio.sleep(delay)
+        if kind in ("reset", "outage"):
+            state.count_response(call, kind)
             return _reset(request)
-        response = _refusal(verdict) or service.respond(state, incoming)
-        if verdict.response_delay:
-            await asyncio.sleep(verdict.response_delay)
-        if verdict.kind == "lost_response":
-            state.count_response(call, verdict.kind)
-            return _reset(request)
-        if verdict.kind == "cut_off":
-            state.count_response(call, verdict.kind)
-            return await _cut_off(request, response)
+        response = _refusal(active) or service.respond(state, incoming)
+        if active is not None and kind == "late_response":
+            await asyncio.sleep(active.fault.seconds)
+        if kind in ("lost_response", "cut_off"):
+            state.count_response(call, kind)
+            return _reset(request) if kind == "lost_response" else await _cut_off(request, response)
         state.count_response(call, response.status)
         return _to_aiohttp(response)
 
@@ -98,11 +87,13 @@ async def _read(request: web.BaseRequest, path: str) -> Request:
     return Request(request.method, path, request.headers, await request.read() if request.can_read_body else b"")
 
 
-def _refusal(verdict: Verdict) -> Response | None:
-    if verdict.status is None:
+def _refusal(active: ActiveFault | None) -> Response | None:
+    status = None if active is None else active.next_status()
+    if active is None or status is None:
         return None
-    headers = {} if verdict.retry_after is None else {"Retry-After": verdict.retry_after}
-    return service.text_response(verdict.status, "this error is a fault of the sandbox, set on purpose", headers)
+    retry_after = active.fault.retry_after
+    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    return service.text_response(status, "this error is a fault of the sandbox, set on purpose", headers)
 
 
 def _to_aiohttp(response: Response) -> web.Response:

@@ -9,46 +9,30 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from reprlib import repr as short_repr
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
-from airflow_provider_rtisms.sandbox.charsets import DEFAULT, Text, read_text
-from airflow_provider_rtisms.sandbox.checks import check_text, read_object
-from airflow_provider_rtisms.sandbox.state import Message, State
+from airflow_provider_rtisms.sandbox.settings import check_text, read_object
+from airflow_provider_rtisms.sandbox.state import DEFAULT, Message, State, Text, read_text
 
 
-@dataclass(frozen=True)
-class Request:
-    """
-    A request to the sandbox.
-
-    :param method: its method.
-    :param path: its path as it was sent, without the query.
-    :param headers: its headers; names are not case-sensitive.
-    :param body: its body.
-    """
+class Request(NamedTuple):
+    """A request to the sandbox: its path as it was sent, without the query; names of headers ignore case."""
 
     method: str
     path: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
+    headers: Mapping[str, str]
+    body: bytes
 
 
-@dataclass(frozen=True)
-class Response:
-    """
-    A response of the sandbox.
-
-    :param status: its status.
-    :param body: its body.
-    :param headers: its headers.
-    """
+class Response(NamedTuple):
+    """A response of the sandbox."""
 
     status: int
     body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class RefusedError(Exception):
@@ -68,33 +52,18 @@ class RefusedError(Exception):
 
 
 def json_response(payload: object) -> Response:
-    """
-    Return a response with status 200 and a JSON body.
-
-    :param payload: the body; dataclasses become objects of their fields.
-    """
+    """Return a response with status 200 and a JSON body."""
     body = json.dumps(payload, ensure_ascii=False, default=vars).encode()
     return Response(200, body, {"Content-Type": "application/json; charset=utf-8"})
 
 
 def text_response(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
-    """
-    Return a response with a body of plain text.
-
-    :param status: the status.
-    :param text: the body.
-    :param headers: more headers.
-    """
+    """Return a response with a body of plain text."""
     return Response(status, text.encode(), {"Content-Type": "text/plain; charset=utf-8", **(headers or {})})
 
 
 def locate(path: str) -> tuple[str, str | None]:
-    """
-    Return which part of the API a path belongs to.
-
-    :param path: the path.
-    :return: its family, ``auth``, ``sms``, ``balance`` or ``other``, and the submission id in it, if any.
-    """
+    """Return which part of the API a path belongs to."""
     if path.startswith("/api/sms/"):
         return "sms", path.removeprefix("/api/sms/")
     family = path.removeprefix("/api/")
@@ -102,13 +71,7 @@ def locate(path: str) -> tuple[str, str | None]:
 
 
 def respond(state: State, request: Request) -> Response:
-    """
-    Respond to a request to the API.
-
-    :param state: the sandbox's state; a request may change it.
-    :param request: the request.
-    :return: the response.
-    """
+    """Respond to a request to the API."""
     try:
         return _respond(state, request)
     except RefusedError as refused:

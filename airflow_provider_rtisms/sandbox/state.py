@@ -1,7 +1,13 @@
-"""The state of a sandbox: tokens, submissions, the balance, active faults, and counts of requests and responses."""
+"""
+What a sandbox knows: submissions, texts, messages, tokens, the balance and counts.
+
+Sources: the API's reference, 3GPP TS 23.038 for the alphabet of texts, 23.040 for their parts.
+"""
 
 from __future__ import annotations
 
+import math
+import re
 import secrets
 import time
 from collections import Counter, defaultdict, deque
@@ -9,13 +15,227 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from random import Random
+from reprlib import repr as short_repr
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
-from airflow_provider_rtisms.sandbox.charsets import Text
-from airflow_provider_rtisms.sandbox.faults import FaultPlan
-from airflow_provider_rtisms.sandbox.magic_numbers import look_up
-from airflow_provider_rtisms.sandbox.settings import Settings
-from airflow_provider_rtisms.sandbox.submissions import Submissions
+from airflow_provider_rtisms.sandbox.settings import ActiveFault, Settings, check_number, check_text
+
+
+@dataclass(frozen=True)
+class MagicNumber:
+    """
+    What happens to a message whose recipient has certain last three digits.
+
+    :param meaning: one line for people.
+    :param status: the final status of the submission; with ``SENT`` it never becomes final.
+    :param refusal: the status of a message that is not accepted, such as ``unknown_error``; None if it is accepted.
+    :param refusals: how many messages to the same recipient are not accepted before one is.
+    """
+
+    meaning: str
+    status: str = "DELIVERED"
+    refusal: str | None = None
+    refusals: float = math.inf
+
+
+ORDINARY = MagicNumber("DELIVERED")
+#: Magic numbers by the last three digits of the recipient. The ids of submissions that exist from the start end alike.
+MAGIC_NUMBERS = {
+    "001": MagicNumber("REJECTED", status="REJECTED"),
+    "002": MagicNumber("UNDELIVERED", status="UNDELIVERED"),
+    "003": MagicNumber("EXPIRED", status="EXPIRED"),
+    "004": MagicNumber("never final, stays SENT", status="SENT"),
+    "005": MagicNumber("not accepted: account_no_balance", refusal="account_no_balance"),
+    "006": MagicNumber("not accepted: unknown_error", refusal="unknown_error"),
+    "007": MagicNumber("unknown_error the first two times, then DELIVERED", refusal="unknown_error", refusals=2),
+    "008": MagicNumber("UNKNOWN, as a final status", status="UNKNOWN"),
+}
+
+
+#: The example of the vendor's reference. Its details are those printed there.
+EXAMPLE_ID = "4193366853543393"
+#: One submission exists for each magic number: this prefix and its three digits. "000" is DELIVERED.
+MAGIC_ID_PREFIX = "4193366853543"
+#: The id of the first DELIVERED submission that ``--seed N`` adds; the next ones count up.
+FIRST_SEEDED_ID = 5000000000000000
+#: The id of the first submission that is sent to a fresh sandbox; the next ones count up.
+FIRST_SENT_ID = 4200000000000001
+
+# The API promises no length, but Python does not convert numbers of thousands of digits.
+_ID = r"[0-9]{1,100}"
+
+# Only "1" is documented; the other numbers are made up, so clients have to decide by name.
+_CODES = {"PENDING": "0", "DELIVERED": "1", "SENT": "2", "REJECTED": "3", "UNDELIVERED": "4", "EXPIRED": "5"}
+_UNDOCUMENTED_CODE = "9"
+
+_OPERATORS = (
+    {"id": "188", "name": "Entel Pcs", "mcc": "730", "mnc": "10"},
+    {"id": "189", "name": "Movistar", "mcc": "730", "mnc": "02"},
+    {"id": "190", "name": "Claro", "mcc": "730", "mnc": "03"},
+)
+
+# The example's timestamps: when it was registered, and how many seconds later it was sent and done.
+_EXAMPLE_REGISTERED, _EXAMPLE_PENDING_FOR, _EXAMPLE_SENT_FOR = 1600351683, 11, 3916
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """
+    One submission.
+
+    :param submission_id: its id, decimal digits.
+    :param status: its final status, under any name. With PENDING or SENT it never becomes final.
+    :param registered: when it was accepted, in epoch seconds.
+    :param pending_for: seconds until it is SENT.
+    :param sent_for: seconds from then until it is final.
+    :param cost: its cost.
+    """
+
+    submission_id: str
+    status: str
+    registered: float
+    pending_for: float
+    sent_for: float
+    cost: float = 1
+
+    def details(self, now: float) -> dict[str, Any]:
+        """Return the response of "Get SMS info"."""
+        sent = math.inf if self.status == "PENDING" else self.registered + self.pending_for
+        done = math.inf if self.status in ("PENDING", "SENT") else sent + self.sent_for
+        status = "PENDING" if now < sent else "SENT" if now < done else self.status
+        return {
+            "id": self.submission_id,
+            "timestamps": {
+                "registered": int(self.registered),
+                "sent": int(sent) if sent <= now else 0,
+                "done": int(done) if done <= now else 0,
+            },
+            "info": {
+                "status": {"code": _CODES.get(status, _UNDOCUMENTED_CODE), "status": status},
+                "cost": self.cost,
+                "operator": _OPERATORS[int(self.submission_id) % len(_OPERATORS)],
+            },
+        }
+
+
+class Submissions:
+    """
+    All submissions of a sandbox.
+
+    :param seed: how many DELIVERED submissions exist from :data:`FIRST_SEEDED_ID` on; they take no memory.
+    :param clock: returns the time, in epoch seconds.
+    """
+
+    def __init__(self, seed: int, clock: Callable[[], float]) -> None:
+        self._seeded_ids = range(FIRST_SEEDED_ID, FIRST_SEEDED_ID + seed)
+        self._clock = clock
+        self._next_id = FIRST_SENT_ID
+        self._known = {EXAMPLE_ID: _done_long_ago(EXAMPLE_ID, "DELIVERED")}
+        for digits, number in {"000": ORDINARY, **MAGIC_NUMBERS}.items():
+            if number.refusal is None:
+                submission_id = MAGIC_ID_PREFIX + digits
+                self._known[submission_id] = _done_long_ago(submission_id, number.status)
+
+    def find(self, submission_id: str) -> Submission | None:
+        """Return the submission with an id."""
+        known = self._known.get(submission_id)
+        if known is not None or not (submission_id.isascii() and submission_id.isdigit()):
+            return known
+        # Compare the length first: Python refuses to convert numbers of thousands of digits.
+        if len(submission_id) == len(str(FIRST_SEEDED_ID)) and int(submission_id) in self._seeded_ids:
+            return _done_long_ago(submission_id, "DELIVERED")
+        return None
+
+    def add(
+        self,
+        status: str,
+        pending_for: float,
+        sent_for: float,
+        cost: float = 1,
+        submission_id: str | None = None,
+    ) -> Submission:
+        """Add a submission that is registered now."""
+        check_text("status", status)
+        for name, value in (("pending_for", pending_for), ("sent_for", sent_for), ("cost", cost)):
+            check_number(name, value)
+        if submission_id is None:
+            submission_id = str(self._next_id)
+            self._next_id += 1
+        elif not isinstance(submission_id, str) or not re.fullmatch(_ID, submission_id):
+            raise ValueError(f"submission_id must be 1 to 100 decimal digits, not {short_repr(submission_id)}")
+        submission = Submission(submission_id, status, self._clock(), pending_for, sent_for, cost)
+        self._known[submission_id] = submission
+        return submission
+
+
+def _done_long_ago(submission_id: str, status: str) -> Submission:
+    return Submission(submission_id, status, _EXAMPLE_REGISTERED, _EXAMPLE_PENDING_FOR, _EXAMPLE_SENT_FOR)
+
+
+DEFAULT, GSM_7BIT, UCS_2_HEX, GSM_URL_ENCODED = 0, 1, 6, 8
+
+# The position is the code; ESC, at 0x1B, comes before a character of the extension.
+_BASIC = (
+    "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞ\x1bÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?"
+    "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà"
+)
+_ESC = 0x1B
+_EXTENSION = {
+    0x0A: "\f", 0x14: "^", 0x28: "{", 0x29: "}", 0x2F: "\\",
+    0x3C: "[", 0x3D: "~", 0x3E: "]", 0x40: "|", 0x65: "€",
+}  # fmt: skip
+_TWO_SEPTETS = frozenset(_EXTENSION.values())
+
+
+@dataclass(frozen=True)
+class Text:
+    """
+    The decoded text of a message.
+
+    :param characters: the text as a person reads it.
+    :param charset: the charset's number in the request.
+    :param parts: how many SMS it takes.
+    """
+
+    characters: str
+    charset: int
+    parts: int
+
+
+def read_text(charset: int, encoded: str) -> Text:
+    """Decode the text of a message."""
+    if charset in (DEFAULT, GSM_7BIT):
+        septets = sum(2 if character in _TWO_SEPTETS else 1 for character in encoded)
+        return Text(encoded, charset, _parts(septets, 160, 153))
+    if charset == UCS_2_HEX:
+        if not re.fullmatch(r"([0-9A-Fa-f]{4})*", encoded):
+            raise ValueError("message.text in charset 6 takes four hexadecimal digits for each UCS-2 unit")
+        characters = bytes.fromhex(encoded).decode("utf-16-be")  # UnicodeDecodeError is a ValueError
+        return Text(characters, charset, _parts(len(encoded) // 4, 70, 67))
+    if charset == GSM_URL_ENCODED:
+        if not re.fullmatch(r"([!-$&-~]|%[0-7][0-9A-Fa-f])*", encoded):
+            raise ValueError("message.text in charset 8 takes URL-encoded GSM 7-bit codes")
+        codes = unquote_to_bytes(encoded.replace("+", "%20"))
+        return Text(_gsm_characters(codes), charset, _parts(len(codes), 160, 153))
+    raise ValueError(f"message.charset must be 0, 1, 6 or 8, not {charset!r}")
+
+
+def _gsm_characters(codes: bytes) -> str:
+    characters = []
+    remaining = iter(codes)
+    for code in remaining:
+        if code == _ESC:
+            # ESC before an unknown code is shown as a space (TS 23.038, 6.2.1.1).
+            characters.append(_EXTENSION.get(next(remaining, -1), " "))
+        else:
+            characters.append(_BASIC[code])
+    return "".join(characters)
+
+
+def _parts(units: int, alone: int, joined: int) -> int:
+    return 1 if units <= alone else math.ceil(units / joined)
+
 
 #: How many messages, tokens, and submission ids with counts a sandbox keeps.
 KEPT = 100_000
@@ -96,7 +316,7 @@ class State:
         self.tokens_issued = 0
         self._clock = clock
         self._random = Random(0)  # noqa: S311  # the same faults in every run
-        self.faults = FaultPlan(settings.faults, self._random)
+        self.faults = [ActiveFault(fault, self._random) for fault in settings.faults]
         self._expiry_by_token: dict[str, float] = {}
         self._refusals: Counter[str] = Counter()
         self._requests: Counter[str] = Counter()
@@ -110,24 +330,15 @@ class State:
         return self._clock()
 
     def change(self, changes: Mapping[str, Any]) -> None:
-        """
-        Change settings. Tokens and submissions that exist do not change.
-
-        :param changes: new values by name; ``seed`` has no effect before the next reset.
-        :raises ValueError: if a name is unknown or a value is not valid.
-        """
+        """Change settings. Tokens and submissions that exist do not change."""
         self.settings = self.settings.changed(changes)
         if "balance" in changes:
             self.balance = Decimal(self.settings.balance)
         if "faults" in changes:
-            self.faults = FaultPlan(self.settings.faults, self._random)
+            self.faults = [ActiveFault(fault, self._random) for fault in self.settings.faults]
 
     def issue_token(self) -> str:
-        """
-        Issue a token. The settings say how long it is valid.
-
-        :return: the token: opaque, and with ``.`` and ``$`` in it as a token of the API may have.
-        """
+        """Issue a token. The settings say how long it is valid."""
         now = self._clock()
         # Tokens mostly expire in the order of their issue, so drop the expired ones at the front.
         while self._expiry_by_token and next(iter(self._expiry_by_token.values())) <= now:
@@ -139,11 +350,7 @@ class State:
         return token
 
     def accepts_token(self, token: str) -> bool:
-        """
-        Return whether a token is valid now.
-
-        :param token: the token as the request has it.
-        """
+        """Return whether a token is valid now."""
         return self._expiry_by_token.get(token, 0.0) > self._clock()
 
     def revoke_tokens(self) -> None:
@@ -151,20 +358,13 @@ class State:
         self._expiry_by_token.clear()
 
     def send(self, recipients: Iterable[str], sender: str, text: Text) -> list[Message]:
-        """
-        Accept or refuse a message to each recipient. The balance and magic numbers decide which.
-
-        :param recipients: phone numbers.
-        :param sender: the sender.
-        :param text: the text.
-        :return: the messages, in the order of the recipients.
-        """
+        """Accept or refuse a message to each recipient. The balance and magic numbers decide which."""
         messages = [self._send_one(recipient, sender, text) for recipient in recipients]
         self._messages.extend(messages)
         return messages
 
     def _send_one(self, recipient: str, sender: str, text: Text) -> Message:
-        number = look_up(recipient)
+        number = MAGIC_NUMBERS.get(recipient[-3:], ORDINARY)
         status, submission_id = "submitted", None
         if number.refusal is not None and self._refusals[recipient] < number.refusals:
             self._refusals[recipient] += 1
@@ -179,32 +379,17 @@ class State:
         return Message(recipient, sender, text.characters, text.charset, status, submission_id)
 
     def count_request(self, call: str, submission_id: str | None) -> None:
-        """
-        Count a request that has come in.
-
-        :param call: its method and family, such as ``GET sms``.
-        :param submission_id: the id in its path, if any.
-        """
+        """Count a request that has come in."""
         self._requests[call] += 1
         if submission_id and (submission_id in self._requests_by_id or len(self._requests_by_id) < KEPT):
             self._requests_by_id[submission_id] += 1
 
     def count_response(self, call: str, result: int | str) -> None:
-        """
-        Count the response to a request.
-
-        :param call: the request's method and family.
-        :param result: the status of the response, or the name of the fault that prevented it.
-        """
+        """Count the response to a request."""
         self._responses[call][str(result)] += 1
 
     def snapshot(self, sockets: int, sockets_peak: int) -> Snapshot:
-        """
-        Return the whole state at this moment.
-
-        :param sockets: how many connections are open.
-        :param sockets_peak: how many were open at most at the same time.
-        """
+        """Return the whole state at this moment."""
         return Snapshot(
             requests=self._requests,
             responses=self._responses,

@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 from airflow_provider_rtisms.api.transport.fetch import BACKLOG
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxClient
-from airflow_provider_rtisms.sandbox.submissions import FIRST_SEEDED_ID
+from airflow_provider_rtisms.sandbox.state import FIRST_SEEDED_ID
 from tests.patience import wait_until
 
 try:

@@ -368,7 +368,7 @@ def test_a_threshold_that_ten_calls_pass() -> None:
 
 def test_an_estimate_keeps_to_the_rate_of_the_connection() -> None:
     with vendor() as (port, _):
-        found = got(examine(url(port), {}, requests_per_second=50, timeout=1), "latency")
+        found = got(examine(url(port), {}, requests_per_second=50), "latency")
     assert "requests_per_second allows at most 50 a second, 180,000 submissions an hour" in found
 
 
@@ -396,7 +396,7 @@ def test_an_sms_that_is_never_final_is_followed_for_some_time() -> None:
         options = {"send_to": "+56900000004", "sender": "96000", "follow_for": 1.0}
         report = examine(api.url, options)
     assert not_ok(report) == {"delivery": "differs"}
-    assert re.fullmatch(r"SENT after [01] s; not final yet", got(report, "delivery"))
+    assert re.fullmatch(r"SENT after [0-9]+ s; not final yet", got(report, "delivery"))
 
 
 def test_the_rate_of_the_connection_is_kept() -> None:

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from airflow_provider_rtisms.sandbox import Sandbox, SandboxClient
-from airflow_provider_rtisms.sandbox.access import why_refused
+from airflow_provider_rtisms.sandbox.control import why_refused
 from tests.patience import PATIENCE
 
 if TYPE_CHECKING:

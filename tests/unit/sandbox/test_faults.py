@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import time
+from dataclasses import replace
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_rtisms.sandbox import Fault
-from airflow_provider_rtisms.sandbox.faults import KINDS, FaultPlan
+from airflow_provider_rtisms.sandbox.settings import KINDS, ActiveFault
 from tests.patience import PATIENCE
 
 if TYPE_CHECKING:
@@ -64,43 +65,43 @@ def test_an_invalid_fault_is_refused(text: str) -> None:
         Fault.parse(text)
 
 
-def kinds_of(plan: FaultPlan, *requests_made: tuple[str, str]) -> list[str | None]:
-    return [plan.judge(method, path).kind for method, path in requests_made]
+def statuses_of(api: Api, *calls: tuple[str, str]) -> list[int]:
+    return [api.request(method, path, headers=api.headers).status_code for method, path in calls]
 
 
-def test_it_affects_only_its_path_and_method_and_only_so_often() -> None:
-    plan = FaultPlan([Fault("reset", times=2, path="sms", method="POST")], Random(0))
-    post, get, other = ("POST", "sms"), ("GET", "sms"), ("POST", "auth")
-    assert kinds_of(plan, get, other, post, get, post, post) == [None, None, "reset", None, "reset", None]
+def test_it_affects_only_its_path_and_method_and_only_so_often(api: Api) -> None:
+    api.sandbox.set_faults(Fault("error", times=2, path="sms", method="POST", statuses=(503,)))
+    post, get, other = ("POST", "sms"), ("GET", "sms/4193366853543393"), ("GET", "balance")
+    assert statuses_of(api, get, other, post, get, post, post) == [200, 200, 503, 200, 503, 400]
 
 
-def test_a_probability_affects_its_share_of_the_requests() -> None:
-    plan = FaultPlan([Fault("error", probability=0.3)], Random(0))
-    affected = sum(kind == "error" for kind in kinds_of(plan, *[("GET", "sms")] * 2000))
-    assert 500 < affected < 700
+def test_a_probability_affects_its_share_of_the_requests(api: Api) -> None:
+    api.sandbox.set_faults(Fault("error", probability=0.3, path="balance", statuses=(503,)))
+    assert 60 < statuses_of(api, *[("GET", "balance")] * 300).count(503) < 120
 
 
-def test_latencies_add_up_and_the_first_other_fault_applies() -> None:
-    plan = FaultPlan(
-        [Fault("latency", seconds=1), Fault("cut_off", times=1), Fault("reset"), Fault("latency", seconds=2)], Random(0)
-    )
-    verdicts = [plan.judge("GET", "sms") for _ in range(2)]
-    assert [(verdict.delay, verdict.kind) for verdict in verdicts] == [(3, "cut_off"), (3, "reset")]
+def test_latencies_add_up_and_the_first_other_fault_applies(api: Api) -> None:
+    first, second = (Fault("error", path="balance", statuses=(status,)) for status in (501, 502))
+    latencies = [Fault("latency", seconds=seconds, path="balance") for seconds in (0.1, 0.2)]
+    _ = api.headers
+    api.sandbox.set_faults(latencies[0], replace(first, times=1), second, latencies[1])
+    start = time.monotonic()
+    assert statuses_of(api, ("GET", "balance"), ("GET", "balance")) == [501, 502]
+    assert time.monotonic() - start >= 0.6
 
 
 def test_a_rate_limit_lets_one_second_worth_through_and_then_its_rate() -> None:
     now = 0.0
-    plan = FaultPlan([Fault("rate_limit", per_second=10, retry_after=1)], Random(0), clock=lambda: now)
+    limit = ActiveFault(Fault("rate_limit", per_second=10), Random(0), clock=lambda: now)
 
     def let_through(count: int) -> int:
-        return sum(plan.judge("GET", "sms").status is None for _ in range(count))
+        return sum(not limit.applies("GET", "sms") for _ in range(count))
 
     assert let_through(50) == 10
     now += 0.5
     assert let_through(50) == 5
     now += 60
     assert let_through(50) == 10
-    assert plan.judge("GET", "sms").retry_after == "1"
 
 
 def connect(api: Api) -> socket.socket:
@@ -206,12 +207,3 @@ class TestOnTheWire:
         api.sandbox.set_faults(Fault("outage"))
         api.sandbox.reset()
         assert api.get("balance").status_code == 200
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"kind": "quake"}, {"kind": "error", "colour": "red"}, {"kind": "error", "times": "x"}]
-)
-def test_the_control_call_refuses_an_invalid_fault(api: Api, wrong: dict[str, Any]) -> None:
-    response = requests.post(f"{api.sandbox.url}/sandbox/faults", json={"faults": [wrong]}, timeout=PATIENCE)
-    assert response.status_code == 400
-    assert response.text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_rtisms.sandbox.submissions import FIRST_SEEDED_ID, Submission, Submissions
+from airflow_provider_rtisms.sandbox.state import FIRST_SEEDED_ID, Submission, Submissions
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from airflow_provider_rtisms.bulk import object_store
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.operators.redacted import Redacted
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
-from airflow_provider_rtisms.sandbox.submissions import FIRST_SEEDED_ID
+from airflow_provider_rtisms.sandbox.state import FIRST_SEEDED_ID
 from airflow_provider_rtisms.transfers.other_table import OtherTable
 from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
 from airflow_provider_rtisms.transfers.sqlite_table import SqliteTable
