@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
+from airflow.exceptions import AirflowProviderDeprecationWarning
 from airflow.providers.common.compat.sdk import PokeReturnValue
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_rtisms.hooks.templates import in_fixed_order
 from airflow_provider_rtisms.sensors.balance import RtiSmsBalanceSensor
@@ -17,7 +18,6 @@ from airflow_provider_rtisms.sensors.delivery_polling import (
     DeliveryPolling,
     pushing_records_on_failure,
 )
-from airflow_provider_rtisms.sensors.start import CannotStartInTriggererError, start_trigger_args, startable
 from airflow_provider_rtisms.waiting.limits import MAX_RECORDS_IN_DATABASE
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ class RtiSmsDeliverySensor(DeferrableSensor):
     :param missing_ok_for: seconds or timedelta from the start of the wait in which an unknown id (404) is accepted,
         since the API may not know a new submission at once.
     :param deferrable: wait in the triggerer; default from ``[operators] default_deferrable``.
-    :param start_from_trigger: with ``deferrable=True``, begin in the triggerer too, so that no worker runs before the
-        wait is over (Airflow 3.3 and later). Where that is not possible, the log says why, and a worker begins.
+    :param start_from_trigger: not used any more, since one sensor waits for many ids: a worker polls once, and with
+        ``deferrable=True`` hands the wait to the triggerer.
     :return: one record (dict) per distinct submission, in the given order; see
         :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`. A wait that fails pushes the records of final
         submissions to XCom ``records``, unless it is for more than 1,000.
@@ -79,30 +79,19 @@ class RtiSmsDeliverySensor(DeferrableSensor):
         self.min_delivered = min_delivered
         self.missing_ok_for = missing_ok_for
         self._polling: DeliveryPolling | None = None
-        self._why_in_worker = ""
-        self._is_to_start_from_trigger = start_from_trigger
         if start_from_trigger:
-            self._start_from_trigger()
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Give the trigger that starts the wait an argument that the DAG assigns later, too."""
-        super().__setattr__(name, value)
-        if name in ("submission_ids", "rtisms_conn_id") and self.__dict__.get("_is_to_start_from_trigger"):
-            self._start_from_trigger()
+            _warn_of_start_from_trigger()
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
-        """Return the sensor with some arguments, to be mapped over ``submission_ids``."""
-        partial = super().partial(**kwargs)
-        if not kwargs.get("start_from_trigger") or not AIRFLOW_V_3_3_PLUS:
-            return partial
-        return startable(partial)
+        """Return the sensor with some arguments, to be mapped over others."""
+        if kwargs.pop("start_from_trigger", False):  # or Airflow would look for a trigger to start from
+            _warn_of_start_from_trigger()
+        return super().partial(**kwargs)
 
     def execute(self, context: Context) -> Any:
         """Wait in this process, or poll once and defer."""
         self._polling = None
-        if self._why_in_worker:
-            self.log.info("The wait begins in this worker and not in the triggerer: %s", self._why_in_worker)
         with pushing_records_on_failure(context, lambda: self._polling):
             return super().execute(context)
 
@@ -123,6 +112,10 @@ class RtiSmsDeliverySensor(DeferrableSensor):
 
         :param event: of :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
         """
+        from airflow_provider_rtisms.waiting.events import BEGIN_AGAIN
+
+        if event == BEGIN_AGAIN:
+            return cast("list[Record]", self.execute(context))
         with pushing_records_on_failure(context, lambda: self._polling):
             return self._begin(context).complete(event)
 
@@ -131,33 +124,6 @@ class RtiSmsDeliverySensor(DeferrableSensor):
         return self._begin(context).deferral(
             self.poke_interval, self.timeout, self.max_poke_interval, execution_end=execution_end(self, context)
         )
-
-    def _start_from_trigger(self) -> None:
-        """Let Airflow's scheduler defer this task by itself, or remember why it cannot."""
-        if not self.deferrable:
-            self._why_in_worker = "start_from_trigger needs deferrable=True"
-            return
-        arguments = {
-            "submission_ids": self.submission_ids,
-            "rtisms_conn_id": self.rtisms_conn_id,
-            "fail_on": self.fail_on,
-            "min_delivered": self.min_delivered,
-            "missing_ok_for": self.missing_ok_for,
-            "poke_interval": self.poke_interval,
-            "max_poke_interval": self.max_poke_interval,
-            "timeout": self.timeout,
-        }
-        try:
-            self.start_trigger_args = start_trigger_args(
-                arguments,
-                execution_timeout=self.execution_timeout,
-                is_in_group=self.get_closest_mapped_task_group() is not None,
-            )
-        except CannotStartInTriggererError as error:
-            self.start_from_trigger, self._why_in_worker = False, str(error)
-        else:
-            self.start_from_trigger = True
-            self._why_in_worker = "it is a run of dag.test(), or mapped in a way that only a worker can resolve"
 
     def _begin(self, context: Context) -> DeliveryPolling:
         """Return what the pokes of this process share; the first one makes it."""
@@ -210,3 +176,12 @@ class RtiSmsDeliverySensor(DeferrableSensor):
         store = context.get("task_state_store") if self.reschedule else None
         if store is not None and 0 < len(wait.records) <= MAX_RECORDS_IN_DATABASE:
             store.set(FINISHED_KEY, cast("JsonValue", wait.records))
+
+
+def _warn_of_start_from_trigger() -> None:
+    warnings.warn(
+        "start_from_trigger is not used any more: remove it. With deferrable=True, a worker polls once and hands the "
+        "wait to the triggerer. Give one sensor all ids instead of mapping it over them.",
+        AirflowProviderDeprecationWarning,
+        stacklevel=3,
+    )

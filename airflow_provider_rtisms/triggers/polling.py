@@ -120,8 +120,7 @@ class DeferredWait(Protocol):
     :param deferred_at: wall-clock time (seconds since the epoch) at which the task polled and then deferred.
     :param deadline: wall-clock time at which to give up.
     :param is_execution_timeout: whether the ``execution_timeout`` of the task ends then.
-    :param trigger_id: None where ``dag.test()`` runs it instead of a triggerer, and where the wait began in the
-        triggerer.
+    :param trigger_id: None where ``dag.test()`` runs it instead of a triggerer.
     """
 
     rtisms_conn_id: str

@@ -17,6 +17,9 @@ from airflow_provider_rtisms.waiting.delivery_wait import check_records
 #: Changes when an older worker would misread an event.
 VERSION = 1
 
+#: The event of a wait that a worker begins anew; see ``triggers/start.py``.
+BEGIN_AGAIN = {"version": VERSION, "outcome": "begin_again"}
+
 Outcome = Literal["finished", "failed", "timeout"]
 #: ``crash``: the wait has failed, since the trigger met an error that it does not know, or the triggerer has another
 #: release. Such a task fails even with ``soft_fail``, and may be retried.

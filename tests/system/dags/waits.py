@@ -1,4 +1,4 @@
-"""DAGs for test_waits_for_real.py: waits that begin in a real triggerer, and waits that begin in a worker."""
+"""DAGs for test_waits_for_real.py."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ with DAG("partial_success", schedule=None, params={"ids": []}):
             task_id=f"wait_{index}",
             submission_ids=f"{{{{ params.ids[{index}] }}}}",
             min_delivered=case.min_delivered,
-            start_from_trigger=True,
             **WAIT,
         )
         for index, case in enumerate(CASES)
@@ -31,17 +30,5 @@ with DAG("partial_success", schedule=None, params={"ids": []}):
 
     waits >> final()
 
-for start_from_trigger in (True, False):
-    with DAG(f"mapped_waits_{start_from_trigger}".lower(), schedule=None, params={"ids": []}):
-
-        @task
-        def ids(params=None) -> list[dict[str, str]]:
-            """Return records as a send does."""
-            return [{"submission_id": one} for one in params["ids"]]
-
-        RtiSmsDeliverySensor.partial(
-            task_id="wait", rtisms_conn_id="rtisms_stored", start_from_trigger=start_from_trigger, **WAIT
-        ).expand(submission_ids=ids())
-
 with DAG("bad_input", schedule=None, params={"ids": "nonsense"}):
-    RtiSmsDeliverySensor(task_id="wait", submission_ids="{{ params.ids }}", start_from_trigger=True, retries=2, **WAIT)
+    RtiSmsDeliverySensor(task_id="wait", submission_ids="{{ params.ids }}", retries=2, **WAIT)

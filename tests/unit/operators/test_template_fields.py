@@ -306,16 +306,6 @@ class TestUpstream:
                 one = kind.partial(task_id="one", **arguments).expand_kwargs(output)
         assert one.upstream_task_ids == {"numbers"}
 
-    @pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="start_from_trigger is for Airflow 3.3 and later")
-    def test_a_wait_that_begins_in_the_triggerer_gets_what_is_assigned_later(self) -> None:
-        with DAG("dag", schedule=None, start_date=START):
-            wait = RtiSmsDeliverySensor(task_id="wait", submission_ids="1", deferrable=True, start_from_trigger=True)
-            wait.submission_ids = self.upstream()
-        assert wait.start_trigger_args.trigger_kwargs["submission_ids"] != "1"
-        assert "output_of('numbers'" in wait.start_trigger_args.trigger_kwargs["submission_ids"]
-        wait.submission_ids = {object(): "no JSON"}
-        assert not wait.start_from_trigger
-
     def test_what_is_assigned_and_cannot_be_rendered_is_not_shown(self, logged: Callable[[], str]) -> None:
         send = RtiSmsSendOperator(task_id="send", dag=DAG("dag", schedule=None, start_date=START))
         send.messages = [{"recipient": PHONE, "text": "hola {{ missing }}"}]
@@ -358,13 +348,8 @@ with DAG("dag", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezone.u
     SqlToRtiSmsOperator.partial(task_id="sql", sql_conn_id="db", recipient_column="phone", fail_on=fail_on).expand(
         sql=["SELECT 1"]
     )
-    for start in (False, True):
-        RtiSmsDeliverySensor(
-            task_id=f"wait{start}", submission_ids=ids, fail_on=fail_on, deferrable=True, start_from_trigger=start
-        )
-        RtiSmsDeliverySensor.partial(
-            task_id=f"waits{start}", fail_on=fail_on, deferrable=True, start_from_trigger=start
-        ).expand(submission_ids=[["1"], ["2"]])
+    RtiSmsDeliverySensor(task_id="wait", submission_ids=ids, fail_on=fail_on, deferrable=True)
+    RtiSmsDeliverySensor.partial(task_id="waits", fail_on=fail_on).expand(submission_ids=[["1"], ["2"]])
 data = Serialized.to_dict(dag)
 print(json.dumps(data, sort_keys=True))  # as Airflow hashes it
 """
@@ -385,19 +370,6 @@ def test_a_set_is_stored_in_a_fixed_order() -> None:
     (output,) = outputs
     assert "+56900000100" in output
     assert "frozenset" not in output
-
-
-@pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="start_from_trigger is for Airflow 3.3 and later")
-def test_a_sensor_with_a_set_can_begin_in_the_triggerer() -> None:
-    sensor = RtiSmsDeliverySensor(
-        task_id="wait",
-        submission_ids={"2", "1"},
-        fail_on=frozenset({"EXPIRED", "REJECTED"}),
-        deferrable=True,
-        start_from_trigger=True,
-    )
-    assert sensor.start_from_trigger
-    assert sensor.start_trigger_args.trigger_kwargs["fail_on"] == ["EXPIRED", "REJECTED"]
 
 
 def test_other_arguments_reach_the_operator_as_they_are() -> None:

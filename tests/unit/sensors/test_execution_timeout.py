@@ -23,7 +23,6 @@ from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sensors.base import DEFERRAL_TIMEOUTS
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor, RtiSmsDeliverySensor
-from airflow_provider_rtisms.triggers.start import RtiSmsDeliveryStartTrigger
 from tests.patience import with_more_time
 from tests.unit.attempts import Pushes, TaskStore
 
@@ -40,9 +39,7 @@ KINDS: dict[str, Callable[..., Any]] = {
     ),
 }
 SENSORS = ("delivery", "balance")
-needs_airflow_3_3 = pytest.mark.skipif(
-    not AIRFLOW_V_3_3_PLUS, reason="the journal of a send, and waits that begin in the triggerer, are new in 3.3"
-)
+needs_airflow_3_3 = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="the journal of a send is new in 3.3")
 
 
 def new_task(kind: str, **arguments: Any) -> Any:
@@ -168,22 +165,3 @@ class TestSend:
         del context["task_state_store"]
         with pytest.raises(AirflowFailException, match=r"execution_timeout .* not retried, since a retry sends"):
             end(new_task("send", execution_timeout=timedelta(seconds=2)), context)
-
-
-@needs_airflow_3_3
-@pytest.mark.parametrize(("execution_timeout", "is_smaller"), [(2, True), (5, True), (6, False)])
-def test_a_wait_that_begins_in_the_triggerer(
-    rtisms_sandbox: Sandbox, execution_timeout: float, is_smaller: bool
-) -> None:
-    sensor = new_task(
-        "delivery",
-        start_from_trigger=True,
-        timeout=5,
-        execution_timeout=timedelta(seconds=execution_timeout),
-        soft_fail=True,
-    )
-    kwargs = sensor.start_trigger_args.trigger_kwargs
-    assert kwargs["timeout"] == min(execution_timeout, 5)
-    event = asyncio.run(anext(RtiSmsDeliveryStartTrigger(**kwargs).run())).payload
-    with pytest.raises(AirflowTaskTimeout if is_smaller else AirflowSkipException):
-        sensor.resume_execution("execute_complete", {"event": event}, running_for())

@@ -17,7 +17,6 @@ from airflow_provider_rtisms.triggers.rtisms import (
     RtiSmsBalanceTrigger,
     RtiSmsDeliveryTrigger,
 )
-from airflow_provider_rtisms.triggers.start import RtiSmsDeliveryStartTrigger
 
 Make = Callable[..., BaseTrigger]
 FOREVER = 4102444800
@@ -42,20 +41,6 @@ def delivery(**changes: Any) -> RtiSmsDeliveryTrigger:
         "fail_on": ["REJECTED"],
     }
     return RtiSmsDeliveryTrigger(**{**arguments, **changes})
-
-
-def start(**changes: Any) -> RtiSmsDeliveryStartTrigger:
-    arguments = {
-        "submission_ids": "1",
-        "rtisms_conn_id": "rtisms_default",
-        "fail_on": ["REJECTED"],
-        "min_delivered": None,
-        "missing_ok_for": 60,
-        "poke_interval": 60,
-        "max_poke_interval": None,
-        "timeout": 60,
-    }
-    return RtiSmsDeliveryStartTrigger(**{**arguments, **changes})
 
 
 NO_DURATION = [-1, -0.5, float("nan"), float("inf"), True, "60", timedelta(seconds=-1), [60], 10**400]
@@ -121,13 +106,6 @@ def test_equal_durations_are_stored_alike(make: Make, names: list[str]) -> None:
         assert json.dumps(half) == json.dumps(same)
 
 
-def test_a_wait_that_begins_in_the_triggerer_takes_them_too() -> None:
-    names = ("missing_ok_for", "poke_interval", "max_poke_interval", "timeout")
-    kwargs = start(**dict.fromkeys(names, timedelta(minutes=1))).serialize()[1]
-    assert json.loads(json.dumps(kwargs)) == kwargs
-    assert [kwargs[name] for name in names] == [60] * 4
-
-
 @pytest.mark.parametrize(
     ("threshold", "stored"), [(50, "50"), ("50.00", "50.00"), (" 50 ", "50"), (0.5, "0.5"), (Decimal("1.10"), "1.10")]
 )
@@ -136,7 +114,7 @@ def test_amounts_are_stored_as_they_are_written(threshold: Any, stored: str) -> 
     assert balance(minimum=threshold).serialize()[1]["minimum"] == stored
 
 
-@pytest.mark.parametrize("make", [fall, balance, delivery, start])
+@pytest.mark.parametrize("make", [fall, balance, delivery])
 def test_airflow_can_make_it_again(make: Make) -> None:
     path, kwargs = make().serialize()
     assert type(make())(**json.loads(json.dumps(kwargs))).serialize() == (path, kwargs)

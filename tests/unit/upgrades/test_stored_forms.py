@@ -82,7 +82,8 @@ class TestTriggers:
         for one in IDS:
             rtisms_sandbox.add_submission("DELIVERED", submission_id=one, pending_for=0, sent_for=0)
         event = asyncio.run(fire(trigger))
-        assert event.get("outcome", "finished") == "finished"
+        begins_again = kind == "RtiSmsDeliveryStartTrigger"
+        assert event.get("outcome", "finished") == ("begin_again" if begins_again else "finished")
 
     def test_arguments_from_before_later_ones_were_added_are_understood(self, rtisms_sandbox: Sandbox) -> None:
         """The required arguments alone: a trigger from before ``finished``, ``with_records``, ``quota`` and so on."""
