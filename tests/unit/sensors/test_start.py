@@ -19,8 +19,9 @@ WAIT: dict[str, Any] = {"task_id": "wait", "deferrable": True}
 
 
 def test_a_worker_begins_the_wait_and_a_warning_says_what_to_do(rtisms_sandbox: Sandbox) -> None:
+    waiting = rtisms_sandbox.add_submission("SENT")
     with pytest.warns(AirflowProviderDeprecationWarning, match="remove it. With deferrable=True"):
-        sensor = RtiSmsDeliverySensor(**WAIT, submission_ids=rtisms_sandbox.add_submission(), start_from_trigger=True)
+        sensor = RtiSmsDeliverySensor(**WAIT, submission_ids=waiting, start_from_trigger=True)
     assert not sensor.start_from_trigger
     with pytest.raises(TaskDeferred) as deferred:
         sensor.execute({})
