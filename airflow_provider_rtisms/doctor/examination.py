@@ -53,13 +53,7 @@ _NOT_THE_API = "Something between this machine and the API sends web pages, such
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """
-    What a check found.
-
-    :param outcome: how it ended.
-    :param got: what came, or why the check was skipped.
-    :param remedy: what a person can do.
-    """
+    """What a check found: how it ended, what came or why it was skipped, and what a person can do."""
 
     outcome: Outcome
     got: str
@@ -87,12 +81,7 @@ def skipped(got: str) -> Finding:
 
 
 class FailedError(Exception):
-    """
-    A check failed.
-
-    :param got: what came.
-    :param remedy: what a person can do.
-    """
+    """A check failed: what came, and what a person can do."""
 
     def __init__(self, got: str, remedy: str) -> None:
         super().__init__(got, remedy)
@@ -101,21 +90,13 @@ class FailedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """
-    One response. The repr shows neither headers nor body, since both may hold secrets.
-
-    :param status: HTTP status.
-    :param headers: a mapping that ignores case.
-    :param body: the body, 1 MiB of it at most.
-    :param seconds: from the request to the last byte.
-    :param at: when the response was complete, in seconds since 1970.
-    """
+    """One response. The repr shows neither headers nor body, since both may hold secrets."""
 
     status: int
-    headers: Mapping[str, str] = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)  # ignores case
     body: bytes = field(repr=False)
-    seconds: float
-    at: float
+    seconds: float  # from the request to the last byte
+    at: float  # Unix time of the last byte
 
     def json(self) -> Any:
         """Return the decoded body, or None if it is not JSON."""
@@ -125,11 +106,7 @@ class Response:
             return None
 
     def json_object(self) -> dict[str, Any]:
-        """
-        Return the JSON object of a response with status 200.
-
-        :raises FailedError: the status is another one, or the body holds something else.
-        """
+        """Return the JSON object of a response with status 200, or raise FailedError."""
         if self.status != 200:
             raise self.unexpected()
         value = self.json()
@@ -139,20 +116,12 @@ class Response:
         raise FailedError(f"HTTP 200 with {what}", REMEDIES[RtiSmsUnexpectedStatusError])
 
     def unexpected(self, remedy: str = "") -> FailedError:
-        """
-        Return the failure of a status that is not the expected one.
-
-        :param remedy: one that is better than the usual one.
-        """
+        """Return the failure of a status that is not the expected one, with the usual remedy or a better one."""
         kind = STATUS_ERRORS.get(self.status, RtiSmsUnexpectedStatusError)
         return FailedError(f"HTTP {self.status}", remedy or REMEDIES.get(kind) or REMEDIES[RtiSmsUnexpectedStatusError])
 
     def check_sender(self) -> None:
-        """
-        Check that the API itself has sent the response.
-
-        :raises FailedError: it is a redirect, a web page, or an error of a proxy or of the server.
-        """
+        """Raise FailedError for a redirect, a web page, or an error of a proxy or of the server."""
         status = self.status
         if 300 <= status < 400:
             raise FailedError(f"HTTP {status}, a redirect{self._redirect_host()}", REMEDIES[RtiSmsRedirectError])
@@ -237,11 +206,10 @@ class Examination:
 
     def send(self, method: str, path: str, token: str | None = None, form: Mapping[str, str] | None = None) -> Response:
         """
-        Send a request and return what came back.
+        Send a request to a path below ``/api``, and return what came back.
 
-        :param path: below ``/api``.
         :param token: default the token of this run.
-        :param form: for POST /auth.
+        :param form: for POST /auth, which takes no token.
         :raises FailedError: no complete response came, or the API itself did not send it.
         """
         headers = {
@@ -288,23 +256,16 @@ class Examination:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """
-    One check.
-
-    :param name: its name in the report.
-    :param expected: what is documented.
-    :param section: the section of docs/vendor-api.md that documents it.
-    :param needs: names of earlier checks. If one of them failed, this check is skipped.
-    :param run: does it; may raise FailedError.
-    :param steps: most requests or connections, each of which takes at most the timeout.
-    :param extra_seconds: how much longer it may take.
-    """
+    """One check, and what the section of docs/vendor-api.md says of it."""
 
     name: str
     expected: str
     section: str
+    #: Names of earlier checks. If one of them failed, this check is skipped.
     needs: tuple[str, ...]
+    #: Does it; may raise FailedError.
     run: Callable[[Examination], Finding]
+    #: Most requests or connections, each of which takes at most the timeout; and how much longer it may take.
     steps: int = 1
     extra_seconds: Callable[[Examination], float] = lambda exam: 2.0
 
