@@ -18,7 +18,7 @@ from airflow_provider_rtisms.sandbox.server import serve
 from airflow_provider_rtisms.sandbox.settings import Fault, Settings
 from airflow_provider_rtisms.sandbox.state import Message, Snapshot
 
-_TIMEOUT = 30.0
+_TIMEOUT = 300.0
 
 
 class SandboxClient:
