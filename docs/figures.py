@@ -13,12 +13,12 @@ from airflow_provider_rtisms.api.transport import limiter
 from airflow_provider_rtisms.get_provider_info import CONN_FIELDS
 from airflow_provider_rtisms.sandbox.settings import KINDS
 from airflow_provider_rtisms.sandbox.state import MAGIC_NUMBERS
-from airflow_provider_rtisms.sending import options, outbox
+from airflow_provider_rtisms.sending import outbox
 from airflow_provider_rtisms.triggers import polling as trigger_polling
 from airflow_provider_rtisms.waiting import limits
 
 #: Modules whose constants a page may show.
-MODULES = (limiter, limits, options, outbox, request, retry, token_cache, trigger_polling)
+MODULES = (limiter, limits, outbox, request, retry, token_cache, trigger_polling)
 
 
 def substitutions() -> dict[str, Any]:

@@ -51,7 +51,7 @@ class SendMixin:
         :param max_parts: most parts that one SMS may take.
         :param max_messages: most messages.
         :param max_parts_total: most parts of all messages together.
-        :param options: ``on_uncertain``, ``chunk_size`` and ``window`` of
+        :param options: ``on_uncertain`` and ``chunk_size`` of
             :class:`~airflow_provider_rtisms.sending.outbox.Outbox`.
         :return: what is known of each message or distinct recipient, by position.
         :raises RtiSmsInputError: a value cannot be sent; nothing was sent. All bad messages are named by position.
@@ -73,7 +73,7 @@ class SendMixin:
         :param arguments: the other ones of :meth:`send_sms`.
         :raises RtiSmsInputError: a value cannot be sent.
         """
-        from airflow_provider_rtisms.sending.arguments import make_outbox
+        from airflow_provider_rtisms.sending.outbox import make_outbox
 
         settings = self.get_conn().settings
         return make_outbox(settings, self.rtisms_conn_id, sender=sender, store=store, **arguments)
@@ -98,11 +98,11 @@ class SendMixin:
         :param charset: 0, 1, 6 or 8; None picks by each text.
         :param max_parts: most parts that one SMS may take.
         :param samples: how many of the first texts to return.
-        :return: see :func:`~airflow_provider_rtisms.sending.preview.preview_texts`. ``samples`` holds texts as they
+        :return: see :func:`~airflow_provider_rtisms.sending.messages.preview`. ``samples`` holds texts as they
             would go out, so keep the result out of XCom and logs where they are confidential.
         :raises RtiSmsInputError: a value cannot be sent; names the rows.
         """
-        from airflow_provider_rtisms.sending.preview import preview
+        from airflow_provider_rtisms.sending.messages import preview
 
         return preview(text=text, rows=rows, messages=messages, charset=charset, max_parts=max_parts, samples=samples)
 

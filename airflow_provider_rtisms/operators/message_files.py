@@ -10,7 +10,7 @@ from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.bulk.storage import open_to_read, storage_path
 from airflow_provider_rtisms.bulk.storage_errors import explain_failures
-from airflow_provider_rtisms.sending.rows import FIELDS, row_of
+from airflow_provider_rtisms.sending.messages import FIELDS, row_of
 from airflow_provider_rtisms.tables import ChooseColumns, Row, decode, read_csv, read_json_lines
 
 if TYPE_CHECKING:

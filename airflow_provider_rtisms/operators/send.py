@@ -61,8 +61,6 @@ class RtiSmsSendOperator(RedactsFields, BaseOperator):
     :param max_messages: refuse more messages, before anything is sent.
     :param max_parts_total: refuse messages that take more parts together, before anything is sent.
     :param chunk_size: most recipients of one request, 1 to 500; a lost response leaves so many uncertain.
-    :param window: most messages that a killed worker leaves uncertain, from ``chunk_size`` to 500. A smaller window
-        makes more writes to the task state store: four for each window. Default 128, or twice ``chunk_size``.
     :param on_uncertain: what to do with messages that may have been sent already. ``fail``: send the others, then fail
         and name the uncertain ones. ``resend``: send them again, once. ``skip``: do not send them again.
     :param output_path: (templated) write what is known of each message to this file in place of XCom, also if the task
@@ -115,7 +113,6 @@ class RtiSmsSendOperator(RedactsFields, BaseOperator):
         max_messages: int | None = None,
         max_parts_total: int | None = None,
         chunk_size: int = 50,
-        window: int | None = None,
         on_uncertain: Literal["fail", "resend", "skip"] = "fail",
         output_path: Any = None,
         wait_for_delivery: bool = False,
@@ -139,7 +136,6 @@ class RtiSmsSendOperator(RedactsFields, BaseOperator):
         self.max_messages = max_messages
         self.max_parts_total = max_parts_total
         self.chunk_size = chunk_size
-        self.window = window
         self.on_uncertain = on_uncertain
         self.output_path = output_path
         self.wait_for_delivery = wait_for_delivery
@@ -249,7 +245,6 @@ class RtiSmsSendOperator(RedactsFields, BaseOperator):
             store=None if store is None else PermanentStore(store),
             on_uncertain=self.on_uncertain,
             chunk_size=self.chunk_size,
-            window=self.window,
         )
         if self.output_path is None and len(outbox.messages) > MAX_RESULTS_IN_XCOM:
             raise RtiSmsInputError(

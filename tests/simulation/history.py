@@ -18,7 +18,7 @@ from unittest import mock
 
 from airflow_provider_rtisms.api.policy.perform import perform
 from airflow_provider_rtisms.api.transport import aio, shared
-from airflow_provider_rtisms.sending import journal, progress
+from airflow_provider_rtisms.sending import journal, outbox
 from airflow_provider_rtisms.waiting import polling
 from tests.simulation.blocking import thread_history
 from tests.simulation.client import SimulatedClient
@@ -95,7 +95,7 @@ def simulated() -> Iterator[None]:
             (aio, "perform", partial(perform, clock=now)),
             (shared, "AsyncRtiSmsClient", SimulatedClient),
             (polling, "time", clock),
-            (progress, "time", clock),
+            (outbox, "time", clock),
             (journal, "_DERIVATION_ROUNDS", 1),
             (journal, "secrets", SimpleNamespace(token_hex=lambda size: random.randbytes(size).hex())),
         ):
