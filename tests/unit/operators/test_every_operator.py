@@ -14,9 +14,9 @@ from airflow.providers.common.compat.sdk import DAG
 from pygments.lexers import get_lexer_by_name
 
 from airflow_provider_rtisms.api.values.secret import Secret
+from airflow_provider_rtisms.hooks.templates import Redacted
 from airflow_provider_rtisms.notifications.rtisms import RtiSmsNotifier
 from airflow_provider_rtisms.operators import bulk, send
-from airflow_provider_rtisms.operators.redacted import Redacted
 from airflow_provider_rtisms.operators.rtisms import (
     RtiSmsBulkGetDetailsOperator,
     RtiSmsGetBalanceOperator,

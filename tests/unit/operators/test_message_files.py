@@ -16,7 +16,7 @@ from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError
 from airflow_provider_rtisms.operators.message_files import read_message_file
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
-from airflow_provider_rtisms.operators.send_results import check_output_path, write_results
+from airflow_provider_rtisms.operators.send import check_output_path, write_results
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sending.messages import check_rows
 from tests.unit.bulk.stores import Store, StoredPath
