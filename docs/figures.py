@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from airflow_provider_rtisms import waiting
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.policy import retry, token_cache
 from airflow_provider_rtisms.api.protocol import request
@@ -15,10 +16,9 @@ from airflow_provider_rtisms.sandbox.settings import KINDS
 from airflow_provider_rtisms.sandbox.state import MAGIC_NUMBERS
 from airflow_provider_rtisms.sending import outbox
 from airflow_provider_rtisms.triggers import polling as trigger_polling
-from airflow_provider_rtisms.waiting import limits
 
 #: Modules whose constants a page may show.
-MODULES = (limiter, limits, outbox, request, retry, token_cache, trigger_polling)
+MODULES = (limiter, outbox, request, retry, token_cache, trigger_polling, waiting)
 
 
 def substitutions() -> dict[str, Any]:

@@ -165,7 +165,7 @@ class RtiSmsHook(SendMixin, BaseHook):
         :return: its result.
         """
         from airflow_provider_rtisms.api.transport.fetch import run
-        from airflow_provider_rtisms.waiting.polling import with_current_credentials
+        from airflow_provider_rtisms.waiting import with_current_credentials
 
         return run(with_current_credentials(self._connect, work))
 

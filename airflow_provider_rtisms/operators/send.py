@@ -31,7 +31,7 @@ from airflow_provider_rtisms.hooks.failures import fail_without_retry
 from airflow_provider_rtisms.hooks.templates import Redacted, TemplateFields, in_fixed_order
 from airflow_provider_rtisms.operators.lineage import add_to_outlet_events
 from airflow_provider_rtisms.sensors.base import ending_deferral, execution_end, raise_for_outcome, read_wait_event
-from airflow_provider_rtisms.sensors.delivery_polling import DeliveryPolling, pushing_records_on_failure
+from airflow_provider_rtisms.sensors.rtisms import DeliveryPolling, pushing_records_on_failure
 
 try:
     from airflow.sdk.exceptions import AirflowTaskTerminated  # type: ignore[attr-defined,unused-ignore]
@@ -44,8 +44,7 @@ if TYPE_CHECKING:
     from airflow_provider_rtisms.bulk.storage import StoragePath
     from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
     from airflow_provider_rtisms.sending.outbox import Outbox
-    from airflow_provider_rtisms.waiting.delivery_wait import Record
-    from airflow_provider_rtisms.waiting.quota import Quota
+    from airflow_provider_rtisms.waiting import Quota, Record
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +180,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
     def execute(self, context: Context) -> Any:
         """Send, then wait if asked to, in this process or in the triggerer."""
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-        from airflow_provider_rtisms.waiting.quota import make_quota
+        from airflow_provider_rtisms.waiting import make_quota
 
         with fail_without_retry(), RtiSmsHook(self.rtisms_conn_id) as hook:
             poke_interval, timeout = self._check_wait()
@@ -209,7 +208,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
 
         :param event: of :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
         """
-        from airflow_provider_rtisms.waiting.quota import Quota
+        from airflow_provider_rtisms.waiting import Quota
 
         parsed = read_wait_event(event, "records")
         found = parsed.found
@@ -316,8 +315,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
     def _check_wait(self) -> tuple[float, float]:
         """Check the arguments of the wait before anything is sent. Return ``poke_interval`` and ``timeout``."""
         from airflow_provider_rtisms.api.values.durations import check_seconds
-        from airflow_provider_rtisms.waiting.delivery_wait import check_fail_on
-        from airflow_provider_rtisms.waiting.quota import check_min_delivered
+        from airflow_provider_rtisms.waiting import check_fail_on, check_min_delivered
 
         check_fail_on(self.fail_on)
         check_min_delivered(self.min_delivered)
