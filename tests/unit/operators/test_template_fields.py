@@ -353,11 +353,12 @@ with DAG("dag", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezone.u
     RtiSmsSendOperator(task_id="send", recipients=numbers, text="hola", fail_on=fail_on)
     RtiSmsSendOperator.partial(task_id="sends", recipients=numbers, fail_on=fail_on).expand(text=["a", "b"])
     RtiSmsSendOperator(task_id="late", text="hola").recipients = set(numbers)
+    RtiSmsSendOperator(task_id="within", text="hola", recipients=[numbers, ("+56900000200", numbers)])
     RtiSmsBulkGetDetailsOperator(task_id="bulk", submission_ids=ids)
     RtiSmsBulkGetDetailsOperator.partial(task_id="bulks", submission_ids=frozenset(ids)).expand(raw=[True])
-    SqlToRtiSmsOperator.partial(task_id="sql", sql_conn_id="db", recipient_column="phone", fail_on=fail_on).expand(
-        sql=["SELECT 1"]
-    )
+    SqlToRtiSmsOperator.partial(
+        task_id="sql", sql_conn_id="db", recipient_column="phone", fail_on=fail_on, parameters={"ids": [frozenset(ids)]}
+    ).expand(sql=["SELECT 1"])
     for start in (False, True):
         RtiSmsDeliverySensor(
             task_id=f"wait{start}", submission_ids=ids, fail_on=fail_on, deferrable=True, start_from_trigger=start
@@ -385,6 +386,12 @@ def test_a_set_is_stored_in_a_fixed_order() -> None:
     (output,) = outputs
     assert "+56900000100" in output
     assert "frozenset" not in output
+
+
+def test_an_argument_without_a_set_stays_the_same_object() -> None:
+    """Airflow must not render what mapped tasks get from upstream tasks, and knows it by its identity."""
+    ids = ["1", ("2", {"submission_id": "3"})]
+    assert RtiSmsDeliverySensor(task_id="wait", submission_ids=ids).submission_ids is ids
 
 
 @pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="start_from_trigger is for Airflow 3.3 and later")
