@@ -143,6 +143,14 @@ class TestNativeRendering:
         assert sent == [(PHONE, "007", "96000"), (PHONE, "123456", "96000")]
         assert result["reference"] == "1e5"
 
+    @pytest.mark.parametrize("value", [None, {"a": 1}, [1, 2], (1, 2)], ids=repr)
+    def test_an_alert_goes_out_whatever_a_template_gives(self, rtisms_sandbox: Sandbox, value: Any) -> None:
+        """As ``{{ dag_run.conf }}`` and ``{{ ti.xcom_pull(...) }}`` in a DAG that does not render natively."""
+        for is_native in (True, False):
+            dag = DAG("dag", schedule=None, start_date=START, render_template_as_native_obj=is_native)
+            RtiSmsNotifier(recipients=PHONE, text="{{ value }}", sender="96000")({"dag": dag, "value": value})
+        assert [message.text for message in rtisms_sandbox.state().messages] == [str(value)] * 2
+
     def test_an_alert_goes_out_as_it_is_written(self, rtisms_sandbox: Sandbox) -> None:
         dag = DAG("native", schedule=None, start_date=START, render_template_as_native_obj=True)
         RtiSmsNotifier(recipients=PHONE, text="007", sender="96000")({"dag": dag})
