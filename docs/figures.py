@@ -6,10 +6,9 @@ import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from airflow_provider_rtisms.api import errors
+from airflow_provider_rtisms.api import errors, limiter
 from airflow_provider_rtisms.api.policy import retry, token_cache
 from airflow_provider_rtisms.api.protocol import request
-from airflow_provider_rtisms.api.transport import limiter
 from airflow_provider_rtisms.get_provider_info import CONN_FIELDS
 from airflow_provider_rtisms.sandbox.settings import KINDS
 from airflow_provider_rtisms.sandbox.state import MAGIC_NUMBERS

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import Connection, redact
 
+from airflow_provider_rtisms.api import calls as endpoints
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError
-from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.get_provider_info import CONN_FIELDS
 from airflow_provider_rtisms.hooks.connection import settings_from_connection
 from airflow_provider_rtisms.hooks.event_loop import amask_secret
