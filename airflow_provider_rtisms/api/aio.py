@@ -179,15 +179,20 @@ class AsyncRtiSmsClient:
 
     async def _perform(self, call: Call[T], permit: Permit) -> T:
         attempts = Attempts(call, self.settings, self.tokens, self.stats, permit.clock, self._retry_args)
-        return await attempts.run_async(partial(self._attempt, permit), permit.release)
+        try:
+            try:
+                result: T = await self._attempt(permit, attempts)
+            except errors.RtiSmsError as error:
+                result = await attempts.retry_async(partial(self._attempt, permit), permit.release, error)
+        except errors.RtiSmsError as error:
+            raise attempts.final_error(error) from None
+        attempts.on_end(result)
+        return result
 
     async def _attempt(self, permit: Permit, attempts: Attempts) -> Any:
         """Send a call once, and read its response."""
         call = attempts.call
-        token: Token | None = None
-        if call.name != AUTHENTICATE:
-            # While it waits for the token of another task, it holds no permit.
-            token = await self.tokens.get_async(partial(self._authenticate, permit), permit.release)
+        token = None if call.name == AUTHENTICATE else self.tokens.fresh() or await self._get_token(permit)
         attempts.token = token
         secrets = self._secrets if token is None else (token.value, *self._secrets)
         if not permit.try_leave():
@@ -209,6 +214,10 @@ class AsyncRtiSmsClient:
         if token is not None:
             self.tokens.on_accepted()
         return result
+
+    async def _get_token(self, permit: Permit) -> Token:
+        # While the call waits for the token of another one, it holds no permit.
+        return await self.tokens.get_async(partial(self._authenticate, permit), permit.release)
 
     async def _authenticate(self, permit: Permit) -> TokenGrant:
         grant = await self._perform(calls.authenticate(self.settings), permit)

@@ -17,6 +17,8 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from airflow_provider_rtisms.api.calls import TokenGrant
@@ -65,11 +67,16 @@ class TokenCache:
         #: How the last request for a token has failed; None if it has not.
         self._failure: RtiSmsError | None = None
         self._accepted_at = -math.inf
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may call the API while its thread holds the lock
         self._pid = os.getpid()
         #: How many tasks of event loops hold the lock of their loop or wait for it.
         self._asking = 0
         self._loop_locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+    def fresh(self) -> Token | None:
+        """Return the token if there is a fresh one. Most calls find one, and need no lock."""
+        token = self._newest
+        return token if token is not None and not token.is_refused and self._clock() < token.renew_at else None
 
     def get(self, authenticate: Callable[[], TokenGrant]) -> Token:
         """
@@ -78,7 +85,7 @@ class TokenCache:
         :param authenticate: does POST /auth.
         :raises RtiSmsError: authentication failed; every caller that waited raises the same error.
         """
-        token = self._fresh()
+        token = self.fresh()
         if token is None:
             renewals = self._renewals
             with self._lock_of_threads():
@@ -94,38 +101,32 @@ class TokenCache:
 
     async def get_async(self, authenticate: Callable[[], Awaitable[TokenGrant]], on_wait: Callable[[], None]) -> Token:
         """
-        Do what :meth:`get` does for the tasks of an event loop.
+        Do what :meth:`get` does for a task of an event loop that has found no fresh token.
 
         :param authenticate: does POST /auth.
         :param on_wait: called before the task waits for another one.
         """
-        token = self._fresh()
-        if token is None:
-            renewals = self._renewals
-            if self._asking:  # the lock itself may seem free while the next task in the queue is about to run
-                on_wait()
-            self._asking += 1
-            try:
-                async with self._loop_locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
-                    token = self._found_since(renewals)
-                    if token is None:
-                        requested_at = self._clock()
-                        try:
-                            token = self._store(await authenticate(), requested_at)
-                        except RtiSmsError as error:
-                            self._store_failure(error)
-                            raise
-            finally:
-                self._asking -= 1
-        return token
+        renewals = self._renewals
+        if self._asking:  # the lock itself may seem free while the next task in the queue is about to run
+            on_wait()
+        self._asking += 1
+        try:
+            async with self._loop_locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+                token = self._found_since(renewals)
+                if token is None:
+                    requested_at = self._clock()
+                    try:
+                        token = self._store(await authenticate(), requested_at)
+                    except RtiSmsError as error:
+                        self._store_failure(error)
+                        raise
+                return token
+        finally:
+            self._asking -= 1
 
-    def _fresh(self) -> Token | None:
-        token = self._newest
-        return token if token is not None and not token.is_refused and self._clock() < token.renew_at else None
-
-    def _lock_of_threads(self) -> threading.Lock:
+    def _lock_of_threads(self) -> AbstractContextManager[Any]:
         if self._pid != os.getpid():  # after a fork no thread of this process releases the lock
-            self._pid, self._lock = os.getpid(), threading.Lock()
+            self._pid, self._lock = os.getpid(), threading.RLock()
         return self._lock
 
     def _found_since(self, renewals: int) -> Token | None:
@@ -138,7 +139,7 @@ class TokenCache:
         :param renewals: how many renewals had ended when the caller began to wait.
         """
         if self._renewals == renewals:
-            return self._fresh()
+            return self.fresh()
         if self._failure is not None:
             raise copy.copy(self._failure) from None
         token = self._newest

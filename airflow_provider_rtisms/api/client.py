@@ -195,6 +195,8 @@ class RtiSmsClient:
         self._pid = os.getpid()
         #: A request holds one of these locks. A semaphore would lose the permits of threads that signals interrupt.
         self._permits = [threading.Lock() for _ in range(self.settings.max_concurrency)]
+        #: The only one: a signal handler may call the API while its thread holds it.
+        self._only_permit = threading.RLock() if self.settings.max_concurrency == 1 else None
         self._session = new_session(self.settings)
 
     def send(self, request: HttpRequest) -> HttpResponse:
@@ -205,9 +207,12 @@ class RtiSmsClient:
         """
         if self._pid != os.getpid():
             self._open()  # the parent process goes on to use the sockets that a fork has copied
-        permit = next((one for one in self._permits if not one.locked()), None) or random.choice(self._permits)  # noqa: S311
         try:
-            with permit, self._session_for(request) as session, stream(session, self.settings, request) as response:
+            with (
+                self._permit(),
+                self._session_for(request) as session,
+                stream(session, self.settings, request) as response,
+            ):
                 return HttpResponse(response.status_code, response.headers, read_capped(response))
         except TransportError:
             raise
@@ -216,6 +221,11 @@ class RtiSmsClient:
         except BaseException:  # a signal may have come while urllib3 held the lock of its idle connections
             self._session = new_session(self.settings)
             raise
+
+    def _permit(self) -> AbstractContextManager[Any]:
+        if self._only_permit is not None:
+            return self._only_permit
+        return next((one for one in self._permits if not one.locked()), None) or random.choice(self._permits)  # noqa: S311
 
     def _session_for(self, request: HttpRequest) -> AbstractContextManager[requests.Session]:
         return new_session(self.settings) if request.on_new_connection else nullcontext(self._session)

@@ -158,33 +158,25 @@ class Attempts:
         try:
             result: T = tenacity.Retrying(sleep=time.sleep, **self.arguments())(attempt, self)
         except RtiSmsError as error:
-            raise self._final_error(error) from None
-        self._on_end(result)
+            raise self.final_error(error) from None
+        self.on_end(result)
         return result
 
-    async def run_async(self, attempt: Callable[[Attempts], Awaitable[T]], on_sleep: Callable[[], None]) -> T:
+    async def retry_async(
+        self, attempt: Callable[[Attempts], Awaitable[T]], on_sleep: Callable[[], None], first_error: RtiSmsError
+    ) -> T:
         """
-        Do what :meth:`run` does, on an event loop.
+        Do what follows a first attempt that has failed, on an event loop.
 
-        The first attempt does without tenacity: most calls succeed at once, and tenacity takes half as long as a
-        request. A first failure is handed to it.
+        The asyncio client makes its first attempt without tenacity. Most calls succeed at once, and tenacity takes half
+        as long as a request.
 
         :param attempt: as for :meth:`run`; also sets :attr:`is_throttled_together`.
         :param on_sleep: called before a pause.
+        :param first_error: why the first attempt has failed.
+        :return: the result of a later attempt.
+        :raises RtiSmsError: the last attempt has failed; see :meth:`final_error`.
         """
-        try:
-            try:
-                result = await attempt(self)
-            except RtiSmsError as error:
-                result = await self._retry_async(attempt, on_sleep, error)
-        except RtiSmsError as error:
-            raise self._final_error(error) from None
-        self._on_end(result)
-        return result
-
-    async def _retry_async(
-        self, attempt: Callable[[Attempts], Awaitable[T]], on_sleep: Callable[[], None], first_error: RtiSmsError
-    ) -> T:
         failed = [first_error]
 
         async def next_attempt() -> T:
@@ -210,7 +202,7 @@ class Attempts:
             "retry_error_callback": self._give_up,
         }
 
-    def _final_error(self, error: RtiSmsError) -> RtiSmsError:
+    def final_error(self, error: RtiSmsError) -> RtiSmsError:
         """Return the error that the call raises when its last attempt has failed, and count the call."""
         call = self.call
         if isinstance(error, RtiSmsTokenExpiredError):
@@ -227,10 +219,10 @@ class Attempts:
         elif isinstance(error, RtiSmsAuthenticationError) and call.name == AUTHENTICATE:
             hint = self._settings.odd_credentials()
             error = error.with_context(hint) if hint else error
-        self._on_end(error)
+        self.on_end(error)
         return error
 
-    def _on_end(self, outcome: Any) -> None:
+    def on_end(self, outcome: Any) -> None:
         """Count the call, which has ended with a result or an error."""
         if self.call.name == AUTHENTICATE and not isinstance(outcome, RtiSmsError):
             self._stats.on_token()

@@ -83,7 +83,7 @@ class RtiSmsHook(BaseHook):
         super().__init__(**kwargs)
         self.rtisms_conn_id = rtisms_conn_id
         self.retry_args = retry_args
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         #: What the clients of this hook share.
         self._settings_and_tokens: tuple[ApiSettings, TokenCache] | None = None
         self._client: RtiSmsClient | None = None

@@ -119,6 +119,44 @@ class TestInterrupts:
             raise AssertionError("nothing was interrupted")
 
 
+class TestCallsOfASignalHandler:
+    """As on_kill of Airflow 2: it runs on top of the frames that it interrupts, in the same thread."""
+
+    @pytest.mark.parametrize("path", ["/api/auth", "/api/balance"])
+    def test_do_not_wait_for_the_call_that_they_interrupt(self, serve: Serve, path: str) -> None:
+        server = serve(_interrupting(message({"balance": "1"})), message_of({"balance": "1"}))
+        if path == "/api/auth":
+            server = serve(message_of({"balance": "1"}), auth=[_interrupting(message(GRANT)), grant()])
+        results: list[Any] = []
+        before = signal.signal(signal.SIGUSR1, lambda *_: results.append(client.get_balance()))
+        try:
+            with RtiSmsClient(settings_for(server, max_concurrency=1, timeout=PATIENCE)) as client:
+                results.append(client.get_balance())
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        assert results == [1, 1]
+
+
+GRANT = {"access_token": "t", "validity_period": "3600"}
+
+
+def message_of(content: dict[str, Any]) -> Any:
+    return lambda exchange: exchange.write(message(content))
+
+
+def _interrupting(content: bytes) -> Any:
+    """Respond once a signal handler of the main thread has run."""
+
+    async def step(exchange: Exchange) -> None:
+        count = len(exchange.server.requests)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)  # type: ignore[arg-type]
+        await until(lambda: len(exchange.server.requests) > count)
+        await asyncio.sleep(0.1)
+        await exchange.write(content)
+
+    return step
+
+
 def _raise_once() -> Callable[[str], None]:
     left = [1]
 
