@@ -148,7 +148,7 @@ class RtiSmsClient:
         """
         Do one call: get a token if necessary, send, renew the token once on 401, retry what may succeed later.
 
-        :param call: from :mod:`~airflow_provider_rtisms.api.endpoints`.
+        :param call: from ``airflow_provider_rtisms.api.endpoints``.
         :return: its result.
         :raises RtiSmsError: a permanent failure, or a transient one in every attempt.
         """

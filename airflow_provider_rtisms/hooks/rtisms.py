@@ -82,6 +82,10 @@ class RtiSmsHook(BaseHook):
     ) -> None:
         super().__init__(**kwargs)
         self.rtisms_conn_id = rtisms_conn_id
+        if retry_args is not None:
+            from airflow_provider_rtisms.api.retrying import check_retry_args
+
+            retry_args = check_retry_args(retry_args)
         self.retry_args = retry_args
         self._lock = threading.RLock()
         #: What the clients of this hook share.
