@@ -184,11 +184,11 @@ def _is_set(name: str, *, default: bool = False) -> bool:
 @cache
 def _prepare() -> None:
     """Make Airflow's Stats ready. It sends nothing."""
-    timer: Any = AirflowStats.timer(CALL_DURATION.name)
+    timer = AirflowStats.timer(CALL_DURATION.name)
     # From Airflow 3.2 on, each process has to initialize Stats. Airflow does that in the processes of tasks. Elsewhere
     # it happens as a side effect, or not at all, as in the triggerer of 3.2. Then Stats drops all values, and its timer
-    # is one of no backend.
-    has_backend = timer.real_timer is not None or type(timer).__name__ != "Timer"
+    # belongs to no backend.
+    has_backend = type(timer).__name__ != "Timer" or getattr(timer, "real_timer", None) is not None
     if not has_backend and hasattr(AirflowStats, "initialize"):
         _initialize()
         AirflowStats.timer(CALL_DURATION.name)
