@@ -16,15 +16,15 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
+from airflow_provider_rtisms.api import calls as endpoints
+from airflow_provider_rtisms.api.calls import Call
 from airflow_provider_rtisms.api.errors import (
     RtiSmsError,
     RtiSmsSenderRefusedError,
     RtiSmsUncertainError,
 )
 from airflow_provider_rtisms.api.models import Submission
-from airflow_provider_rtisms.api.policy.retry import backoff
-from airflow_provider_rtisms.api.protocol import endpoints
-from airflow_provider_rtisms.api.protocol.request import Call
+from airflow_provider_rtisms.api.retrying import backoff
 from airflow_provider_rtisms.api.values.lists import name_some
 from airflow_provider_rtisms.sending.journal import NOT_SENT, SendJournal
 from airflow_provider_rtisms.sending.message import Message, batched_by_text

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_rtisms.api import calls as endpoints
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsNoBalanceError, RtiSmsNotAcceptedError
 from airflow_provider_rtisms.api.models import SendOutcome, Submission
-from airflow_provider_rtisms.api.protocol import endpoints
 from airflow_provider_rtisms.sending.journal import SendJournal
 from airflow_provider_rtisms.sending.message import Message, message_key
 from airflow_provider_rtisms.sending.summary import summarize

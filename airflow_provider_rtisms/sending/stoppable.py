@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import TypeVar
 
+from airflow_provider_rtisms.api.calls import Call, HttpRequest
 from airflow_provider_rtisms.api.errors import RtiSmsPermanentError
-from airflow_provider_rtisms.api.protocol.request import Call, HttpRequest
 from airflow_provider_rtisms.api.values.secret import Secret
 
 T = TypeVar("T")

@@ -9,11 +9,10 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from decimal import Decimal
 from typing import TypeVar
 
+from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient, fetch
 from airflow_provider_rtisms.api.errors import RtiSmsAuthenticationError, RtiSmsError, RtiSmsTransientError
 from airflow_provider_rtisms.api.models import SmsDetails, SmsStatus
 from airflow_provider_rtisms.api.settings import ApiSettings
-from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
-from airflow_provider_rtisms.api.transport.fetch import fetch
 from airflow_provider_rtisms.waiting.delivery_wait import DeliveryWait
 
 log = logging.getLogger(__name__)

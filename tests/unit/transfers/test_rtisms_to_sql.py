@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseHook
 
-from airflow_provider_rtisms.api.policy import retry
+from airflow_provider_rtisms.api import retrying as retry
 from airflow_provider_rtisms.bulk import object_store
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.operators.redacted import Redacted
