@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable
 
-    from airflow_provider_rtisms.api.protocol.request import Call
+    from airflow_provider_rtisms.api.calls import Call
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ def get_cli_commands() -> list[GroupCommand]:
 @suppress_logs_and_warning
 def balance(args: Namespace) -> None:
     """Print the balance."""
-    from airflow_provider_rtisms.api.protocol import endpoints
+    from airflow_provider_rtisms.api import calls as endpoints
 
     _show(args, {"balance": str(_ask(args, endpoints.get_balance))})
 
@@ -73,7 +73,7 @@ def balance(args: Namespace) -> None:
 @suppress_logs_and_warning
 def get(args: Namespace) -> None:
     """Print the record of one submission."""
-    from airflow_provider_rtisms.api.protocol import endpoints
+    from airflow_provider_rtisms.api import calls as endpoints
 
     _show(args, _ask(args, lambda: endpoints.get_sms(args.submission_id)).to_record())
 
@@ -115,9 +115,9 @@ def _ask(args: Namespace, make_call: Callable[[], Call[T]]) -> T:
     from airflow.models.connection import Connection
     from airflow.providers.common.compat.sdk import AirflowException
 
+    from airflow_provider_rtisms.api.client import RtiSmsClient
     from airflow_provider_rtisms.api.errors import RtiSmsError
     from airflow_provider_rtisms.api.models import printable
-    from airflow_provider_rtisms.api.transport.blocking import RtiSmsClient
     from airflow_provider_rtisms.hooks.connection import settings_from_connection
 
     try:

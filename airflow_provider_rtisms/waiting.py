@@ -34,8 +34,8 @@ from airflow_provider_rtisms.api.values.lists import name_some
 if TYPE_CHECKING:
     from decimal import Decimal
 
+    from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
     from airflow_provider_rtisms.api.settings import ApiSettings
-    from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
 
 log = logging.getLogger(__name__)
 
@@ -335,7 +335,7 @@ async def poll_deliveries(
     :return: whether every submission is final.
     :raises RtiSmsError: the wait has failed.
     """
-    from airflow_provider_rtisms.api.transport.fetch import fetch
+    from airflow_provider_rtisms.api.aio import fetch
 
     earlier_error = wait.last_error
     async with aclosing(fetch(client, wait.open_ids)) as outcomes:

@@ -31,14 +31,16 @@ maximum_signature_line_length = 100
 nitpicky = True
 PRIVATE = (
     *(
-        "api.policy",
-        "api.protocol",
-        "api.transport",
+        "api.aio",
+        "api.auth",
+        "api.calls",
+        "api.client",
+        "api.limiter",
+        "api.retrying",
         "api.values",
         "bulk",
         "hooks.connection",
         "hooks.event_loop",
-        "hooks.sending",
         "sending",
         "waiting",
     ),

@@ -7,10 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from airflow_provider_rtisms import waiting
-from airflow_provider_rtisms.api import errors
-from airflow_provider_rtisms.api.policy import retry, token_cache
-from airflow_provider_rtisms.api.protocol import request
-from airflow_provider_rtisms.api.transport import limiter
+from airflow_provider_rtisms.api import auth, calls, errors, limiter, retrying
 from airflow_provider_rtisms.get_provider_info import CONN_FIELDS
 from airflow_provider_rtisms.sandbox.settings import KINDS
 from airflow_provider_rtisms.sandbox.state import MAGIC_NUMBERS
@@ -18,7 +15,7 @@ from airflow_provider_rtisms.sending import outbox
 from airflow_provider_rtisms.triggers import polling as trigger_polling
 
 #: Modules whose constants a page may show.
-MODULES = (limiter, outbox, request, retry, token_cache, trigger_polling, waiting)
+MODULES = (auth, calls, limiter, outbox, retrying, trigger_polling, waiting)
 
 
 def substitutions() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Run Debian's PostgreSQL and Redis inside a `with` block, each with a port and a directory of its own."""
+"""Run Debian's PostgreSQL, MariaDB and Redis inside a `with` block, each with a port and a directory of its own."""
 
 from __future__ import annotations
 
@@ -96,6 +96,44 @@ class Postgres(Server):
         )
 
 
+class MariaDb(Server):
+    """A new MariaDB server whose user root has no password, with a database ``warehouse``."""
+
+    def start(self) -> None:
+        """Start the server. The first time, create the database."""
+        data, user = self.home / "data", "mysql" if os.geteuid() == 0 else None
+        if not data.exists():
+            if user:
+                shutil.chown(self.home, user, user)
+            install = _installed("mariadb-install-db", "mariadb-server")
+            options = [
+                f"--datadir={data}",
+                "--auth-root-authentication-method=normal",
+                *([f"--user={user}"] if user else []),
+            ]
+            subprocess.run([install, "--no-defaults", *options], check=True, stdout=subprocess.DEVNULL)
+            (data / "warehouse").mkdir(exist_ok=True)
+            if user:
+                shutil.chown(data / "warehouse", user, user)
+        program = [
+            _installed("mariadbd", "mariadb-server"),
+            "--no-defaults",
+            f"--datadir={data}",
+            f"--port={self.port}",
+        ]
+        program += [
+            "--bind-address=127.0.0.1",
+            f"--socket={self.home / 'socket'}",
+            *([f"--user={user}"] if user else []),
+        ]
+        self._session = Session("mariadbd", program, log=self.home / "mariadb.log", env=dict(os.environ))
+        wait_until(lambda: is_listening(self.port), what="mariadbd to listen", watching=[self._session])
+
+    def crash(self) -> None:
+        """Kill the server (SIGKILL); the next start recovers from its log."""
+        self._session.kill()
+
+
 class Redis(Server):
     """A Redis server that keeps its data in memory only."""
 
@@ -109,15 +147,17 @@ class Redis(Server):
         program = _installed("redis-server", "redis-server")
         command = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         self._session = Session("redis-server", command, log=self.home / "redis.log", env=dict(os.environ))
-        wait_until(self._is_listening, what="redis-server to listen", watching=[self._session])
+        wait_until(lambda: is_listening(self.port), what="redis-server to listen", watching=[self._session])
 
     def crash(self) -> None:
         """Kill the server (SIGKILL). All its data is lost."""
         self._session.kill()
 
-    def _is_listening(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+def is_listening(port: int) -> bool:
+    """Return whether something on loopback accepts connections."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def free_port() -> int:

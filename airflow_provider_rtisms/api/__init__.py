@@ -1,9 +1,8 @@
 """
 The RTI SMS HTTP API: two clients, settings, endpoints, models and errors. Knows nothing of Airflow.
 
-The names listed in ``__all__`` are public. Everything in the packages ``values``, ``protocol``, ``policy`` and
-``transport`` is private and may change without notice. Names are imported on first use, so importing this package loads
-no HTTP library.
+The names listed in ``__all__`` are public. Everything else is private and may change without notice. Names are imported
+on first use, so importing this package loads no HTTP library.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from airflow_provider_rtisms.api import calls as endpoints
     from airflow_provider_rtisms.api import errors
+    from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
+    from airflow_provider_rtisms.api.client import RtiSmsClient
     from airflow_provider_rtisms.api.models import Operator, SendOutcome, SmsDetails, SmsStatus, Submission
-    from airflow_provider_rtisms.api.protocol import endpoints
     from airflow_provider_rtisms.api.settings import ApiSettings
-    from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
-    from airflow_provider_rtisms.api.transport.blocking import RtiSmsClient
     from airflow_provider_rtisms.api.values.secret import Secret
 
 __all__ = [
@@ -36,9 +35,9 @@ __all__ = [
 
 _MODULES = {
     "ApiSettings": "settings",
-    "AsyncRtiSmsClient": "transport.aio",
+    "AsyncRtiSmsClient": "aio",
     "Operator": "models",
-    "RtiSmsClient": "transport.blocking",
+    "RtiSmsClient": "client",
     "Secret": "values.secret",
     "SendOutcome": "models",
     "SmsDetails": "models",
@@ -49,7 +48,7 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     if name == "endpoints":
-        return import_module(f"{__name__}.protocol.endpoints")
+        return import_module(f"{__name__}.calls")
     if name == "errors":
         return import_module(f"{__name__}.errors")
     if name in _MODULES:

@@ -16,7 +16,7 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsTransientError,
 )
 from airflow_provider_rtisms.api.models import SmsDetails
-from airflow_provider_rtisms.api.transport.stats import Stats
+from airflow_provider_rtisms.api.retrying import Stats
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,9 @@ from contextlib import ExitStack, aclosing, closing
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient, fetch_batches
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, RtiSmsNotFoundError, shape
 from airflow_provider_rtisms.api.models import SmsDetails
-from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
-from airflow_provider_rtisms.api.transport.fetch import fetch_batches
 from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
 from airflow_provider_rtisms.bulk.fetch_stats import FetchStats
 from airflow_provider_rtisms.bulk.formats import converter

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 from airflow.providers.common.compat.sdk import mask_secret
 
 if TYPE_CHECKING:
+    from airflow_provider_rtisms.api.aio import SharedByKey
     from airflow_provider_rtisms.api.settings import ApiSettings
-    from airflow_provider_rtisms.api.transport.shared import SharedByKey
 
 T = TypeVar("T")
 
@@ -79,6 +79,6 @@ async def single_flight_read(conn_id: str, read: Callable[[], ApiSettings]) -> A
 
 @cache
 def _reads() -> SharedByKey[_Read]:
-    from airflow_provider_rtisms.api.transport.shared import SharedByKey
+    from airflow_provider_rtisms.api.aio import SharedByKey
 
     return SharedByKey()

@@ -9,26 +9,21 @@ from __future__ import annotations
 import logging
 import math
 import re
-import sys
 import time
 from collections import Counter
 from contextlib import asynccontextmanager
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from airflow.providers.common.compat.sdk import Stats as AirflowStats
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsTransientError, RtiSmsUncertainError
-from airflow_provider_rtisms.api.models import SendOutcome
-from airflow_provider_rtisms.api.protocol.endpoints import GET_BALANCE
-from airflow_provider_rtisms.api.transport.stats import Stats
+from airflow_provider_rtisms.api.retrying import Stats
 from airflow_provider_rtisms.hooks.event_loop import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from airflow_provider_rtisms.api.protocol.request import Call
 
 log = logging.getLogger(__name__)
 
@@ -71,65 +66,11 @@ METRICS = (
     BALANCE,
     WAITS_OPEN,
 )
+_METRICS = {metric.name.removeprefix("rtisms."): metric for metric in METRICS}
 #: Characters of a tag. The name with its tags has to stay below the 250 that Airflow accepts.
 MOST_CHARACTERS = 64
 #: Seconds after which the number of open waits is reported again while it is unchanged.
 REFRESH_INTERVAL = 10.0
-
-
-class MetricStats(Stats):
-    """
-    Count as :class:`Stats` does, and report to Airflow's Stats.
-
-    :param conn_id: the Connection of the client.
-    """
-
-    def __init__(self, conn_id: str) -> None:
-        super().__init__()
-        self._conn_id = conn_id
-
-    def on_request(self, call: Call[Any], status: int | None) -> None:
-        """Count a request by the class of its status."""
-        super().on_request(call, status)
-        _report(REQUESTS, 1, self._conn_id, call.name, _status_class(status))
-
-    def on_retry(self, call: Call[Any]) -> None:
-        """Count a request that is repeated."""
-        super().on_retry(call)
-        _report(RETRIES, 1, self._conn_id, call.name)
-
-    def on_throttled(self, call: Call[Any]) -> None:
-        """Count a response of 429."""
-        super().on_throttled(call)
-        _report(THROTTLED, 1, self._conn_id, call.name)
-
-    def on_token(self) -> None:
-        """Count a token."""
-        super().on_token()
-        _report(TOKENS, 1, self._conn_id)
-
-    def on_call(self, call: Call[Any], seconds: float, outcome: Any) -> None:
-        """Report how long a call took and how it ended, the messages that it sent, or the balance."""
-        _report(CALL_DURATION, seconds * 1000, self._conn_id, call.name, _outcome(outcome))
-        if call.messages:
-            self._count_messages(call, outcome)
-        elif call.name == GET_BALANCE and not isinstance(outcome, RtiSmsError):
-            _report(BALANCE, float(outcome), self._conn_id)
-
-    def on_records(self, count: int) -> None:
-        """Count records of a bulk fetch."""
-        _report(BULK_RECORDS, count, self._conn_id)
-
-    def on_delivery(self, seconds: float) -> None:
-        """Report how long the delivery of a message took."""
-        _report(DELIVERY_DURATION, seconds * 1000, self._conn_id)
-
-    def _count_messages(self, call: Call[Any], outcome: Any) -> None:
-        if isinstance(outcome, RtiSmsUncertainError):
-            _report(MESSAGES, call.messages, self._conn_id, SendOutcome.UNCERTAIN)
-        elif not isinstance(outcome, RtiSmsError):
-            for kind, count in Counter(submission.outcome for submission in outcome).items():
-                _report(MESSAGES, count, self._conn_id, kind)
 
 
 def stats_for(conn_id: str) -> Stats:
@@ -138,7 +79,11 @@ def stats_for(conn_id: str) -> Stats:
 
     :param conn_id: the Connection of the client.
     """
-    return MetricStats(conn_id) if is_on() else Stats()
+    return Stats(report=partial(_report_event, conn_id) if is_on() else None)
+
+
+def _report_event(conn_id: str, name: str, value: float, *tags: str) -> None:
+    _report(_METRICS[name], value, conn_id, *tags)
 
 
 @cache
@@ -239,14 +184,14 @@ def _is_set(name: str, *, default: bool = False) -> bool:
 @cache
 def _prepare() -> None:
     """Make Airflow's Stats ready. It sends nothing."""
+    timer = AirflowStats.timer(CALL_DURATION.name)
     # From Airflow 3.2 on, each process has to initialize Stats. Airflow does that in the processes of tasks. Elsewhere
-    # it happens as a side effect, or not at all, as in the triggerer of 3.2. Then Stats drops all values.
-    state = vars(sys.modules[AirflowStats.__module__])
-    factory = state["_factory"] if "_factory" in state else getattr(AirflowStats, "factory", None)
-    is_initialized = factory is not None and factory.__name__ != "NoStatsLogger"
-    if not is_initialized and hasattr(AirflowStats, "initialize"):
+    # it happens as a side effect, or not at all, as in the triggerer of 3.2. Then Stats drops all values, and its timer
+    # belongs to no backend.
+    has_backend = type(timer).__name__ != "Timer" or getattr(timer, "real_timer", None) is not None
+    if not has_backend and hasattr(AirflowStats, "initialize"):
         _initialize()
-    AirflowStats.timer(CALL_DURATION.name)
+        AirflowStats.timer(CALL_DURATION.name)
 
 
 @cache
@@ -279,15 +224,3 @@ def _hostname() -> str:
 @cache
 def _warn_once(problem: str) -> None:
     log.warning("Metrics cannot be sent: %s. The calls to the API go on", problem)
-
-
-def _status_class(status: int | None) -> str:
-    if status is None:
-        return "no_response"
-    return f"{status // 100}xx" if 100 <= status < 600 else "other"
-
-
-def _outcome(outcome: Any) -> str:
-    if not isinstance(outcome, RtiSmsError):
-        return "success"
-    return "transient_error" if isinstance(outcome, RtiSmsTransientError) else "permanent_error"

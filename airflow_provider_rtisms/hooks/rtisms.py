@@ -13,16 +13,18 @@ from airflow.providers.common.compat.sdk import BaseHook, mask_secret
 from airflow_provider_rtisms.get_provider_info import UI_FIELD_BEHAVIOUR
 from airflow_provider_rtisms.hooks.connection import form_widgets, settings_from_connection
 from airflow_provider_rtisms.hooks.event_loop import amask_secret, in_thread, single_flight_read
-from airflow_provider_rtisms.hooks.sending import SendMixin
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from decimal import Decimal
 
-    from airflow_provider_rtisms.api import AsyncRtiSmsClient, RtiSmsClient, SmsDetails
+    from airflow_provider_rtisms.api import AsyncRtiSmsClient, RtiSmsClient, SmsDetails, Submission
+    from airflow_provider_rtisms.api.auth import TokenCache
     from airflow_provider_rtisms.api.settings import ApiSettings
     from airflow_provider_rtisms.bulk.job import OnMissing
     from airflow_provider_rtisms.bulk.storage import StoragePath
+    from airflow_provider_rtisms.sending.journal import Store
+    from airflow_provider_rtisms.sending.outbox import Outbox
 
     BulkResult: TypeAlias = dict[str, Any] | list[dict[str, Any]]
 
@@ -49,7 +51,7 @@ def run_of(context: Mapping[str, Any] | None = None) -> str | None:
     return f"{dag_id}\n{run_id}" if run_id else None
 
 
-class RtiSmsHook(SendMixin, BaseHook):
+class RtiSmsHook(BaseHook):
     """
     Call the RTI SMS API with the credentials of a Connection.
 
@@ -61,6 +63,10 @@ class RtiSmsHook(SendMixin, BaseHook):
 
     :param rtisms_conn_id: Connection of type ``rtisms``: Login is the client id, Password the client secret, Host the
         base URL; see :class:`~airflow_provider_rtisms.api.settings.ApiSettings` for the extras.
+    :param retry_args: arguments of tenacity that replace those of this package, by name: ``stop``, ``wait``, ``retry``
+        and ``before_sleep``. A request on which the server may have acted is never repeated if that does harm,
+        whatever ``retry`` says.
+    :raises RtiSmsInputError: ``retry_args`` holds anything else.
     """
 
     conn_name_attr = "rtisms_conn_id"
@@ -68,10 +74,22 @@ class RtiSmsHook(SendMixin, BaseHook):
     conn_type = "rtisms"
     hook_name = "RealTime SMS"
 
-    def __init__(self, rtisms_conn_id: str = default_conn_name, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        rtisms_conn_id: str = default_conn_name,
+        retry_args: Mapping[str, Callable[..., Any]] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.rtisms_conn_id = rtisms_conn_id
-        self._lock = threading.Lock()
+        if retry_args is not None:
+            from airflow_provider_rtisms.api.retrying import check_retry_args
+
+            retry_args = check_retry_args(retry_args)
+        self.retry_args = retry_args
+        self._lock = threading.RLock()
+        #: What the clients of this hook share.
+        self._settings_and_tokens: tuple[ApiSettings, TokenCache] | None = None
         self._client: RtiSmsClient | None = None
 
     def get_conn(self) -> RtiSmsClient:
@@ -80,19 +98,33 @@ class RtiSmsHook(SendMixin, BaseHook):
 
         :raises RtiSmsConfigError: a field of the Connection is missing or malformed.
         """
-        from airflow_provider_rtisms.api import RtiSmsClient
+        if self._client is not None:
+            return self._client
+        from airflow_provider_rtisms.api.client import RtiSmsClient
         from airflow_provider_rtisms.hooks.metrics import stats_for
 
+        settings, tokens = self._account()
+        client = RtiSmsClient(settings, tokens, mask_secret, stats_for(self.rtisms_conn_id), self.retry_args)
         with self._lock:
-            if self._client is None:
-                stats = stats_for(self.rtisms_conn_id)
-                self._client = RtiSmsClient(self.get_settings(), on_secret=mask_secret, stats=stats)
+            self._client = self._client or client  # another thread may have made one meanwhile
             return self._client
+
+    def _account(self) -> tuple[ApiSettings, TokenCache]:
+        """Return what the clients of this hook share: the Connection, read once, and the token."""
+        from airflow_provider_rtisms.api.auth import TokenCache
+
+        with self._lock:
+            if self._settings_and_tokens is None:
+                settings = self.get_settings()
+                if settings.is_tls:
+                    settings.trusted_certificates()  # raises an error before anything is written or sent
+                self._settings_and_tokens = settings, TokenCache()
+            return self._settings_and_tokens
 
     def close(self) -> None:
         """Close all sockets, and forget the token and the Connection. A later call reads the Connection again."""
         with self._lock:
-            client, self._client = self._client, None
+            client, self._client, self._settings_and_tokens = self._client, None, None
         if client is not None:
             client.close()
 
@@ -155,6 +187,97 @@ class RtiSmsHook(SendMixin, BaseHook):
         """
         return self.get_conn().request(method, path, params=params, json=json, idempotent=idempotent)
 
+    def send_sms(
+        self,
+        *,
+        recipients: Any = None,
+        text: Any = None,
+        messages: Any = None,
+        sender: str | None = None,
+        charset: int | None = None,
+        max_parts: int | None = None,
+        max_messages: int | None = None,
+        max_parts_total: int | None = None,
+        **options: Any,
+    ) -> list[Submission]:
+        """
+        Send a text to one or many recipients, or many messages with a text each, each once (API: Send SMS).
+
+        :param recipients: a phone number in international form, or a list of them.
+        :param text: the message to all recipients.
+        :param messages: instead of these two, dicts with ``recipient``, ``text`` and maybe ``reference``, a key of the
+            caller that no other message has.
+        :param sender: as allowed for the account; default the extra ``sender`` of the Connection.
+        :param charset: 0, 1, 6 or 8; None picks by the text.
+        :param max_parts: most parts that one SMS may take.
+        :param max_messages: most messages.
+        :param max_parts_total: most parts of all messages together.
+        :param options: ``on_uncertain`` and ``chunk_size`` of
+            :class:`~airflow_provider_rtisms.sending.outbox.Outbox`.
+        :return: what is known of each message or distinct recipient, by position.
+        :raises RtiSmsInputError: a value cannot be sent; nothing was sent. All bad messages are named by position.
+        :raises RtiSmsUncertainError: a response was lost. The request is not repeated, since the server may have acted
+            on it.
+        :raises RtiSmsError: see :mod:`~airflow_provider_rtisms.api.errors`; ``submissions`` holds what is known.
+        """
+        limits = {"max_parts": max_parts, "max_messages": max_messages, "max_parts_total": max_parts_total}
+        source = {"recipients": recipients, "text": text, "messages": messages, "charset": charset}
+        outbox = self.get_outbox(sender=sender, **{**source, **limits, **options})
+        return self.send(outbox)
+
+    def get_outbox(self, *, sender: str | None = None, store: Store | None = None, **arguments: Any) -> Outbox:
+        """
+        Check the arguments of a send, and return it ready for :meth:`send`. Nothing is sent yet.
+
+        :param sender: as for :meth:`send_sms`.
+        :param store: where to record what is sent, so that a later attempt knows it; default in memory.
+        :param arguments: the other ones of :meth:`send_sms`.
+        :raises RtiSmsInputError: a value cannot be sent.
+        """
+        from airflow_provider_rtisms.sending.outbox import make_outbox
+
+        return make_outbox(self._account()[0], self.rtisms_conn_id, sender=sender, store=store, **arguments)
+
+    def preview_sms(
+        self,
+        *,
+        text: Any = None,
+        rows: Iterable[Mapping[str, Any]] | None = None,
+        messages: Any = None,
+        charset: int | None = None,
+        max_parts: int | None = None,
+        samples: int = 3,
+    ) -> dict[str, Any]:
+        """
+        Say what a send would do: charsets, parts, and the characters that force UCS-2. It sends nothing, and asks
+        nothing of the API.
+
+        :param text: a text, in which ``{column}`` stands for a value of ``rows`` where those are given.
+        :param rows: dicts of values by column; the text becomes a message for each.
+        :param messages: instead of these two, messages as for :meth:`send_sms`.
+        :param charset: 0, 1, 6 or 8; None picks by each text.
+        :param max_parts: most parts that one SMS may take.
+        :param samples: how many of the first texts to return.
+        :return: see :func:`~airflow_provider_rtisms.sending.messages.preview`. ``samples`` holds texts as they
+            would go out, so keep the result out of XCom and logs where they are confidential.
+        :raises RtiSmsInputError: a value cannot be sent; names the rows.
+        """
+        from airflow_provider_rtisms.sending.messages import preview
+
+        return preview(text=text, rows=rows, messages=messages, charset=charset, max_parts=max_parts, samples=samples)
+
+    def send(self, outbox: Outbox) -> list[Submission]:
+        """
+        Send what an outbox holds.
+
+        :param outbox: from :meth:`get_outbox`.
+        :return: what is known of each message, by position.
+        :raises RtiSmsError: as :meth:`send_sms`.
+        """
+        from airflow_provider_rtisms.api.aio import run
+
+        return run(self._with_client(outbox.send))
+
     def run_async(self, work: Callable[[AsyncRtiSmsClient], Awaitable[T]]) -> T:
         """
         Run asynchronous work to its end from blocking code, with the token of this hook.
@@ -164,7 +287,7 @@ class RtiSmsHook(SendMixin, BaseHook):
         :param work: called with an opened client.
         :return: its result.
         """
-        from airflow_provider_rtisms.api.transport.fetch import run
+        from airflow_provider_rtisms.api.aio import run
         from airflow_provider_rtisms.waiting import with_current_credentials
 
         return run(with_current_credentials(self._connect, work))
@@ -237,7 +360,7 @@ class RtiSmsHook(SendMixin, BaseHook):
         :param requests_per_second: most requests a second. Default: that of the Connection.
         :return: its result.
         """
-        from airflow_provider_rtisms.api.transport.fetch import run
+        from airflow_provider_rtisms.api.aio import run
 
         limits = {"max_concurrency": max_concurrency, "requests_per_second": requests_per_second}
         changes = {name: value for name, value in limits.items() if value is not None}
@@ -250,12 +373,13 @@ class RtiSmsHook(SendMixin, BaseHook):
 
         :raises RtiSmsConfigError: a field of the Connection is missing or malformed.
         """
-        from airflow_provider_rtisms.api.transport.shared import shared_client
+        from airflow_provider_rtisms.api.aio import shared_client
         from airflow_provider_rtisms.hooks.metrics import prepare, stats_for
 
         settings = await single_flight_read(self.rtisms_conn_id, self.get_settings)
         await prepare()
-        async with shared_client(settings, amask_secret, lambda: stats_for(self.rtisms_conn_id)) as client:
+        new_stats = partial(stats_for, self.rtisms_conn_id)
+        async with shared_client(settings, amask_secret, new_stats, self.retry_args) as client:
             yield client
 
     def test_connection(self) -> tuple[bool, str]:
@@ -274,7 +398,7 @@ class RtiSmsHook(SendMixin, BaseHook):
             return False, f"{error}, or Airflow cannot read it: Port is a whole number, the other fields are strings."
         except (RtiSmsError, AirflowException) as error:
             return False, str(error)
-        return True, f"Connected to {self.get_conn().settings.base_url}; the balance is {balance}."
+        return True, f"Connected to {self._account()[0].base_url}; the balance is {balance}."
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -299,14 +423,14 @@ class RtiSmsHook(SendMixin, BaseHook):
         from airflow_provider_rtisms.api.errors import RtiSmsAuthenticationError
         from airflow_provider_rtisms.hooks.metrics import stats_for
 
-        client = self._client
-        if client is None:
-            client = await in_thread(self.get_conn)
-        settings = replace(client.settings, **changes)
+        account = self._settings_and_tokens
+        settings, tokens = account if account is not None else await in_thread(self._account)
         stats = stats_for(self.rtisms_conn_id)
         try:
-            async with AsyncRtiSmsClient(settings, client.tokens, mask_secret, stats) as aio_client:
-                yield aio_client
+            async with AsyncRtiSmsClient(
+                replace(settings, **changes), tokens, mask_secret, stats, self.retry_args
+            ) as client:
+                yield client
         except RtiSmsAuthenticationError:
             self.close()  # so that the next call reads the Connection again
             raise

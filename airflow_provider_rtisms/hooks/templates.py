@@ -155,13 +155,20 @@ class TemplateFields(RendersAsWritten):
 
 def in_fixed_order(value: Any) -> Any:
     """
-    Return the items of a set in an order that is the same in each process, or a value that is no set as it is.
+    Return the items of a set in an order that is the same in each process, also of a set in a list, a tuple or a dict.
 
-    :param value: of an argument.
+    :param value: of an argument. It is returned itself if there is no set in it: Airflow knows values that it must not
+        render by their identity.
     """
-    if not isinstance(value, set | frozenset):
+    if isinstance(value, set | frozenset):
+        return sorted(map(in_fixed_order, value), key=lambda item: (type(item).__name__, str(item)))
+    if type(value) not in (list, tuple, dict):
         return value
-    return sorted(value, key=lambda item: (type(item).__name__, str(item)))
+    items = list(value.values() if isinstance(value, dict) else value)
+    ordered = [in_fixed_order(item) for item in items]
+    if all(one is another for one, another in zip(items, ordered, strict=True)):
+        return value
+    return dict(zip(value, ordered, strict=True)) if isinstance(value, dict) else type(value)(ordered)
 
 
 def is_template_file(value: Any, extensions: Iterable[str]) -> bool:

@@ -181,9 +181,10 @@ class RtiSmsNotifier(RendersAsWritten, BaseNotifier):
         from airflow_provider_rtisms.api.values.text import SmsText
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 
-        # Half a surrogate pair, such as a byte that is no UTF-8, fits no charset; the alert goes out with "?" there.
+        # Half a surrogate pair, such as a byte that is no UTF-8, fits no charset; the alert goes out with "?" there. A
+        # template of a native DAG may give no text, such as a dict; the alert goes out as in other DAGs.
         own, suffix = (
-            text.encode("utf-8", "replace").decode() if isinstance(text, str) else text
+            str(text).encode("utf-8", "replace").decode()
             for text in (self.text, self.suppressed_suffix if turn.suppressed else "")
         )
         whole = SmsText.of(f"{own}{suffix}", self.charset)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
 import secrets
 import threading
@@ -65,7 +66,8 @@ class SendJournal:
 
     The store holds a head, ``{"version", "salt", "size", "begun": {number: entry}, "has_hole"}``, and under consecutive
     keys one entry per window of messages: ``{"version", "key_id", "to": [digest, ...], "results": null | [record |
-    null, ...]}``. A null in the results means that the response was lost.
+    null, ...], "check"}``. A null in the results means that the response was lost. The check is a digest of the number,
+    the messages and the results. An entry that stands under another's key, or is not whole, is a hole.
 
     :meth:`begin` counts a new entry in the head and puts it there, in one write. :meth:`commit` writes it under its
     own key. So wherever a process dies, each number below ``size`` has an entry, under its key or in the head. If it
@@ -208,7 +210,7 @@ class SendJournal:
                 number, entry = next(iter(self._left.items()))
                 self._store.set(_entry_key(number), entry)
                 del self._left[number], self._begun[number]
-            number, entry = self._size, self._entry(digests, None)
+            number, entry = self._size, self._entry(self._size, digests, None)
             self._write_head(number + 1, {**self._begun, number: entry})
             self._size, self._begun[number] = number + 1, entry
             self._apply(number, entry)
@@ -221,7 +223,7 @@ class SendJournal:
         :param number: of the entry.
         :param results: by digest; None where the response was lost.
         """
-        entry = self._entry(list(results), list(results.values()))
+        entry = self._entry(number, list(results), list(results.values()))
         with self._lock:
             self._store.set(_entry_key(number), entry)
             self._begun.pop(number, None)
@@ -230,9 +232,12 @@ class SendJournal:
     def _hmac(self, key: str) -> str:
         return hmac.new(self._key.get_secret_value(), key.encode(), hashlib.sha256).hexdigest()
 
-    def _entry(self, digests: Sequence[str], results: Sequence[Submission | None] | None) -> dict[str, Any]:
+    def _entry(
+        self, number: int, digests: Sequence[str], results: Sequence[Submission | None] | None
+    ) -> dict[str, Any]:
         records = None if results is None else [None if one is None else one.to_record() for one in results]
-        return {"version": VERSION, "key_id": self._key_id, "to": list(digests), "results": records}
+        check = _check_of(number, list(digests), records)
+        return {"version": VERSION, "key_id": self._key_id, "to": list(digests), "results": records, "check": check}
 
     def _write_head(self, size: int, begun: Mapping[int, Any]) -> None:
         head = {"version": HEAD_VERSION, "salt": self._salt, "size": size, "has_hole": self._has_hole}
@@ -265,6 +270,7 @@ class SendJournal:
         _check_form(isinstance(entry, dict) and entry.get("version") == VERSION)
         try:
             to, records = list(entry["to"]), entry["results"]
+            fits = entry.get("check") in (None, _check_of(number, to, records))  # 0.1.0.dev1 wrote none
             given = [None] * len(to) if records is None else records
             results = [None if record is None else Submission.from_record(record) for record in given]
             is_readable = hmac.compare_digest(entry["key_id"], self._key_id)
@@ -273,6 +279,9 @@ class SendJournal:
         except (KeyError, TypeError, ValueError):
             _check_form(False)
         self._open.pop(number, None)
+        if not fits:
+            self._has_hole = True
+            return
         if not is_readable:
             for message, result in pairs:
                 if result is None or result.is_submitted or result.is_uncertain:
@@ -312,6 +321,11 @@ def _check_form(is_known: bool) -> None:
             "read. This attempt has sent nothing. Run the task with the release that began to send. Or delete the "
             "state store of the task, if all messages may be sent again."
         )
+
+
+def _check_of(number: int, to: list[str], records: list[Any] | None) -> str:
+    """Return a digest of what an entry holds, and of its number."""
+    return hashlib.sha256(json.dumps([number, to, records], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _entry_key(number: int) -> str:

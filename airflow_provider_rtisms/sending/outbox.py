@@ -19,6 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, TypeVar
 
+from airflow_provider_rtisms.api import calls as endpoints
+from airflow_provider_rtisms.api.calls import Call, HttpRequest
 from airflow_provider_rtisms.api.errors import (
     RtiSmsError,
     RtiSmsInputError,
@@ -29,9 +31,7 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsUncertainError,
 )
 from airflow_provider_rtisms.api.models import SendOutcome, Submission
-from airflow_provider_rtisms.api.policy.retry import backoff
-from airflow_provider_rtisms.api.protocol import endpoints
-from airflow_provider_rtisms.api.protocol.request import Call, HttpRequest
+from airflow_provider_rtisms.api.retrying import backoff
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.arguments import check_choice, check_whole_number
 from airflow_provider_rtisms.api.values.lists import name_some

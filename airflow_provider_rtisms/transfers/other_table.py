@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError
-from airflow_provider_rtisms.transfers.sql_table import SqlTable, row_values
+from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError
+from airflow_provider_rtisms.transfers.databases import LockWaits, row_values
+from airflow_provider_rtisms.transfers.sql_table import SqlTable
 from airflow_provider_rtisms.transfers.table_columns import KEY, Kind, check_existing, check_needed, kind_of, values_of
 
 if TYPE_CHECKING:
@@ -67,23 +69,31 @@ class OtherTable(SqlTable):
     def _upsert(self, cursor: Any, json_lines: Iterable[bytes]) -> int:
         records = values_of(json_lines, self.columns)
         written = 0
-        # With no records these check the permissions.
+        self._waits.run(lambda: self._check_permissions(cursor))
+        while batch := [self._bound(values) for values in islice(records, BATCH)]:
+            written += self._waits.run(partial(self._upsert_batch, cursor, batch))
+        return written
+
+    def _check_permissions(self, cursor: Any) -> None:
         cursor.execute(f"INSERT INTO {self._table} ({self._names}) SELECT {self._names} FROM {self._table} WHERE 1 = 0")  # noqa: S608
         cursor.execute(f"UPDATE {self._table} SET {self._quote(KEY)} = {self._quote(KEY)} WHERE 1 = 0")  # noqa: S608
-        while batch := [self._bound(values) for values in islice(records, BATCH)]:
-            written += self._upsert_batch(cursor, batch)
-        return written
+
+    def _read_moments(self, cursor: Any, batch: Sequence[Sequence[Any]]) -> dict[str, Any]:
+        """Return the ``fetched_at`` of the rows that exist, by submission id."""
+        key = self.columns.index(KEY)
+        marks = ", ".join([self.hook.placeholder] * len(batch))
+        cursor.execute(
+            f"SELECT {self._quote(KEY)}, {self._quote('fetched_at')} FROM {self._table} "  # noqa: S608
+            f"WHERE {self._quote(KEY)} IN ({marks})",
+            [values[key] for values in batch],
+        )
+        return {str(one).strip(): moment for one, moment in map(row_values, cursor.fetchall())}
 
     def _upsert_batch(self, cursor: Any, batch: Sequence[Sequence[Any]]) -> int:
         mark = self.hook.placeholder
         key = self.columns.index(KEY)
         fetched_at = self.columns.index("fetched_at")
-        marks = ", ".join([mark] * len(batch))
-        cursor.execute(
-            f"SELECT {self._quote(KEY)} FROM {self._table} WHERE {self._quote(KEY)} IN ({marks})",  # noqa: S608
-            [values[key] for values in batch],
-        )
-        known = {str(row_values(row)[0]).strip() for row in cursor.fetchall()}
+        known = self._read_moments(cursor, batch)
         if new := [values for values in batch if values[key] not in known]:
             marks = ", ".join([mark] * len(self.columns))
             cursor.executemany(f"INSERT INTO {self._table} ({self._names}) VALUES ({marks})", new)  # noqa: S608
@@ -96,11 +106,19 @@ class OtherTable(SqlTable):
             f"AND ({moment} IS NULL OR {moment} <= {mark})",
             [(*values, values[key], values[fetched_at]) for values in batch if values[key] in known],
         )
-        return len(new) + max(0, int(cursor.rowcount))
+        written = len(new) + max(0, int(cursor.rowcount))
+        now = self._read_moments(cursor, batch)
+        if lost := sum(_is_unchanged(now.get(one[key]), known.get(one[key]), one[fetched_at]) for one in batch):
+            raise RtiSmsStorageError(
+                f"{lost} of {len(batch)} records did not land in the table {self.name}, and the database reported no "
+                "error. Check its triggers."
+            )
+        return written
 
     def _begin(self, connection: Any, cursor: Any) -> None:
         if self.hook.supports_autocommit:
             self.hook.set_autocommit(connection, False)
+        self._waits = LockWaits(connection)
 
     def _bound(self, values: Sequence[Any]) -> tuple[Any, ...]:
         """Return values as drivers take them. Times have no zone, since not all databases know zones: they are UTC."""
@@ -148,6 +166,14 @@ def _bind(kind: Kind, value: Any) -> Any:
     if kind == "time":
         return datetime.fromisoformat(value).astimezone(UTC).replace(tzinfo=None)
     return value
+
+
+def _is_unchanged(now: Any, before: Any, fetched_at: datetime) -> bool:
+    """Return whether a row is missing, or holds an older ``fetched_at`` as before; columns may round it to a minute."""
+    if now is None:
+        return True
+    moment = datetime.fromisoformat(now) if isinstance(now, str) else now
+    return now == before and bool(moment.replace(tzinfo=None) < fetched_at - timedelta(minutes=1))
 
 
 def _python_type(sql_type: Any, column: str) -> str:

@@ -8,10 +8,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.bulk.records import RAW
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError
-from airflow_provider_rtisms.transfers.databases import library_of
-from airflow_provider_rtisms.transfers.sql_table import StagedTable, row_values
+from airflow_provider_rtisms.transfers.databases import LockWaits, library_of, row_values
+from airflow_provider_rtisms.transfers.sql_table import StagedTable
 from airflow_provider_rtisms.transfers.table_columns import (
     KEY,
     Kind,
@@ -42,24 +43,33 @@ ACCEPTED: dict[Kind, list[str]] = {
 #: Bytes that go to the server together.
 BLOCK = 256 * 1024
 
-#: The columns of a table, domains resolved: name, type, whether a value has to be given.
+#: The columns of a table: name, type without its domains, type as declared, whether a value has to be given.
 _COLUMNS = """
-    SELECT a.attname, format_type(CASE WHEN t.typbasetype = 0 THEN t.oid ELSE t.typbasetype END, NULL),
-           a.attnotnull AND NOT a.atthasdef AND a.attidentity = ''
-    FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
-    WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
+    WITH RECURSIVE columns AS (
+        SELECT attnum, attname, atttypid, atthasdef OR attidentity <> '' AS is_given, attnotnull AS is_needed,
+               format_type(atttypid, atttypmod) AS declared
+        FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped
+    ), types AS (
+        SELECT attnum, oid, typbasetype, typnotnull, typdefault FROM columns JOIN pg_catalog.pg_type ON oid = atttypid
+        UNION ALL
+        SELECT attnum, base.oid, base.typbasetype, base.typnotnull, base.typdefault
+        FROM types JOIN pg_catalog.pg_type AS base ON base.oid = types.typbasetype
+    )
+    SELECT attname, max(format_type(oid, NULL)) FILTER (WHERE typbasetype = 0), declared,
+           (is_needed OR bool_or(typnotnull)) AND NOT is_given AND count(typdefault) = 0
+    FROM columns JOIN types USING (attnum) GROUP BY attnum, attname, declared, is_needed, is_given
 """
-#: SQLSTATE classes of errors that stay until a person changes something.
-_PERMANENT = ("0A", "22", "23", "25006", "28", "3D", "3F", "42", "44", "55000")
-_REMEDIES = {
-    "42501": "Grant the user of the Connection USAGE on the schema, SELECT, INSERT and UPDATE on the table, and "
-    "TEMPORARY on the database; create_table=True also takes CREATE on the schema.",
-    "42P10": f"Add a unique key on {KEY} alone: ALTER TABLE ... ADD PRIMARY KEY ({KEY}).",
-    "25006": "The Connection leads to a read-only server: use the primary one.",
-    "22": "Make the column wide enough for what the API returns.",
-    "23": "Check the other constraints of the table.",
-}
-_REFUSED_LOGIN = re.compile(r"authentication failed|no pg_hba\.conf entry|no password supplied|\" does not exist")
+#: What a table is: its schema, whether it lacks partitions, whether a key on the submission id alone is deferrable.
+_TABLE = f"""
+    SELECT relnamespace::regnamespace::text,
+           relkind = 'p' AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_inherits WHERE inhparent = pg_class.oid),
+           EXISTS (
+               SELECT 1 FROM pg_catalog.pg_index JOIN pg_catalog.pg_attribute ON attrelid = indrelid
+               WHERE indrelid = pg_class.oid AND indisunique AND NOT indimmediate AND indnkeyatts = 1
+                     AND attnum = indkey[0] AND attname = '{KEY}'
+           )
+    FROM pg_catalog.pg_class WHERE oid = to_regclass(%s)
+"""  # noqa: S608
 #: What the copy format escapes.
 _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
 _NEEDS_ESCAPE = re.compile(r"[\\\n\r\t]")
@@ -70,9 +80,13 @@ _UNSAFE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])|NaN|Infinity|[eE][+-]?[0-9]{3}
 class PostgresTable(StagedTable):
     """A table of PostgreSQL 12 and later, through psycopg2 or psycopg 3."""
 
-    staging = "pg_temp.rtisms_staging"
     _types: dict[str, str]
+    _declared: dict[str, str]
     _schema: str
+
+    @property
+    def _staged(self) -> str:
+        return f"pg_temp.{self.staging}"
 
     def uri(self) -> str:
         """Return the asset of the table, in the form of Airflow's PostgreSQL provider."""
@@ -91,7 +105,8 @@ class PostgresTable(StagedTable):
         )
         try:
             with self._transaction("Creating") as cursor:
-                cursor.execute(f"CREATE TABLE {self.name.quoted} ({columns}, PRIMARY KEY ({quote(KEY)}))")
+                statement = f"CREATE TABLE {self.name.quoted} ({columns}, PRIMARY KEY ({quote(KEY)}))"
+                self._waits.run(lambda: cursor.execute(statement))
         except RtiSmsStorageError:
             if not self._exists():  # another task may have created it meanwhile
                 raise
@@ -100,24 +115,31 @@ class PostgresTable(StagedTable):
         with self._transaction("Checking", commit=False) as cursor:
             cursor.execute(_COLUMNS, [self.name.quoted])
             rows = [row_values(row) for row in cursor.fetchall()]
-            cursor.execute(
-                "SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = to_regclass(%s)", [self.name.quoted]
-            )
-            self._schema = row_values(cursor.fetchone())[0]
-        self._types = {name: type_name for name, type_name, _ in rows}
+            cursor.execute(_TABLE, [self.name.quoted])
+            self._schema, lacks_partitions, is_deferrable = row_values(cursor.fetchone())
+        self._types = {name: type_name for name, type_name, _, _ in rows}
+        self._declared = {name: declared for name, _, declared, _ in rows}
         check_existing(str(self.name), self.columns, self._types, ACCEPTED)
-        check_needed(str(self.name), self.columns, [name for name, _, is_needed in rows if is_needed])
+        check_needed(str(self.name), self.columns, [name for name, _, _, is_needed in rows if is_needed])
+        if lacks_partitions:
+            raise RtiSmsInputError(f"The table {self.name} has no partitions: create those that the rows need.")
+        if is_deferrable:
+            raise RtiSmsInputError(
+                f"The table {self.name} has a unique key on {KEY} that is DEFERRABLE, with which ON CONFLICT does not "
+                f"work: drop it, and add PRIMARY KEY ({KEY}) NOT DEFERRABLE."
+            )
 
     def _begin(self, connection: Any, cursor: Any) -> None:
         connection.autocommit = False
         cursor.execute("SET LOCAL client_encoding = 'UTF8'")
         cursor.execute("SET LOCAL TIME ZONE 'UTC'")  # for columns without a time zone
+        self._waits = LockWaits(connection)
 
     def _fill_staging(self, cursor: Any, json_lines: Iterable[bytes]) -> int:
         types = ", ".join(f"{quote(one)} {'text' if one == RAW else TYPES[kind_of(one)]}" for one in self.columns)
-        cursor.execute(f"CREATE TEMPORARY TABLE rtisms_staging ({types}) ON COMMIT DROP")
+        cursor.execute(f"CREATE TEMPORARY TABLE {self.staging} ({types}) ON COMMIT DROP")
         lines = _CopyLines(json_lines, self.columns, _to_jsonb if self._types.get(RAW) != "text" else str)
-        command = f"COPY {self.staging} FROM STDIN"
+        command = f"COPY {self._staged} FROM STDIN"
         if library_of(cursor) == "psycopg":
             with cursor.copy(command) as copy:
                 for block in lines.blocks():
@@ -125,20 +147,12 @@ class PostgresTable(StagedTable):
         else:
             cursor.copy_expert(command, _Reader(lines.blocks()), BLOCK)
         if lines.count:
-            cursor.execute(f"ANALYZE {self.staging}")  # so that the check of what landed uses the table's key
+            cursor.execute(f"ANALYZE {self._staged}")  # so that the check of what landed uses the table's key
         return lines.count
 
-    def _value(self, column: str) -> str:
-        return f"{quote(column)}::{self._types[column]}" if column == RAW else quote(column)
-
-    def _diagnose(self, error: Exception) -> tuple[bool, str]:
-        state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
-        if state is None:
-            if _REFUSED_LOGIN.search(str(error)):
-                return True, "Check the login, the password and the database of the Connection."
-            return super()._diagnose(error)
-        default = "Check the table and the Connection."
-        return state.startswith(_PERMANENT), _REMEDIES.get(state) or _REMEDIES.get(state[:2], default)
+    def _value(self, column: str, prefix: str = "") -> str:
+        value = super()._value(column, prefix)  # fetched_at is rounded to what the column holds
+        return f"{value}::{self._declared[column]}" if column in (RAW, "fetched_at") else value
 
 
 class _CopyLines:

@@ -59,8 +59,8 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
     :param rtisms_conn_id: (templated) the Connection of the API.
     :return: the summary, see :meth:`~airflow_provider_rtisms.bulk.fetch_stats.FetchStats.summary`, with ``table`` and
         ``written``: how many rows were inserted or updated.
-    :raises AirflowFailException: an argument, an id or the table is unfit, ids are missing, or the API refused.
-    :raises AirflowException: the query failed.
+    :raises AirflowFailException: an argument, the query, an id or the table is unfit, ids are missing, or the API
+        refused.
     :raises RtiSmsTransientError: the API or the database could not be reached; a task retry goes on from there.
     """
 
@@ -189,6 +189,7 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
 
     def _check_source(self) -> None:
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
+        from airflow_provider_rtisms.transfers.databases import check_parameters
 
         given = [self.sql, self.submission_ids, self.submission_ids_path]
         if sum(one is not None for one in given) != 1:
@@ -197,6 +198,7 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
             raise RtiSmsInputError("source_conn_id is for sql: leave it out.")
         if self.sql is None and self.parameters is not None:
             raise RtiSmsInputError("parameters are for sql: leave them out.")
+        check_parameters(Redacted(self.parameters))
 
     def _read_ids(self) -> Iterator[str]:
         from airflow_provider_rtisms.bulk.storage import check_rendered

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from airflow_provider_rtisms.api.errors import RtiSmsInputError
+from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError
 from airflow_provider_rtisms.api.values.secret import Secret
+from airflow_provider_rtisms.bulk.storage_errors import STORAGE_ERRORS
 from airflow_provider_rtisms.sending.messages import PlaceholderText
 from airflow_provider_rtisms.tables import Row, read_query
 from airflow_provider_rtisms.transfers.databases import get_hook, read_rows
@@ -81,6 +82,13 @@ def query(sql_conn_id: str | None, sql: str, parameters: Secret[Any], table: Tab
     :param table: how columns become messages.
     :raises RtiSmsInputError: the query has other columns.
     :raises RtiSmsConfigError: the Connection is not one of a database, or the package for it is missing.
-    :raises AirflowException: the database failed. The message repeats no value of a row.
+    :raises RtiSmsStorageError: a person has to change the query, the Connection or the database first.
+    :raises RtiSmsStorageUnavailableError: the same may succeed later. No message repeats a value.
     """
-    yield from read_rows(get_hook("sql_conn_id", sql_conn_id), sql, parameters, table.rows)
+    failure: RtiSmsError | None = None
+    try:
+        yield from read_rows(get_hook("sql_conn_id", sql_conn_id), sql, parameters, table.rows)
+    except STORAGE_ERRORS as error:
+        failure = error.with_context("Nothing was sent in this attempt.")
+    if failure is not None:
+        raise failure

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, shape
-from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError
-from airflow_provider_rtisms.transfers.databases import message_of
+from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError
+from airflow_provider_rtisms.transfers.databases import LockWaits, explain, is_of_database, row_values
 from airflow_provider_rtisms.transfers.table_columns import KEY, TableName, quote
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 OnConflict: TypeAlias = Literal["update", "ignore"]
 
-#: What drivers raise for a condition that passes (PEP 249).
-_TRANSIENT_CLASSES = {"OperationalError", "InterfaceError", "InternalError", "OSError"}
+#: Schemas of tables that only one connection sees: of PostgreSQL and of SQLite.
+_TEMPORARY = ("pg_temp", "temp")
 
 
 class SqlTable(ABC):
@@ -33,6 +33,8 @@ class SqlTable(ABC):
     :param columns: of the records.
     :param on_conflict: what to do with a row that the table has already.
     """
+
+    _waits: LockWaits
 
     def __init__(self, hook: DbApiHook, name: TableName, columns: Sequence[str], on_conflict: OnConflict) -> None:
         self.hook = hook
@@ -56,6 +58,11 @@ class SqlTable(ABC):
         :raises RtiSmsStorageError: it has no unique key on the submission id, or the user may not write to it.
         :raises RtiSmsStorageUnavailableError: the database cannot be reached at the moment.
         """
+        schema = (self.name.schema or "").lower()
+        if schema in _TEMPORARY or schema.startswith("pg_temp_"):
+            raise RtiSmsInputError(
+                f"The table {self.name} is a temporary one, which disappears with its connection: name another schema."
+            )
         with self._explained("Checking"):
             if not self._exists():
                 if not create:
@@ -64,6 +71,10 @@ class SqlTable(ABC):
                         "as they are, upper and lower case included."
                     )
                 self._create()
+                if not self._exists():
+                    raise RtiSmsInputError(
+                        f"The table {self.name} was created, and another connection does not see it. Name its schema."
+                    )
             self._check_columns()
             with self._transaction("Checking", commit=False) as cursor:
                 self._upsert(cursor, iter(()))
@@ -98,12 +109,11 @@ class SqlTable(ABC):
 
     @abstractmethod
     def _begin(self, connection: Any, cursor: Any) -> None:
-        """Prepare a new connection for a transaction."""
+        """Begin a transaction on a new connection, and set ``_waits``."""
 
-    def _diagnose(self, error: Exception) -> tuple[bool, str]:
-        """Return whether an error of the driver is permanent, and what to do about it."""
-        names = {one.__name__ for one in type(error).__mro__}
-        return not names & _TRANSIENT_CLASSES, "Check the table and the Connection."
+    def _commit(self, connection: Any) -> None:
+        """Commit the transaction."""
+        connection.commit()
 
     @contextmanager
     def _transaction(self, action: str, *, commit: bool = True) -> Iterator[Any]:
@@ -113,7 +123,7 @@ class SqlTable(ABC):
                 with closing(connection.cursor()) as cursor:
                     self._begin(connection, cursor)
                     yield cursor
-                connection.commit() if commit else connection.rollback()
+                self._commit(connection) if commit else connection.rollback()
             except BaseException:
                 with suppress(Exception):  # the connection may be lost
                     connection.rollback()
@@ -127,52 +137,61 @@ class SqlTable(ABC):
         except RtiSmsError:
             raise
         except Exception as error:
-            if not _is_of_database(error):
+            if not is_of_database(error):
                 raise
-            failure = self._explain(action, error)
+            names = " ".join((*filter(None, self.name), *self.columns))
+            failure = explain(f"{action} the table {self.name}", error, names)
         if failure is not None:  # outside of the block, since a traceback would show the row in the driver's message
             raise failure
-
-    def _explain(self, action: str, error: Exception) -> RtiSmsError:
-        is_permanent, remedy = self._diagnose(error)
-        first_line = message_of(error).partition("\n")[0]  # the other lines may repeat a row
-        what = f"{action} the table {self.name} failed ({type(error).__name__}: {first_line}). "
-        if is_permanent:
-            return RtiSmsStorageError(what + remedy)
-        return RtiSmsStorageUnavailableError(
-            f"{what}This may be temporary: run the task again later. Airflow does so if the task has retries left."
-        )
 
 
 class StagedTable(SqlTable):
     """A table of a database with temporary tables and ``INSERT ... ON CONFLICT``: PostgreSQL and SQLite."""
 
-    #: The temporary table, which only this connection sees.
-    staging: str
+    @property
+    def staging(self) -> str:
+        """The name of the temporary table, which only this connection sees; never that of the table."""
+        return "rtisms_staging_2" if self.name.name.lower() == "rtisms_staging" else "rtisms_staging"
 
     @abstractmethod
     def _fill_staging(self, cursor: Any, json_lines: Iterable[bytes]) -> int:
         """Create the temporary table and write records into it; return how many."""
 
-    def _value(self, column: str) -> str:
+    @property
+    @abstractmethod
+    def _staged(self) -> str:
+        """The temporary table, with its schema."""
+
+    def _value(self, column: str, prefix: str = "") -> str:
         """Return the SQL of a value in the temporary table, as the table takes it."""
-        return quote(column)
+        return prefix + quote(column)
 
     def _upsert(self, cursor: Any, json_lines: Iterable[bytes]) -> int:
         records = self._fill_staging(cursor, json_lines)
-        cursor.execute(self._upsert_sql())
-        written = int(cursor.rowcount)
-        if written < records:  # rows that were there already may be untouched; the others must be there now
-            cursor.execute(
-                f"SELECT count(*) FROM {self.staging} AS staged WHERE NOT EXISTS "  # noqa: S608
-                f"(SELECT 1 FROM {self.name.quoted} AS t WHERE t.{quote(KEY)} = staged.{quote(KEY)})"
+
+        def insert() -> int:
+            cursor.execute(self._upsert_sql())
+            return int(cursor.rowcount)
+
+        written = self._waits.run(insert)
+        cursor.execute(self._lost_sql())
+        if lost := row_values(cursor.fetchone())[0]:
+            raise RtiSmsStorageError(
+                f"{lost} of {records} records did not land in the table {self.name}, and the database reported no "
+                "error. Check its triggers, rules and row security policies."
             )
-            if lost := row_values(cursor.fetchone())[0]:
-                raise RtiSmsStorageError(
-                    f"{lost} of {records} records did not land in the table {self.name}, and the database reported no "
-                    "error. Check its triggers, rules and row security policies."
-                )
         return written
+
+    def _lost_sql(self) -> str:
+        """Return the query that counts records without a row, or whose row has an older ``fetched_at``."""
+        fetched_at = quote("fetched_at")
+        is_there = f"t.{quote(KEY)} = staged.{quote(KEY)}"
+        if self.on_conflict == "update":  # a row that is newer than the record stays
+            is_there += f" AND t.{fetched_at} >= {self._value('fetched_at', 'staged.')}"
+        return (
+            f"SELECT count(*) FROM {self._staged} AS staged WHERE NOT EXISTS "  # noqa: S608
+            f"(SELECT 1 FROM {self.name.quoted} AS t WHERE {is_there})"
+        )
 
     def _upsert_sql(self) -> str:
         """Return the statement that moves all records into the table. All names in it are quoted."""
@@ -186,20 +205,9 @@ class StagedTable(SqlTable):
             action = f"UPDATE SET {changes} WHERE t.{fetched_at} IS NULL OR t.{fetched_at} <= excluded.{fetched_at}"
         # Two loads that lock their rows in the same order cannot block each other. SQLite needs the WHERE.
         return (
-            f"INSERT INTO {self.name.quoted} AS t ({columns}) SELECT {values} FROM {self.staging} WHERE true "  # noqa: S608
+            f"INSERT INTO {self.name.quoted} AS t ({columns}) SELECT {values} FROM {self._staged} WHERE true "  # noqa: S608
             f"ORDER BY {quote(KEY)} ON CONFLICT ({quote(KEY)}) DO {action}"
         )
-
-
-def _is_of_database(error: Exception) -> bool:
-    """Return whether a driver (PEP 249), SQLAlchemy or the network raised an error."""
-    names = {one.__name__ for one in type(error).__mro__}
-    return isinstance(error, OSError) or bool(names & {"Error", "SQLAlchemyError"})
-
-
-def row_values(row: Any) -> Sequence[Any]:
-    """Return the values of a row; some Connections ask for rows as mappings."""
-    return tuple(row.values()) if isinstance(row, Mapping) else row
 
 
 def check_on_conflict(value: Any) -> None:

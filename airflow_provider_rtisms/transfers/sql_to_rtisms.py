@@ -36,9 +36,9 @@ class SqlToRtiSmsOperator(RtiSmsSendOperator):
     :param kwargs: the other parameters of ``RtiSmsSendOperator``, such as ``sender``, ``max_messages``, ``output_path``
         and ``wait_for_delivery``.
     :return: as ``RtiSmsSendOperator`` returns it, with ``reference``.
-    :raises AirflowFailException: an argument is malformed, rows cannot be sent (all are named by their number), or as
-        ``RtiSmsSendOperator``.
-    :raises AirflowException: the query failed.
+    :raises AirflowFailException: an argument or the query is wrong, rows cannot be sent (all are named by their
+        number), or as ``RtiSmsSendOperator``.
+    :raises RtiSmsTransientError: the database could not be reached, or as ``RtiSmsSendOperator``.
     """
 
     template_fields: Sequence[str] = (

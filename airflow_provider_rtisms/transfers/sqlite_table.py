@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
+from airflow_provider_rtisms.transfers.databases import LockWaits
 from airflow_provider_rtisms.transfers.sql_table import StagedTable
 from airflow_provider_rtisms.transfers.table_columns import (
     KEY,
@@ -33,19 +33,14 @@ _COLUMNS = """
     SELECT lower(name), type, "notnull" AND dflt_value IS NULL AND NOT (pk AND upper(type) = 'INTEGER')
     FROM pragma_table_info(?, ?)
 """
-#: Result codes of SQLite for a condition that passes.
-_TRANSIENT = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
-_REMEDIES = {
-    sqlite3.SQLITE_READONLY: "Give the worker's user the permission to write the file and its folder.",
-    sqlite3.SQLITE_CANTOPEN: "Check the path in Host of the Connection.",
-    sqlite3.SQLITE_CONSTRAINT: "Check the other constraints of the table.",
-}
 
 
 class SqliteTable(StagedTable):
     """A table of SQLite."""
 
-    staging = "temp.rtisms_staging"
+    @property
+    def _staged(self) -> str:
+        return f"temp.{self.staging}"
 
     def _exists(self) -> bool:
         return bool(self._read_columns())
@@ -70,22 +65,20 @@ class SqliteTable(StagedTable):
 
     def _begin(self, connection: Any, cursor: Any) -> None:
         connection.isolation_level = None
-        cursor.execute("BEGIN IMMEDIATE")  # fails at once where the file cannot be written
+        self._waits = LockWaits(connection)
+        self._waits.run(lambda: cursor.execute("BEGIN IMMEDIATE"))  # fails at once where the file cannot be written
+
+    def _commit(self, connection: Any) -> None:
+        self._waits.run(connection.commit)
 
     def _fill_staging(self, cursor: Any, json_lines: Iterable[bytes]) -> int:
-        cursor.execute(f"CREATE TEMPORARY TABLE rtisms_staging ({', '.join(map(quote, self.columns))})")
+        cursor.execute(f"CREATE TEMPORARY TABLE {self.staging} ({', '.join(map(quote, self.columns))})")
         marks = ", ".join("?" * len(self.columns))
         cursor.executemany(
-            f"INSERT INTO {self.staging} VALUES ({marks})",  # noqa: S608
+            f"INSERT INTO {self._staged} VALUES ({marks})",  # noqa: S608
             values_of(json_lines, self.columns),
         )
         return max(0, int(cursor.rowcount))
-
-    def _diagnose(self, error: Exception) -> tuple[bool, str]:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        if "ON CONFLICT clause does not match" in str(error):
-            return True, f"Add a unique key on {KEY} alone: CREATE UNIQUE INDEX ... ON {self.name.quoted} ({KEY})."
-        return code not in _TRANSIENT, _REMEDIES.get(code, "Check the table and the Connection.")
 
 
 def _affinity(declared: str) -> str:

@@ -27,7 +27,8 @@ def query_ids(hook: DbApiHook, sql: str, parameters: Secret[Any], column: str | 
     :param parameters: of the query; its value may be None.
     :param column: the column of the ids; None for the only one, or for ``submission_id``.
     :raises RtiSmsInputError: the column is not there, or a value is no submission id (names the row).
-    :raises AirflowException: the database failed. The message repeats no value of a row.
+    :raises RtiSmsStorageError: a person has to change the query, the Connection or the database first.
+    :raises RtiSmsStorageUnavailableError: the same may succeed later. No message repeats a value.
     """
 
     def read(columns: Sequence[str], rows: Iterator[Any]) -> Iterator[str]:

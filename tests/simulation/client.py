@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
-from airflow_provider_rtisms.api.policy.token_cache import TokenCache
-from airflow_provider_rtisms.api.protocol.request import HttpRequest
+from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
+from airflow_provider_rtisms.api.auth import TokenCache
+from airflow_provider_rtisms.api.calls import HttpRequest
+from airflow_provider_rtisms.api.limiter import RECOVERY, AdaptiveLimiter
+from airflow_provider_rtisms.api.retrying import Stats
 from airflow_provider_rtisms.api.settings import ApiSettings
-from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
-from airflow_provider_rtisms.api.transport.limiter import RECOVERY, AdaptiveLimiter
-from airflow_provider_rtisms.api.transport.stats import Stats
-from airflow_provider_rtisms.api.values.forks import count_forks
 from tests.simulation.network import MOMENT, Network, SimulatedSession
 from tests.simulation.world import World
 from tests.virtual_time import now
@@ -26,8 +26,9 @@ class SimulatedClient(AsyncRtiSmsClient):
         tokens: TokenCache | None = None,
         on_secret: Any = None,
         stats: Stats | None = None,
+        retry_args: Any = None,
     ) -> None:
-        super().__init__(settings, tokens or TokenCache(now), on_secret, stats)
+        super().__init__(settings, tokens or TokenCache(now), on_secret, stats, retry_args)
         self.network: Network = asyncio.get_running_loop().network  # type: ignore[attr-defined]
         self.world = self.network.world
         self.world.clients.append(self)
@@ -42,7 +43,7 @@ class SimulatedClient(AsyncRtiSmsClient):
             await asyncio.to_thread(int)
             self.sessions += [SimulatedSession(self), SimulatedSession(self)]
             self._session, self._unpooled = self.sessions[-2:]  # type: ignore[assignment]
-            self._owner = count_forks(), asyncio.get_running_loop()
+            self._owner = os.getpid(), asyncio.get_running_loop()
 
     def before_request(self, request: HttpRequest) -> None:
         """Check what must hold when a request leaves."""

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
+from airflow_provider_rtisms.api import aio
+from airflow_provider_rtisms.api.auth import TokenCache
 from airflow_provider_rtisms.api.errors import RtiSmsError
 from airflow_provider_rtisms.api.models import SmsDetails
-from airflow_provider_rtisms.api.policy.token_cache import TokenCache
 from airflow_provider_rtisms.api.settings import ApiSettings
-from airflow_provider_rtisms.api.transport import shared
-from airflow_provider_rtisms.api.transport.fetch import fetch_batches
 from airflow_provider_rtisms.api.values.secret import Secret
 from tests.simulation.client import SimulatedClient, check_clients
 from tests.simulation.network import Network
@@ -104,7 +103,7 @@ async def _fetch_many(world: World, client: Any, ids: Sequence[str]) -> None:
     wanted = list(dict.fromkeys(rng.choices(ids, k=rng.randint(1, 15))))
     stop_after = rng.choice((None, None, 1, 2))
     outcomes: list[Any] = []
-    async with aclosing(fetch_batches(client, wanted)) as batches:
+    async with aclosing(aio.fetch_batches(client, wanted)) as batches:
         async for batch in batches:
             outcomes += batch
             await asyncio.sleep(world.latency())
@@ -143,14 +142,14 @@ async def share_history(world: World, network: Network) -> None:
         for user in users:
             world.cancel(user)
     await settle(world, users)
-    if any(loop is world.loop for loop, _ in shared._clients._entries):
+    if any(loop is world.loop for loop, _ in aio._clients._entries):
         world.fail("a shared client was never removed")
     await check_clients(world)
 
 
 @asynccontextmanager
 async def _shared(world: World, settings: ApiSettings) -> Any:
-    async with shared.shared_client(settings, on_secret=make_masker(world)) as client:
+    async with aio.shared_client(settings, on_secret=make_masker(world)) as client:
         yield client
 
 

@@ -11,16 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from airflow_provider_rtisms.api.policy.perform import perform
-from airflow_provider_rtisms.api.transport import aio, shared
+from airflow_provider_rtisms import waiting
+from airflow_provider_rtisms.api import aio
 from airflow_provider_rtisms.sending import journal, outbox
-from airflow_provider_rtisms.waiting import polling
-from tests.simulation.blocking import thread_history
 from tests.simulation.client import SimulatedClient
 from tests.simulation.fetching import fetch_history, share_history
 from tests.simulation.model_api import EPOCH, ModelApi
@@ -36,7 +33,6 @@ HISTORIES: dict[str, History] = {
     "send": send_history,
     "wait": wait_history,
     "share": share_history,
-    "threads": thread_history,
 }
 
 
@@ -92,9 +88,8 @@ def simulated() -> Iterator[None]:
     with ExitStack() as stack:
         clock = SimpleNamespace(monotonic=now, time=lambda: EPOCH + now())
         for module, name, value in (
-            (aio, "perform", partial(perform, clock=now)),
-            (shared, "AsyncRtiSmsClient", SimulatedClient),
-            (polling, "time", clock),
+            (aio, "AsyncRtiSmsClient", SimulatedClient),
+            (waiting, "time", clock),
             (outbox, "time", clock),
             (journal, "_DERIVATION_ROUNDS", 1),
             (journal, "secrets", SimpleNamespace(token_hex=lambda size: random.randbytes(size).hex())),
@@ -124,7 +119,7 @@ def run_history(seed: int, is_traced: bool = False) -> Result:
     :param is_traced: whether to keep a line for everything that happens.
     """
     kind = list(HISTORIES)[seed % len(HISTORIES)]
-    random.seed(seed)  # the jitter of tenacity
+    random.seed(seed)  # the jitter of pauses
     world = World(seed, is_traced)
     _watch.world = world
     try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
-from airflow_provider_rtisms.api.protocol.request import HttpRequest
+from airflow_provider_rtisms.api.calls import HttpRequest
 from airflow_provider_rtisms.api.values.text import Charset
 from tests.simulation.world import World
 

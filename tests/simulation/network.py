@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import aiohttp
 from yarl import URL
 
-from airflow_provider_rtisms.api.protocol.request import HttpRequest
+from airflow_provider_rtisms.api.calls import HttpRequest
 from tests.simulation.model_api import ModelApi, Reply, read_messages
 from tests.simulation.world import World, current_process
 

@@ -12,14 +12,10 @@ from unittest import mock
 
 import pytest
 
-from airflow_provider_rtisms.api.errors import RtiSmsError
-from airflow_provider_rtisms.api.policy import token_cache
-from airflow_provider_rtisms.api.policy.flight import Flight
-from airflow_provider_rtisms.api.policy.token_cache import Token
+from airflow_provider_rtisms.api import auth
+from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
+from airflow_provider_rtisms.api.limiter import AdaptiveLimiter, Permit
 from airflow_provider_rtisms.api.settings import ApiSettings
-from airflow_provider_rtisms.api.transport import aio
-from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
-from airflow_provider_rtisms.api.transport.limiter import AdaptiveLimiter, Permit
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.sending import outbox
 from airflow_provider_rtisms.sending.journal import SendJournal
@@ -73,38 +69,22 @@ async def _acquire_in_two_steps(self: Permit) -> None:
         self._is_held = True
 
 
-class _FlightWithFuture(Flight[Any]):
-    """The error of the leader stands in a future. If nobody waits for it, nobody retrieves it."""
+class _NoLock:
+    """Lets everybody in."""
 
-    def complete(self, result: Any) -> None:
-        self._future = asyncio.get_running_loop().create_future()
-        if not isinstance(result, Token):
-            self._future.set_exception(result or RtiSmsError("the leader was cancelled"))
-            if self._listeners:
-                self._future.exception()
-        super().complete(result)
+    def locked(self) -> bool:
+        return False
 
+    async def __aenter__(self) -> None:
+        pass
 
-async def _wait_with_future(flight: Flight[Any]) -> Any:
-    """The error of the leader comes through a future. A caller that is cancelled never retrieves it."""
-    loop = asyncio.get_running_loop()
-    future = loop.create_future()
-
-    def land() -> None:
-        if isinstance(flight.result, RtiSmsError):
-            future.set_exception(flight.result)
-        else:
-            future.set_result(flight.result)
-
-    flight.on_complete(lambda: loop.call_soon_threadsafe(land))
-    await asyncio.wait([future])
-    return future.exception() or future.result()
+    async def __aexit__(self, *_: object) -> None:
+        pass
 
 
 #: What is broken, how, and what the simulation says then.
 DEFECTS: dict[str, tuple[Any, str, Any, str]] = {
-    "the error of a leader for whom nobody waits": (token_cache, "Flight", _FlightWithFuture, "never retrieved"),
-    "the error of a leader that a cancelled caller misses": (aio, "_wait_for", _wait_with_future, "never retrieved"),
+    "a token that each task gets for itself": (auth.asyncio, "Lock", _NoLock, "two token refreshes at a time"),
     "a third request for a message": (outbox, "MAX_REQUESTS_IN_DOUBT", 3, "was texted 3 times, not 2"),
     "a window that is never committed": (
         SendJournal,

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+from airflow_provider_rtisms.api.aio import shared_client
 from airflow_provider_rtisms.api.errors import RtiSmsDeliveryError, RtiSmsNotFoundError, RtiSmsPermanentError
-from airflow_provider_rtisms.api.transport.shared import shared_client
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.waiting import DeliveryWait, poll_deliveries, with_current_credentials
 from tests.simulation.client import check_clients

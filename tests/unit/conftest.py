@@ -41,7 +41,7 @@ def serve_default(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Serve:
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the pauses between attempts short."""
-    monkeypatch.setattr("airflow_provider_rtisms.api.policy.retry.BACKOFF_BASE", 0.002)
+    monkeypatch.setattr("airflow_provider_rtisms.api.retrying.BACKOFF_BASE", 0.002)
 
 
 @pytest.fixture

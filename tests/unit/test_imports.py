@@ -55,7 +55,7 @@ def test_api_and_sandbox_import_where_airflow_is_absent() -> None:
     )
     loaded = modules_after(f"{absent}\n{walk}")
     assert {
-        f"{package}.api.transport.aio",
+        f"{package}.api.aio",
         f"{package}.sending.outbox",
         f"{package}.sandbox.server",
         f"{package}.doctor.runner",

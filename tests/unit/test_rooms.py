@@ -1,4 +1,4 @@
-"""The rooms of the package, as docs/architecture.md draws them, the length of its modules, and old words."""
+"""The rooms of the package, as docs/architecture.md draws them, and names that no file may hold."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ ROWS = """
     api.errors
     api.values
     api.settings
-    api.protocol
-    api.policy
-    api.transport
+    api.calls
+    api.auth
+    api.retrying
+    api.limiter
+    api.client api.aio
     api
     tables
     bulk sending waiting

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
+from airflow_provider_rtisms.api.calls import Call
+from airflow_provider_rtisms.api.client import RtiSmsClient
 from airflow_provider_rtisms.api.errors import RtiSmsError
-from airflow_provider_rtisms.api.protocol.request import Call
 from airflow_provider_rtisms.api.settings import ApiSettings
-from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
-from airflow_provider_rtisms.api.transport.blocking import RtiSmsClient
 from tests.hostile import HostileServer
 from tests.patience import with_more_time
 

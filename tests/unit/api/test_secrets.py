@@ -13,13 +13,12 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
+from airflow_provider_rtisms.api import calls as endpoints
 from airflow_provider_rtisms.api import errors
-from airflow_provider_rtisms.api.policy import effects
-from airflow_provider_rtisms.api.policy.token_cache import Token
-from airflow_provider_rtisms.api.protocol import endpoints
-from airflow_provider_rtisms.api.protocol.request import HttpResponse
+from airflow_provider_rtisms.api.auth import Token
+from airflow_provider_rtisms.api.calls import HttpResponse
+from airflow_provider_rtisms.api.client import RtiSmsClient
 from airflow_provider_rtisms.api.settings import ApiSettings
-from airflow_provider_rtisms.api.transport.blocking import RtiSmsClient
 from airflow_provider_rtisms.api.values.secret import Secret
 from tests.hostile import Step, details, grant, head, raw, response
 from tests.unit.api.conftest import Transport
@@ -124,9 +123,7 @@ def test_reprs_show_no_secret() -> None:
         SMS.request(Secret(MINTED)),
         HttpResponse(200, {"Echo": MINTED}, MINTED.encode()),
         granted,
-        Token.from_grant(granted, 0.0),
-        effects.Send(SMS.request(Secret(MINTED))),
-        effects.MaskSecret(Secret(MINTED)),
+        Token(Secret(MINTED), 0.0),
         RtiSmsClient(settings),
     ]
     for value in values:
@@ -143,7 +140,7 @@ def test_local_variables_show_no_secret(transport: Transport, serve: Serve, stat
         transport.perform(server, SMS, client_secret=SECRET, max_attempts=1)
     shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
     ours = [frame for frame in shown.stack if "airflow_provider_rtisms" in frame.filename]
-    assert [name for frame in ours for name in frame.locals or () if name in ("secrets", "settings")]
+    assert [name for frame in ours for name in frame.locals or () if name in ("attempts", "secrets")]
     assert_redacted("".join(value for frame in ours for value in (frame.locals or {}).values()))
 
 

@@ -15,7 +15,7 @@ import fsspec
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-from airflow_provider_rtisms.api.transport.fetch import BACKLOG
+from airflow_provider_rtisms.api.aio import BACKLOG
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxClient
 from airflow_provider_rtisms.sandbox.state import FIRST_SEEDED_ID

@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.models import Operator, SmsDetails
-from airflow_provider_rtisms.api.transport.stats import Stats
+from airflow_provider_rtisms.api.retrying import Stats
 from airflow_provider_rtisms.bulk import fetch_stats
 from airflow_provider_rtisms.bulk.fetch_stats import FetchStats
 

@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.models import SmsDetails
-from airflow_provider_rtisms.api.transport.stats import Stats
+from airflow_provider_rtisms.api.retrying import Stats
 from airflow_provider_rtisms.bulk import formats, job, local_files, object_target, progress
 from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+from airflow_provider_rtisms.api import retrying as retry
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, RtiSmsNotFoundError, RtiSmsServerError
-from airflow_provider_rtisms.api.policy import retry
 from airflow_provider_rtisms.bulk.part import PartFile
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook

@@ -16,12 +16,11 @@ from typing import Any, ClassVar
 import pytest
 from airflow.providers.common.compat.sdk import Stats as AirflowStats
 
+from airflow_provider_rtisms.api import calls as endpoints
+from airflow_provider_rtisms.api.calls import Call
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsNotFoundError
-from airflow_provider_rtisms.api.protocol import endpoints
-from airflow_provider_rtisms.api.protocol.request import Call
-from airflow_provider_rtisms.api.transport.stats import Stats
 from airflow_provider_rtisms.hooks import metrics
-from airflow_provider_rtisms.hooks.metrics import METRICS, MetricStats
+from airflow_provider_rtisms.hooks.metrics import METRICS, stats_for
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sensors.rtisms import DeliveryPolling, RtiSmsDeliverySensor
@@ -230,9 +229,9 @@ class TestCalls:
         assert "4193366853543393" not in "".join(reported.lines())
 
 
-class TestMetricStats:
+class TestStats:
     def test_times_are_in_milliseconds(self, reported: StatsdListener) -> None:
-        stats = MetricStats("mine")
+        stats = stats_for("mine")
         stats.on_call(endpoints.get_sms(UNKNOWN), 1.5, None)
         stats.on_delivery(2.5)
         assert reported.timers() == {
@@ -241,7 +240,7 @@ class TestMetricStats:
         }
 
     def test_it_counts_as_its_base_does(self, reported: StatsdListener) -> None:
-        stats, call = MetricStats("mine"), endpoints.get_sms(UNKNOWN)
+        stats, call = stats_for("mine"), endpoints.get_sms(UNKNOWN)
         stats.on_token()
         stats.on_retry(call)
         stats.on_throttled(call)
@@ -254,11 +253,11 @@ class TestMetricStats:
         [(None, "no_response"), (99, "other"), (100, "1xx"), (299, "2xx"), (404, "4xx"), (599, "5xx"), (600, "other")],
     )
     def test_the_class_of_a_status(self, reported: StatsdListener, status: int | None, name: str) -> None:
-        MetricStats("mine").on_request(endpoints.get_sms(UNKNOWN), status)
+        stats_for("mine").on_request(endpoints.get_sms(UNKNOWN), status)
         assert reported.counts() == {f"rtisms.requests.mine.get_sms.{name}": 1}
 
     def test_datadog_has_tags_unless_they_are_off(self, restart: Restart, reported: StatsdListener) -> None:
-        MetricStats("mine").on_token()
+        stats_for("mine").on_token()
         restart(statsd_on="False", statsd_datadog_enabled="True")
         assert metrics._has_tags()
         restart(statsd_datadog_metrics_tags="False")
@@ -480,7 +479,7 @@ class TestSettings:
         asyncio.run(fire(new_balance_trigger("1")))
         assert rtisms_sandbox.state().requests["GET balance"] == 3
         assert statsd.lines() == []
-        assert type(metrics.stats_for("rtisms_default")) is Stats
+        assert metrics.stats_for("rtisms_default").report is None
         assert metrics._label.cache_info().misses == 0  # Airflow's Stats, which does nothing, was not called
 
     def test_tags(self, restart: Restart, reported: StatsdListener, rtisms_sandbox: Sandbox) -> None:
@@ -508,7 +507,7 @@ class TestSettings:
         restart(statsd_influxdb_enabled=has_tags)
         odd = "prod:é|a,b=c.d" + 200 * "x"
         clean = ("prod___a_b_c.d" + 200 * "x")[:64]
-        MetricStats(odd).on_token()
+        stats_for(odd).on_token()
         blocking(endpoints.get_balance())
         tagged = f"rtisms.tokens,conn_id={clean}"
         plain = f"rtisms.tokens.{clean.replace('.', '_')}"

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
 import pytest
+import tenacity
 from airflow.providers.common.compat.sdk import Connection, redact
 
-from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError
-from airflow_provider_rtisms.api.protocol import endpoints
+from airflow_provider_rtisms.api import calls as endpoints
+from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError, RtiSmsUncertainError
 from airflow_provider_rtisms.get_provider_info import CONN_FIELDS
 from airflow_provider_rtisms.hooks.connection import settings_from_connection
 from airflow_provider_rtisms.hooks.event_loop import amask_secret
@@ -306,3 +309,62 @@ def test_airflow_below_3_2_gets_the_labels_of_the_form() -> None:
     behaviour = RtiSmsHook.get_ui_field_behaviour()
     assert behaviour.keys() == {"hidden_fields", "relabeling", "placeholders"}
     assert behaviour["relabeling"]["login"] == "Client ID"
+
+
+class TestRetryArgs:
+    """What a DAG author may tune, with every client of the hook."""
+
+    @staticmethod
+    def blocking(hook: RtiSmsHook) -> Any:
+        return hook.get_balance()
+
+    @staticmethod
+    def asynchronous(hook: RtiSmsHook) -> Any:
+        return hook.run_async(lambda client: client.get_balance())
+
+    @staticmethod
+    def in_a_triggerer(hook: RtiSmsHook) -> Any:
+        async def main() -> Any:
+            async with hook.get_async_conn() as client:
+                return await client.get_balance()
+
+        return asyncio.run(main())
+
+    @pytest.mark.parametrize("get_balance", [blocking, asynchronous, in_a_triggerer])
+    def test_they_reach_it(self, serve_default: Serve, get_balance: Any) -> None:
+        waited: list[int] = []
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            waited.append(state.attempt_number)
+            return 0.0
+
+        server = serve_default(*[response(status=503)] * 7, response({"balance": "1"}))
+        with RtiSmsHook(retry_args={"stop": tenacity.stop_after_attempt(8), "wait": wait}) as hook:
+            assert get_balance(hook) == Decimal(1)
+        assert waited == [1, 2, 3, 4, 5, 6, 7]
+        assert len(server.calls) == 8
+
+    def test_a_send_that_may_have_been_acted_on_is_repeated_by_none(self, serve_default: Serve) -> None:
+        server = serve_default(response(status=500))
+        with RtiSmsHook(retry_args={"retry": tenacity.retry_always}) as hook, pytest.raises(RtiSmsUncertainError):
+            hook.send_sms(recipients="+56912345678", text="hola", sender="96000")
+        assert len(server.calls) == 1
+
+    def test_others_are_refused_at_once(self) -> None:
+        with pytest.raises(RtiSmsInputError, match="retry_args"):
+            RtiSmsHook(retry_args={"max_attempts": 3})  # type: ignore[dict-item]
+
+
+def test_a_send_needs_no_requests(serve_default: Serve) -> None:
+    """Neither client is built for the other one's sake."""
+    serve_default(response({"submissions": [{"status": "submitted", "submissionId": "42"}]}))
+    program = """
+from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+import sys
+with RtiSmsHook() as hook:
+    hook.send_sms(recipients="+56912345678", text="hola", sender="96000")
+    hook.bulk_get_sms([])
+print("airflow_provider_rtisms.api.client" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], env=os.environ, check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False"

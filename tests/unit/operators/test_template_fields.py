@@ -143,6 +143,14 @@ class TestNativeRendering:
         assert sent == [(PHONE, "007", "96000"), (PHONE, "123456", "96000")]
         assert result["reference"] == "1e5"
 
+    @pytest.mark.parametrize("value", [None, {"a": 1}, [1, 2], (1, 2)], ids=repr)
+    def test_an_alert_goes_out_whatever_a_template_gives(self, rtisms_sandbox: Sandbox, value: Any) -> None:
+        """As ``{{ dag_run.conf }}`` and ``{{ ti.xcom_pull(...) }}`` in a DAG that does not render natively."""
+        for is_native in (True, False):
+            dag = DAG("dag", schedule=None, start_date=START, render_template_as_native_obj=is_native)
+            RtiSmsNotifier(recipients=PHONE, text="{{ value }}", sender="96000")({"dag": dag, "value": value})
+        assert [message.text for message in rtisms_sandbox.state().messages] == [str(value)] * 2
+
     def test_an_alert_goes_out_as_it_is_written(self, rtisms_sandbox: Sandbox) -> None:
         dag = DAG("native", schedule=None, start_date=START, render_template_as_native_obj=True)
         RtiSmsNotifier(recipients=PHONE, text="007", sender="96000")({"dag": dag})
@@ -343,11 +351,12 @@ with DAG("dag", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=timezone.u
     RtiSmsSendOperator(task_id="send", recipients=numbers, text="hola", fail_on=fail_on)
     RtiSmsSendOperator.partial(task_id="sends", recipients=numbers, fail_on=fail_on).expand(text=["a", "b"])
     RtiSmsSendOperator(task_id="late", text="hola").recipients = set(numbers)
+    RtiSmsSendOperator(task_id="within", text="hola", recipients=[numbers, ("+56900000200", numbers)])
     RtiSmsBulkGetDetailsOperator(task_id="bulk", submission_ids=ids)
     RtiSmsBulkGetDetailsOperator.partial(task_id="bulks", submission_ids=frozenset(ids)).expand(raw=[True])
-    SqlToRtiSmsOperator.partial(task_id="sql", sql_conn_id="db", recipient_column="phone", fail_on=fail_on).expand(
-        sql=["SELECT 1"]
-    )
+    SqlToRtiSmsOperator.partial(
+        task_id="sql", sql_conn_id="db", recipient_column="phone", fail_on=fail_on, parameters={"ids": [frozenset(ids)]}
+    ).expand(sql=["SELECT 1"])
     RtiSmsDeliverySensor(task_id="wait", submission_ids=ids, fail_on=fail_on, deferrable=True)
     RtiSmsDeliverySensor.partial(task_id="waits", fail_on=fail_on).expand(submission_ids=[["1"], ["2"]])
 data = Serialized.to_dict(dag)
@@ -370,6 +379,12 @@ def test_a_set_is_stored_in_a_fixed_order() -> None:
     (output,) = outputs
     assert "+56900000100" in output
     assert "frozenset" not in output
+
+
+def test_an_argument_without_a_set_stays_the_same_object() -> None:
+    """Airflow must not render what mapped tasks get from upstream tasks, and knows it by its identity."""
+    ids = ["1", ("2", {"submission_id": "3"})]
+    assert RtiSmsDeliverySensor(task_id="wait", submission_ids=ids).submission_ids is ids
 
 
 def test_other_arguments_reach_the_operator_as_they_are() -> None:

@@ -286,6 +286,34 @@ class TestHoles:
             assert "part of the journal of this task is missing" in journal.reasons_for_doubt()
             write(journal, SUBMITTED, keys="w")
 
+    @pytest.mark.parametrize("place", range(4))
+    @pytest.mark.parametrize("what", ["another's entry", "fewer messages", "no messages", "another result"])
+    def test_an_entry_that_is_not_what_was_written_is_a_hole(self, place: int, what: str) -> None:
+        store = MemoryStore()
+        journal = SendJournal(store, A)
+        for keys in ("ab", "cd", "ef", "gh"):
+            write(journal, SUBMITTED, SUBMITTED, keys=keys)
+        key = f"rtisms_send_{place}"
+        entry = dict(store[key])
+        count = {"fewer messages": 1, "no messages": 0}.get(what, 2)
+        entry |= {"to": entry["to"][:count], "results": entry["results"][:count]}
+        if what == "another result":
+            entry["results"] = [REFUSED.to_record()] * 2
+        store[key] = store[f"rtisms_send_{(place + 1) % 4}"] if what == "another's entry" else entry
+        lost = "abcdefgh"[2 * place : 2 * place + 2]
+        for _ in range(2):
+            journal = SendJournal(store, A)
+            assert [key for key in "abcdefgh" if status(journal, key) != SUBMITTED] == list(lost)
+            assert {str(status(journal, key)) for key in (*lost, "x")} == {str(UNCERTAIN)}
+            assert "part of the journal of this task is missing" in journal.reasons_for_doubt()
+            write(journal, SUBMITTED, keys="w")
+
+    def test_an_entry_without_a_check_is_of_an_older_release(self) -> None:
+        store = MemoryStore()
+        write(SendJournal(store, A), SUBMITTED)
+        del store["rtisms_send_0"]["check"]
+        assert [status(SendJournal(store, A), key) for key in "xy"] == [SUBMITTED, NOT_SENT]
+
     def test_what_was_begun_with_another_secret_stays_so(self) -> None:
         store = MemoryStore()
         journal = SendJournal(store, A)
@@ -355,7 +383,8 @@ class TestDigests:
         x, y = journal.digest("x"), journal.digest("y")
         number = journal.begin([x, y])
         key_id = journal.digest("check")
-        entry = {"version": VERSION, "key_id": key_id, "to": [x, y], "results": None}
+        check = hashlib.sha256(json.dumps([0, [x, y], None]).encode()).hexdigest()[:16]
+        entry = {"version": VERSION, "key_id": key_id, "to": [x, y], "results": None, "check": check}
         assert store["rtisms_send"] == {**HEAD, "salt": store["rtisms_send"]["salt"], "size": 1, "begun": {"0": entry}}
         journal.commit(number, {x: SUBMITTED, y: None})
         assert store["rtisms_send_0"]["results"] == [SUBMITTED.to_record(), None]

@@ -11,6 +11,11 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_rtisms.api import calls as endpoints
+from airflow_provider_rtisms.api import limiter
+from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
+from airflow_provider_rtisms.api.calls import Call
+from airflow_provider_rtisms.api.client import RtiSmsClient
 from airflow_provider_rtisms.api.errors import (
     RtiSmsAuthenticationError,
     RtiSmsConnectError,
@@ -23,12 +28,7 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsUncertainError,
 )
 from airflow_provider_rtisms.api.models import SendOutcome, Submission
-from airflow_provider_rtisms.api.protocol import endpoints
-from airflow_provider_rtisms.api.protocol.request import Call
 from airflow_provider_rtisms.api.settings import ApiSettings
-from airflow_provider_rtisms.api.transport import limiter
-from airflow_provider_rtisms.api.transport.aio import AsyncRtiSmsClient
-from airflow_provider_rtisms.api.transport.blocking import RtiSmsClient
 from airflow_provider_rtisms.api.values.recipients import parse_recipients
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.api.values.text import SmsText

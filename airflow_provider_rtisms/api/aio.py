@@ -1,0 +1,554 @@
+"""
+The asyncio client: aiohttp, for triggers, bulk fetches and sends; and how its users share it and do many calls at once.
+
+``retrying.py`` decides what is repeated, ``calls.py`` what goes out and what a response means, ``auth.py`` which token
+a request bears, ``limiter.py`` when it leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import select
+import ssl
+import threading
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from decimal import Decimal
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Generic, Self, TypeAlias, TypeVar
+from weakref import WeakSet
+
+import aiohttp
+from yarl import URL
+
+from airflow_provider_rtisms.api import calls, errors
+from airflow_provider_rtisms.api.auth import Token, TokenCache
+from airflow_provider_rtisms.api.calls import (
+    AUTHENTICATE,
+    MAX_RESPONSE_BYTES,
+    Call,
+    HttpRequest,
+    HttpResponse,
+    TokenGrant,
+    TransportError,
+    describe_break,
+    too_large,
+)
+from airflow_provider_rtisms.api.limiter import AdaptiveLimiter, Permit
+from airflow_provider_rtisms.api.models import SmsDetails, Submission
+from airflow_provider_rtisms.api.retrying import Attempts, Stats, check_retry_args
+from airflow_provider_rtisms.api.settings import ApiSettings
+
+T = TypeVar("T")
+V = TypeVar("V")
+OnSecret = Callable[[str], Awaitable[None] | None]
+RetryArgs: TypeAlias = Mapping[str, Callable[..., Any]]
+#: A submission id, with the details or the error that its fetch gave.
+Outcome: TypeAlias = tuple[str, SmsDetails | errors.RtiSmsError]
+
+#: Outcomes that may wait for the consumer. If there are more, the workers pause.
+BACKLOG = 1000
+
+
+class AsyncRtiSmsClient:
+    """
+    Call the API without blocking the event loop. Many tasks of one loop may use one client at once.
+
+    Use it as an asynchronous context manager::
+
+        async with AsyncRtiSmsClient(ApiSettings(client_id="me", client_secret=Secret("..."))) as client:
+            print((await client.get_sms("4193366853543393")).status)
+
+    :param settings: where the API is, with which credentials, and within which limits.
+    :param tokens: a token cache to share with other clients of the same settings; default one of its own.
+    :param on_secret: called with each new token before it is used, so that logs can mask it; may be a coroutine
+        function.
+    :param stats: what counts the requests of this client, and may report them; default one of its own.
+    :param retry_args: as for :class:`.RtiSmsClient`.
+    """
+
+    def __init__(
+        self,
+        settings: ApiSettings,
+        tokens: TokenCache | None = None,
+        on_secret: OnSecret | None = None,
+        stats: Stats | None = None,
+        retry_args: RetryArgs | None = None,
+    ) -> None:
+        self.settings = settings
+        self.tokens = tokens or TokenCache()
+        self.limiter = AdaptiveLimiter(settings.max_concurrency, settings.requests_per_second)
+        self.stats = stats or Stats()
+        self._on_secret = on_secret
+        self._secrets = settings.secrets()
+        self._retry_args = check_retry_args(retry_args)
+        self._base_url = URL(settings.base_url)
+        self._base_path = self._base_url.raw_path.rstrip("/")
+        self._proxy = settings.proxy_to_use()
+        self._timeout = aiohttp.ClientTimeout(total=settings.timeout, ceil_threshold=math.inf)
+        self._session: aiohttp.ClientSession | None = None
+        self._unpooled: aiohttp.ClientSession | None = None
+        #: The process and the event loop that the sockets belong to.
+        self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
+
+    async def open(self) -> None:
+        """
+        Make the client ready, unless it is. Sockets are opened when they are needed.
+
+        :raises RtiSmsConfigError: the certificates that verify the server cannot be read.
+        """
+        if self._session is not None:
+            return
+        # Reading the certificates takes long enough to delay other tasks of the loop.
+        verify = await asyncio.to_thread(_tls_context, self.settings) if self.settings.is_tls else True
+        self._owner = os.getpid(), asyncio.get_running_loop()
+        self._session = _new_session(_Connector(limit=self.settings.max_concurrency, ssl=verify))
+        # It keeps no connection open, so each of its requests opens a new one.
+        self._unpooled = _new_session(aiohttp.TCPConnector(limit=0, ssl=verify, force_close=True))
+
+    async def close(self) -> None:
+        """Close all sockets."""
+        sessions = (self._session, self._unpooled)
+        self._session = self._unpooled = None
+        async with AsyncExitStack() as stack:  # closes the second session even if the first one is interrupted
+            for session in sessions:
+                if session is not None:
+                    stack.push_async_callback(session.close)
+
+    async def __aenter__(self) -> Self:
+        """Open the client."""
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close all sockets."""
+        await self.close()
+
+    def get_sms(self, submission_id: str | int) -> Awaitable[SmsDetails]:
+        """Fetch the details of one submission, as :meth:`.RtiSmsClient.get_sms` does."""
+        return self.perform(calls.get_sms(submission_id))
+
+    def send_sms(
+        self, *, recipients: str | Sequence[str], text: str, sender: str, charset: int | None = None
+    ) -> Awaitable[list[Submission]]:
+        """Send one text in one request, as :meth:`.RtiSmsClient.send_sms` does."""
+        return self.perform(calls.send_sms(recipients=recipients, text=text, sender=sender, charset=charset))
+
+    def get_balance(self) -> Awaitable[Decimal]:
+        """Fetch the balance of the account, as :meth:`.RtiSmsClient.get_balance` does."""
+        return self.perform(calls.get_balance())
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        idempotent: bool | None = None,
+    ) -> Awaitable[Any]:
+        """Do a call that this package does not know, as :meth:`.RtiSmsClient.request` does."""
+        return self.perform(calls.request(method, path, params=params, json=json, idempotent=idempotent))
+
+    async def perform(self, call: Call[T]) -> T:
+        """Do one call, as :meth:`.RtiSmsClient.perform` does."""
+        permit = Permit(self.limiter)
+        try:
+            if not permit.try_acquire():  # before the call picks a token, which may expire while the call waits
+                await permit.acquire()
+            result = await self._perform(call, permit)
+        finally:
+            permit.release()
+        self.limiter.on_success()
+        return result
+
+    async def _perform(self, call: Call[T], permit: Permit) -> T:
+        attempts = Attempts(call, self.settings, self.tokens, self.stats, permit.clock, self._retry_args)
+        try:
+            try:
+                result: T = await self._attempt(permit, attempts)
+            except errors.RtiSmsError as error:
+                result = await attempts.retry_async(partial(self._attempt, permit), permit.release, error)
+        except errors.RtiSmsError as error:
+            raise attempts.final_error(error) from None
+        attempts.on_end(result)
+        return result
+
+    async def _attempt(self, permit: Permit, attempts: Attempts) -> Any:
+        """Send a call once, and read its response."""
+        call = attempts.call
+        token = None if call.name == AUTHENTICATE else self.tokens.fresh() or await self._get_token(permit)
+        attempts.token = token
+        secrets = self._secrets if token is None else (token.value, *self._secrets)
+        if not permit.try_leave():
+            await permit.leave()
+        request = call.request(None if token is None else token.value)
+        status: int | None = None
+        try:
+            response = await self.send(request)
+            status = response.status
+        except TransportError as failure:
+            raise call.failure(failure, secrets) from None
+        finally:
+            self.stats.on_request(call, status)
+        try:
+            result = call.read(response, secrets)
+        except errors.RtiSmsRateLimitError as error:
+            attempts.is_throttled_together = permit.on_throttled(error.retry_after)
+            raise
+        if token is not None:
+            self.tokens.on_accepted()
+        return result
+
+    async def _get_token(self, permit: Permit) -> Token:
+        # While the call waits for the token of another one, it holds no permit.
+        return await self.tokens.get_async(partial(self._authenticate, permit), permit.release)
+
+    async def _authenticate(self, permit: Permit) -> TokenGrant:
+        grant = await self._perform(calls.authenticate(self.settings), permit)
+        masking = None if self._on_secret is None else self._on_secret(grant.access_token.get_secret_value())
+        if masking is not None:
+            await masking
+        return grant
+
+    async def send(self, request: HttpRequest) -> HttpResponse:
+        """
+        Send a request once, and read the response.
+
+        :raises TransportError: there was no complete response.
+        """
+        session = self._unpooled if request.on_new_connection else self._session
+        if session is None:
+            raise RuntimeError("AsyncRtiSmsClient is not open: use it in 'async with'")
+        if self._owner != (os.getpid(), asyncio.get_running_loop()):
+            raise RuntimeError(
+                "AsyncRtiSmsClient was opened in another process or event loop, which may read from the same sockets: "
+                "open another client here"
+            )
+        try:
+            async with session.request(
+                request.method,
+                self._url(request.path),
+                data=request.body,
+                headers=request.headers,
+                proxy=self._proxy,
+                timeout=self._timeout,
+                allow_redirects=False,
+            ) as response:
+                return HttpResponse(response.status, response.headers, await _read_capped(response))
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise _failure(error, self.settings.timeout) from None
+
+    def _url(self, path: str) -> URL:
+        """Return the URL of a path below the base URL, without parsing the base URL again for each request."""
+        if "?" in path:
+            return URL(self.settings.base_url + path)
+        return self._base_url.with_path(self._base_path + path, encoded=True)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """
+    Keep connections open, and use none again on which bytes have arrived that belong to no request.
+
+    They would be taken for the response to the next request.
+    """
+
+    def __init__(self, *, limit: int, ssl: ssl.SSLContext | bool) -> None:
+        super().__init__(limit=limit, ssl=ssl)
+        self._known: WeakSet[asyncio.BaseTransport] = WeakSet()
+
+    async def connect(self, *args: Any, **kwargs: Any) -> aiohttp.connector.Connection:
+        """Return an idle connection that has no unread bytes, or a new one."""
+        while True:
+            connection = await super().connect(*args, **kwargs)
+            transport = connection.transport
+            if transport is None or transport not in self._known:
+                if transport is not None:
+                    self._known.add(transport)
+                return connection
+            if not _has_unread_bytes(connection, transport):
+                return connection
+            connection.close()
+
+
+def _has_unread_bytes(connection: aiohttp.connector.Connection, transport: asyncio.BaseTransport) -> bool:
+    """Return whether aiohttp or the kernel holds bytes for an idle connection."""
+    if connection.protocol is None or connection.protocol.should_close:
+        return True
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket"), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+async def _fail_at_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """
+    Keep aiohttp from sending a GET once more by itself, without a log line or a count: ``retrying.py`` decides that.
+
+    It is a middleware of aiohttp, inside of what would be repeated.
+    """
+    try:
+        return await handler(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _failure(error) from None
+
+
+def _new_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        middlewares=(_fail_at_once,),
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,  # see ApiSettings.proxy_to_use
+    )
+
+
+async def _read_capped(response: aiohttp.ClientResponse) -> bytes:
+    body = b""
+    while not response.content.at_eof():  # mostly the whole body has come already
+        body += await response.content.readany()
+        if len(body) > MAX_RESPONSE_BYTES:
+            raise too_large(response.status)
+    return body
+
+
+def _failure(error: Exception, timeout: float = math.nan) -> TransportError:
+    """Say what a failure of aiohttp means."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return TransportError(errors.RtiSmsCertificateError, "the certificate is not trusted", str(error))
+        case aiohttp.ClientHttpProxyError():  # its text holds the proxy's URL with the password
+            return TransportError(
+                errors.RtiSmsConnectError, f"the proxy refused the connection with HTTP {error.status}"
+            )
+        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
+            return TransportError(errors.RtiSmsConnectError, "no connection could be made", str(error))
+        case TimeoutError():
+            return TransportError(errors.RtiSmsTimeoutError, f"no complete response within {timeout:g} s")
+        case aiohttp.ClientResponseError():  # its repr holds our headers
+            what = f"the response is not HTTP ({type(error).__name__})"
+            return TransportError(errors.RtiSmsConnectionLostError, what)
+    return TransportError(errors.RtiSmsConnectionLostError, f"the connection broke ({describe_break(error)})")
+
+
+def _tls_context(settings: ApiSettings) -> ssl.SSLContext:
+    trusted = settings.trusted_certificates()
+    is_folder = Path(trusted).is_dir()
+    return ssl.create_default_context(capath=trusted if is_folder else None, cafile=None if is_folder else trusted)
+
+
+class Shared(Generic[V]):
+    """
+    A value and its users.
+
+    :param value: what they share.
+    """
+
+    def __init__(self, value: V) -> None:
+        self.value = value
+        #: For users that change it.
+        self.lock = asyncio.Lock()
+        #: How many there are.
+        self.users = 0
+
+
+class SharedByKey(Generic[V]):
+    """Share values by key among the users on one event loop. The last user of a key removes its value."""
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[asyncio.AbstractEventLoop, Hashable], Shared[V]] = {}
+
+    @contextmanager
+    def use(self, key: Hashable, make: Callable[[], V]) -> Iterator[Shared[V]]:
+        """
+        Use the value of a key. Its ``users`` is 0 after the last user has left.
+
+        :param key: equal keys share a value.
+        :param make: makes the value for the first user.
+        """
+        full_key = (asyncio.get_running_loop(), key)
+        entry = self._entries.get(full_key)
+        if entry is None:
+            entry = self._entries[full_key] = Shared(make())
+        entry.users += 1
+        try:
+            yield entry
+        finally:
+            entry.users -= 1
+            if entry.users == 0:
+                del self._entries[full_key]
+
+
+_clients: SharedByKey[AsyncRtiSmsClient] = SharedByKey()
+
+
+@asynccontextmanager
+async def shared_client(
+    settings: ApiSettings,
+    on_secret: OnSecret | None = None,
+    new_stats: Callable[[], Stats] = Stats,
+    retry_args: RetryArgs | None = None,
+) -> AsyncIterator[AsyncRtiSmsClient]:
+    """
+    Yield the client that all users of these settings on this event loop share. The last user closes it.
+
+    :param settings: equal settings share a client, and so a token, sockets and ``max_concurrency``.
+    :param on_secret: as for :class:`AsyncRtiSmsClient`; that of the first user is kept.
+    :param new_stats: makes the counters of the client; that of the first user is called.
+    :param retry_args: as for :class:`AsyncRtiSmsClient`; other ones have another client.
+    """
+
+    def make_client() -> AsyncRtiSmsClient:
+        return AsyncRtiSmsClient(settings, None, on_secret, new_stats(), retry_args)
+
+    entry: Shared[AsyncRtiSmsClient] | None = None
+    try:
+        key = (settings, frozenset((retry_args or {}).items()))
+        with _clients.use(key, make_client) as entry:
+            async with entry.lock:
+                await entry.value.open()
+            yield entry.value
+    finally:
+        if entry is not None and entry.users == 0:
+            # Shielded: a user that is cancelled while it closes the client would leave sockets open.
+            await asyncio.shield(entry.value.close())
+
+
+async def fetch_batches(
+    client: AsyncRtiSmsClient, submission_ids: Iterable[str], collect: float = 0.0, *, raw: bool = False
+) -> AsyncGenerator[Sequence[Outcome], None]:
+    """
+    Fetch many submissions, ``max_concurrency`` at a time, and yield outcomes as soon as there are some.
+
+    :param client: an opened client.
+    :param submission_ids: checked ids; read as they are needed.
+    :param collect: seconds for which outcomes may wait for further ones, so that there are fewer batches.
+    :param raw: whether details keep the JSON of the response.
+    :return: outcomes, in the order in which they were fetched. After a permanent error other than a 404 it fetches no
+        further ids. Close the generator to stop early.
+    """
+    ids = iter(submission_ids)
+    outcomes: asyncio.Queue[Outcome | BaseException | None] = asyncio.Queue(BACKLOG)
+    workers = asyncio.ensure_future(_work_all(client, ids, outcomes, raw))
+    try:
+        while True:
+            came = [await outcomes.get()]
+            if collect:
+                await asyncio.sleep(collect)
+            while not outcomes.empty():
+                came.append(outcomes.get_nowait())
+            if batch := [one for one in came if isinstance(one, tuple)]:
+                yield batch
+            end = came[-1]
+            if end is None:
+                return
+            if isinstance(end, BaseException):
+                raise end
+    finally:
+        workers.cancel()
+        await asyncio.gather(workers, return_exceptions=True)
+
+
+async def fetch(client: AsyncRtiSmsClient, submission_ids: Iterable[str]) -> AsyncGenerator[Outcome, None]:
+    """Do what :func:`fetch_batches` does, and yield one outcome at a time."""
+    async with aclosing(fetch_batches(client, submission_ids)) as batches:
+        async for batch in batches:
+            for outcome in batch:
+                yield outcome
+
+
+async def _work_all(
+    client: AsyncRtiSmsClient, ids: Iterator[str], outcomes: asyncio.Queue[Outcome | BaseException | None], raw: bool
+) -> None:
+    """
+    Run ``max_concurrency`` workers, or one per id if there are fewer ids.
+
+    The last item of the queue is None, or the exception that ended the workers.
+    """
+    workers: list[asyncio.Task[None]] = []
+    end: BaseException | None = None
+    try:
+        for first in islice(ids, client.settings.max_concurrency):
+            workers.append(asyncio.ensure_future(_work(client, chain([first], ids), outcomes, raw)))
+        await asyncio.gather(*workers)
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # AirflowTaskTimeout too, which a signal handler raises wherever it finds us
+        end = error
+    finally:
+        for worker in workers:
+            worker.cancel()
+    await outcomes.put(end)
+
+
+async def _work(
+    client: AsyncRtiSmsClient, ids: Iterator[str], outcomes: asyncio.Queue[Outcome | BaseException | None], raw: bool
+) -> None:
+    for submission_id in ids:
+        outcome: SmsDetails | errors.RtiSmsError
+        try:
+            outcome = await client.perform(calls.get_sms(submission_id, raw=raw))
+        except errors.RtiSmsError as error:
+            outcome = error
+        if outcomes.full():
+            await outcomes.put((submission_id, outcome))
+        else:
+            outcomes.put_nowait((submission_id, outcome))
+        if isinstance(outcome, errors.RtiSmsPermanentError) and not isinstance(outcome, errors.RtiSmsNotFoundError):
+            return  # every other id would get the same error
+
+
+def _has_running_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """
+    Run a coroutine from blocking code, even if a loop is running in this thread already, as in a notebook.
+
+    :param main: the coroutine.
+    :return: its result.
+    :raises RtiSmsConfigError: gevent has replaced threads, and another greenlet runs a loop. Nothing has been done.
+    """
+    if not _has_running_loop():
+        return asyncio.run(main)
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def in_thread() -> None:
+        try:
+            if _has_running_loop():  # this is no thread, but a greenlet, and shares the loop of the caller's thread
+                main.close()
+                raise errors.RtiSmsConfigError(
+                    "Another greenlet of gevent sends or fetches already, and greenlets share one event loop. Nothing "
+                    "was sent by this call. Do these calls one after another, for instance inside of one "
+                    "gevent.lock.BoundedSemaphore(1), or in processes of their own."
+                )
+            results.append(asyncio.run(main))
+        except BaseException as error:  # handed to the caller
+            failures.append(error)
+
+    thread = threading.Thread(target=in_thread, name="rtisms-fetch", daemon=True)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+    return results[0]

@@ -1,0 +1,550 @@
+"""
+The API's calls: what each one sends, and how its response is read. Pure, no I/O.
+
+Source: docs/vendor-api.md, "Authenticate", "Headers of every other call", "Get SMS info", "Send SMS", "Get balance" and
+"Errors".
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+from functools import partial
+from json import dumps, loads
+from typing import Any, Generic, NoReturn, TypeVar
+from urllib.parse import urlencode
+
+from airflow_provider_rtisms import __version__
+from airflow_provider_rtisms.api import errors
+from airflow_provider_rtisms.api.models import DOCUMENTED_SEND_STATUSES, DOCUMENTED_STATUSES, SmsDetails, Submission
+from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.api.values.amounts import parse_amount
+from airflow_provider_rtisms.api.values.ids import check_submission_id
+from airflow_provider_rtisms.api.values.paths import check_method, check_path, encode_query, mask_path
+from airflow_provider_rtisms.api.values.recipients import Recipient, parse_recipients
+from airflow_provider_rtisms.api.values.redaction import contains, redact
+from airflow_provider_rtisms.api.values.secret import Secret
+from airflow_provider_rtisms.api.values.text import SmsText
+
+T = TypeVar("T")
+
+#: Name of the call that gets a token.
+AUTHENTICATE = "authenticate"
+#: Bytes. No response of this API comes near it; a longer one is not read to its end.
+MAX_RESPONSE_BYTES = 1024 * 1024
+#: How many characters of a response an error message repeats.
+EXCERPT_CHARACTERS = 200
+#: Words that an error may repeat from the response to a call whose body is confidential.
+SAFE_WORDS = frozenset(
+    """
+    account allowed authorization balance blocked charset credentials empty encoding error expired field forbidden
+    format header internal invalid json length limit long malformed message method missing number operation parameter
+    parse quota rate recipient recipients refused rejected request required sender server syntax temporary text
+    threshold timeout token type unavailable unknown unsupported value wrong
+    """.split()  # noqa: SIM905
+)
+
+_COMMON_HEADERS = {
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",  # a small compressed response cannot expand to gigabytes
+    "User-Agent": f"airflow-provider-rtisms/{__version__}",
+}
+
+
+# Every request makes one of each of these classes. They are not frozen, because that makes a dataclass several times as
+# slow. No code changes them all the same.
+@dataclass(slots=True)
+class HttpRequest:
+    """
+    A request to send. Its repr shows neither headers nor body, since both hold secrets.
+
+    :param method: HTTP method.
+    :param path: absolute path below the base URL.
+    :param headers: all headers that matter to the API.
+    :param body: the body, or None.
+    :param on_new_connection: whether the request must open a new connection. If a connection that was kept open breaks,
+        it is not known whether the server acted on the request.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes | None = field(default=None, repr=False)
+    on_new_connection: bool = False
+
+
+@dataclass(slots=True)
+class HttpResponse:
+    """
+    The response that the server returned.
+
+    :param status: HTTP status.
+    :param headers: a mapping that ignores case.
+    :param body: the body, at most :data:`MAX_RESPONSE_BYTES`.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+class TransportError(Exception):
+    """
+    A request got no response.
+
+    :param kind: the class of the failure.
+    :param what: what happened, in our words.
+    :param detail: the library's words; may repeat what the server wrote, and so secrets.
+    """
+
+    def __init__(self, kind: type[errors.RtiSmsError], what: str, detail: str = "") -> None:
+        super().__init__(kind, what, detail)
+        self.kind = kind
+        self.what = what
+        self.detail = detail
+
+
+def describe_break(error: Exception) -> str:
+    """
+    Return what broke a connection: the kind of the error, and the words of the operating system.
+
+    Other words of an HTTP library may repeat what the server wrote.
+
+    :param error: the library's error.
+    """
+    name = type(error).__name__
+    return f"{name}: {error.strerror}" if isinstance(error, OSError) and error.strerror else name
+
+
+def too_large(status: int) -> TransportError:
+    """Return the error for a response of more than :data:`MAX_RESPONSE_BYTES`."""
+    what = f"the server returned HTTP {status} with more than {MAX_RESPONSE_BYTES} bytes"
+    return TransportError(errors.RtiSmsResponseTooLargeError, what)
+
+
+@dataclass(slots=True)
+class Call(Generic[T]):
+    """
+    One call of the API: what goes out, and how its response is read.
+
+    :param name: for messages, such as ``get_sms``.
+    :param method: HTTP method.
+    :param path: path below the base URL.
+    :param parse: turns decoded JSON into the result; raises ValueError where it cannot.
+    :param subject: for messages, such as the submission id.
+    :param body: the body, or None.
+    :param content_type: its media type; the API wants one even on GET.
+    :param idempotent: False where sending the request twice does harm (RFC 9110, section 9.2.2).
+    :param is_confidential: True where a response may repeat numbers, texts or credentials. Then no message repeats it.
+    :param confidential: the numbers and the text of a send; a result must not repeat them.
+    :param messages: how many messages the call sends.
+    :param words: gives the words of a result that the server has chosen freely, such as an undocumented status.
+    :param keep_text: returns the result with the text of the response added; None if no one wants the text.
+    """
+
+    name: str
+    method: str
+    path: str
+    parse: Callable[[Any], T] = field(repr=False)
+    subject: str | None = None
+    body: bytes | None = field(default=None, repr=False)
+    content_type: str = "application/json"
+    idempotent: bool = True
+    is_confidential: bool = False
+    confidential: Sequence[Secret[str]] = field(default=(), repr=False)
+    messages: int = field(default=0, repr=False)
+    words: Callable[[T], Iterable[str]] = field(default=lambda result: (), repr=False)
+    keep_text: Callable[[T, str], T] | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        """Return the name and the subject, as messages begin."""
+        return f"{self.name} {self.subject}" if self.subject else self.name
+
+    def request(self, access_token: Secret[str] | None = None) -> HttpRequest:
+        """
+        Return the request to send.
+
+        :param access_token: the bearer token (RFC 6750, section 2.1); None for POST /auth.
+        """
+        headers = {**_COMMON_HEADERS, "Content-Type": self.content_type}
+        if access_token is not None:
+            headers["Authorization"] = f"Bearer {access_token.get_secret_value()}"
+        return HttpRequest(self.method, self.path, headers, self.body, on_new_connection=not self.idempotent)
+
+    def read(self, response: HttpResponse, secrets: Iterable[Secret[str]] = ()) -> T:
+        """
+        Return the result that the response holds.
+
+        :param response: what the server returned.
+        :param secrets: what neither the result nor a message may repeat: the client secret, the token that was sent.
+        :raises RtiSmsError: the class for the response's status; RtiSmsInvalidResponseError for a 200 that cannot be
+            read.
+        """
+        secrets = tuple(secrets)
+        if response.status != 200:
+            self._raise_for_status(response, secrets)
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            what = "the response is compressed, although the request did not allow that"
+            raise self.error(errors.RtiSmsInvalidResponseError, what, status=200)
+        try:
+            # The codec utf-8-sig does the same, but it is written in Python.
+            text = response.body.removeprefix(codecs.BOM_UTF8).decode()
+            decoded = loads(text)
+            result = self.parse(decoded)
+            self._check_words(result, secrets)
+            if self.keep_text is None:
+                return result
+            _check_text(text, decoded, secrets)
+            return self.keep_text(result, text)
+        except errors.RtiSmsInvalidResponseError:
+            raise
+        except (ValueError, RecursionError) as problem:
+            reason = "" if self.is_confidential and isinstance(problem, UnicodeError) else f" ({problem})"
+            what = f"the response cannot be read{reason}. It was {self._excerpt(response, secrets)}"
+            raise self.error(errors.RtiSmsInvalidResponseError, what, status=200) from None
+
+    def error(
+        self,
+        kind: type[errors.RtiSmsError],
+        what: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> errors.RtiSmsError:
+        """
+        Return an error that says what was requested, what happened, and what to do.
+
+        :param kind: its class.
+        :param what: what happened.
+        :param status: HTTP status, if there was a response.
+        :param retry_after: seconds that the server asked to wait.
+        """
+        remedy = errors.REMEDIES.get(kind, "")
+        message = f"{self}: {what}. {remedy}".rstrip()
+        return kind(message, call=self.name, subject=self.subject, status=status, retry_after=retry_after)
+
+    def failure(self, failure: TransportError, secrets: Iterable[Secret[str]] = ()) -> errors.RtiSmsError:
+        """
+        Return the error for a request that got no response.
+
+        :param failure: what happened.
+        :param secrets: what the error may not repeat.
+        """
+        show_detail = failure.detail and not (self.is_confidential and failure.kind.may_have_acted)
+        what = f"{failure.what} ({failure.detail})" if show_detail else failure.what
+        return self.error(failure.kind, redact(what, secrets))
+
+    def _raise_for_status(self, response: HttpResponse, secrets: Iterable[Secret[str]]) -> NoReturn:
+        status = response.status
+        if self.name == AUTHENTICATE and status in (400, 401):
+            kind: type[errors.RtiSmsError] = errors.RtiSmsAuthenticationError
+        elif 300 <= status < 400:
+            kind = errors.RtiSmsRedirectError
+        else:
+            kind = errors.STATUS_ERRORS.get(status, errors.RtiSmsUnexpectedStatusError)
+        raise self.error(
+            kind,
+            f"the server returned HTTP {status} with {self._excerpt(response, secrets)}",
+            status=status,
+            retry_after=parse_retry_after(response.headers.get("Retry-After")),
+        )
+
+    def _check_words(self, result: T, secrets: Iterable[Secret[str]]) -> None:
+        """Refuse a result that repeats what was sent to the server, since results go to XCom."""
+        for word in self.words(result):
+            if redact(word, secrets) != word or any(contains(word, value) for value in self.confidential):
+                raise ValueError("a status or an id repeats confidential values of the request")
+
+    def _excerpt(self, response: HttpResponse, secrets: Iterable[Secret[str]]) -> str:
+        """Describe a body for a message: its beginning, or only its length if it is confidential."""
+        body = response.body
+        if not body:
+            return "an empty body"
+        # What is shown comes from the first characters; redacting a whole MiB would take seconds.
+        text = body[: 20 * EXCERPT_CHARACTERS].decode("utf-8", "replace")
+        if self.is_confidential:
+            words = sorted(SAFE_WORDS.intersection(re.findall(r"[a-z]+", text.lower())))
+            mentions = f" that mentions: {', '.join(words)}" if words else ""
+            return f"a body of {len(body)} bytes{mentions} (not shown, since it may repeat confidential values)"
+        text = " ".join(redact(text, secrets).split())
+        return repr(text if len(text) <= EXCERPT_CHARACTERS else f"{text[:EXCERPT_CHARACTERS]}...")
+
+
+def _check_text(text: str, decoded: Any, secrets: Iterable[Secret[str]]) -> None:
+    """Refuse a text that repeats a credential, since it goes to files and tables."""
+    forms = [text, dumps(decoded, ensure_ascii=False)] if "\\" in text else [text]
+    if any(contains(form, secret) for form in forms for secret in secrets):
+        raise ValueError("it repeats the client secret or the token")
+
+
+def parse_retry_after(value: str | None, now: datetime | None = None) -> float | None:
+    """
+    Return the seconds that a Retry-After header asks for (RFC 9110, section 10.2.3), or None if it cannot be read.
+
+    :param value: seconds, or an HTTP date.
+    :param now: the time to count from; default the present.
+    """
+    if value is None:
+        return None
+    value = value.strip()
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value):
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return max(0.0, (moment - (now or datetime.now(UTC))).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenGrant:
+    """
+    The response of POST /auth.
+
+    :param access_token: opaque.
+    :param validity: seconds from the time of the response, or None where ``validity_period`` could not be read.
+    """
+
+    access_token: Secret[str]
+    validity: float | None
+
+
+#: Name of the call that sends.
+SEND_SMS = "send_sms"
+#: Name of the call that reads the balance.
+GET_BALANCE = "get_balance"
+
+
+def authenticate(settings: ApiSettings) -> Call[TokenGrant]:
+    """
+    Describe POST /auth: the client-credentials grant of OAuth2 (RFC 6749, section 4.4), with its own form of response.
+
+    :param settings: whose credentials to send.
+    :return: the call; its result is a :class:`TokenGrant`.
+    """
+    form = {
+        "grant_type": "client_credentials",
+        "client_id": settings.client_id,
+        "client_secret": settings.client_secret.get_secret_value(),
+    }
+    return Call(
+        name=AUTHENTICATE,
+        method="POST",
+        path="/api/auth",
+        parse=_parse_grant,
+        body=urlencode(form).encode("ascii"),
+        content_type="application/x-www-form-urlencoded; charset=utf-8",
+        is_confidential=True,
+    )
+
+
+def get_sms(submission_id: str | int, *, raw: bool = False) -> Call[SmsDetails]:
+    """
+    Describe GET /sms/{submissionId}.
+
+    :param submission_id: ASCII decimal string or whole number; no float.
+    :param raw: whether the result keeps the JSON of the response.
+    :return: the call; its result is a :class:`SmsDetails`.
+    :raises RtiSmsInputError: the id is neither; nothing is sent.
+    """
+    checked = check_submission_id(submission_id)
+    return Call(
+        name="get_sms",
+        method="GET",
+        path=f"/api/sms/{checked}",
+        parse=partial(SmsDetails.from_response, checked),
+        subject=checked,
+        words=_undocumented_status,
+        keep_text=_with_raw if raw else None,
+    )
+
+
+def send_sms(*, recipients: Any, text: Any, sender: str, charset: int | None = None) -> Call[list[Submission]]:
+    """
+    Describe POST /sms. It is not idempotent, since the API has no idempotency key.
+
+    :param recipients: phone numbers in international form, each once.
+    :param text: the message.
+    :param sender: as allowed for the account.
+    :param charset: 0, 1, 6 or 8; None picks by the text.
+    :return: the call; its result is one :class:`Submission` per recipient, by position.
+    :raises RtiSmsInputError: a value cannot be sent; nothing is sent.
+    """
+    # An outbox may list a number twice, for two of its messages; only then does a number stay there twice.
+    is_checked = isinstance(recipients, list) and recipients and all(isinstance(one, Recipient) for one in recipients)
+    recipients = recipients if is_checked else parse_recipients(recipients)
+    text = text if isinstance(text, SmsText) else SmsText.of(text, charset)
+    payload = {
+        "recipients": [recipient.get_secret_value() for recipient in recipients],
+        "sender": check_sender(sender),
+        "message": {"charset": text.charset, "text": text.encoded},
+    }
+    return Call(
+        name=SEND_SMS,
+        method="POST",
+        path="/api/sms",
+        parse=partial(_parse_submissions, len(recipients)),
+        subject=f"to {len(recipients)} recipients",
+        body=dumps(payload).encode("ascii"),
+        idempotent=False,
+        is_confidential=True,
+        confidential=[*recipients, Secret(text.characters)],
+        messages=len(recipients),
+        words=_words_of_submissions,
+    )
+
+
+def check_sender(value: Any) -> str:
+    """
+    Return the sender of a message.
+
+    :raises RtiSmsInputError: it is not a str, is empty, or has a character that cannot be printed.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise errors.RtiSmsInputError(f"sender is {errors.shape(value)}: use a str that is not empty.")
+    if not value.isprintable():
+        raise errors.RtiSmsInputError(
+            f"sender is {errors.shape(value)}, and one of them cannot be printed: use printable text."
+        )
+    return value
+
+
+def get_balance() -> Call[Decimal]:
+    """
+    Describe GET /balance.
+
+    :return: the call; its result is the exact :class:`~decimal.Decimal`.
+    """
+    return Call(name=GET_BALANCE, method="GET", path="/api/balance", parse=_parse_balance)
+
+
+def request(
+    method: str,
+    path: str,
+    *,
+    params: Mapping[str, Any] | None = None,
+    json: Any = None,
+    idempotent: bool | None = None,
+) -> Call[Any]:
+    """
+    Describe a call that this package does not know.
+
+    Errors never repeat the response to such a call if it is not idempotent, or if it has ``params`` or ``json``, since
+    the response may repeat phone numbers and texts.
+
+    :param method: GET, POST, PUT, PATCH or DELETE.
+    :param path: below the base URL of the API, such as ``/sms/4193366853543393``; ``/api/sms/4193366853543393`` is the
+        same. Segments consist of letters, digits and ``. _ ~ -``.
+    :param params: the query; lists repeat a name, and None leaves it out.
+    :param json: the body, as JSON; None for no body.
+    :param idempotent: whether the request may be sent again after its response was lost. Default: GET only.
+    :return: the call; its result is the decoded JSON.
+    :raises RtiSmsInputError: an argument has another form; nothing is sent.
+    """
+    method = check_method(method)
+    path = check_path(path)
+    if not isinstance(idempotent, bool | None):
+        raise errors.RtiSmsInputError(f"idempotent is {errors.shape(idempotent)}: use True, False or None.")
+    is_idempotent = method == "GET" if idempotent is None else idempotent
+    query = encode_query(params)
+    return Call(
+        name="request",
+        method=method,
+        path=path + query,
+        parse=lambda response: response,
+        subject=f"{method} {mask_path(path)}",
+        body=None if json is None else _encode_json(json),
+        idempotent=is_idempotent,
+        is_confidential=not is_idempotent or bool(query) or json is not None,
+        words=_strings,
+    )
+
+
+def _encode_json(value: Any) -> bytes:
+    try:
+        return dumps(value, allow_nan=False).encode("ascii")
+    except (TypeError, ValueError, RecursionError):
+        raise errors.RtiSmsInputError(
+            f"json is {errors.shape(value)} that JSON cannot hold: use dicts, lists, strings, numbers, bools and None."
+        ) from None
+
+
+def _strings(response: Any) -> Iterator[str]:
+    """Give every string of a response, so that none of them can repeat the client secret or the token."""
+    waiting = [response]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, list):
+            waiting += value
+
+
+def _parse_grant(response: Any) -> TokenGrant:
+    token = response.get("access_token") if isinstance(response, dict) else None
+    if not isinstance(token, str) or not token:
+        raise ValueError("'access_token' is missing or not a string")
+    # VSCHAR without the space (RFC 6749, appendix A.12; RFC 6750, section 2.1): nothing that can end a header line.
+    if not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise errors.RtiSmsUnsafeTokenError(
+            f"{AUTHENTICATE}: the access token holds characters that a header must not contain. "
+            + errors.REMEDIES[errors.RtiSmsUnsafeTokenError],
+            call=AUTHENTICATE,
+            status=200,
+        )
+    return TokenGrant(Secret(token), _parse_validity(response.get("validity_period")))
+
+
+def _parse_validity(value: Any) -> float | None:
+    number = re.fullmatch(r"\s*([0-9]{1,12}(?:\.[0-9]{1,12})?)\s*", str(value), re.ASCII)
+    return float(number[1]) if number else None
+
+
+def _parse_submissions(expected: int, response: Any) -> list[Submission]:
+    items = response.get("submissions") if isinstance(response, dict) else None
+    if not isinstance(items, list):
+        raise ValueError("'submissions' is missing or not a list")
+    submissions = [Submission.from_response(item) for item in items]
+    if len(submissions) != expected:
+        raise errors.RtiSmsInvalidResponseError(
+            f"{SEND_SMS}: the response lists {len(submissions)} submissions for {expected} recipients, so they "
+            "cannot be matched.",
+            call=SEND_SMS,
+            status=200,
+            submissions=submissions,
+        )
+    return submissions
+
+
+def _with_raw(details: SmsDetails, text: str) -> SmsDetails:
+    return replace(details, raw=text)
+
+
+def _undocumented_status(details: SmsDetails) -> Iterable[str]:
+    status = details.status
+    return () if status is None or status in DOCUMENTED_STATUSES else (status,)
+
+
+def _words_of_submissions(submissions: Iterable[Submission]) -> Iterable[str]:
+    for submission in submissions:
+        if submission.status is not None and submission.status not in DOCUMENTED_SEND_STATUSES:
+            yield submission.status
+        if submission.submission_id is not None:
+            yield submission.submission_id
+
+
+def _parse_balance(response: Any) -> Decimal:
+    balance = response.get("balance") if isinstance(response, dict) else None
+    try:
+        return parse_amount(balance)
+    except ValueError:
+        raise ValueError("'balance' is not a decimal string") from None

@@ -1,0 +1,414 @@
+"""
+What is repeated, when and how often: one set of arguments for tenacity's ``Retrying`` and ``AsyncRetrying``.
+
+Source: docs/architecture.md, "Retries"; docs/vendor-api.md, "Errors".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+import tenacity
+
+from airflow_provider_rtisms.api.auth import Token, TokenCache
+from airflow_provider_rtisms.api.calls import AUTHENTICATE, GET_BALANCE, Call
+from airflow_provider_rtisms.api.errors import (
+    RtiSmsAuthenticationError,
+    RtiSmsError,
+    RtiSmsInputError,
+    RtiSmsRateLimitError,
+    RtiSmsTokenExpiredError,
+    RtiSmsTokenRefusedError,
+    RtiSmsTransientError,
+    RtiSmsUncertainError,
+    shape,
+)
+from airflow_provider_rtisms.api.models import SendOutcome
+from airflow_provider_rtisms.api.settings import ApiSettings
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Seconds: the first pause is at most this, and each later one at most twice the one before.
+BACKOFF_BASE = 0.5
+#: Seconds: no pause is longer, unless the server asks for it.
+BACKOFF_CAP = 30.0
+#: Seconds: a Retry-After beyond it is cut to it.
+RETRY_AFTER_CAP = 120.0
+#: Seconds: no attempt begins later than this after the first one.
+TOTAL_CAP = 300.0
+#: How often a call may be refused for tokens that are revoked while it is under way, before that counts as final. It
+#: also bounds the tokens that are issued for a call that the server refuses while it accepts all others.
+MAX_REVOKED_TOKENS = 30
+#: How often one request may be refused with 429 while the limiter slows all requests down, before that is a failure.
+MAX_THROTTLES = 50
+#: Arguments of tenacity that a user may replace.
+RETRY_ARGS = ("stop", "wait", "retry", "before_sleep")
+
+
+def backoff(failures: int, retry_after: float | None = None) -> float:
+    """
+    Return the seconds to pause: exponential with full jitter, or Retry-After if that is longer.
+
+    :param failures: how many attempts have failed, 1 or more.
+    :param retry_after: seconds that the server asked to wait, or None.
+    """
+    longest = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(failures - 1, 60))
+    return max(random.uniform(0, longest), min(retry_after or 0.0, RETRY_AFTER_CAP))  # noqa: S311  # not a secret
+
+
+def is_worth_repeating(call: Call[Any], error: BaseException | None) -> bool:
+    """
+    Return whether a call may be repeated after an error, unless nothing else is against it.
+
+    :param call: the call that failed. While it gets a token for itself, that is a call of its own.
+    :param error: why it failed.
+    """
+    return isinstance(error, RtiSmsTransientError) and is_safe_to_repeat(call, error)
+
+
+def is_safe_to_repeat(call: Call[Any], error: BaseException | None) -> bool:
+    """
+    Return whether a repetition does no harm: the server has not acted on the request, or may act on it twice.
+
+    :param call: the call that failed.
+    :param error: why it failed. Errors of the call for a token are never repeated here: it has its own attempts.
+    """
+    if not isinstance(error, RtiSmsError) or error.call == AUTHENTICATE != call.name:
+        return False
+    return call.idempotent or not error.may_have_acted
+
+
+def check_retry_args(value: Any) -> dict[str, Callable[..., Any]]:
+    """
+    Return the ``retry_args`` of a user.
+
+    :param value: arguments of tenacity by name, see :data:`RETRY_ARGS`; None for none.
+    :raises RtiSmsInputError: it is anything else; names the argument.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise RtiSmsInputError(f"retry_args is {shape(value)}: use a dict of arguments of tenacity.Retrying, or None.")
+    for name, strategy in value.items():
+        if name not in RETRY_ARGS:
+            raise RtiSmsInputError(f"retry_args holds an argument that is not one of: {', '.join(RETRY_ARGS)}.")
+        if not callable(strategy):
+            raise RtiSmsInputError(f"retry_args: {name} is {shape(strategy)}: use a strategy of tenacity.")
+    return dict(value)
+
+
+class Attempts:
+    """
+    The attempts of one call: what is repeated, and what each failure means. Both clients use it. It does no I/O.
+
+    Two refusals are repeated at once and count as no attempt: a 401, with a new token, and a 429 after which the
+    limiter has slowed all requests down.
+
+    :param call: what is being done.
+    :param settings: credentials and limits.
+    :param tokens: where the token comes from.
+    :param stats: counts what happens.
+    :param clock: seconds on a monotonic clock, without the time for which a limiter held the call back.
+    :param retry_args: what the user replaces in :meth:`arguments`.
+    """
+
+    def __init__(
+        self,
+        call: Call[Any],
+        settings: ApiSettings,
+        tokens: TokenCache,
+        stats: Stats,
+        clock: Callable[[], float],
+        retry_args: Mapping[str, Callable[..., Any]],
+    ) -> None:
+        self.call = call
+        #: The token of the last request; None for the call that gets one.
+        self.token: Token | None = None
+        #: Whether the limiter has slowed all requests down after the last 429.
+        self.is_throttled_together = False
+        self._settings = settings
+        self._tokens = tokens
+        self._stats = stats
+        self._clock = clock
+        self._retry_args = retry_args
+        self._started = clock()
+        #: Since the last attempt that counts: 401s, 429s, and whether the newest token was refused.
+        self._refusals = self._throttles = 0
+        self._is_renewed = False
+        #: Whether the last failure is repeated at once and counts as no attempt.
+        self._is_free = False
+
+    def run(self, attempt: Callable[[Attempts], T]) -> T:
+        """
+        Attempt the call until an attempt succeeds or the last one has failed.
+
+        :param attempt: sends the call once and reads its response; sets :attr:`token`.
+        :return: the result of the attempt.
+        :raises RtiSmsError: a permanent failure, or a transient one in every attempt.
+        """
+        try:
+            result: T = tenacity.Retrying(sleep=time.sleep, **self.arguments())(attempt, self)
+        except RtiSmsError as error:
+            raise self.final_error(error) from None
+        self.on_end(result)
+        return result
+
+    async def retry_async(
+        self, attempt: Callable[[Attempts], Awaitable[T]], on_sleep: Callable[[], None], first_error: RtiSmsError
+    ) -> T:
+        """
+        Do what follows a first attempt that has failed, on an event loop.
+
+        The asyncio client makes its first attempt without tenacity. Most calls succeed at once, and tenacity takes half
+        as long as a request.
+
+        :param attempt: as for :meth:`run`; also sets :attr:`is_throttled_together`.
+        :param on_sleep: called before a pause.
+        :param first_error: why the first attempt has failed.
+        :return: the result of a later attempt.
+        :raises RtiSmsError: the last attempt has failed; see :meth:`final_error`.
+        """
+        failed = [first_error]
+
+        async def next_attempt() -> T:
+            if failed:
+                raise failed.pop()
+            return await attempt(self)
+
+        async def sleep(seconds: float) -> None:
+            if seconds:
+                on_sleep()
+                await asyncio.sleep(seconds)
+
+        result: T = await tenacity.AsyncRetrying(sleep=sleep, **self.arguments())(next_attempt)
+        return result
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments for tenacity's ``Retrying`` and ``AsyncRetrying``."""
+        return {
+            "retry": self._retry,
+            "wait": self._wait,
+            "stop": self._stop,
+            "before_sleep": self._before_sleep,
+            "retry_error_callback": self._give_up,
+        }
+
+    def final_error(self, error: RtiSmsError) -> RtiSmsError:
+        """Return the error that the call raises when its last attempt has failed, and count the call."""
+        call = self.call
+        if isinstance(error, RtiSmsTokenExpiredError):
+            what = "the server returned HTTP 401 twice, the second time for a new token"
+            error = call.error(RtiSmsTokenRefusedError, what, status=error.status)
+        elif not call.idempotent and error.may_have_acted and error.call != AUTHENTICATE:
+            error = RtiSmsUncertainError(
+                f"{error} It is uncertain whether the server acted on the request, so the request is not repeated.",
+                call=error.call,
+                subject=error.subject,
+                status=error.status,
+                submissions=error.submissions,
+            )
+        elif isinstance(error, RtiSmsAuthenticationError) and call.name == AUTHENTICATE:
+            hint = self._settings.odd_credentials()
+            error = error.with_context(hint) if hint else error
+        self.on_end(error)
+        return error
+
+    def on_end(self, outcome: Any) -> None:
+        """Count the call, which has ended with a result or an error."""
+        if self.call.name == AUTHENTICATE and not isinstance(outcome, RtiSmsError):
+            self._stats.on_token()
+        self._stats.on_call(self.call, self._clock() - self._started, outcome)
+
+    def _retry(self, state: tenacity.RetryCallState) -> bool:
+        """Return whether there is another attempt, unless :meth:`_stop` says that it is enough."""
+        error = _error(state)
+        if error is None:
+            return False
+        state.start_time = cast(float, state.outcome_timestamp) - (self._clock() - self._started)
+        if isinstance(error, RtiSmsTokenExpiredError):
+            self._is_free = self._is_renewal_due()
+            if not self._is_free:
+                return False  # a second 401 is final
+        else:
+            self._is_free = isinstance(error, RtiSmsRateLimitError) and self._is_common_pause_due(error)
+        if self._is_free:
+            state.attempt_number -= 1  # tenacity counts up before the next attempt
+            return True
+        self._refusals = self._throttles = 0
+        self._is_renewed = False
+        retry = self._retry_args.get("retry")
+        if retry is None:
+            return is_worth_repeating(self.call, error)
+        return is_safe_to_repeat(self.call, error) and bool(retry(state))
+
+    def _is_renewal_due(self) -> bool:
+        """
+        Decide what follows a 401: whether the request is repeated with a new token.
+
+        A second 401 is final if it is for the newest token again, and the server has accepted no token lately.
+        Otherwise the server accepts new tokens, and something revokes them.
+        """
+        self._refusals += 1
+        is_newest = self._tokens.discard(cast(Token, self.token))
+        if (is_newest and self._is_renewed and not self._tokens.is_accepted()) or self._refusals > MAX_REVOKED_TOKENS:
+            return False
+        self._is_renewed = self._is_renewed or is_newest
+        return True
+
+    def _is_common_pause_due(self, error: RtiSmsRateLimitError) -> bool:
+        """Decide what follows a 429: whether the request is repeated after a pause of all requests."""
+        if error.call != self.call.name:
+            return False
+        self._stats.on_throttled(self.call)
+        self._throttles += 1
+        return self.is_throttled_together and self._throttles < MAX_THROTTLES
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        if self._is_free:
+            return 0.0
+        wait = self._retry_args.get("wait")
+        return backoff(state.attempt_number, _error(state).retry_after) if wait is None else float(wait(state))
+
+    def _stop(self, state: tenacity.RetryCallState) -> bool:
+        if self._is_free:
+            return False
+        stop = self._retry_args.get("stop") or tenacity.stop_any(
+            tenacity.stop_after_attempt(self._settings.max_attempts), tenacity.stop_before_delay(TOTAL_CAP + 1e-9)
+        )
+        return bool(stop(state))
+
+    def _before_sleep(self, state: tenacity.RetryCallState) -> None:
+        self._stats.on_retry(self.call)
+        error = _error(state)
+        if isinstance(error, RtiSmsTokenExpiredError):
+            log.info("%s: the server refused the token (HTTP 401); repeating the request with a new token", self.call)
+        elif self._is_free:
+            log.debug("%s Repeating the request after the pause of all requests", error)
+        elif "before_sleep" in self._retry_args:
+            self._retry_args["before_sleep"](state)
+        else:
+            most = "" if "stop" in self._retry_args else f" of {self._settings.max_attempts}"
+            log.warning(
+                "%s Attempt %d%s failed; the next one starts in %.1f s",
+                error,
+                state.attempt_number,
+                most,
+                state.upcoming_sleep,
+            )
+
+    def _give_up(self, state: tenacity.RetryCallState) -> None:
+        error = _error(state)
+        if state.attempt_number == 1:
+            raise error
+        attempts = f"{state.attempt_number} attempts in {state.seconds_since_start:.1f} s"
+        raise error.with_context(f"Gave up after {attempts}.") from None
+
+
+def _error(state: tenacity.RetryCallState) -> Any:
+    assert state.outcome is not None  # noqa: S101
+    return state.outcome.exception()
+
+
+#: Gets the name of what happened, a value, and words about it, see ``hooks/metrics.py``.
+Report = Callable[..., None]
+
+
+@dataclass(slots=True)
+class Stats:
+    """
+    Counters of one client. They only grow.
+
+    :param requests: HTTP requests that left, those for tokens included.
+    :param tokens: tokens that were issued.
+    :param retries: requests that were repeated, for whatever reason.
+    :param throttled: responses of 429.
+    :param report: passes on what happens, such as to metrics. It is called between two steps of a call, on event loops
+        too, so it must return at once and raise nothing.
+    """
+
+    requests: int = 0
+    tokens: int = 0
+    retries: int = 0
+    throttled: int = 0
+    report: Report | None = field(default=None, repr=False, compare=False)
+
+    def on_request(self, call: Call[Any], status: int | None) -> None:
+        """
+        Count a request that has ended.
+
+        :param call: what it was for. A call that gets a token for itself is a call of its own.
+        :param status: HTTP status; None if no usable response came, for whatever reason.
+        """
+        self.requests += 1
+        if self.report is not None:
+            self.report("requests", 1, call.name, _status_class(status))
+
+    def on_retry(self, call: Call[Any]) -> None:
+        """Count a call that repeats its request: after a transient error, a 429, or a 401 with a new token."""
+        self.retries += 1
+        if self.report is not None:
+            self.report("retries", 1, call.name)
+
+    def on_throttled(self, call: Call[Any]) -> None:
+        """Count a response of 429."""
+        self.throttled += 1
+        if self.report is not None:
+            self.report("throttled", 1, call.name)
+
+    def on_token(self) -> None:
+        """Count a token that was issued."""
+        self.tokens += 1
+        if self.report is not None:
+            self.report("tokens", 1)
+
+    def on_call(self, call: Call[Any], seconds: float, outcome: Any) -> None:
+        """
+        Report a call that has ended. A call that is cancelled or interrupted is not reported.
+
+        :param call: what it was.
+        :param seconds: how long it took, with its retries, without the time for which the limiter held it back.
+        :param outcome: its result, or the :class:`~airflow_provider_rtisms.api.errors.RtiSmsError` that it raises.
+        """
+        if self.report is None:
+            return
+        self.report("call_duration", seconds * 1000, call.name, _outcome_class(outcome))
+        if isinstance(outcome, RtiSmsUncertainError) and call.messages:
+            self.report("messages", call.messages, SendOutcome.UNCERTAIN)
+        elif isinstance(outcome, RtiSmsError):
+            return
+        elif call.messages:
+            for kind, count in Counter(submission.outcome for submission in outcome).items():
+                self.report("messages", count, kind)
+        elif call.name == GET_BALANCE:
+            self.report("balance", float(outcome))
+
+    def on_records(self, count: int) -> None:
+        """Report that a bulk fetch has fetched so many records."""
+        if self.report is not None:
+            self.report("bulk_records", count)
+
+    def on_delivery(self, seconds: float) -> None:
+        """Report that a message was found to be delivered, so many seconds after the vendor accepted it."""
+        if self.report is not None:
+            self.report("delivery_duration", seconds * 1000)
+
+
+def _status_class(status: int | None) -> str:
+    if status is None:
+        return "no_response"
+    return f"{status // 100}xx" if 100 <= status < 600 else "other"
+
+
+def _outcome_class(outcome: Any) -> str:
+    if not isinstance(outcome, RtiSmsError):
+        return "success"
+    return "transient_error" if isinstance(outcome, RtiSmsTransientError) else "permanent_error"

@@ -1,3 +1,0 @@
-"""Private. Moves bytes: the requests client, the aiohttp client, and what limits them."""
-
-from __future__ import annotations

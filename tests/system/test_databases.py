@@ -1,0 +1,583 @@
+"""What the operators say and do when a real PostgreSQL, MariaDB or SQLite fails, keeps a row, or holds a lock."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_rtisms.bulk import object_store
+from airflow_provider_rtisms.sandbox import Sandbox
+from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
+from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
+from scripts.servers import DEBIAN_POSTGRESQL, MariaDb, Postgres
+from tests.unit.bulk.conftest import seeded
+
+pytestmark = pytest.mark.system
+
+PHONE, NAME, DATE = "+56912345678", "O'Higgins (Bernardo) \"el 'jefe'\"", "12/34/2026"
+VALUES = ["912345678", "Higgins", "Bernardo", "jefe", "12/34", "4711"]
+"""Parts of values that no error may show."""
+COLUMNS = (
+    "submission_id varchar(100) PRIMARY KEY, status varchar(20), status_code varchar(10), is_final boolean, "
+    "registered_at {time}, sent_at {time}, done_at {time}, cost numeric(10,4), operator_id varchar(20), "
+    "operator_name varchar(100), operator_mcc varchar(5), operator_mnc varchar(5), fetched_at {time}"
+)
+
+
+class Database:
+    """
+    A database behind the Connection ``db``.
+
+    :param kind: of it: ``postgres``, ``mysql`` or ``sqlite``.
+    :param connect: opens another connection.
+    :param time: the type of times.
+    """
+
+    def __init__(self, kind: str, connect: Callable[[], Any], time: str) -> None:
+        self.kind = kind
+        self.connect = connect
+        self._time = time
+
+    def do(self, *statements: str) -> list[Any]:
+        """Run statements, and return the rows of the last one."""
+        with closing(self.connect()) as connection:
+            cursor = connection.cursor()
+            for statement in statements:
+                cursor.execute(statement)
+            rows = list(cursor.fetchall()) if cursor.description else []
+            connection.commit()
+        return rows
+
+    def create(self) -> None:
+        """Create the tables ``people``, with one row, and ``details``."""
+        name, values = NAME.replace("'", "''"), f"4711, '{PHONE}', '{DATE}'"
+        self.do("DROP TABLE IF EXISTS people", "DROP TABLE IF EXISTS details")
+        self.do(
+            "CREATE TABLE people (id integer PRIMARY KEY, phone varchar(100), day varchar(100), name varchar(100))",
+            f"INSERT INTO people VALUES ({values}, '{name}')",  # noqa: S608
+            f"CREATE TABLE details ({COLUMNS.format(time=self._time)})",
+        )
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Callable[[type[Any]], Any]]:
+    """Return the server of a class; it is started once."""
+    running: dict[type[Any], Any] = {}
+
+    def server(kind: type[Any]) -> Any:
+        if kind not in running:
+            running[kind] = kind().__enter__()
+        return running[kind]
+
+    yield server
+    for one in running.values():
+        one.__exit__(None, None, None)
+
+
+@pytest.fixture(params=["psycopg2", "psycopg", "MySQLdb", "mysql.connector", "sqlite3"])
+def database(request: pytest.FixtureRequest, servers: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Database:
+    driver = pytest.importorskip(request.param, reason=f"{request.param} is not installed")
+    fields: dict[str, Any] = {"host": "127.0.0.1"}
+    if request.param.startswith("psycopg"):
+        hooks = pytest.importorskip("airflow.providers.postgres.hooks.postgres", reason="no PostgreSQL provider")
+        if not DEBIAN_POSTGRESQL.exists():
+            pytest.skip("PostgreSQL is not installed")
+        monkeypatch.setattr(hooks, "USE_PSYCOPG3", request.param == "psycopg")
+        port = servers(Postgres).port
+        fields |= {"conn_type": "postgres", "port": port, "login": "postgres", "schema": "postgres"}
+        made = Database("postgres", lambda: driver.connect(host="127.0.0.1", port=port, user="postgres"), "timestamptz")
+    elif request.param == "sqlite3":
+        fields = {"conn_type": "sqlite", "host": str(tmp_path / "db")}
+        made = Database("sqlite", lambda: sqlite3.connect(tmp_path / "db", timeout=0), "text")
+    else:
+        pytest.importorskip("airflow.providers.mysql.hooks.mysql", reason="no MySQL provider")
+        if shutil.which("mariadbd") is None:
+            pytest.skip("MariaDB is not installed")
+        port = servers(MariaDb).port
+        client = "mysqlclient" if request.param == "MySQLdb" else "mysql-connector-python"
+        extra = {"client": client} | ({"use_pure": True} if client != "mysqlclient" else {})
+        fields |= {"conn_type": "mysql", "port": port, "login": "root", "schema": "warehouse", "extra": extra}
+        other = import_module("MySQLdb")
+        made = Database(
+            "mysql",
+            lambda: other.connect(host="127.0.0.1", port=port, user="root", database="warehouse"),
+            "datetime(6) NULL",
+        )
+    monkeypatch.setenv("AIRFLOW_CONN_DB", json.dumps(fields))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(object_store, "BACKOFF_BASE", 0.01)
+    made.create()
+    return made
+
+
+@pytest.fixture
+def sandbox(rtisms_sandbox: Sandbox) -> Sandbox:
+    rtisms_sandbox.reset(seed=100)
+    return rtisms_sandbox
+
+
+def send(sql: str, parameters: Any = None, **arguments: Any) -> Any:
+    return SqlToRtiSmsOperator(
+        **{"task_id": "send", "sql": sql, "parameters": parameters, "sql_conn_id": "db", "recipient_column": "phone"},
+        **{"text": "hola", "sender": "96000", **arguments},
+    ).execute({})
+
+
+def load(ids: Any = None, **arguments: Any) -> dict[str, Any]:
+    defaults = {"task_id": "load", "table": "details", "sql_conn_id": "db", "submission_ids": ids}
+    return RtiSmsDetailsToSqlOperator(**{**defaults, **arguments}).execute({})
+
+
+def failure_of(attempt: Callable[[], Any]) -> tuple[bool, str]:
+    """Return whether a failure is permanent, and its message; nothing that is printed of it shows a value."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        attempt()
+    shown = "".join(traceback.format_exception(caught.value))
+    assert not [value for value in VALUES if value in shown]
+    return isinstance(caught.value, AirflowFailException), str(caught.value)
+
+
+class TestErrorsOfQueries:
+    @pytest.mark.parametrize(
+        ("sql", "parameters"),
+        [
+            ("SELECT phone, name::int FROM people", None),
+            ("SELECT phone, name::date FROM people", None),
+            ("SELECT phone, day::date FROM people", None),
+            ("SELECT phone, phone::int FROM people", None),
+            ("SELECT phone, (1 / (id - 4711)) FROM people", None),
+            ("SELECT phone FROM people WHERE id = %s", [NAME]),
+            ("SELECT phone FROM people WHERE id = %(it)s", {"it": PHONE}),
+            ("SELECT phone FROM people WHERE %s::date > now()", [DATE]),
+            ("SELECT phone FROM people WHERE name ~ %s", ["(" + NAME]),
+            ("SELECT phone FROM people LIMIT %s", [NAME]),
+            ("SELECT name::json FROM people", None),
+        ],
+    )
+    def test_values_are_not_shown(self, sandbox: Sandbox, database: Database, sql: str, parameters: Any) -> None:
+        if database.kind != "postgres":
+            pytest.skip("MariaDB and SQLite convert")
+        is_permanent, message = failure_of(lambda: send(sql, parameters))
+        assert is_permanent
+        assert "The query failed (" in message
+        assert "Nothing was sent" in message
+        assert not sandbox.state().requests
+
+    @pytest.mark.parametrize(
+        ("sql", "parameters", "named"),
+        [
+            ("SELECT phone FROM nobody", None, "nobody"),
+            ("SELECT telephone FROM people", None, "telephone"),
+            ("SELECT telephone FROM people WHERE name = {}", [NAME], "telephone"),
+            ("SELECT phone FROM people WHERE name = {} AND id = {} ORDRE BY id", [NAME, 4711], "ORDRE"),
+            (f"SELECT phone FROM people WHERE phone = '{PHONE}' FROM", None, "FROM"),  # noqa: S608
+            (f"SELECT phone FROM people WHERE phone = '{PHONE}", None, "The query failed ("),  # noqa: S608
+            ("SELECT nothing_like_it(phone, {}, {}) FROM people", [NAME, 4711], "nothing_like_it"),
+        ],
+    )
+    def test_a_mistake_is_named_and_not_retried(
+        self, sandbox: Sandbox, database: Database, sql: str, parameters: Any, named: str
+    ) -> None:
+        mark = "?" if database.kind == "sqlite" else "%s"
+        sql = sql.replace("{}", mark)
+        is_permanent, message = failure_of(lambda: send(sql, parameters))
+        assert is_permanent
+        assert named in message
+        assert "Nothing was sent" in message
+        is_permanent, message = failure_of(lambda: load(sql=sql, parameters=parameters))
+        assert is_permanent
+        assert named in message
+        assert not sandbox.state().requests
+
+    def test_a_percent_sign_beside_parameters(self, sandbox: Sandbox, database: Database) -> None:
+        if database.kind == "sqlite":
+            pytest.skip("SQLite has other placeholders")
+        sql, least = "SELECT phone FROM people WHERE name LIKE '%' AND id > %s", 4711
+        try:
+            is_permanent, message = failure_of(lambda: send(sql, [least]))
+        except pytest.fail.Exception:
+            pytest.skip("this driver takes a single %")
+        assert is_permanent
+        assert "Write %% for a % sign" in message
+        assert send(sql.replace("'%'", "'%%'"), [least]) == []
+
+    @pytest.mark.parametrize("parameters", [4711, PHONE, b"4711", {4711}, 4711.5, True, ""])
+    def test_one_value_is_no_parameters(self, sandbox: Sandbox, database: Database, parameters: Any) -> None:
+        for operator in (send, lambda sql, value: load(sql=sql, parameters=value)):
+            is_permanent, message = failure_of(lambda: operator("SELECT phone FROM people", parameters))  # noqa: B023
+            assert is_permanent
+            assert "parameters is" in message
+            assert "use a list such as" in message
+
+    @pytest.mark.parametrize("parameters", [[], [1, 2, 3], {"other": PHONE}])
+    def test_parameters_that_do_not_fit(self, sandbox: Sandbox, database: Database, parameters: Any) -> None:
+        mark = "?" if database.kind == "sqlite" else "%s"
+        is_permanent, message = failure_of(lambda: send(f"SELECT phone FROM people WHERE id = {mark}", parameters))  # noqa: S608
+        assert is_permanent
+        assert "The query failed (" in message
+
+
+class TestRights:
+    def test_a_missing_right_is_not_retried(
+        self, sandbox: Sandbox, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if database.kind == "sqlite":
+            pytest.skip("SQLite has no rights")
+        if database.kind == "postgres":
+            with suppress(Exception):  # it is there already
+                database.do("CREATE ROLE reader LOGIN")
+        else:
+            database.do(
+                "CREATE OR REPLACE USER reader@localhost", "GRANT SELECT ON warehouse.details TO reader@localhost"
+            )
+        fields = json.loads(os.environ["AIRFLOW_CONN_DB"])
+        monkeypatch.setenv("AIRFLOW_CONN_DB", json.dumps(fields | {"login": "reader"}))
+        is_permanent, message = failure_of(lambda: send("SELECT phone FROM people"))
+        assert is_permanent
+        assert "people" in message
+        assert "Grant the user of the Connection SELECT" in message
+        monkeypatch.setenv("AIRFLOW_CONN_DB", json.dumps(fields | {"login": "reader", "password": "wrong"}))
+        if database.kind == "mysql":
+            is_permanent, message = failure_of(lambda: send("SELECT phone FROM people"))
+            assert is_permanent
+            assert "Check the host, the login, the password" in message
+
+    def test_a_read_only_server_is_not_retried(self, sandbox: Sandbox, database: Database) -> None:
+        turn_on, turn_off = {
+            "postgres": (
+                "ALTER ROLE postgres SET default_transaction_read_only = on",
+                "SET default_transaction_read_only = off; ALTER ROLE postgres RESET default_transaction_read_only",
+            ),
+            "mysql": ("SET GLOBAL tx_read_only = 1", "SET GLOBAL tx_read_only = 0"),
+            "sqlite": ("", ""),
+        }[database.kind]
+        if not turn_on:
+            pytest.skip("see tests/unit")
+        database.do(turn_on)
+        try:
+            is_permanent, message = failure_of(lambda: load(seeded(3)))
+        finally:
+            with closing(database.connect()) as connection:
+                if database.kind == "postgres":
+                    connection.autocommit = True
+                for statement in turn_off.split("; "):
+                    connection.cursor().execute(statement)
+        assert is_permanent
+        assert "read-only server" in message
+        assert not sandbox.state().requests
+
+
+PASSING = {
+    "postgres": ["40P01", "40001", "55P03", "53300", "53100", "57014", "57P01", "57P03", "08006", "XX000"],
+    "mysql": [1205, 1213, 1040, 1203, 1053, 1317, 1927],
+}
+PERMANENT = {
+    "postgres": ["25006", "22001", "23505", "23514", "42501", "42P01", "0A000", "28P01", "3D000", "P0001", "55000"],
+    "mysql": [1064, 1142, 1044, 1045, 1049, 1290, 1366, 1292, 1062, 1048, 1406, 1644, 4025],
+}
+
+
+def raising(database: Database, code: Any) -> str:
+    """Return a query whose function fails with a code, and with a message full of values."""
+    text = (PHONE + " " + NAME).replace("'", "''")
+    if database.kind == "postgres":
+        database.do(
+            "CREATE OR REPLACE FUNCTION fails(state text) RETURNS text LANGUAGE plpgsql AS "
+            f"$$ BEGIN RAISE EXCEPTION '{text}' USING ERRCODE = state, DETAIL = '{text}', HINT = '{text}'; END $$"
+        )
+        return f"SELECT fails('{code}') AS phone"
+    database.do(
+        "CREATE OR REPLACE FUNCTION fails() RETURNS int DETERMINISTIC "
+        f"BEGIN SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = {code}, MESSAGE_TEXT = '{text}'; RETURN 1; END"
+    )
+    return "SELECT fails() AS phone"
+
+
+class TestCodes:
+    def test_what_passes_is_retried(self, sandbox: Sandbox, database: Database) -> None:
+        for code in PASSING.get(database.kind, []):
+            sql = raising(database, code)
+            for operator in (lambda sql: load(sql=sql), send):
+                is_permanent, message = failure_of(lambda: operator(sql))  # noqa: B023
+                assert (code, is_permanent) == (code, False)
+                assert str(code) in message
+                assert "run the task again later" in message
+        assert not sandbox.state().requests
+
+    def test_what_stays_is_not(self, sandbox: Sandbox, database: Database) -> None:
+        for code in PERMANENT.get(database.kind, []):
+            sql = raising(database, code)
+            for operator in (lambda sql: load(sql=sql), send):
+                is_permanent, message = failure_of(lambda: operator(sql))  # noqa: B023
+                assert (code, is_permanent) == (code, True)
+                assert str(code) in message
+        assert not sandbox.state().requests
+
+    def test_a_load_that_fails_shows_nothing(self, sandbox: Sandbox, database: Database) -> None:
+        """A trigger of the table reports values."""
+        text = (PHONE + " " + NAME).replace("'", "''")
+        body = {
+            "postgres": f"RAISE EXCEPTION '{text}' USING ERRCODE = '22000', DETAIL = new.submission_id",
+            "mysql": f"SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 1366, MESSAGE_TEXT = '{text}'",
+            "sqlite": f"SELECT RAISE(ABORT, '{text}')",
+        }[database.kind]
+        make_trigger(database, "INSERT", body)
+        is_permanent, message = failure_of(lambda: load(seeded(3)))
+        assert is_permanent
+        assert "Writing the table details failed (" in message
+        assert seeded(1)[0] not in message
+        assert database.do("SELECT count(*) FROM details") == [(0,)]
+
+
+def make_trigger(database: Database, event: str, body: str) -> None:
+    """Let something happen before each row that is written into ``details``."""
+    if database.kind == "postgres":
+        function = (
+            f"CREATE OR REPLACE FUNCTION trigger_of_details() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; "
+        )
+        database.do(
+            function + "END $$",
+            f"CREATE TRIGGER t BEFORE {event} ON details FOR EACH ROW EXECUTE FUNCTION trigger_of_details()",
+        )
+    elif database.kind == "mysql":
+        database.do(f"CREATE TRIGGER t BEFORE {event} ON details FOR EACH ROW {body}")
+    else:
+        database.do(f"CREATE TRIGGER t BEFORE {event} ON details BEGIN {body}; END")
+
+
+class TestOldRows:
+    OLD, NEW = "'2020-01-01 00:00:00'", "'2999-01-01 00:00:00'"
+
+    def insert(self, database: Database, submission_id: str, moment: str) -> None:
+        """Write a row of another run."""
+        columns = "submission_id, status, is_final, fetched_at"
+        database.do(f"INSERT INTO details ({columns}) VALUES ('{submission_id}', 'SENT', false, {moment})")  # noqa: S608
+
+    @pytest.mark.parametrize("returned", ["RETURN NULL", "RETURN OLD", "new := old; RETURN new"])
+    def test_a_trigger_that_keeps_the_old_row_fails_the_load(
+        self, sandbox: Sandbox, database: Database, returned: str
+    ) -> None:
+        if database.kind != "postgres" and returned != "RETURN NULL":
+            pytest.skip("PostgreSQL's")
+        self.insert(database, seeded(1)[0], self.OLD)
+        kept = ", ".join(f"new.{one} = old.{one}" for one in ("status", "is_final", "fetched_at"))
+        body = {"postgres": returned, "mysql": f"SET {kept}", "sqlite": "SELECT RAISE(IGNORE)"}[database.kind]
+        make_trigger(database, "UPDATE", body)
+        is_permanent, message = failure_of(lambda: load(seeded(3)))
+        assert is_permanent
+        assert "1 of 3 records did not land in the table details" in message
+        assert database.do("SELECT status FROM details") == [("SENT",)]
+        assert load(seeded(3), on_conflict="ignore")["written"] == 2
+
+    def test_rows_that_are_newer_stay(self, sandbox: Sandbox, database: Database) -> None:
+        one, two, _ = seeded(3)
+        self.insert(database, one, self.OLD)
+        self.insert(database, two, self.NEW)
+        assert load(seeded(3))["written"] == 2
+        assert load(seeded(3))["fetched"] == 3
+        states = database.do("SELECT status FROM details ORDER BY submission_id")
+        assert [row[0] for row in states] == ["DELIVERED", "SENT", "DELIVERED"]
+
+    def test_a_column_that_rounds_times_does_not_fail(self, sandbox: Sandbox, database: Database) -> None:
+        if database.kind == "postgres":
+            database.do("CREATE DOMAIN moment AS timestamp(0)", "ALTER TABLE details ALTER fetched_at TYPE moment")
+        elif database.kind == "mysql":
+            database.do("ALTER TABLE details MODIFY fetched_at datetime NULL")
+        try:
+            self.insert(database, seeded(1)[0], self.OLD)
+            assert load(seeded(20))["written"] == 20
+            assert load(seeded(20))["fetched"] == 20
+        finally:
+            if database.kind == "postgres":
+                database.do("DROP TABLE details", "DROP DOMAIN moment")
+
+
+class Stopped(BaseException):
+    """What a signal raises, as Airflow's timeout of a task does."""
+
+
+@contextmanager
+def stopped_after(seconds: float) -> Iterator[None]:
+    """Raise :class:`Stopped` in this thread after so many seconds."""
+
+    def stop(*_: Any) -> None:
+        raise Stopped
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class TestLocks:
+    """Another transaction holds the lock until the test ends, or for a while."""
+
+    @contextmanager
+    def locked(self, database: Database, table: str = "details", *, whole: bool = True) -> Iterator[None]:
+        with closing(database.connect()) as connection:
+            cursor = connection.cursor()
+            if database.kind == "sqlite":
+                connection.isolation_level = None
+                cursor.execute("BEGIN EXCLUSIVE")
+            elif whole:
+                cursor.execute(f"LOCK TABLE {table}" + (" WRITE" if database.kind == "mysql" else ""))
+            else:
+                cursor.execute(f"SELECT * FROM {table} FOR UPDATE")  # noqa: S608
+            # A wait that hears no signal would not end otherwise.
+            timer = threading.Timer(150, connection.close)
+            timer.start()
+            try:
+                yield
+                assert timer.is_alive(), "the lock was let go after 150 s"
+            finally:
+                timer.cancel()
+                timer.join()
+
+    @pytest.mark.parametrize("whole", [True, False], ids=["table", "row"])
+    @pytest.mark.parametrize("operator", [lambda: load(seeded(3)), lambda: send("SELECT phone FROM people FOR UPDATE")])
+    def test_a_signal_ends_the_wait(
+        self, sandbox: Sandbox, database: Database, operator: Callable[[], Any], *, whole: bool
+    ) -> None:
+        if database.kind == "sqlite":
+            pytest.skip("SQLite gives up after 5 s")
+        TestOldRows().insert(database, seeded(1)[0], TestOldRows.OLD)
+        with (
+            self.locked(database, "details", whole=whole),
+            self.locked(database, "people", whole=whole),
+            pytest.raises(BaseException) as caught,  # noqa: PT011
+            stopped_after(3),
+        ):
+            operator()
+        assert isinstance(caught.value, Stopped) or isinstance(caught.value.__cause__, Stopped)
+        assert database.do("SELECT status FROM details") == [("SENT",)]
+
+    def test_the_load_goes_on_once_the_lock_is_gone(self, sandbox: Sandbox, database: Database) -> None:
+        TestOldRows().insert(database, seeded(1)[0], TestOldRows.OLD)
+        held, release = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with self.locked(database, whole=False):
+                held.set()
+                release.wait(120)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait(100)
+        timer = threading.Timer(2.5, release.set)
+        timer.start()
+        try:
+            assert load(seeded(30))["written"] == 30
+        finally:
+            release.set()
+            thread.join()
+            timer.join()
+        assert database.do("SELECT count(*) FROM details WHERE status = 'DELIVERED'") == [(30,)]
+
+    def test_the_limit_of_the_connection_holds(
+        self, sandbox: Sandbox, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fields = json.loads(os.environ["AIRFLOW_CONN_DB"])
+        if database.kind != "postgres":
+            pytest.skip("how to set a limit differs")
+        fields["extra"] = {"options": "-c lock_timeout=1500"}
+        monkeypatch.setenv("AIRFLOW_CONN_DB", json.dumps(fields))
+        with self.locked(database, "people"):
+            is_permanent, message = failure_of(lambda: send("SELECT phone FROM people"))
+        assert not is_permanent
+        assert "55P03" in message
+
+
+class TestBeforeTheFirstRequest:
+    @pytest.fixture(autouse=True)
+    def _nothing_requested(self, sandbox: Sandbox) -> Iterator[None]:
+        yield
+        assert not sandbox.state().requests
+
+    @pytest.mark.parametrize(
+        ("statements", "named"),
+        [
+            (
+                [
+                    "ALTER TABLE details DROP CONSTRAINT details_pkey",
+                    "ALTER TABLE details ADD PRIMARY KEY (submission_id) DEFERRABLE",
+                ],
+                "DEFERRABLE",
+            ),
+            (
+                ["ALTER TABLE details ADD UNIQUE (submission_id) DEFERRABLE INITIALLY DEFERRED"],
+                "DEFERRABLE",
+            ),
+            (["CREATE DOMAIN needed AS text NOT NULL", "ALTER TABLE details ADD note needed"], "do not fill.*: note"),
+            (
+                [
+                    "CREATE DOMAIN needed AS text NOT NULL",
+                    "CREATE DOMAIN other AS needed",
+                    "ALTER TABLE details ADD note other",
+                ],
+                "do not fill.*: note",
+            ),
+            (
+                [
+                    "DROP TABLE details",
+                    f"CREATE TABLE details ({COLUMNS.format(time='timestamptz')}) PARTITION BY HASH (submission_id)",
+                ],
+                "has no partitions",
+            ),
+        ],
+    )
+    def test_a_table_that_would_fail_after_the_fetch(
+        self, database: Database, statements: list[str], named: str
+    ) -> None:
+        if database.kind != "postgres":
+            pytest.skip("PostgreSQL's")
+        try:
+            database.do(*statements)
+            with pytest.raises(AirflowFailException, match=named):
+                load(seeded(3))
+        finally:
+            database.do("DROP TABLE details", "DROP DOMAIN IF EXISTS needed CASCADE")
+
+    def test_domains_and_partitions_that_fit(self, database: Database) -> None:
+        if database.kind != "postgres":
+            pytest.skip("PostgreSQL's")
+        columns = COLUMNS.format(time="timestamptz")
+        database.do(
+            "DROP TABLE details",
+            "CREATE DOMAIN filled AS text NOT NULL DEFAULT 'x'",
+            f"CREATE TABLE details ({columns}, note filled) PARTITION BY HASH (submission_id)",
+            "CREATE TABLE part PARTITION OF details FOR VALUES WITH (MODULUS 1, REMAINDER 0)",
+        )
+        try:
+            assert load([])["written"] == 0
+        finally:
+            database.do("DROP TABLE details", "DROP DOMAIN filled")
+
+    @pytest.mark.parametrize("table", ["pg_temp.x", "pg_temp_3.x", "temp.x"])
+    @pytest.mark.parametrize("create", [True, False])
+    def test_a_temporary_table_is_refused(self, database: Database, table: str, *, create: bool) -> None:
+        with pytest.raises(AirflowFailException, match=r"temporary one, which disappears with its connection"):
+            load(seeded(3), table=table, create_table=create)
+
+
+def test_a_table_may_be_called_as_our_staging_table(sandbox: Sandbox, database: Database) -> None:
+    name = "RTISMS_staging" if database.kind == "sqlite" else "rtisms_staging"
+    database.do(f"DROP TABLE IF EXISTS {name}", f"ALTER TABLE details RENAME TO {name}")
+    assert load(seeded(3), table=name)["written"] == 3
+    assert load(seeded(3), table=name)["fetched"] == 3
+    database.do(f"DROP TABLE {name}")

@@ -1,0 +1,291 @@
+"""Many submissions at once, and the client that the users of one event loop share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_rtisms.api import calls as endpoints
+from airflow_provider_rtisms.api import errors
+from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient, fetch, run, shared_client
+from airflow_provider_rtisms.api.models import SmsDetails
+from airflow_provider_rtisms.api.settings import ApiSettings
+from tests.hostile import Exchange, HostileServer, details, grant, hang, reset, response, until
+from tests.patience import PATIENCE
+from tests.unit.conftest import Serve
+
+SMS = endpoints.get_sms("4193366853543393")
+
+pytestmark = pytest.mark.usefixtures("quick_retries")
+
+
+def settings_for(server: HostileServer, **settings: Any) -> ApiSettings:
+    return ApiSettings(**{"client_id": "me", "client_secret": "s3cret", "base_url": server.url, **settings})
+
+
+@asynccontextmanager
+async def fetching(server: HostileServer, ids: Any, **settings: Any) -> AsyncIterator[Any]:
+    async with (
+        AsyncRtiSmsClient(settings_for(server, **settings)) as client,
+        aclosing(fetch(client, ids)) as outcomes,
+    ):
+        yield outcomes
+
+
+def fetch_all(server: HostileServer, ids: Any, **settings: Any) -> dict[str, Any]:
+    async def main() -> dict[str, Any]:
+        async with fetching(server, ids, **settings) as outcomes:
+            return {submission_id: outcome async for submission_id, outcome in outcomes}
+
+    return run(main())
+
+
+class TestFetch:
+    def test_every_id_has_its_outcome(self, serve: Serve) -> None:
+        async def odd_ones_out(exchange: Exchange) -> None:
+            await until(lambda: len(server.calls) >= 8)  # the first ones are under way together
+            is_odd = int(exchange.request.target[-1]) % 2
+            await (response(status=404) if is_odd else details())(exchange)
+
+        server = serve(odd_ones_out)
+        outcomes = fetch_all(server, map(str, range(1000, 1100)), max_concurrency=8)
+        assert sorted(outcomes) == [str(number) for number in range(1000, 1100)]
+        for submission_id, outcome in outcomes.items():
+            kind = errors.RtiSmsNotFoundError if int(submission_id) % 2 else SmsDetails
+            assert isinstance(outcome, kind)
+            assert submission_id in (getattr(outcome, "subject", None), getattr(outcome, "submission_id", None))
+        assert len(server.calls) == 100
+        assert server.connections_peak == 8
+
+    def test_nothing_to_fetch_asks_nothing(self, serve: Serve) -> None:
+        server = serve(details())
+        assert fetch_all(server, []) == {}
+        assert server.requests == []
+
+    def test_ids_are_read_as_they_are_needed(self, serve: Serve) -> None:
+        read: list[str] = []
+
+        def ids() -> Iterator[str]:
+            for number in range(100_000):
+                read.append(str(number))
+                yield str(number)
+
+        async def main() -> None:
+            async with fetching(server, ids(), max_concurrency=4) as outcomes:
+                await anext(outcomes)
+
+        server = serve(details())
+        asyncio.run(main())
+        assert len(read) < 2000
+
+    def test_ids_that_cannot_be_read_end_it(self, serve: Serve) -> None:
+        def ids() -> Iterator[str]:
+            yield "1"
+            raise OSError("the file of ids has gone")
+
+        with pytest.raises(OSError, match="the file of ids has gone"):
+            fetch_all(serve(details()), ids())
+
+    def test_a_timeout_of_the_task_ends_it(self, serve: Serve) -> None:
+        """Airflow raises AirflowTaskTimeout, no Exception, from a signal handler: anywhere, so in a worker too."""
+
+        class TaskTimeoutError(BaseException):
+            pass
+
+        def ids() -> Iterator[str]:
+            yield "1"
+            raise TaskTimeoutError
+
+        async def main() -> None:
+            async with asyncio.timeout(PATIENCE), fetching(serve(details()), ids()) as outcomes:
+                async for _ in outcomes:
+                    pass
+
+        with pytest.raises(TaskTimeoutError):
+            asyncio.run(main())
+
+    def test_wrong_credentials_are_tried_once(self, serve: Serve) -> None:
+        async def main() -> None:
+            async with fetching(server, map(str, range(500))) as outcomes:
+                async for _, outcome in outcomes:
+                    raise outcome
+
+        server = serve(auth=[response(status=401)])
+        with pytest.raises(errors.RtiSmsAuthenticationError):
+            asyncio.run(main())
+        assert len(server.requests) == 1
+
+    def test_closing_early_leaves_no_task_and_no_socket(self, serve: Serve) -> None:
+        async def main() -> set[asyncio.Task[Any]]:
+            async with fetching(server, map(str, range(100))) as outcomes:
+                await anext(outcomes)
+            await until(lambda: server.connections_open == 0)
+            return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
+
+        server = serve(details(), hang)
+        assert asyncio.run(main()) == set()
+
+    def test_a_cancelled_fetch_leaves_no_task_and_no_socket(self, serve: Serve) -> None:
+        async def fetch_for_ever() -> None:
+            async with fetching(server, map(str, range(100))) as outcomes:
+                async for _ in outcomes:
+                    pass
+
+        async def main() -> set[asyncio.Task[Any]]:
+            task = asyncio.ensure_future(fetch_for_ever())
+            await until(lambda: len(server.calls) == 32)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await until(lambda: server.connections_open == 0)
+            return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
+
+        server = serve(hang)
+        assert asyncio.run(main()) == set()
+
+
+class TestPlaces:
+    """``max_concurrency`` calls are under way at once; what only waits is not."""
+
+    def test_a_call_that_sleeps_makes_room(self, serve: Serve) -> None:
+        later = response(status=503, headers=[("Retry-After", "0.1")])
+        server = serve(later, details())
+        order: list[str] = []
+
+        async def main() -> None:
+            async with AsyncRtiSmsClient(settings_for(server, max_concurrency=1)) as client:
+
+                async def get(submission_id: str) -> None:
+                    await client.perform(endpoints.get_sms(submission_id))
+                    order.append(submission_id)
+
+                await asyncio.gather(get("1"), get("2"), get("3"))
+
+        run(main())
+        assert order == ["2", "3", "1"]
+        assert server.connections_peak == 1
+
+    def test_waiting_for_a_token_keeps_no_place_from_who_gets_it(self, serve: Serve) -> None:
+        server = serve(details(), auth=[response(status=503), reset, grant()])
+
+        async def main() -> list[Any]:
+            async with AsyncRtiSmsClient(settings_for(server, max_concurrency=1)) as client:
+                return await asyncio.gather(*(client.perform(SMS) for _ in range(20)))
+
+        assert len(run(main())) == 20
+        assert len(server.grants) == 3
+
+    def test_a_cancelled_call_leaves_its_place(self, serve: Serve) -> None:
+        server = serve(hang, details())
+
+        async def main() -> None:
+            async with AsyncRtiSmsClient(settings_for(server, max_concurrency=1)) as client:
+                stuck, waiting = (asyncio.ensure_future(client.perform(SMS)) for _ in range(2))
+                await until(lambda: len(server.calls) == 1)
+                stuck.cancel()
+                await waiting
+
+        run(main())
+
+
+class TestRun:
+    def test_works_inside_a_running_loop(self, serve: Serve) -> None:
+        """As in a notebook."""
+        server = serve(details())
+
+        async def notebook() -> dict[str, Any]:
+            return fetch_all(server, ["1", "2"])
+
+        assert sorted(asyncio.run(notebook())) == ["1", "2"]
+
+    def test_hands_failures_on_from_inside_a_running_loop(self) -> None:
+        async def fail() -> None:
+            raise KeyError("inner")
+
+        async def notebook() -> None:
+            run(fail())
+
+        with pytest.raises(KeyError, match="inner"):
+            asyncio.run(notebook())
+
+
+class TestSharedClient:
+    def test_equal_settings_share_token_and_sockets(self, serve: Serve) -> None:
+        async def use() -> None:
+            async with shared_client(settings_for(server, max_concurrency=4)) as client:
+                await asyncio.gather(*(client.perform(SMS) for _ in range(10)))
+
+        async def main() -> None:
+            await asyncio.gather(*(use() for _ in range(20)))
+
+        server = serve(details())
+        asyncio.run(main())
+        assert len(server.grants) == 1
+        assert len(server.calls) == 200
+        assert server.connections_peak <= 4
+
+    def test_other_credentials_get_another_token(self, serve: Serve) -> None:
+        async def main() -> None:
+            one, other = settings_for(server), settings_for(server, client_secret="rotated")
+            async with shared_client(one) as first, shared_client(other) as second:
+                assert first is not second
+                await asyncio.gather(first.perform(SMS), second.perform(SMS))
+
+        server = serve(details())
+        asyncio.run(main())
+        assert len(server.grants) == 2
+
+    def test_the_last_to_leave_closes_the_sockets(self, serve: Serve) -> None:
+        async def main() -> None:
+            async with shared_client(settings_for(server)) as client:
+                async with shared_client(settings_for(server)):
+                    await client.perform(SMS)
+                assert server.connections_open == 1
+                await client.perform(SMS)
+            await until(lambda: server.connections_open == 0)
+
+        server = serve(details())
+        asyncio.run(main())
+
+    def test_users_that_are_cancelled_close_the_sockets(self, serve: Serve) -> None:
+        async def use() -> None:
+            async with shared_client(settings_for(server)) as client:
+                await client.perform(SMS)
+
+        async def main() -> None:
+            tasks = [asyncio.ensure_future(use()) for _ in range(10)]
+            await until(lambda: len(server.calls) == 10)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await until(lambda: server.connections_open == 0)
+
+        server = serve(hang)
+        asyncio.run(main())
+
+    def test_a_client_that_cannot_be_opened_is_forgotten(
+        self, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        junk = tmp_path / "junk.pem"
+        junk.write_text("no certificate")
+        monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+        settings = ApiSettings(client_id="me", client_secret="s3cret")
+
+        async def use() -> None:
+            async with shared_client(settings):
+                pass
+
+        async def main() -> None:
+            monkeypatch.setenv("SSL_CERT_FILE", str(junk))
+            outcomes = await asyncio.gather(use(), use(), return_exceptions=True)
+            assert [type(outcome) for outcome in outcomes] == [errors.RtiSmsConfigError] * 2
+            assert "SSL_CERT_FILE" in str(outcomes[0])
+            monkeypatch.delenv("SSL_CERT_FILE")
+            await use()
+
+        asyncio.run(main())

@@ -1,0 +1,198 @@
+"""What is repeated, how often, and after which pause, on both transports."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from airflow_provider_rtisms.api import calls as endpoints
+from airflow_provider_rtisms.api import errors
+from airflow_provider_rtisms.api import retrying as retry
+from airflow_provider_rtisms.api.calls import Call
+from tests.hostile import Step, details, grant, hang, raw, reset, response
+from tests.unit.api.conftest import Transport
+from tests.unit.conftest import Serve
+
+SMS = endpoints.get_sms("4193366853543393")
+ONCE = Call(name="once", method="POST", path="/api/once", parse=lambda content: content, body=b"{}", idempotent=False)
+
+pytestmark = pytest.mark.usefixtures("quick_retries")
+
+
+@pytest.fixture
+def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave only the pauses that the server asks for."""
+    monkeypatch.setattr(retry, "BACKOFF_BASE", 0.0)
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_transient_statuses_are_retried(transport: Transport, serve: Serve, status: int) -> None:
+    server = serve(*[response(b"try later", status)] * 4, details())
+    assert transport.perform(server, SMS).status == "DELIVERED"
+    assert len(server.calls) == 5
+    assert len(server.grants) == 1
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_transient_statuses_are_retried_at_auth(transport: Transport, serve: Serve, status: int) -> None:
+    server = serve(details(), auth=[response(status=status), response(b"<html>"), reset, grant()])
+    assert transport.perform(server, SMS).status == "DELIVERED"
+    assert len(server.grants) == 4
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, errors.RtiSmsBadRequestError),
+        (403, errors.RtiSmsForbiddenError),
+        (404, errors.RtiSmsNotFoundError),
+        (405, errors.RtiSmsMethodNotAllowedError),
+        (406, errors.RtiSmsSenderRefusedError),
+        (201, errors.RtiSmsUnexpectedStatusError),
+        (204, errors.RtiSmsUnexpectedStatusError),
+        (418, errors.RtiSmsUnexpectedStatusError),
+        (501, errors.RtiSmsUnexpectedStatusError),
+    ],
+)
+def test_permanent_statuses_fail_at_once(
+    transport: Transport, serve: Serve, status: int, kind: type[errors.RtiSmsError]
+) -> None:
+    server = serve(response(b"" if status == 204 else b"no such thing" + b"." * 300, status))
+    with pytest.raises(kind, match=rf"^get_sms 4193366853543393: the server returned HTTP {status}") as caught:
+        transport.perform(server, SMS)
+    assert (caught.value.status, caught.value.subject) == (status, "4193366853543393")
+    assert isinstance(caught.value, errors.RtiSmsPermanentError)
+    assert len(str(caught.value)) < 400
+    assert len(server.calls) == 1
+
+
+@pytest.mark.parametrize("status", [400, 401])
+def test_wrong_credentials_fail_at_once(transport: Transport, serve: Serve, status: int) -> None:
+    server = serve(details(), auth=[response(b"nobody", status)])
+    with pytest.raises(errors.RtiSmsAuthenticationError, match=rf"^authenticate: .*HTTP {status}.*Login.*Password"):
+        transport.perform(server, SMS)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("max_attempts", [1, 3])
+def test_tries_are_limited(
+    transport: Transport, serve: Serve, max_attempts: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    server = serve(response(status=503))
+    with pytest.raises(errors.RtiSmsServerError, match="HTTP 503"):
+        transport.perform(server, SMS, max_attempts=max_attempts)
+    assert len(server.calls) == max_attempts
+    logged = [record.getMessage() for record in caplog.records if record.name == retry.__name__]
+    assert len(logged) == max_attempts - 1
+    for number, line in enumerate(logged, 1):
+        assert re.search(
+            rf"^get_sms 4193366853543393: .*HTTP 503.* Attempt {number} of 3 failed; the next one starts in 0\.0 s$",
+            line,
+        )
+
+
+def test_total_time_is_limited(transport: Transport, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retry, "TOTAL_CAP", 0.5)
+    server = serve(response(status=503, headers=[("Retry-After", "0.2")]))
+    with pytest.raises(errors.RtiSmsServerError):
+        transport.perform(server, SMS, max_attempts=100)
+    assert len(server.calls) <= 3
+
+
+class TestRetryAfter:
+    @pytest.mark.parametrize("status", [429, 503])
+    def test_seconds_are_waited(self, transport: Transport, serve: Serve, no_backoff: None, status: int) -> None:
+        server = serve(response(status=status, headers=[("Retry-After", "1")]), details())
+        began = time.monotonic()
+        transport.perform(server, SMS)
+        assert time.monotonic() - began >= 1
+
+    def test_a_date_is_waited_for(self, transport: Transport, serve: Serve, no_backoff: None) -> None:
+        date = (datetime.now(UTC) + timedelta(seconds=2)).replace(microsecond=0)
+        server = serve(response(status=429, headers=[("Retry-After", format_datetime(date, usegmt=True))]), details())
+        transport.perform(server, SMS)
+        assert datetime.now(UTC) >= date
+
+    @pytest.mark.parametrize("value", ["86400", "Fri, 31 Dec 2099 23:59:59 GMT"])
+    def test_is_capped(
+        self, transport: Transport, serve: Serve, no_backoff: None, value: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(retry, "RETRY_AFTER_CAP", 0.3)
+        server = serve(response(status=429, headers=[("Retry-After", value)]), details())
+        began = time.monotonic()
+        transport.perform(server, SMS)
+        assert time.monotonic() - began >= 0.3
+
+    @pytest.mark.parametrize("value", ["soon", "-5", "1e9", "", "Thu, 01 Jan 1970 00:00:00 GMT", "9" * 5000, "NaN"])
+    def test_junk_counts_for_nothing(self, transport: Transport, serve: Serve, value: str) -> None:
+        server = serve(response(status=429, headers=[("Retry-After", value)]))
+        with pytest.raises(errors.RtiSmsRateLimitError) as caught:
+            transport.perform(server, SMS, max_attempts=1)
+        assert caught.value.retry_after in (None, 0)
+
+    def test_is_told_with_the_error(self, transport: Transport, serve: Serve) -> None:
+        server = serve(response(status=429, headers=[("retry-after", " 7.5 ")]))
+        with pytest.raises(errors.RtiSmsRateLimitError) as caught:
+            transport.perform(server, SMS, max_attempts=1)
+        assert caught.value.retry_after == 7.5
+
+
+class TestNotRepeatable:
+    """A call that does harm where it is acted on twice."""
+
+    @pytest.mark.parametrize("status", [401, 429])
+    def test_is_repeated_after_a_refusal(self, transport: Transport, serve: Serve, status: int) -> None:
+        server = serve(response(status=status), response({"done": 1}))
+        assert transport.perform(server, ONCE) == {"done": 1}
+        assert len(server.calls) == 2
+
+    @pytest.mark.parametrize(
+        "step",
+        [
+            pytest.param(reset, id="reset"),
+            pytest.param(raw(b"", then="close"), id="closed"),
+            pytest.param(response(status=500), id="500"),
+            pytest.param(response(status=503), id="503"),
+            pytest.param(response(b"<html>"), id="HTML"),
+            pytest.param(response(status=302), id="redirect"),
+        ],
+    )
+    def test_is_uncertain_after_anything_else(self, transport: Transport, serve: Serve, step: Step) -> None:
+        server = serve(step, response({"done": 2}))
+        with pytest.raises(errors.RtiSmsUncertainError, match=r"^once: .* uncertain whether the server acted"):
+            transport.perform(server, ONCE)
+        assert len(server.calls) == 1
+
+    def test_is_uncertain_without_a_response(self, transport: Transport, serve: Serve) -> None:
+        server = serve(hang, response({"done": 2}))
+        error = transport.give_up(server, ONCE)
+        assert isinstance(error, errors.RtiSmsUncertainError)
+        assert "uncertain whether the server acted" in str(error)
+        assert len(server.calls) == 1
+
+    def test_is_certain_where_the_token_is_missing(self, transport: Transport, serve: Serve) -> None:
+        server = serve(auth=[response(status=500)])
+        with pytest.raises(errors.RtiSmsServerError):
+            transport.perform(server, ONCE, max_attempts=2)
+        assert server.calls == []
+
+
+@pytest.mark.parametrize(("attempts", "most"), [(1, 0.5), (2, 1.0), (5, 8.0), (7, 30.0), (10_000, 30.0)])
+def test_backoff_grows_with_full_jitter_up_to_its_cap(
+    attempts: int, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "BACKOFF_BASE", 0.5)
+    pauses = [retry.backoff(attempts) for _ in range(200)]
+    assert all(0 <= pause <= most for pause in pauses)
+    assert min(pauses) < most / 4 < most * 3 / 4 < max(pauses)
+
+
+def test_backoff_is_never_shorter_than_what_was_asked_for() -> None:
+    assert retry.backoff(1, 60.0) == 60.0
+    assert retry.backoff(1, 1e9) == retry.RETRY_AFTER_CAP

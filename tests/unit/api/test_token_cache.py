@@ -1,0 +1,322 @@
+"""One token for many callers: how long it is good, who gets the next one, and how many are got."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from airflow_provider_rtisms.api import calls as endpoints
+from airflow_provider_rtisms.api import errors
+from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
+from airflow_provider_rtisms.api.auth import TokenCache
+from airflow_provider_rtisms.api.calls import TokenGrant
+from airflow_provider_rtisms.api.client import RtiSmsClient
+from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.api.values.secret import Secret
+from tests.hostile import Exchange, HostileServer, details, grant, hang, message, response, until
+from tests.unit.api.conftest import Asyncio, Blocking, Transport
+from tests.unit.conftest import Serve
+
+SMS = endpoints.get_sms("4193366853543393")
+
+pytestmark = pytest.mark.usefixtures("quick_retries")
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Issuer:
+    """Gives a new token each time."""
+
+    def __init__(self, validity: float | None) -> None:
+        self.validity = validity
+        self.issued = 0
+
+    def __call__(self) -> TokenGrant:
+        self.issued += 1
+        return TokenGrant(Secret(f"token-{self.issued}"), self.validity)
+
+
+def obtain(cache: TokenCache, issuer: Callable[[], TokenGrant]) -> str:
+    return cache.get(issuer).value.get_secret_value()
+
+
+def refuse() -> TokenGrant:
+    raise errors.RtiSmsServerError("HTTP 503")
+
+
+class TestRenewal:
+    @pytest.mark.parametrize(
+        ("validity", "good_for"),
+        [(3600.0, 3480.0), (240.0, 120.0), (100.0, 50.0), (0.6, 0.3), (None, 30.0), (1e11, 1e10)],
+    )
+    def test_comes_120_s_before_the_end_or_after_half_the_validity(
+        self, validity: float | None, good_for: float
+    ) -> None:
+        clock, issuer = Clock(), Issuer(validity)
+        cache = TokenCache(clock)
+        assert obtain(cache, issuer) == "token-1"
+        clock.now += good_for * 0.999
+        assert obtain(cache, issuer) == "token-1"
+        clock.now += good_for * 0.002
+        assert obtain(cache, issuer) == ("token-2" if good_for < 1e10 else "token-1")
+
+    def test_counts_from_when_the_token_was_asked_for(self) -> None:
+        clock = Clock()
+        issuer = Issuer(100.0)
+
+        def slow() -> TokenGrant:
+            clock.now += 60
+            return issuer()
+
+        cache = TokenCache(clock)
+        obtain(cache, slow)
+        assert obtain(cache, slow) == "token-2"
+
+    def test_a_token_of_no_validity_is_used_once(self) -> None:
+        cache, issuer = TokenCache(Clock()), Issuer(0.0)
+        assert [obtain(cache, issuer), obtain(cache, issuer)] == ["token-1", "token-2"]
+
+
+def test_a_refused_token_does_not_take_a_newer_one_along() -> None:
+    cache, issuer = TokenCache(Clock()), Issuer(3600.0)
+    first = cache.get(issuer)
+    cache.discard(first)
+    assert obtain(cache, issuer) == "token-2"
+    cache.discard(first)
+    assert obtain(cache, issuer) == "token-2"
+
+
+@pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_whoever_waits_takes_over_from_a_thread_that_is_interrupted(end: type[BaseException]) -> None:
+    cache, issuer, is_asked, may_end = TokenCache(Clock()), Issuer(3600.0), threading.Event(), threading.Event()
+
+    def interrupted() -> TokenGrant:
+        is_asked.set()
+        may_end.wait(60)
+        raise end
+
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(cache.get, interrupted)
+        assert is_asked.wait(60)
+        second = threads.submit(obtain, cache, issuer)
+        may_end.set()
+        with pytest.raises(end):
+            first.result(60)
+        assert second.result(60) == "token-1"
+
+
+class TestRules:
+    @pytest.mark.parametrize(("validity", "used_for"), [(3600.0, 3480.0), (241.0, 121.0), (240.0, 120.0), (None, 30.0)])
+    def test_a_token_is_used_until_exactly_then(self, validity: float | None, used_for: float) -> None:
+        clock, issuer = Clock(), Issuer(validity)
+        cache = TokenCache(clock)
+        obtain(cache, issuer)
+        clock.now += used_for - 0.001
+        assert obtain(cache, issuer) == "token-1"
+        clock.now += 0.001
+        assert obtain(cache, issuer) == "token-2"
+
+    def test_an_unreadable_validity_is_a_warning(self, caplog: pytest.LogCaptureFixture) -> None:
+        obtain(TokenCache(Clock()), Issuer(None))
+        assert "no validity_period that can be read. The token is used for 60 s" in caplog.text
+
+    def test_a_task_that_waits_gets_the_token_of_the_first_one_even_if_it_has_no_validity(self) -> None:
+        cache, issuer = TokenCache(Clock()), Issuer(0.0)
+        tokens = asyncio.run(_together(cache, issuer))
+        assert [token.value.get_secret_value() for token in tokens] == ["token-1"] * 5
+        assert issuer.issued == 1
+
+    def test_tasks_that_wait_raise_a_copy_of_the_error_of_the_first_one(self) -> None:
+        refusal = errors.RtiSmsAuthenticationError("HTTP 401", call="authenticate", status=401)
+
+        def refuse() -> TokenGrant:
+            raise refusal
+
+        first, *others = asyncio.run(_together(TokenCache(Clock()), refuse))
+        assert first is refusal
+        for other in others:
+            assert other is not refusal
+            assert type(other) is type(refusal)
+            assert vars(other) == vars(refusal)
+            assert other.__suppress_context__
+
+    def test_after_an_error_the_next_caller_asks(self) -> None:
+        cache, issuer = TokenCache(Clock()), Issuer(3600.0)
+        with pytest.raises(errors.RtiSmsServerError):
+            obtain(cache, refuse)
+        assert obtain(cache, issuer) == "token-1"
+
+    def test_discard_says_whether_the_token_was_the_newest(self) -> None:
+        cache, issuer = TokenCache(Clock()), Issuer(3600.0)
+        first = cache.get(issuer)
+        assert cache.discard(first) is True
+        assert cache.discard(first) is True  # refused for another caller as well; there is still no newer one
+        obtain(cache, issuer)
+        assert cache.discard(first) is False
+
+    def test_the_newest_token_is_remembered_when_the_next_one_cannot_be_had(self) -> None:
+        cache, issuer = TokenCache(Clock()), Issuer(3600.0)
+        first = cache.get(issuer)
+        cache.discard(first)
+        with pytest.raises(errors.RtiSmsServerError):
+            obtain(cache, refuse)
+        assert cache.discard(first) is True
+
+
+async def _together(cache: TokenCache, issuer: Callable[[], TokenGrant]) -> list[Any]:
+    """Let five tasks ask at once; return their tokens and errors."""
+
+    async def authenticate() -> TokenGrant:
+        await asyncio.sleep(0.01)
+        return issuer()
+
+    asking = (cache.get_async(authenticate, lambda: None) for _ in range(5))
+    return await asyncio.gather(*asking, return_exceptions=True)
+
+
+class TestOverTheWire:
+    @pytest.mark.parametrize("validity", ["3600", 3600, 3600.5, " 3600 ", "999999999999"])
+    def test_one_token_serves_many_calls(self, transport: Transport, serve: Serve, validity: Any) -> None:
+        server = serve(details(), auth=[grant(validity_period=validity)])
+        transport.perform_all(server, [SMS] * 5)
+        assert len(server.grants) == 1
+
+    @pytest.mark.parametrize(
+        "validity", ["-5", "abc", "", "1e400", "0x10", "٣٦٠٠", "9" * 5000, None, True, -1, [], {}, "NaN", "Infinity"]
+    )
+    def test_an_odd_validity_is_taken_for_a_minute(
+        self, transport: Transport, serve: Serve, validity: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        server = serve(details(), auth=[grant(validity_period=validity)])
+        transport.perform_all(server, [SMS] * 3)
+        assert len(server.grants) == 1
+        assert "validity_period" in caplog.text
+
+    def test_a_missing_validity_is_taken_for_a_minute(self, transport: Transport, serve: Serve) -> None:
+        server = serve(details(), auth=[response({"access_token": "t"})])
+        transport.perform_all(server, [SMS] * 3)
+        assert len(server.grants) == 1
+
+    @pytest.mark.parametrize("validity", ["0", 0, "0.0"])
+    def test_no_validity_costs_a_token_a_call(self, transport: Transport, serve: Serve, validity: Any) -> None:
+        server = serve(details(), auth=[grant(validity_period=validity)])
+        transport.perform_all(server, [SMS] * 3)
+        assert len(server.grants) == 3
+
+    def test_callers_at_once_share_one_token(self, transport: Transport, serve: Serve) -> None:
+        everyone = 64 if isinstance(transport, Blocking) else 300
+        server = serve(details(), auth=[_slowly(grant())])
+        transport.perform_all(server, [SMS] * everyone, at_once=True)
+        assert len(server.calls) == everyone
+        assert len(server.grants) == 1
+        assert server.connections_peak <= 64
+
+    def test_callers_at_once_share_one_failure(
+        self, transport: Transport, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each of them waits before the failure comes: threads here; tasks all begin before the loop sends anything."""
+        waiting: list[TokenCache] = []
+        lock = TokenCache._lock_of_threads
+        monkeypatch.setattr(TokenCache, "_lock_of_threads", lambda cache: waiting.append(cache) or lock(cache))  # type: ignore[func-returns-value]
+
+        async def refuse(exchange: Exchange) -> None:
+            await until(lambda: isinstance(transport, Asyncio) or len(waiting) == 32)
+            await exchange.write(message(status=401))
+
+        server = serve(auth=[refuse])
+        with pytest.raises(errors.RtiSmsAuthenticationError):
+            transport.perform_all(server, [SMS] * 32, at_once=True)
+        assert len(server.requests) == 1
+
+    def test_a_storm_of_401_costs_one_token(self, transport: Transport, serve: Serve) -> None:
+        """All 32 are under way with the old token before the first of them is refused."""
+        barrier = asyncio.Barrier(32)
+
+        async def refuse_old(exchange: Exchange) -> None:
+            if exchange.request.header("Authorization") == "Bearer old":
+                await barrier.wait()
+                await exchange.write(message(status=401))
+            else:
+                await details()(exchange)
+
+        server = serve(refuse_old, auth=[grant("old"), grant("new")])
+        transport.perform_all(server, [SMS] * 32, at_once=True)
+        assert len(server.grants) == 2
+        assert len(server.calls) == 64
+
+    def test_endless_401_ends_after_one_new_token(self, transport: Transport, serve: Serve) -> None:
+        server = serve(response(status=401))
+        with pytest.raises(errors.RtiSmsTokenRefusedError, match="HTTP 401 twice") as caught:
+            transport.perform(server, SMS)
+        assert caught.value.status == 401
+        assert (len(server.grants), len(server.calls)) == (2, 2)
+
+    def test_a_401_long_after_another_gets_a_new_token_too(self, transport: Transport, serve: Serve) -> None:
+        refused, failed = response(status=401), response(status=503)
+        server = serve(refused, failed, refused, details())
+        assert transport.perform(server, SMS).status == "DELIVERED"
+        assert len(server.grants) == 3
+
+
+def test_secrets_are_announced_before_they_are_used(serve: Serve) -> None:
+    seen: list[tuple[str, int]] = []
+    server = serve(response(status=401), details(), auth=[grant("first"), grant("second")])
+    settings = ApiSettings(client_id="me", client_secret="s3cret", base_url=server.url)
+    with RtiSmsClient(settings, on_secret=lambda token: seen.append((token, len(server.calls)))) as client:
+        client.perform(SMS)
+    assert seen == [("first", 0), ("second", 1)]
+
+
+def test_a_cancelled_leader_leaves_the_others_a_token(serve: Serve) -> None:
+    server = serve(details(), auth=[hang, grant("kept")])
+
+    async def main() -> Any:
+        settings = ApiSettings(client_id="me", client_secret="s3cret", base_url=server.url)
+        async with AsyncRtiSmsClient(settings) as client:
+            leader = asyncio.ensure_future(client.perform(SMS))
+            while not server.grants:  # noqa: ASYNC110  # it is another loop's
+                await asyncio.sleep(0.001)
+            follower = asyncio.ensure_future(client.perform(SMS))
+            await asyncio.sleep(0)
+            leader.cancel()
+            return await follower
+
+    assert asyncio.run(main()).status == "DELIVERED"
+    assert [request.header("Authorization") for request in server.calls] == ["Bearer kept"]
+
+
+def _slowly(step: Any) -> Any:
+    """Response only after everyone else has had time to ask."""
+
+    async def slow(exchange: Exchange) -> None:
+        await asyncio.sleep(0.2)
+        await step(exchange)
+
+    return slow
+
+
+def test_cache_is_shared_between_transports(serve: Serve) -> None:
+    server: HostileServer = serve(details())
+    settings = ApiSettings(client_id="me", client_secret="s3cret", base_url=server.url)
+    tokens = TokenCache()
+
+    async def main() -> None:
+        async with AsyncRtiSmsClient(settings, tokens) as client:
+            await client.perform(SMS)
+
+    with RtiSmsClient(settings, tokens) as client:
+        client.perform(SMS)
+        asyncio.run(main())
+    assert len(server.grants) == 1

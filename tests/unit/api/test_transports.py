@@ -1,0 +1,295 @@
+"""What goes over the wire, and what hostile responses come to, on both transports."""
+
+from __future__ import annotations
+
+import json
+import time
+import tracemalloc
+from decimal import Decimal
+from urllib.parse import parse_qs
+
+import pytest
+
+from airflow_provider_rtisms.api import calls as endpoints
+from airflow_provider_rtisms.api.calls import MAX_RESPONSE_BYTES
+from airflow_provider_rtisms.api.errors import (
+    RtiSmsConnectionLostError,
+    RtiSmsError,
+    RtiSmsInvalidResponseError,
+    RtiSmsRedirectError,
+    RtiSmsResponseTooLargeError,
+    RtiSmsTimeoutError,
+    RtiSmsTransientError,
+    RtiSmsUnsafeTokenError,
+)
+from tests.hostile import (
+    TOKEN,
+    Step,
+    details,
+    drip,
+    flood,
+    grant,
+    hang,
+    head,
+    message,
+    raw,
+    reset,
+    response,
+)
+from tests.patience import with_more_time
+from tests.unit.api.conftest import Transport
+from tests.unit.conftest import Serve
+
+MIB = 1024 * 1024
+SMS = endpoints.get_sms("4193366853543393")
+BALANCE = {"balance": "457.00"}
+
+pytestmark = pytest.mark.usefixtures("quick_retries")
+
+
+class TestWhatGoesOut:
+    def test_credentials_go_form_encoded(self, transport: Transport, serve: Serve) -> None:
+        secret = "+/=&% \"'\\;ñ€😀#?"
+        server = serve(response(BALANCE))
+        transport.perform(server, endpoints.get_balance(), client_id="id+&=", client_secret=secret)
+        (request,) = server.grants
+        assert request.method == "POST"
+        assert request.header("Content-Type") == "application/x-www-form-urlencoded; charset=utf-8"
+        assert request.header("Authorization") is None
+        assert request.body.isascii()
+        assert parse_qs(request.body.decode(), strict_parsing=True) == {
+            "grant_type": ["client_credentials"],
+            "client_id": ["id+&="],
+            "client_secret": [secret],
+        }
+
+    def test_get_bears_the_token_and_a_content_type(self, transport: Transport, serve: Serve) -> None:
+        server = serve(details())
+        assert transport.perform(server, SMS).submission_id == "4193366853543393"
+        (request,) = server.calls
+        assert (request.method, request.target, request.body) == ("GET", "/api/sms/4193366853543393", b"")
+        assert request.header("Authorization") == f"Bearer {TOKEN}"
+        assert request.header("Content-Type") == "application/json"
+        assert request.header("Accept-Encoding") == "identity"
+
+    @pytest.mark.parametrize("path", ["", "/", "/api", "/api/"])
+    def test_base_url_may_name_the_api(self, transport: Transport, serve: Serve, path: str) -> None:
+        server = serve(response(BALANCE))
+        transport.perform(server, endpoints.get_balance(), base_url=f"{server.url}/gateway{path}")
+        assert [request.target for request in server.requests] == ["/gateway/api/auth", "/gateway/api/balance"]
+
+    def test_connections_are_kept(self, transport: Transport, serve: Serve) -> None:
+        server = serve(response(BALANCE))
+        transport.perform_all(server, [endpoints.get_balance()] * 5)
+        assert server.connections == 1
+
+    def test_cookies_are_not_kept(self, transport: Transport, serve: Serve) -> None:
+        server = serve(response(BALANCE, headers=[("Set-Cookie", "session=tracked; Path=/")]))
+        transport.perform_all(server, [endpoints.get_balance()] * 2)
+        assert [request.header("Cookie") for request in server.calls] == [None, None]
+
+
+class TestOddButFine:
+    @pytest.mark.parametrize(
+        "step",
+        [
+            pytest.param(raw(b"HTTP/1.1 100 Continue\r\n\r\n" + message(BALANCE)), id="after 100"),
+            pytest.param(raw(head() + b'{"balance": "457.00"}', then="close"), id="until the end of the connection"),
+            pytest.param(
+                raw(head(headers=[("Transfer-Encoding", "chunked")]) + b'15\r\n{"balance": "457.00"}\r\n0\r\n\r\n'),
+                id="chunked",
+            ),
+            pytest.param(raw(message(b'\xef\xbb\xbf{"balance": "457.00"}')), id="BOM"),
+            pytest.param(response(BALANCE, headers=[("Content-Type", "text/html")] * 3), id="repeated headers"),
+            pytest.param(response({**BALANCE, "new": [None, {}]}), id="unknown fields"),
+            pytest.param(drip(message(BALANCE), pause=0.001), id="a byte at a time"),
+        ],
+    )
+    def test_is_read(self, transport: Transport, serve: Serve, step: Step) -> None:
+        server = serve(step)
+        assert transport.perform(server, endpoints.get_balance(), max_attempts=1) == Decimal("457.00")
+
+    def test_a_connection_closed_between_requests_is_retried(self, transport: Transport, serve: Serve) -> None:
+        server = serve(response(BALANCE, close=True))
+        first, second = transport.perform_all(server, [endpoints.get_balance()] * 2, max_attempts=2)
+        assert first == second == Decimal("457.00")
+
+
+class TestBroken:
+    @pytest.mark.parametrize(
+        ("step", "kind"),
+        [
+            pytest.param(reset, RtiSmsConnectionLostError, id="reset"),
+            pytest.param(raw(b"", then="close"), RtiSmsConnectionLostError, id="closed"),
+            pytest.param(raw(head()[:20], then="close"), RtiSmsTransientError, id="cut in the headers"),
+            pytest.param(
+                raw(message(BALANCE, headers=[])[:-3], then="close"), RtiSmsConnectionLostError, id="cut in the body"
+            ),
+            pytest.param(
+                raw(
+                    head(headers=[("Transfer-Encoding", "chunked")]) + b'15\r\n{"balance": "457.00"}\r\n', then="close"
+                ),
+                RtiSmsConnectionLostError,
+                id="chunks without end",
+            ),
+            pytest.param(
+                raw(head(headers=[("Transfer-Encoding", "chunked")]) + b"zz\r\nhello\r\n0\r\n\r\n", then="close"),
+                RtiSmsConnectionLostError,
+                id="chunks without length",
+            ),
+            pytest.param(raw(b"SSH-2.0-OpenSSH_9.6\r\n\r\n", then="close"), RtiSmsConnectionLostError, id="no HTTP"),
+            pytest.param(
+                raw(head(headers=[("Padding", "x" * 100_000)]), then="close"),
+                RtiSmsConnectionLostError,
+                id="long header",
+            ),
+            pytest.param(response(b"<html>Sign in to the Wi-Fi</html>"), RtiSmsInvalidResponseError, id="HTML"),
+            pytest.param(response(b""), RtiSmsInvalidResponseError, id="empty"),
+            pytest.param(
+                response(b'{"balance": "457'), RtiSmsInvalidResponseError, id="cut-off JSON of the right length"
+            ),
+            pytest.param(response(b"\xff\xfe\x00"), RtiSmsInvalidResponseError, id="no UTF-8"),
+            pytest.param(response(b'{"balance": NaN}'), RtiSmsInvalidResponseError, id="NaN"),
+            pytest.param(response(b'{"balance": 1e999}'), RtiSmsInvalidResponseError, id="infinite"),
+            pytest.param(
+                response(b'{"balance": ' + b"9" * 10_000 + b"}"), RtiSmsInvalidResponseError, id="long number"
+            ),
+            pytest.param(response(b"[" * 100_000), RtiSmsInvalidResponseError, id="deep JSON"),
+            pytest.param(response([]), RtiSmsInvalidResponseError, id="a list"),
+            pytest.param(response({"balance": True}), RtiSmsInvalidResponseError, id="a boolean"),
+            pytest.param(
+                response(b"\x1f\x8b\x08\x00", headers=[("Content-Encoding", "gzip")]),
+                RtiSmsInvalidResponseError,
+                id="compressed",
+            ),
+        ],
+    )
+    def test_is_retried_or_reported(
+        self, transport: Transport, serve: Serve, step: Step, kind: type[RtiSmsError]
+    ) -> None:
+        assert transport.perform(serve(step, response(BALANCE)), endpoints.get_balance()) == Decimal("457.00")
+        server = serve(step)
+        with pytest.raises(kind, match=r"^get_balance: .* Gave up after 2 attempts"):
+            transport.perform(server, endpoints.get_balance(), max_attempts=2)
+        assert len(server.calls) == 2
+
+    def test_a_connection_reset_before_anything_was_read_is_retried(self, transport: Transport, serve: Serve) -> None:
+        server = serve(response(BALANCE), refuse_first=2)
+        assert transport.perform(server, endpoints.get_balance()) == Decimal("457.00")
+
+    @pytest.mark.parametrize("content", [{"id": "1"}, {"id": "4193366853543394", "info": {}}])
+    def test_another_submission_is_refused(
+        self, transport: Transport, serve: Serve, content: dict[str, object]
+    ) -> None:
+        with pytest.raises(RtiSmsInvalidResponseError, match="4193366853543393"):
+            transport.perform(serve(response(content)), SMS, max_attempts=1)
+
+
+class TestSlow:
+    """A timeout ends a call for which bytes keep coming. The server goes on for longer than any test waits."""
+
+    LONG = json.dumps({**BALANCE, "padding": "x" * 10_000}).encode()
+
+    @pytest.mark.parametrize(
+        "step",
+        [
+            pytest.param(hang, id="hangs"),
+            pytest.param(drip(message(LONG)), id="drips from the status line on"),
+            pytest.param(drip(message(LONG), whole=20), id="drips from the headers on"),
+            pytest.param(drip(message(LONG), whole=len(head()) + 40), id="drips from the body on"),
+            pytest.param(
+                drip(head(headers=[("Transfer-Encoding", "chunked")]) + b"1\r\n \r\n" * 3000, whole=len(head()) + 40),
+                id="drips chunks",
+            ),
+            pytest.param(drip(b"HTTP/1.1 100 Continue\r\n\r\n" * 600, pause=0.2), id="drips 100 Continue"),
+        ],
+    )
+    def test_ends_with_the_timeout(self, transport: Transport, serve: Serve, step: Step) -> None:
+        server = serve(step)
+
+        def attempt(timeout: float) -> None:
+            began = time.monotonic()
+            with pytest.raises(RtiSmsTimeoutError, match=rf"no complete response within {timeout:g} s"):
+                transport.perform(server, endpoints.get_balance(), timeout=timeout, max_attempts=1)
+            assert time.monotonic() - began > timeout - 0.1
+
+        with_more_time(attempt, lambda _: server.calls)
+
+
+class TestHuge:
+    @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+    @pytest.mark.parametrize(
+        ("status", "headers"),
+        [
+            pytest.param(200, [], id="200"),
+            pytest.param(404, [], id="404"),
+            pytest.param(302, [("Location", "/elsewhere")], id="redirect"),
+        ],
+    )
+    def test_responses_are_given_up_early(
+        self, transport: Transport, serve: Serve, framing: str, status: int, headers: list[tuple[str, str]]
+    ) -> None:
+        server = serve(flood(300 * MIB, framing, status, headers))
+        tracemalloc.start()
+        try:
+            with pytest.raises(RtiSmsResponseTooLargeError, match=f"HTTP {status} with more than 1048576 bytes"):
+                transport.perform(server, SMS)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 10 * MIB
+        assert server.bytes_sent < 50 * MIB
+        assert len(server.calls) == 1
+
+    def test_the_largest_response_is_read(self, transport: Transport, serve: Serve) -> None:
+        content = b'{"balance": "457.00"}'.ljust(MAX_RESPONSE_BYTES)
+        assert transport.perform(serve(response(content)), endpoints.get_balance()) == Decimal("457.00")
+
+
+class TestRedirects:
+    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+    def test_are_refused_without_a_second_request(self, transport: Transport, serve: Serve, status: int) -> None:
+        elsewhere = serve(response(BALANCE))
+        server = serve(response(status=status, headers=[("Location", f"{elsewhere.url}/api/balance")]))
+        with pytest.raises(RtiSmsRedirectError, match=f"HTTP {status}") as caught:
+            transport.perform(server, endpoints.get_balance())
+        assert caught.value.status == status
+        assert len(server.calls) == 1
+        assert elsewhere.requests == []
+
+    @pytest.mark.parametrize(
+        "location", ["/api/balance", "http://[::1", "", "http://:0/\x7f", "//\\", "file:///etc/passwd"]
+    )
+    def test_where_to_does_not_matter(self, transport: Transport, serve: Serve, location: str) -> None:
+        server = serve(response(status=302, headers=[("Location", location)]))
+        with pytest.raises(RtiSmsRedirectError):
+            transport.perform(server, endpoints.get_balance())
+        assert len(server.calls) == 1
+
+    def test_credentials_are_not_sent_on(self, transport: Transport, serve: Serve) -> None:
+        elsewhere = serve(auth=[grant()])
+        server = serve(auth=[response(status=307, headers=[("Location", f"{elsewhere.url}/api/auth")])])
+        with pytest.raises(RtiSmsRedirectError):
+            transport.perform(server, endpoints.get_balance())
+        assert len(server.grants) == 1
+        assert elsewhere.requests == []
+
+
+@pytest.mark.parametrize("token", ["a\r\nX-Admin: 1", "a\nb", "a b", "a\tb", "töken", "a\x00b", "a\x7f"])
+def test_token_that_could_end_a_header_is_not_used(transport: Transport, serve: Serve, token: str) -> None:
+    server = serve(response(BALANCE), auth=[grant(token)])
+    with pytest.raises(RtiSmsUnsafeTokenError) as caught:
+        transport.perform(server, endpoints.get_balance())
+    assert len(server.grants) == 1
+    assert server.calls == []
+    assert repr(token)[1:-1] not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"<html>", b"{}", [], {"access_token": ""}, {"access_token": 7}, {"access_token": None}]
+)
+def test_grant_without_a_token_is_told(transport: Transport, serve: Serve, content: object) -> None:
+    server = serve(auth=[response(content)])
+    with pytest.raises(RtiSmsInvalidResponseError, match=r"^authenticate: "):
+        transport.perform(server, endpoints.get_balance(), max_attempts=2)
+    assert len(server.grants) == 2
