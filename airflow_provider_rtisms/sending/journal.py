@@ -129,7 +129,7 @@ class SendJournal:
         :return: ``submitted`` if it ever was; ``uncertain`` if it may have been sent; otherwise what came last.
         """
         known = self._results.get(digest[:_MESSAGE_CHARACTERS], NOT_SENT)
-        if known.is_submitted:
+        if known.outcome is SendOutcome.SUBMITTED:
             return known
         return UNCERTAIN if self.requests_in_doubt(digest) else known
 
@@ -294,10 +294,11 @@ class SendJournal:
             self._open[number] = frozenset(messages)
             return
         for message, result in pairs:
-            if self._requests_in_doubt[message] or result is None or result.is_uncertain:
+            outcome = SendOutcome.UNCERTAIN if result is None else result.outcome
+            if self._requests_in_doubt[message] or outcome is SendOutcome.UNCERTAIN:
                 self._requests_in_doubt[message] += 1
-            was_submitted = self._results.get(message, NOT_SENT).is_submitted
-            if result is not None and (result.is_submitted or not was_submitted):
+            was_submitted = self._results.get(message, NOT_SENT).outcome is SendOutcome.SUBMITTED
+            if result is not None and (outcome is SendOutcome.SUBMITTED or not was_submitted):
                 self._results[message] = result
 
 

@@ -169,8 +169,7 @@ class Outbox:
         #: The messages, in their order.
         self.messages = list(messages)
         self._journal = journal
-        to = Counter(message_key(message.recipient, reference=None) for message in messages)
-        self._items = [_Item(message, journal.digest(message.key, _recipient_key(message, to))) for message in messages]
+        self._items = _items_of(messages, journal)
         #: What earlier attempts have sent, or may have sent, and the caller no longer has.
         self._vanished = journal.match(item.digest for item in self._items)
         #: Submissions of responses that could not be matched with recipients.
@@ -222,29 +221,32 @@ class Outbox:
         :raises RtiSmsError: the API refused or could not be reached, and messages may be left. Every error carries what
             is known of each message as ``submissions``.
         """
-        if sent := self.counts()["submitted"]:
+        known = self.submissions
+        if sent := sum(one.outcome is SendOutcome.SUBMITTED for one in known):
             log.info(
                 "%d of %d messages were sent in an earlier attempt; they are not sent again", sent, len(self._items)
             )
         if self._vanished:
             log.warning("No longer among the messages: %s", _describe_vanished(self._vanished))
-        if self._on_uncertain != "fail" and any(one.is_uncertain for one in self.submissions):
+        if self._on_uncertain != "fail" and any(one.is_uncertain for one in known):
             log.warning("%s on_uncertain is %r", self._journal.reasons_for_doubt(), self._on_uncertain)
         self._fatal, self._consecutive_losses = None, 0  # of an earlier call that failed
         try:
-            due = [item for item in self._items if self._is_due(item, is_first_round=True)]
+            due = [
+                item for item, one in zip(self._items, known, strict=True) if self._is_due(item, one, round_number=1)
+            ]
             for round_number in range(1, MAX_ROUNDS + 1):
                 await self._send_round(client, due)
-                due = [item for item in due if self._is_due(item, is_first_round=False)]
+                results = ((item, self._journal.status_of(item.digest)) for item in due)
+                due = [item for item, one in results if self._is_due(item, one, round_number=round_number + 1)]
                 if not due or round_number == MAX_ROUNDS:
                     break
                 seconds = backoff(round_number)
                 log.warning("Sending %d messages again in %.1f s", len(due), seconds)
                 await self._pause(seconds)
-            self._check_certain()
+            return self._check_certain()
         except RtiSmsError as error:
             raise self._with_summary(error) from None
-        return self.submissions
 
     def check_submitted(self) -> None:
         """
@@ -253,7 +255,7 @@ class Outbox:
         :raises RtiSmsNoBalanceError: the account had no balance left for some of them.
         :raises RtiSmsNotAcceptedError: ``unknown_error`` for some of them, in every attempt.
         """
-        statuses = {submission.status for submission in self.submissions if not submission.is_submitted}
+        statuses = {one.status for one in self.submissions if one.outcome is not SendOutcome.SUBMITTED}
         if "account_no_balance" in statuses:
             what = "The account has no balance left for some messages."
             raise self._with_summary(RtiSmsNoBalanceError(what, call=endpoints.SEND_SMS))
@@ -278,14 +280,14 @@ class Outbox:
     def _with_summary(self, error: RtiSmsError) -> RtiSmsError:
         return error.with_context(self.summary(), submissions=self.submissions + self._unmatched)
 
-    def _is_due(self, item: _Item, *, is_first_round: bool) -> bool:
-        known = self._journal.status_of(item.digest)
-        if known.is_submitted:
+    def _is_due(self, item: _Item, known: Submission, *, round_number: int) -> bool:
+        """Return whether a message is sent in a round, by what is known of it."""
+        if known.outcome is SendOutcome.SUBMITTED:
             return False
-        if known.is_uncertain:
+        if known.outcome is SendOutcome.UNCERTAIN:
             requests = self._journal.requests_in_doubt(item.digest)
             return self._on_uncertain == "resend" and requests < MAX_REQUESTS_IN_DOUBT
-        return is_first_round or known.status == "unknown_error"
+        return round_number == 1 or known.status == "unknown_error"
 
     async def _send_round(self, client: Client, due: Sequence[_Item]) -> None:
         """Send each message once. Two windows are under way, so that requests do not wait for the journal."""
@@ -302,6 +304,7 @@ class Outbox:
                 windows.add(asyncio.create_task(self._send_window(client, number, requests)))
                 if self._is_probing:
                     await asyncio.gather(*windows)
+                    windows = set()
             await asyncio.gather(*windows)
         finally:
             for window in windows:
@@ -379,26 +382,32 @@ class Outbox:
             self.is_journal_lost = True
             raise
 
-    def _check_certain(self) -> None:
+    def _check_certain(self) -> list[Submission]:
+        """Return what is known of each message, unless some are uncertain and that is an error."""
+        known = self.submissions
         # Messages that have vanished cannot be sent again, so "resend" ends with the warning about them.
-        looked_at = self.submissions + (self._vanished if self._on_uncertain == "fail" else [])
-        if not any(submission.is_uncertain for submission in looked_at):
-            return
+        looked_at = known + (self._vanished if self._on_uncertain == "fail" else [])
+        if not any(one.outcome is SendOutcome.UNCERTAIN for one in looked_at):
+            return known
         if self._on_uncertain == "skip":
             log.warning("Uncertain messages are not sent again, since on_uncertain is 'skip'. %s", self.summary())
-            return
+            return known
         what = f"{self._journal.reasons_for_doubt()} {_REMEDIES[self._on_uncertain]}"
         raise RtiSmsUncertainError(what, call=endpoints.SEND_SMS)
 
 
-def _recipient_key(message: Message, to: Counter[str]) -> str:
+def _items_of(messages: Sequence[Message], journal: SendJournal) -> list[_Item]:
     """
-    Return what identifies the recipient of a message: its number, and how many messages it gets if these are many.
+    Return the messages with their digests.
 
-    A query may leave out the row that was sent, of two rows for one recipient. The other row is no renamed one then.
+    What identifies a recipient is its number, and how many messages it gets if these are many. A query may leave out
+    the row that was sent, of two rows for one recipient. The other row is no renamed one then.
     """
-    key = message_key(message.recipient, reference=None)
-    return key if to[key] == 1 else f"{to[key]} messages to {key}"
+    keys = [message_key(message.recipient, reference=None) for message in messages]
+    to = Counter(keys)
+    recipients = [key if to[key] == 1 else f"{to[key]} messages to {key}" for key in keys]
+    pairs = zip(messages, recipients, strict=True)
+    return [_Item(message, journal.digest(message.key, recipient)) for message, recipient in pairs]
 
 
 def _describe(submission: Submission) -> str:
