@@ -12,13 +12,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.api.models import SendOutcome
 from airflow_provider_rtisms.bulk.lineage import report_output
 from airflow_provider_rtisms.bulk.local_files import LocalOutput
 from airflow_provider_rtisms.bulk.object_store import ObjectOutput
 from airflow_provider_rtisms.bulk.storage import is_local, storage_path
 from airflow_provider_rtisms.bulk.storage_errors import explain_failures
+from airflow_provider_rtisms.operators.message_files import wrong_ending
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
@@ -43,7 +43,7 @@ def check_output_path(value: object) -> StoragePath:
     """
     path = storage_path("output_path", value)
     if PurePath(path.name.removesuffix(".gz")).suffix not in (".csv", ".jsonl"):
-        raise RtiSmsInputError(f"output_path ends in {path.name[-20:]!r}: use .jsonl, .jsonl.gz, .csv or .csv.gz.")
+        raise wrong_ending("output_path")
     return path
 
 
