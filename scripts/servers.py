@@ -101,32 +101,20 @@ class MariaDb(Server):
 
     def start(self) -> None:
         """Start the server. The first time, create the database."""
-        data, user = self.home / "data", "mysql" if os.geteuid() == 0 else None
+        data, is_root = self.home / "data", os.geteuid() == 0
+        options = ["--no-defaults", f"--datadir={data}", *(["--user=mysql"] if is_root else [])]
         if not data.exists():
-            if user:
-                shutil.chown(self.home, user, user)
-            install = _installed("mariadb-install-db", "mariadb-server")
-            options = [
-                f"--datadir={data}",
-                "--auth-root-authentication-method=normal",
-                *([f"--user={user}"] if user else []),
-            ]
-            subprocess.run([install, "--no-defaults", *options], check=True, stdout=subprocess.DEVNULL)
-            (data / "warehouse").mkdir(exist_ok=True)
-            if user:
-                shutil.chown(data / "warehouse", user, user)
-        program = [
-            _installed("mariadbd", "mariadb-server"),
-            "--no-defaults",
-            f"--datadir={data}",
-            f"--port={self.port}",
-        ]
-        program += [
-            "--bind-address=127.0.0.1",
-            f"--socket={self.home / 'socket'}",
-            *([f"--user={user}"] if user else []),
-        ]
-        self._session = Session("mariadbd", program, log=self.home / "mariadb.log", env=dict(os.environ))
+            if is_root:
+                shutil.chown(self.home, "mysql", "mysql")
+            install = [_installed("mariadb-install-db", "mariadb-server"), *options]
+            install.append("--auth-root-authentication-method=normal")
+            subprocess.run(install, check=True, stdout=subprocess.DEVNULL)
+            (data / "warehouse").mkdir()
+            if is_root:
+                shutil.chown(data / "warehouse", "mysql", "mysql")
+        command = [_installed("mariadbd", "mariadb-server"), *options, f"--port={self.port}"]
+        command += ["--bind-address=127.0.0.1", f"--socket={self.home / 'socket'}"]
+        self._session = Session("mariadbd", command, log=self.home / "mariadb.log", env=dict(os.environ))
         wait_until(lambda: is_listening(self.port), what="mariadbd to listen", watching=[self._session])
 
     def crash(self) -> None:

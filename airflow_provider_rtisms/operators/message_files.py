@@ -44,6 +44,14 @@ def _choose(columns: Sequence[str]) -> Mapping[str, str]:
     return dict.fromkeys(columns, "messages_path")
 
 
+def wrong_ending(field_name: str) -> RtiSmsInputError:
+    """Return the error for the name of a file of messages or results. It does not show what may be a file's content."""
+    return RtiSmsInputError(
+        f"{field_name} does not end in .csv, .csv.gz, .jsonl or .jsonl.gz: rename the file. A templated field that "
+        "ends in .txt, .j2 or .sql names a template file, and holds its content."
+    )
+
+
 def read_table_file(path: str | StoragePath, field_name: str, choose: ChooseColumns) -> Iterator[Row]:
     """
     Give the rows of a CSV or JSON-lines file one by one, whatever their columns.
@@ -57,7 +65,7 @@ def read_table_file(path: str | StoragePath, field_name: str, choose: ChooseColu
     place = storage_path(field_name, path)
     suffix = PurePath(place.name.removesuffix(".gz")).suffix
     if suffix not in (".csv", ".jsonl"):
-        raise RtiSmsInputError(f"{field_name} ends in {place.name[-20:]!r}: use .csv, .csv.gz, .jsonl or .jsonl.gz.")
+        raise wrong_ending(field_name)
     action = f"Reading {place} ({field_name})"
     note = "Nothing was sent."
     with (

@@ -403,12 +403,12 @@ def check_output_path(value: object) -> StoragePath:
     :param value: local or in an object store; its name ends in ``.jsonl`` or ``.csv``, ``.gz`` may follow.
     :raises RtiSmsInputError: it is anything else.
     """
-    from airflow_provider_rtisms.api.errors import RtiSmsInputError
     from airflow_provider_rtisms.bulk.storage import storage_path
+    from airflow_provider_rtisms.operators.message_files import wrong_ending
 
     path = storage_path("output_path", value)
     if PurePath(path.name.removesuffix(".gz")).suffix not in (".csv", ".jsonl"):
-        raise RtiSmsInputError(f"output_path ends in {path.name[-20:]!r}: use .jsonl, .jsonl.gz, .csv or .csv.gz.")
+        raise wrong_ending("output_path")
     return path
 
 

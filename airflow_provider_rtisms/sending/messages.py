@@ -263,8 +263,9 @@ def _repeats(reference: str, recipient: Secret[str]) -> bool:
     Return whether a reference repeats a phone number, with or without the prefix of its country.
 
     Only the digits are compared. The last 8 are enough; of a short number, what follows a country code of 3 digits.
+    Letters between digits stay, or each UUID would be one long number, and in a million some would be a recipient's.
     """
-    digits = "".join(str(unicodedata.digit(character, "")) for character in reference)
+    digits = "".join(str(unicodedata.digit(one, "a" if one.isalpha() else "")) for one in reference)
     length = max(6, min(8, len(recipient.get_secret_value()) - len("+123")))
     return recipient.get_secret_value()[-length:] in digits
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.bulk.records import RAW
-from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError
 from airflow_provider_rtisms.transfers.databases import LockWaits, library_of, row_values
 from airflow_provider_rtisms.transfers.sql_table import StagedTable
 from airflow_provider_rtisms.transfers.table_columns import (
@@ -95,7 +94,7 @@ class PostgresTable(StagedTable):
         return f"postgres://{connection.host}:{connection.port or 5432}/{database}/{self._schema}/{self.name.name}"
 
     def _exists(self) -> bool:
-        with self._transaction("Checking", commit=False) as cursor:
+        with self._transaction(commit=False) as cursor:
             cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [self.name.quoted])
             return bool(row_values(cursor.fetchone())[0])
 
@@ -104,15 +103,15 @@ class PostgresTable(StagedTable):
             f"{quote(one)} {TYPES[kind_of(one)]}{' NOT NULL' if is_required(one) else ''}" for one in self.columns
         )
         try:
-            with self._transaction("Creating") as cursor:
+            with self._transaction(commit=True) as cursor:
                 statement = f"CREATE TABLE {self.name.quoted} ({columns}, PRIMARY KEY ({quote(KEY)}))"
                 self._waits.run(lambda: cursor.execute(statement))
-        except RtiSmsStorageError:
+        except Exception:
             if not self._exists():  # another task may have created it meanwhile
                 raise
 
     def _check_columns(self) -> None:
-        with self._transaction("Checking", commit=False) as cursor:
+        with self._transaction(commit=False) as cursor:
             cursor.execute(_COLUMNS, [self.name.quoted])
             rows = [row_values(row) for row in cursor.fetchall()]
             cursor.execute(_TABLE, [self.name.quoted])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, shape
 from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 OnConflict: TypeAlias = Literal["update", "ignore"]
 
 #: Schemas of tables that only one connection sees: of PostgreSQL and of SQLite.
@@ -63,21 +64,19 @@ class SqlTable(ABC):
             raise RtiSmsInputError(
                 f"The table {self.name} is a temporary one, which disappears with its connection: name another schema."
             )
-        with self._explained("Checking"):
-            if not self._exists():
-                if not create:
-                    raise RtiSmsInputError(
-                        f"The table {self.name} does not exist. Create it, or set create_table=True. Names are taken "
-                        "as they are, upper and lower case included."
-                    )
-                self._create()
-                if not self._exists():
-                    raise RtiSmsInputError(
-                        f"The table {self.name} was created, and another connection does not see it. Name its schema."
-                    )
-            self._check_columns()
-            with self._transaction("Checking", commit=False) as cursor:
-                self._upsert(cursor, iter(()))
+        if not self._explained("Checking", self._exists):
+            if not create:
+                raise RtiSmsInputError(
+                    f"The table {self.name} does not exist. Create it, or set create_table=True. Names are taken as "
+                    "they are, upper and lower case included."
+                )
+            self._explained("Creating", self._create)
+            if not self._explained("Checking", self._exists):
+                raise RtiSmsInputError(
+                    f"The table {self.name} was created, and another connection does not see it. Name its schema."
+                )
+        self._explained("Checking", self._check_columns)
+        self._explained("Checking", lambda: self._write(iter(()), commit=False))
 
     def load(self, json_lines: Iterable[bytes]) -> int:
         """
@@ -88,7 +87,10 @@ class SqlTable(ABC):
         :raises RtiSmsStorageError: a person has to change something first. The table is as it was before.
         :raises RtiSmsStorageUnavailableError: the same may succeed later. The table is as it was before.
         """
-        with self._transaction("Writing") as cursor:
+        return self._explained("Writing", lambda: self._write(json_lines, commit=True))
+
+    def _write(self, json_lines: Iterable[bytes], *, commit: bool) -> int:
+        with self._transaction(commit=commit) as cursor:
             return self._upsert(cursor, json_lines)
 
     @abstractmethod
@@ -116,9 +118,9 @@ class SqlTable(ABC):
         connection.commit()
 
     @contextmanager
-    def _transaction(self, action: str, *, commit: bool = True) -> Iterator[Any]:
-        """Yield a cursor, then commit. Errors of the driver are explained."""
-        with self._explained(action), closing(self.hook.get_conn()) as connection:
+    def _transaction(self, *, commit: bool) -> Iterator[Any]:
+        """Yield a cursor, then commit or roll back."""
+        with closing(self.hook.get_conn()) as connection:
             try:
                 with closing(connection.cursor()) as cursor:
                     self._begin(connection, cursor)
@@ -129,11 +131,14 @@ class SqlTable(ABC):
                     connection.rollback()
                 raise
 
-    @contextmanager
-    def _explained(self, action: str) -> Iterator[None]:
-        failure: RtiSmsError | None = None
+    def _explained(self, action: str, work: Callable[[], T]) -> T:
+        """
+        Return what a function returns, and explain the driver's errors.
+
+        This is no context manager: what one raises has the driver's error, and so perhaps a row, as its context.
+        """
         try:
-            yield
+            return work()
         except RtiSmsError:
             raise
         except Exception as error:
@@ -141,8 +146,7 @@ class SqlTable(ABC):
                 raise
             names = " ".join((*filter(None, self.name), *self.columns))
             failure = explain(f"{action} the table {self.name}", error, names)
-        if failure is not None:  # outside of the block, since a traceback would show the row in the driver's message
-            raise failure
+        raise failure  # outside of the block, for the same reason
 
 
 class StagedTable(SqlTable):

@@ -49,7 +49,7 @@ class SqliteTable(StagedTable):
         columns = ", ".join(
             f"{quote(one)} {TYPES[kind_of(one)]}{' NOT NULL' if is_required(one) else ''}" for one in self.columns
         )
-        with self._transaction("Creating") as cursor:
+        with self._transaction(commit=True) as cursor:
             cursor.execute(f"CREATE TABLE IF NOT EXISTS {self.name.quoted} ({columns}, PRIMARY KEY ({quote(KEY)}))")
 
     def _check_columns(self) -> None:
@@ -60,7 +60,7 @@ class SqliteTable(StagedTable):
         check_needed(str(self.name), self.columns, [name for name, _, is_needed in rows if is_needed])
 
     def _read_columns(self) -> list[Any]:
-        with self._transaction("Checking", commit=False) as cursor:
+        with self._transaction(commit=False) as cursor:
             return list(cursor.execute(_COLUMNS, [self.name.name, self.name.schema or "main"]))
 
     def _begin(self, connection: Any, cursor: Any) -> None:

@@ -122,7 +122,7 @@ def test_what_it_shows(files: None, capsys: pytest.CaptureFixture[str], options:
             "row 1 has a value of type dict in name.*row 2 has a number in name that is not.*row 3.*list.*row 4.*bool",
         ),
         (["--text", "a" * 161, "--max-parts", "1"], "max_parts"),
-        (["--text", "a", "--rows", "rows.xlsx"], "^--rows ends in 'rows.xlsx'"),
+        (["--text", "a", "--rows", "rows.xlsx"], "^--rows does not end in .csv"),
         (["--messages", "rows.csv"], "The first line of messages_path must name the columns"),
     ],
 )

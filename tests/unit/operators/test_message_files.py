@@ -83,8 +83,7 @@ def test_a_file_of_excel_without_references(tmp_path: Path) -> None:
         ("a.jsonl", f'{{"recipient": "{NUMBER}", "text": "hola", "reference": 900000100}}', "repeats its recipient"),
         ("a.jsonl", '{"recipient": \n', "line 1 is not JSON"),
         ("a.jsonl", "[1]\n", "line 1 is a value of type list"),
-        ("a.txt", "hola", "^messages_path ends in 'a.txt'"),
-        (LONG_NAME, "hola", f"ends in '{LONG_NAME[-20:]}'"),
+        ("a.txt", "hola", r"^messages_path does not end in \.csv, \.csv\.gz, \.jsonl or \.jsonl\.gz:"),
     ],
 )
 def test_a_bad_file_is_refused(tmp_path: Path, name: str, text: str, problem: str) -> None:
@@ -189,7 +188,7 @@ def test_a_file_of_results_that_cannot_be_written_is_named(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["results.parquet", "results.csv.zip", LONG_NAME])
 def test_results_go_to_no_other_kind_of_file(name: str) -> None:
-    with pytest.raises(RtiSmsInputError, match=f"^output_path ends in '{name[-20:]}'"):
+    with pytest.raises(RtiSmsInputError, match=r"^output_path does not end in \.csv, \.csv\.gz, \.jsonl or"):
         check_output_path(f"/data/{name}")
 
 

@@ -236,6 +236,19 @@ class TestTemplateFiles:
         assert self.render(one, name, is_parsed=is_parsed) == value
         assert name != "parameters" or one.sql == "content of that"
 
+    @pytest.mark.parametrize("name", ["messages_path", "output_path"])
+    def test_a_path_that_is_taken_for_a_template_shows_nothing_of_the_file(
+        self, dag: DAG, tmp_path: Path, rtisms_sandbox: Sandbox, name: str
+    ) -> None:
+        (tmp_path / "people.txt").write_text(f"{PHONE}\n")
+        arguments = {} if name == "messages_path" else ARGUMENTS[RtiSmsSendOperator]
+        send = RtiSmsSendOperator(task_id="task", dag=dag, sender="96000", **arguments, **{name: "people.txt"})
+        send.resolve_template_files()
+        send.render_template_fields({"dag": dag})
+        with pytest.raises(AirflowFailException, match=rf"^{name} does not end in .*a template file") as raised:
+            send.execute({})
+        assert PHONE[-4:] not in str(raised.value)
+
     @pytest.mark.parametrize("is_native", [False, True])
     def test_a_file_that_is_missing_fails_without_the_text(
         self, dag: DAG, is_native: bool, logged: Callable[[], str]
@@ -329,6 +342,21 @@ class TestUpstream:
             send.recipients = self.upstream()
         send.recipients = [PHONE]  # as Airflow does with the output of the task
         assert PHONE not in str(send.recipients)
+
+
+def test_a_template_field_of_a_subclass_is_kept_as_the_others_are() -> None:
+    class WithGreeting(RtiSmsSendOperator):
+        template_fields = (*RtiSmsSendOperator.template_fields, "greeting", "days")
+        redacted_fields = (*RtiSmsSendOperator.redacted_fields, "greeting")
+
+        def __init__(self, *, greeting: str, days: set[str], **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.greeting, self.days = greeting, days
+
+    send = WithGreeting(task_id="send", text="hola", greeting="hola {{ name }}", days={"2", "1"})
+    send.render_template_fields({"name": "Ana"})
+    assert (reveal(send.greeting), send.days) == ("hola Ana", ["1", "2"])
+    assert str(send.greeting) == "redacted: 8 characters"
 
 
 ORDER_SCRIPT = """

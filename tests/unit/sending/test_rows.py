@@ -50,11 +50,13 @@ def test_a_number_may_stand_there_twice_with_different_references() -> None:
         ("0000100", "0000100"),
         (UUID(int=7), str(UUID(int=7))),
         ("ñ 7", "ñ 7"),
+        ("0a0b0c0d-0e1f-0a0b-8c0d-1e2f3a4b5c6d", "0a0b0c0d-0e1f-0a0b-8c0d-1e2f3a4b5c6d"),
         ("", None),
         (None, None),
     ],
 )
 def test_references_are_text_whole_numbers_and_uuids(value: Any, reference: str | None) -> None:
+    """Digits between which letters stand are no number, as in a UUID."""
     assert check(row(reference=value))[0].reference == reference
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.api.values.text import Charset, SmsText
-from airflow_provider_rtisms.sandbox import charsets
+from airflow_provider_rtisms.sandbox.state import read_text
 
 GSM = "@£ Δ_é\n ÄabcÑ§à" + "^{}\\[~]|€"
 any_text = st.text(min_size=1, max_size=700)  # hypothesis leaves out lone surrogates
@@ -92,12 +92,12 @@ def test_parts(text: str, parts: int) -> None:
 @given(any_text)
 def test_the_other_side_reads_what_was_written(text: str) -> None:
     sent = SmsText.of(text)
-    assert charsets.read_text(sent.charset, sent.encoded).characters == text
+    assert read_text(sent.charset, sent.encoded).characters == text
 
 
 @given(gsm_text, st.sampled_from([0, 1, 6, 8]))
 def test_the_other_side_reads_every_charset(text: str, charset: int) -> None:
-    assert charsets.read_text(charset, SmsText.of(text, charset).encoded).characters == text
+    assert read_text(charset, SmsText.of(text, charset).encoded).characters == text
 
 
 @given(any_text | gsm_text, st.integers(1, 5))
