@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_rtisms.bulk.formats import missing_columns
 from airflow_provider_rtisms.bulk.lineage import asset_uri
-from airflow_provider_rtisms.bulk.missing import columns_of
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from airflow_provider_rtisms.bulk.storage import StoragePath
+    from airflow_provider_rtisms.bulk.store import StoragePath
 
 #: Schemes of URLs that OpenLineage gives another name.
 _SCHEMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
@@ -137,7 +137,7 @@ def missing_dataset(path: str, rows: int) -> LineageDataset:
     :param path: local or in an object store.
     :param rows: how many ids are in it.
     """
-    return file_dataset(path, columns=dict.fromkeys(columns_of(path), "string"), rows=rows)
+    return file_dataset(path, columns=dict.fromkeys(missing_columns(path), "string"), rows=rows)
 
 
 def _facets(dataset: LineageDataset) -> dict[str, Any]:

@@ -213,7 +213,7 @@ class RtiSmsSendOperator(RedactsFields, BaseOperator):
         :raises RtiSmsInputError: not exactly one of the three ways to say it is used.
         """
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
-        from airflow_provider_rtisms.operators.message_files import read_message_file
+        from airflow_provider_rtisms.sending.rows import read_message_file
 
         has_text = self.recipients is not None or self.text is not None
         if has_text + (self.messages is not None) + (self.messages_path is not None) != 1:

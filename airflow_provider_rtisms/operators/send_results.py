@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePath
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rtisms.api.models import SendOutcome
+from airflow_provider_rtisms.bulk.formats import suffix_of, write_rows
 from airflow_provider_rtisms.bulk.lineage import report_output
-from airflow_provider_rtisms.bulk.local_files import LocalOutput
-from airflow_provider_rtisms.bulk.object_store import ObjectOutput
-from airflow_provider_rtisms.bulk.storage import is_local, storage_path
-from airflow_provider_rtisms.bulk.storage_errors import explain_failures
-from airflow_provider_rtisms.operators.message_files import wrong_ending
+from airflow_provider_rtisms.bulk.store import Output, storage_path
+from airflow_provider_rtisms.tables import wrong_ending
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+    from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_rtisms.bulk.storage import StoragePath
+    from airflow_provider_rtisms.bulk.store import StoragePath
     from airflow_provider_rtisms.sending.outbox import Outbox
 
 log = logging.getLogger(__name__)
@@ -42,7 +35,7 @@ def check_output_path(value: object) -> StoragePath:
     :raises RtiSmsInputError: it is anything else.
     """
     path = storage_path("output_path", value)
-    if PurePath(path.name.removesuffix(".gz")).suffix not in (".csv", ".jsonl"):
+    if suffix_of(path.name)[0] not in (".csv", ".jsonl"):
         raise wrong_ending("output_path")
     return path
 
@@ -56,23 +49,7 @@ def write_results(path: StoragePath, records: Iterable[Mapping[str, Any]]) -> No
     :raises RtiSmsStorageError: the file cannot be written.
     :raises RtiSmsStorageUnavailableError: the file cannot be written at the moment.
     """
-    is_packed = path.name.endswith(".gz")
-    name = path.name.removesuffix(".gz")
-
-    def fill(target: IO[bytes]) -> None:
-        if not is_packed:
-            _write(name, target, records)
-            return
-        # Without name and time, equal records make equal files.
-        with gzip.GzipFile(filename="", mode="wb", fileobj=target, mtime=0) as packed:
-            _write(name, packed, records)  # type: ignore[arg-type]
-
-    if is_local(path):
-        with explain_failures(f"Writing {path} (output_path)"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        LocalOutput(path, path.with_name(f"{path.name}.staging")).commit(fill)
-    else:
-        ObjectOutput(cast("ObjectStoragePath", path), "results").commit(fill)
+    Output(path, "results").commit(lambda file: write_rows(path.name, COLUMNS, records, file))
     report_output(path)
 
 
@@ -123,15 +100,3 @@ def counts_in(results: Any) -> dict[str, int]:
         return {}
     counts = Counter(one["outcome"] for one in results)
     return {"messages": len(results), **{str(outcome): counts[str(outcome)] for outcome in SendOutcome}}
-
-
-def _write(name: str, target: IO[bytes], records: Iterable[Mapping[str, Any]]) -> None:
-    text = io.TextIOWrapper(target, "utf-8", newline="")
-    rows = ({column: record.get(column) for column in COLUMNS} for record in records)
-    if Path(name).suffix == ".csv":
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    else:
-        text.writelines(json.dumps(row) + "\n" for row in rows)
-    text.detach()

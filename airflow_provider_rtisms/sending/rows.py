@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import unicodedata
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
 from airflow_provider_rtisms.api.values.arguments import whole_number
@@ -15,7 +15,10 @@ from airflow_provider_rtisms.api.values.recipients import Recipient, parse_recip
 from airflow_provider_rtisms.api.values.secret import Secret, reveal
 from airflow_provider_rtisms.api.values.text import SmsText
 from airflow_provider_rtisms.sending.message import Message, check_max_messages, message_key
-from airflow_provider_rtisms.tables import Row, write_value
+from airflow_provider_rtisms.tables import Row, read_table_file, write_value
+
+if TYPE_CHECKING:
+    from airflow_provider_rtisms.bulk.store import StoragePath
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +41,33 @@ def rows_of_argument(value: Any) -> Iterator[Row]:
     example = {"recipient": "+56900000000", "text": "Hello", "reference": "order 1"}
     for position, item in enumerate(as_iterable(reveal(value), "messages", example)):
         yield row_of(f"messages[{position}]", reveal(item))
+
+
+def read_message_file(path: str | StoragePath) -> Iterator[Row]:
+    """
+    Give the rows of a file of messages one by one.
+
+    :param path: UTF-8 text, local or in an object store. Its name ends in ``.csv`` (with a header line) or ``.jsonl``;
+        ``.gz`` may follow.
+    :raises RtiSmsInputError: the name ends otherwise, the header line has other columns or one of them twice, or the
+        file cannot be decoded.
+    :raises RtiSmsStorageError: the file cannot be read.
+    :raises RtiSmsStorageUnavailableError: the file cannot be read at the moment.
+    """
+
+    def choose(columns: Sequence[str]) -> Mapping[str, str]:
+        if not {"recipient", "text"} <= set(columns) <= set(FIELDS):
+            raise RtiSmsInputError(
+                "The first line of messages_path must name the columns recipient, text and maybe reference, and no "
+                "others. Nothing was sent."
+            )
+        return dict.fromkeys(columns, "messages_path")
+
+    for row in read_table_file(path, "messages_path", choose):
+        if row.problem is None:
+            yield row_of(row.position, row.values.get_secret_value())
+        else:
+            yield Row(row.position, Secret({}), row.problem)
 
 
 def row_of(position: str, values: Any) -> Row:
