@@ -237,9 +237,10 @@ def read_id_file(path: str | StoragePath, column: str | None = None) -> Iterator
             if value is None or not str(value).strip():
                 continue
             try:
-                yield check_submission_id(value)
+                checked = check_submission_id(value)
             except RtiSmsInputError:
-                check_submission_id(value, f"{f'line {number}' if column is None else number} of {place.name}")
+                checked = ""
+            yield checked or check_submission_id(value, f"{_position(number)} of {place.name}")
 
 
 def _lines_or_column(text: IO[str], place: StoragePath, column: str | None) -> Iterator[tuple[int | str, Any]]:
@@ -255,6 +256,10 @@ def _lines_or_column(text: IO[str], place: StoragePath, column: str | None) -> I
                 f"{row.position} of {place.name} {row.problem or f'has no key {column!r} (submission_ids_column)'}."
             )
         yield row.position, values[column]
+
+
+def _position(at: int | str) -> str:
+    return at if isinstance(at, str) else f"line {at}"
 
 
 def _suffix(path: StoragePath) -> str:

@@ -181,7 +181,7 @@ def converter(name: str, columns: Sequence[str] = COLUMNS) -> Convert:
         raise RtiSmsInputError(f"output_path ends in {name[-20:]!r}: use .jsonl, .jsonl.gz, .csv, .csv.gz or .parquet.")
 
     def convert(lines: Iterable[bytes], file: IO[bytes]) -> None:
-        with packed(name, file) as target:
+        with _packed(name, file) as target:
             if suffix == ".jsonl":
                 target.writelines(lines)
             else:  # databases read true and false; Python's own words only some of them
@@ -207,7 +207,7 @@ def write_rows(name: str, columns: Sequence[str], rows: Iterable[Mapping[str, An
     :param file: binary.
     """
     suffix = suffix_of(name)[0]
-    with packed(name, file) as target:
+    with _packed(name, file) as target:
         if suffix == ".csv":
             _write_csv(rows, columns, target)
         elif suffix == ".jsonl":
@@ -221,7 +221,7 @@ def missing_columns(path: str) -> Sequence[str]:
     return MISSING_COLUMNS if suffix_of(path)[0] in _ROW_SUFFIXES else MISSING_COLUMNS[:1]
 
 
-def packed(name: str, file: IO[bytes]) -> AbstractContextManager[Any]:
+def _packed(name: str, file: IO[bytes]) -> AbstractContextManager[Any]:
     """Return what rows are written to, for a ``with`` block: gzip if the name says so, else the file itself."""
     if name.endswith(".gz"):
         return gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)  # equal rows make equal files

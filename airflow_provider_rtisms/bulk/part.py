@@ -271,19 +271,22 @@ class _Copies:
         """Read the part objects that are no copies of the beginning of the part."""
         part = self._part
         is_first = part.size == len(part.header)
-        try:
-            for key in self._skip_copies(self._store.list(self._folder)):
-                data = self._store.read(key)
-                header = part.find_header(data)
-                if header is None:
-                    log.warning("%s %s: it is not used", key, part.why_unusable(data))
-                else:
-                    part.append_lines(filter(take, data[len(header) :].splitlines(keepends=True)))
-        except RtiSmsStorageError as error:  # such as no permission to list or to read
-            log.warning("%s The submissions that an earlier attempt has fetched are fetched again", error)
+        for key, data in self._read_all():
+            header = part.find_header(data)
+            if header is None:
+                log.warning("%s %s: it is not used", key, part.why_unusable(data))
+            else:
+                part.append_lines(filter(take, data[len(header) :].splitlines(keepends=True)))
         if is_first:
             self._saved = part.size
         # Otherwise this machine may have records that the store lacks: they are uploaded again.
+
+    def _read_all(self) -> Iterator[tuple[str, bytes]]:
+        try:
+            for key in self._skip_copies(self._store.list(self._folder)):
+                yield key, self._store.read(key)
+        except RtiSmsStorageError as error:  # such as no permission to list or to read
+            log.warning("%s The submissions that an earlier attempt has fetched are fetched again", error)
 
     def write(self, name: str, lines: bytes, attempts: int | None = None) -> None:
         """Write a part object."""

@@ -219,7 +219,7 @@ def storage_path(field_name: str, value: object) -> StoragePath:
     if not (isinstance(value, ObjectStoragePath) or (isinstance(value, str) and value.strip())):
         raise RtiSmsInputError(f"{field_name} is {shape(value)}: use a path, or a URL such as s3://conn_id@bucket/key.")
     with explain_failures(f"Opening {value} ({field_name})", Exception):
-        path = ObjectStoragePath(value)
+        path = value if isinstance(value, ObjectStoragePath) else ObjectStoragePath(str(value))
         if path.protocol in ("file", "local"):
             return Path(path.path)
         _connect(path)
