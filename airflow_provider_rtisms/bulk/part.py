@@ -110,16 +110,20 @@ class Part:
     def resume(self, take: Take) -> None:
         """Read what earlier attempts have written, and remove the lines that are damaged or not kept."""
         read = kept = len(self.header)
+        moving = bytearray()  # lines that close the gap which dropped lines have left
         damaged = 0
         for line in self._lines(len(self.header)):
-            read += len(line)
             is_kept = take(line)
-            if is_kept:
-                if kept < read - len(line):  # close the gap that a dropped line left
-                    os.pwrite(self._descriptor, line, kept)
+            if is_kept and kept == read:
                 kept += len(line)
-            elif is_kept is None:
-                damaged += 1
+            elif is_kept:
+                moving += line
+            damaged += is_kept is None
+            read += len(line)
+            if len(moving) > _READ_SIZE:
+                kept += os.pwrite(self._descriptor, moving, kept)
+                moving.clear()
+        kept += os.pwrite(self._descriptor, moving, kept)
         if damaged or read < self.size:
             log.warning("%s: damaged lines were removed. Their submissions are fetched again", self.path)
         if kept < self.size:
