@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError
 from airflow_provider_rtisms.api.models import printable
 from airflow_provider_rtisms.api.values.text import Charset
-from airflow_provider_rtisms.operators.message_files import read_message_file, read_table_file
-from airflow_provider_rtisms.sending.messages import PlaceholderText, preview
+from airflow_provider_rtisms.sending.messages import PlaceholderText, preview, read_message_file
+from airflow_provider_rtisms.tables import read_table_file
 
 if TYPE_CHECKING:
     from argparse import Namespace

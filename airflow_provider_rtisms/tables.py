@@ -1,6 +1,8 @@
 """
 Tables: the rows of a query, of a CSV and of JSON lines, as streams; and how a value of a row is written in a text.
 
+All files of ids and of messages are opened and decoded here, whether they are local or in an object store.
+
 The rule of columns is the same wherever a table comes from: a column that is used stands there exactly once. Names are
 compared as they are. Columns are checked, and their positions found, once, before the first row. A column that nobody
 uses does no harm.
@@ -20,12 +22,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
-from typing import IO, Any, TypeAlias
+from pathlib import PurePath
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
 from airflow_provider_rtisms.api.values.arguments import MAX_DIGITS, whole_number
+from airflow_provider_rtisms.api.values.ids import check_submission_id
 from airflow_provider_rtisms.api.values.lists import RepeatedKeyError, object_of
 from airflow_provider_rtisms.api.values.secret import Secret
+from airflow_provider_rtisms.bulk.lineage import report_input
+from airflow_provider_rtisms.bulk.store import explain_failures, open_to_read, storage_path
+
+if TYPE_CHECKING:
+    from airflow_provider_rtisms.bulk.store import StoragePath
 
 #: No line of JSON or of ids is longer; more means that this is another kind of file.
 MAX_LINE = 1024 * 1024
@@ -180,34 +189,111 @@ def read_lines(text: IO[str]) -> Iterator[tuple[int, str]]:
         yield number, line
 
 
-@contextmanager
-def decode(raw: IO[bytes], name: str, *, is_packed: bool, note: str = "") -> Iterator[IO[str]]:
+def read_table_file(path: str | StoragePath, field_name: str, choose: ChooseColumns) -> Iterator[Row]:
     """
-    Read a file as text in UTF-8.
+    Give the rows of a CSV or JSON-lines file one by one, for a send.
 
-    :param raw: the bytes.
-    :param name: what errors call the file.
-    :param is_packed: whether it is read through gzip.
-    :param note: what errors end with.
-    :raises RtiSmsInputError: it is not UTF-8, or a damaged gzip file.
+    :param path: UTF-8 text, local or in an object store. Its name ends in ``.csv`` (with a header line) or ``.jsonl``;
+        ``.gz`` may follow.
+    :param field_name: how the error names the argument.
+    :param choose: which columns of a CSV are used. Objects of JSON lines come whole.
+    :return: each row with its values by column, or with what is wrong with it.
+    :raises RtiSmsInputError: the name ends otherwise, the columns are wrong, or the file cannot be decoded.
+    :raises RtiSmsStorageError: the file cannot be read.
+    :raises RtiSmsStorageUnavailableError: the file cannot be read at the moment.
     """
-    buffered = io.BufferedReader(raw)  # type: ignore[type-var]  # it has what is needed here
-    beginning = buffered.peek(4)
-    unpacked = gzip.GzipFile(fileobj=buffered) if is_packed else buffered
-    try:
-        if is_packed and not beginning:
-            raise EOFError  # gzip takes an empty file for one that holds nothing
-        with io.TextIOWrapper(unpacked, "utf-8-sig", newline="") as text:
-            yield text
-    except UnicodeDecodeError:
-        kinds = (kind for mark, kind in _OTHER_FILES.items() if beginning.startswith(mark) and not is_packed)
-        problem = next(kinds, "is not UTF-8 text. Save it as UTF-8.")
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:  # whose words repeat the first bytes of the file
-        what = "it is cut off" if isinstance(error, EOFError) else "or is none, although its name ends in .gz"
-        problem = f"is a damaged gzip file ({what}). Make it again."
-    else:
+    place = storage_path(field_name, path)
+    suffix = _suffix(place)
+    if suffix not in (".csv", ".jsonl"):
+        raise wrong_ending(field_name)
+    note = "Nothing was sent."
+    with _open_text(place, field_name, note) as text:
+        yield from read_json_lines(text) if suffix == ".jsonl" else read_csv(text, choose, field_name, note=note)
+
+
+def wrong_ending(field_name: str) -> RtiSmsInputError:
+    """Return the error for the name of a file of messages or results. It does not show what may be a file's content."""
+    return RtiSmsInputError(
+        f"{field_name} does not end in .csv, .csv.gz, .jsonl or .jsonl.gz: rename the file. A templated field that "
+        "ends in .txt, .j2 or .sql names a template file, and holds its content."
+    )
+
+
+def read_id_file(path: str | StoragePath, column: str | None = None) -> Iterator[str]:
+    """
+    Give the submission ids of a file one by one.
+
+    :param path: UTF-8 text, local or in an object store; read through gzip if its name ends in ``.gz``.
+    :param column: the column of a CSV with a header line, or the key of the objects of a file whose name ends in
+        ``.jsonl``; None for one id per line. Empty lines, and rows without a value, are skipped.
+    :raises RtiSmsInputError: an id is malformed (names the line), or the column is not there or stands there twice.
+    :raises RtiSmsStorageError: the file cannot be read.
+    :raises RtiSmsStorageUnavailableError: the file cannot be read at the moment.
+    """
+    place = storage_path("submission_ids_path", path)
+    report_input(place)
+    with _open_text(place, "submission_ids_path") as text:
+        for number, value in _lines_or_column(text, place, column):
+            if value is None or not str(value).strip():
+                continue
+            try:
+                checked = check_submission_id(value)
+            except RtiSmsInputError:
+                checked = ""
+            yield checked or check_submission_id(value, f"{_position(number)} of {place.name}")
+
+
+def _lines_or_column(text: IO[str], place: StoragePath, column: str | None) -> Iterator[tuple[int | str, Any]]:
+    if column is None:
+        yield from read_lines(text)
         return
-    raise RtiSmsInputError(f"{name} {problem} {note}".rstrip())
+    is_json = _suffix(place) == ".jsonl"
+    used = {column: "submission_ids_column"}
+    for row in read_json_lines(text) if is_json else read_csv(text, lambda _: used, place.name):
+        values = row.values.get_secret_value()
+        if is_json and (row.problem or column not in values):
+            raise RtiSmsInputError(
+                f"{row.position} of {place.name} {row.problem or f'has no key {column!r} (submission_ids_column)'}."
+            )
+        yield row.position, values[column]
+
+
+def _position(at: int | str) -> str:
+    return at if isinstance(at, str) else f"line {at}"
+
+
+def _suffix(path: StoragePath) -> str:
+    return PurePath(path.name.removesuffix(".gz")).suffix
+
+
+@contextmanager
+def _open_text(path: StoragePath, field_name: str, note: str = "") -> Iterator[IO[str]]:
+    """
+    Read a file as text in UTF-8, through gzip if its name ends in ``.gz``.
+
+    :raises RtiSmsInputError: it is not UTF-8, or a damaged gzip file.
+    :raises RtiSmsError: it cannot be read.
+    """
+    action = f"Reading {path} ({field_name})"
+    with explain_failures(action, Exception), open_to_read(path, action) as raw:
+        is_packed = path.name.endswith(".gz")
+        buffered = io.BufferedReader(raw)  # type: ignore[type-var]  # it has what is needed here
+        beginning = buffered.peek(4)
+        unpacked = gzip.GzipFile(fileobj=buffered) if is_packed else buffered
+        try:
+            if is_packed and not beginning:
+                raise EOFError  # gzip takes an empty file for one that holds nothing
+            with io.TextIOWrapper(unpacked, "utf-8-sig", newline="") as text:
+                yield text
+        except UnicodeDecodeError:
+            kinds = (kind for mark, kind in _OTHER_FILES.items() if beginning.startswith(mark) and not is_packed)
+            problem = next(kinds, "is not UTF-8 text. Save it as UTF-8.")
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:  # whose words repeat the first bytes of the file
+            what = "it is cut off" if isinstance(error, EOFError) else "or is none, although its name ends in .gz"
+            problem = f"is a damaged gzip file ({what}). Make it again."
+        else:
+            return
+        raise RtiSmsInputError(f"{path} ({field_name}) {problem} {note}".rstrip())
 
 
 def write_value(value: Any) -> str | None:

@@ -14,46 +14,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from airflow_provider_rtisms.bulk.storage import StoragePath
+    from airflow_provider_rtisms.bulk.store import StoragePath
 
 log = logging.getLogger(__name__)
 
 
 def report_input(path: StoragePath) -> None:
-    """
-    Report a file that was read.
-
-    :param path: local or in an object store.
-    """
+    """Report a file that was read."""
     _report("add_input_asset", path, lambda: asset_uri(path))
 
 
 def report_output(path: StoragePath) -> None:
-    """
-    Report a file that was written.
-
-    :param path: local or in an object store.
-    """
+    """Report a file that was written."""
     _report("add_output_asset", path, lambda: asset_uri(path))
 
 
 def report_table(context: object, uri: str) -> None:
-    """
-    Report a table that was written.
-
-    :param context: the hook of the database.
-    :param uri: its asset.
-    """
+    """Report a table that was written."""
     _report("add_output_asset", context, lambda: uri)
 
 
 def asset_uri(path: str | StoragePath) -> str:
-    """
-    Return the URI that names a file in assets and in lineage.
-
-    :param path: local or in an object store. The conn_id of a URL is left out, and the query of a web address, which
-        may hold a signature.
-    """
+    """Return the URI that names a file in assets and in lineage."""
     text = str(path)
     if "://" not in text:
         return f"file://{Path(text).expanduser().absolute()}"

@@ -1,4 +1,10 @@
-"""Write fetched records to disk at once, so that a later attempt does not request them again."""
+"""
+The part of a bulk fetch: the records that were fetched, until the output is complete.
+
+Each record is in a local file at once. For an object store, which cannot append to an object, the new ones are also
+uploaded every few seconds, as part objects in a folder beside the output, where an attempt on another machine finds
+them.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +13,53 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from airflow_provider_rtisms.api.errors import RtiSmsTransientError
-from airflow_provider_rtisms.bulk.local_files import open_private
-from airflow_provider_rtisms.bulk.records import COLUMNS, Record, parse_record
-from airflow_provider_rtisms.bulk.storage_errors import explain_failures
+from airflow_provider_rtisms.bulk.formats import COLUMNS, Record, to_line
+from airflow_provider_rtisms.bulk.store import (
+    STORAGE_ERRORS,
+    ObjectStore,
+    RtiSmsStorageError,
+    explain_failures,
+    is_local,
+    open_private,
+    work_file,
+)
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    from airflow_provider_rtisms.bulk.store import StoragePath
 
 log = logging.getLogger(__name__)
 
+#: Called with each line of an earlier attempt. Returns whether it is kept; None if it is damaged.
+Take: TypeAlias = Callable[[bytes], bool | None]
+
 #: Bytes; a longer line is damage.
 MAX_LINE = 4 * 1024 * 1024
-_READ_SIZE = 1024 * 1024
 #: Bytes; no header is longer.
 MAX_HEADER = 1024
+#: Seconds between two uploads of what has been fetched.
+UPLOAD_EVERY = 10.0
+#: Bytes of one part object, at most.
+PIECE_SIZE = 8 * 1024 * 1024
+_READ_SIZE = 1024 * 1024
+#: The name of a part object, see :func:`_name_piece`.
+_PIECE = re.compile(r"(?P<offset>[0-9]{12})-(?P<size>[0-9]{1,9})-[0-9a-f]{16}(?=\.jsonl$)")
 
 
 def header_of(columns: Sequence[str] = COLUMNS, run: str | None = None) -> bytes:
     """
     Return the first line of a part: the version of its format, the columns of its records, and the run it belongs to.
-
-    :param columns: of the records.
-    :param run: identifies the DAG run; None outside of one, and in parts of older releases.
     """
     belongs_to = {} if run is None else {"run": hashlib.sha256(run.encode()).hexdigest()[:16]}
     return json.dumps({"rtisms_part": 1, "columns": columns, **belongs_to}).encode() + b"\n"
@@ -40,111 +69,102 @@ def header_of(columns: Sequence[str] = COLUMNS, run: str | None = None) -> bytes
 HEADER = header_of()
 
 
-class PartFile:
+class Part:
     """
-    A header and records as JSON lines in a local file, which only its owner may read.
+    A header and records as JSON lines in a local file, which only its owner may read; and its copies in the store.
 
-    One process at a time may have it open. Use it as a context manager.
+    One process at a time may have it open. A file with another header is replaced: that of another version or of
+    another run. One that names no run is continued.
 
-    :param path: the file; created if it is missing, continued if it is there. A file with another header is replaced:
-        that of another version or of another run. One that names no run is continued, see :func:`header_of`.
+    :param output: the path of the output. The file lies beside it, or in the folder for temporary files.
+    :param digest: identifies the account and the ids, so that other ids are never mixed in.
     :param columns: of the records.
     :param run: identifies the DAG run; None outside of one.
     :raises RtiSmsTransientError: another process has it open.
     :raises RtiSmsError: the file cannot be written, or a symbolic link has that name.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str] = COLUMNS, run: str | None = None) -> None:
-        self.path = path
+    def __init__(
+        self, output: StoragePath, digest: str, columns: Sequence[str] = COLUMNS, run: str | None = None
+    ) -> None:
+        self.path = work_file(output, digest, "part")
         self.columns = columns
+        #: Bytes of the file.
+        self.size = 0
         #: That of the file, which is the first one unless the file is older.
         self.header = header_of(columns, run)
         self._headers = {self.header, header_of(columns)}
-        with explain_failures(f"Writing {path}"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = _open_locked(path)
+        with explain_failures(f"Writing {self.path}"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = _open_locked(self.path)
             self._begin()
+        self._copies = None if is_local(output) else _Copies(self, cast("ObjectStoragePath", output), digest)
 
-    def _begin(self) -> None:
-        path = self.path
-        try:
-            self.size = os.fstat(self._descriptor).st_size
-            beginning = os.pread(self._descriptor, MAX_HEADER, 0)
-            header = self.find_header(beginning)
-            if header is not None:
-                self.header = header
-            elif self.size:
-                log.warning("%s %s. Its submissions are fetched again", path, self.why_unusable(beginning))
-                path.unlink()  # never overwritten: it may be a hard link to a file of someone else
-                self.close()
-                self._descriptor = _open_locked(path, is_new=True)
-                self.size = 0
-            if not self.size:
-                self._write(self.header)
-        except BaseException:
-            self.close()
-            raise
+    @property
+    def kept_at(self) -> str:
+        """Where a later attempt finds the records, for people: the store, or this machine if the store refused them."""
+        if self._copies is None:
+            return str(self.path)
+        return self._copies.url if self._copies.is_complete() else f"{self.path} on {socket.gethostname()}"
 
-    def find_header(self, data: bytes) -> bytes | None:
-        """
-        Return the header of a part that this run may continue; None if it is the part of another run or version.
-
-        :param data: the beginning of the part, or all of it.
-        """
-        return next((header for header in self._headers if data.startswith(header)), None)
-
-    def why_unusable(self, data: bytes) -> str:
-        """
-        Return why this run may not continue a part, for people.
-
-        :param data: the beginning of the part, or all of it.
-        """
-        if data.startswith(header_of(self.columns)[:-2] + b', "run": '):
-            return "belongs to another DAG run"
-        return "was written by another version, or is damaged"
-
-    def resume(self, accept: Callable[[Record], bool]) -> None:
-        """
-        Read what an earlier attempt has written, and remove the lines that are damaged or not accepted.
-
-        :param accept: called with each record; returns False for a record that does not belong here.
-        """
+    def resume(self, take: Take) -> None:
+        """Read what earlier attempts have written, and remove the lines that are damaged or not kept."""
         read = kept = len(self.header)
+        moving = bytearray()  # lines that close the gap which dropped lines have left
         damaged = 0
         for line in self._lines(len(self.header)):
-            read += len(line)
-            record = parse_record(line, self.columns)
-            damaged += record is None
-            if record is not None and accept(record):
-                if kept < read - len(line):  # close the gap that a dropped line left
-                    os.pwrite(self._descriptor, line, kept)
+            is_kept = take(line)
+            if is_kept and kept == read:
                 kept += len(line)
+            elif is_kept:
+                moving += line
+            damaged += is_kept is None
+            read += len(line)
+            if len(moving) > _READ_SIZE:
+                kept += os.pwrite(self._descriptor, moving, kept)
+                moving.clear()
+        kept += os.pwrite(self._descriptor, moving, kept)
         if damaged or read < self.size:
             log.warning("%s: damaged lines were removed. Their submissions are fetched again", self.path)
         if kept < self.size:
             os.ftruncate(self._descriptor, kept)
             self.size = kept
+        if self._copies is not None:
+            self._copies.resume(take)
+
+    def probe(self) -> None:
+        """Find out whether the store takes copies, before the first request."""
+        if self._copies is not None:
+            self._copies.write("header", b"")
 
     def append(self, records: Sequence[Record]) -> None:
-        """
-        Add records; once this returns, they outlive the process.
+        """Add records; once this returns, they outlive the process."""
+        self.append_lines(map(to_line, records))
 
-        :raises RtiSmsError: the disk is full, for example; the file then is as it was before.
-        """
+    def append_lines(self, lines: Iterable[bytes]) -> None:
+        """Do the same with records as JSON lines."""
         with explain_failures(f"Writing {self.path}"):
-            self._write("".join(json.dumps(record) + "\n" for record in records).encode())
+            self._write(b"".join(lines))
+
+    def is_due(self) -> bool:
+        """Return whether :meth:`save` should be called now; cheap."""
+        return self._copies is not None and time.monotonic() - self._copies.saved_at > UPLOAD_EVERY
+
+    def save(self, *, is_last: bool = False) -> None:
+        """
+        Save the records where an attempt on another machine finds them.
+
+        A failure is only logged. If this save is the last one, it is repeated with backoff before.
+        """
+        if self._copies is not None:
+            self._copies.save(None if is_last else 1)
 
     def lines(self) -> Iterator[bytes]:
         """Yield the records as JSON lines."""
         return self._lines(len(self.header))
 
     def pieces(self, offset: int, size: int) -> Iterator[bytes]:
-        """
-        Yield the lines that begin at an offset or later, in pieces of whole lines.
-
-        :param offset: bytes from the beginning of the file; a line begins there.
-        :param size: bytes of a piece, at most; a longer line is a piece of its own.
-        """
+        """Yield the lines from an offset on, in pieces of whole lines of at most so many bytes, or of one line."""
         piece = bytearray()
         for line in self._lines(max(offset, len(self.header))):
             if piece and len(piece) + len(line) > size:
@@ -159,23 +179,56 @@ class PartFile:
         return os.pread(self._descriptor, size, offset)
 
     def remove(self) -> None:
-        """Remove the file, which is no longer needed. A failure is only logged."""
+        """Remove what is no longer needed: the output is complete. A failure is only logged."""
         try:
             self.path.unlink(missing_ok=True)
         except OSError as error:
             log.warning("%s is no longer needed, but could not be removed (%s). Remove it yourself", self.path, error)
+        if self._copies is not None:
+            self._copies.delete()
 
     def close(self) -> None:
-        """Let other processes open the file."""
+        """Let other processes open the file; remove it if the store has all of its records."""
+        if self._descriptor >= 0:
+            if self._copies is not None and self._copies.is_complete():
+                with suppress(OSError):
+                    self.path.unlink(missing_ok=True)
+            self._close()
+
+    def find_header(self, data: bytes) -> bytes | None:
+        """Return the header that some data begins with; None if it is the part of another run or version."""
+        return next((header for header in self._headers if data.startswith(header)), None)
+
+    def why_unusable(self, data: bytes) -> str:
+        """Return why this run may not continue a part, for people."""
+        if data.startswith(header_of(self.columns)[:-2] + b', "run": '):
+            return "belongs to another DAG run"
+        return "was written by another version, or is damaged"
+
+    def _begin(self) -> None:
+        path = self.path
+        try:
+            self.size = os.fstat(self._descriptor).st_size
+            beginning = self.read(0, MAX_HEADER)
+            header = self.find_header(beginning)
+            if header is not None:
+                self.header = header
+            elif self.size:
+                log.warning("%s %s. Its submissions are fetched again", path, self.why_unusable(beginning))
+                path.unlink()  # never overwritten: it may be a hard link to a file of someone else
+                self._close()
+                self._descriptor = _open_locked(path, is_new=True)
+                self.size = 0
+            if not self.size:
+                self._write(self.header)
+        except BaseException:
+            self._close()
+            raise
+
+    def _close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _write(self, data: bytes) -> None:
         written = 0
@@ -190,7 +243,7 @@ class PartFile:
     def _lines(self, offset: int) -> Iterator[bytes]:
         """Yield the lines from an offset on. A last line without its end is damage, and is left out."""
         rest = b""
-        while chunk := os.pread(self._descriptor, _READ_SIZE, offset):
+        while chunk := self.read(offset, _READ_SIZE):
             offset += len(chunk)
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
@@ -198,6 +251,99 @@ class PartFile:
             if len(rest) > MAX_LINE:
                 yield rest
                 rest = b""
+
+
+class _Copies:
+    """The part objects of a part."""
+
+    def __init__(self, part: Part, output: ObjectStoragePath, digest: str) -> None:
+        self.url = f"{output}.{digest}.part"
+        self.saved_at = time.monotonic()
+        self._part = part
+        self._output = output
+        self._store = ObjectStore(output)
+        self._folder = f"{output.path}.{digest}.part"
+        self._keys: set[str] = set()  # of our own part objects
+        self._saved = len(part.header)  # bytes of the part that are in the store
+        self._saving = threading.Lock()  # a cancelled fetch saves while its last upload may still run in a thread
+
+    def is_complete(self) -> bool:
+        """Return whether the store has all records of the part."""
+        return self._saved >= self._part.size
+
+    def resume(self, take: Take) -> None:
+        """Read the part objects that are no copies of the beginning of the part."""
+        part = self._part
+        is_first = part.size == len(part.header)
+        for key, data in self._read_all():
+            header = part.find_header(data)
+            if header is None:
+                log.warning("%s %s: it is not used", key, part.why_unusable(data))
+            else:
+                part.append_lines(filter(take, data[len(header) :].splitlines(keepends=True)))
+        if is_first:
+            self._saved = part.size
+        # Otherwise this machine may have records that the store lacks: they are uploaded again.
+
+    def _read_all(self) -> Iterator[tuple[str, bytes]]:
+        try:
+            for key in self._skip_copies(self._store.list(self._folder)):
+                yield key, self._store.read(key)
+        except RtiSmsStorageError as error:  # such as no permission to list or to read
+            log.warning("%s The submissions that an earlier attempt has fetched are fetched again", error)
+
+    def write(self, name: str, lines: bytes, attempts: int | None = None) -> None:
+        """Write a part object."""
+        key = f"{self._folder}/{name}.jsonl"
+        self._keys.add(key)
+        self._store.write(key, self._part.header + lines, attempts)
+
+    def save(self, attempts: int | None) -> None:
+        """Upload the new records. A failure is only logged."""
+        with self._saving:
+            try:
+                for piece in self._part.pieces(self._saved, PIECE_SIZE):
+                    self.write(_name_piece(self._saved, piece), piece, attempts)
+                    self._saved += len(piece)
+            except STORAGE_ERRORS as error:
+                log.warning("%s The records are kept in %s for now", error, self._part.kept_at)
+            self.saved_at = time.monotonic()
+
+    def delete(self) -> None:
+        """Delete the part objects. The output is complete, so a failure is only logged."""
+        keys = self._keys
+        try:
+            with suppress(RtiSmsStorageError):  # no permission to list
+                keys |= set(self._store.list(self._folder))
+            while keys:
+                self._store.delete(min(keys))
+                keys.remove(min(keys))
+            self._store.delete_folder(self._folder)
+        except STORAGE_ERRORS as error:
+            message = "%s is complete, but its part objects could not be deleted. %s Delete the folder %s yourself"
+            log.warning(message, self._output, error, self.url)
+
+    def _skip_copies(self, keys: Iterable[str]) -> list[str]:
+        """
+        Leave out the objects that hold the beginning of the local part, and do not upload that again.
+
+        After a kill on this machine these are all of them. To read hundreds of megabytes twice would take long.
+        """
+        rest = []
+        for key in keys:  # sorted, so by their offsets
+            name = _PIECE.search(key)
+            if name is not None and int(name["offset"]) == self._saved:
+                piece = self._part.read(self._saved, int(name["size"]))
+                if _name_piece(self._saved, piece) == name[0]:
+                    self._saved += len(piece)
+                    continue
+            rest.append(key)
+        return rest
+
+
+def _name_piece(offset: int, lines: bytes) -> str:
+    """Return the name of a part object: where its lines are in the local part, how long they are, and their digest."""
+    return f"{offset:012}-{len(lines)}-{hashlib.sha256(lines).hexdigest()[:16]}"
 
 
 def _open_locked(path: Path, *, is_new: bool = False) -> int:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from airflow_provider_rtisms.api import AsyncRtiSmsClient, RtiSmsClient, SmsDetails, Submission
     from airflow_provider_rtisms.api.auth import TokenCache
     from airflow_provider_rtisms.api.settings import ApiSettings
-    from airflow_provider_rtisms.bulk.job import OnMissing
-    from airflow_provider_rtisms.bulk.storage import StoragePath
+    from airflow_provider_rtisms.bulk.fetch import OnMissing
+    from airflow_provider_rtisms.bulk.store import StoragePath
     from airflow_provider_rtisms.sending.journal import Store
     from airflow_provider_rtisms.sending.outbox import Outbox
 
@@ -307,10 +307,10 @@ class RtiSmsHook(BaseHook):
         """
         Fetch the details of thousands of submissions, each once, with many requests at once.
 
-        :param submission_ids: :class:`~airflow_provider_rtisms.bulk.distinct_ids.DistinctIds`, or what
+        :param submission_ids: :class:`~airflow_provider_rtisms.bulk.fetch.DistinctIds`, or what
             :func:`~airflow_provider_rtisms.api.values.ids.iter_submission_ids` reads.
         :param output_path: a file to stream the records to, see
-            :func:`~airflow_provider_rtisms.bulk.job.fetch_to_file`. None returns them, so all are in memory.
+            :func:`~airflow_provider_rtisms.bulk.fetch.fetch_to_file`. None returns them, so all are in memory.
         :param max_concurrency: most requests at once. Default: that of the Connection.
         :param requests_per_second: most requests a second. Default: that of the Connection.
         :param on_missing: for ids that the API does not know: ``fail``, after the rest has been fetched, or ``skip``.
@@ -322,13 +322,12 @@ class RtiSmsHook(BaseHook):
         :return: the summary (dict) with ``output_path``, else the records (list of dicts), in the order in
             which they were fetched.
         :raises RtiSmsInputError: an id or an argument is malformed; nothing was sent.
-        :raises RtiSmsError: see :func:`~airflow_provider_rtisms.bulk.job.fetch_to_file`.
+        :raises RtiSmsError: see :func:`~airflow_provider_rtisms.bulk.fetch.fetch_to_file`.
         """
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
         from airflow_provider_rtisms.api.values.ids import iter_submission_ids
-        from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
-        from airflow_provider_rtisms.bulk.job import fetch_to_file, fetch_to_memory
-        from airflow_provider_rtisms.bulk.storage import storage_path
+        from airflow_provider_rtisms.bulk.fetch import DistinctIds, fetch_to_file, fetch_to_memory
+        from airflow_provider_rtisms.bulk.store import storage_path
 
         if raw and output_path is None:
             raise RtiSmsInputError("raw=True needs output_path: the JSON of the responses does not go to XCom.")
@@ -336,15 +335,15 @@ class RtiSmsHook(BaseHook):
         path = None if output_path is None else storage_path("output_path", output_path)
         missing = None if missing_path is None else storage_path("missing_path", missing_path)
 
-        async def main(ids: DistinctIds, client: AsyncRtiSmsClient) -> BulkResult:
+        is_read = isinstance(submission_ids, DistinctIds)
+        ids = submission_ids if is_read else DistinctIds(iter_submission_ids(submission_ids))
+
+        async def main(client: AsyncRtiSmsClient) -> BulkResult:
             if path is None:
                 return await fetch_to_memory(client, ids, on_missing, missing)
             return await fetch_to_file(client, ids, path, on_missing, missing, raw=raw, run=run)
 
-        if isinstance(submission_ids, DistinctIds):
-            return self.run_limited(partial(main, submission_ids), max_concurrency, requests_per_second)
-        with DistinctIds(iter_submission_ids(submission_ids)) as ids:
-            return self.run_limited(partial(main, ids), max_concurrency, requests_per_second)
+        return self.run_limited(main, max_concurrency, requests_per_second)
 
     def run_limited(
         self,

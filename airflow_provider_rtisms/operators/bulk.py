@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from airflow_provider_rtisms.bulk.job import OnMissing
+    from airflow_provider_rtisms.bulk.fetch import OnMissing
 
 #: Most records that a bulk fetch without ``output_path`` puts into XCom; they take about 3 MB.
 MAX_RECORDS_IN_XCOM = 10_000
@@ -35,8 +35,9 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
     :param submission_ids: (templated) a list of ids, such a list as JSON, the output of another task, or records with a
         ``submission_id``. Repeated ids are fetched once.
     :param submission_ids_path: (templated) instead of ``submission_ids``, a file of ids, read as a stream: one id per
-        line, or a column of a CSV; a local path or a URL for ObjectStoragePath; ``.gz`` is decompressed.
-    :param submission_ids_column: (templated) the column of the CSV; None for one id per line.
+        line, a column of a CSV, or a key of JSON lines (``.jsonl``); a local path or a URL for ObjectStoragePath;
+        ``.gz`` is decompressed.
+    :param submission_ids_column: (templated) the column of the CSV, or the key; None for one id per line.
     :param output_path: (templated) a local path or a URL for ObjectStoragePath (``s3://conn_id@bucket/key``) that ends
         in ``.jsonl``, ``.jsonl.gz``, ``.csv``, ``.csv.gz`` or ``.parquet`` (extra ``parquet``). None puts the records
         into XCom, at most :data:`MAX_RECORDS_IN_XCOM`.
@@ -49,7 +50,7 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
     :param raw: add a column ``raw`` to the file: the JSON of each response as it came. Needs ``output_path``.
     :param rtisms_conn_id: (templated) the Connection.
     :return: with ``output_path`` the summary, see
-        :meth:`~airflow_provider_rtisms.bulk.fetch_stats.FetchStats.summary`; else the records in the order of arrival,
+        :meth:`~airflow_provider_rtisms.bulk.counts.FetchStats.summary`; else the records in the order of arrival,
         see :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`.
     :raises AirflowFailException: an argument or an id is malformed, ids are missing, or the API refused.
     :raises RtiSmsTransientError: the API could not be reached within the attempts; a task retry goes on from there.
@@ -96,12 +97,13 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
     def execute(self, context: Context) -> dict[str, Any] | list[dict[str, Any]]:
         """Fetch them all, and return the summary or the records."""
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
-        from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
-        from airflow_provider_rtisms.bulk.fetch_stats import counts_in, counts_of
+        from airflow_provider_rtisms.bulk.counts import counts_in, counts_of
+        from airflow_provider_rtisms.bulk.fetch import DistinctIds
         from airflow_provider_rtisms.bulk.lineage import asset_uri
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, run_of
 
-        with fail_without_retry(), DistinctIds(self._read_ids()) as ids:
+        with fail_without_retry():
+            ids = DistinctIds(self._read_ids())
             if self.output_path is None and len(ids) > MAX_RECORDS_IN_XCOM:
                 raise RtiSmsInputError(
                     f"{len(ids)} records are too many for XCom, which takes {MAX_RECORDS_IN_XCOM}: set output_path."
@@ -131,7 +133,7 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
         :param task_instance: not used.
         :return: None if the OpenLineage provider is not installed.
         """
-        from airflow_provider_rtisms.bulk.records import types_of
+        from airflow_provider_rtisms.bulk.formats import types_of
         from airflow_provider_rtisms.operators.lineage import file_dataset, missing_dataset, operator_lineage
 
         inputs, outputs = [], []
@@ -163,8 +165,8 @@ def read_ids(submission_ids: Any, path: Any, column: str | None) -> Iterator[str
     :raises RtiSmsInputError: an argument or an id is malformed.
     """
     from airflow_provider_rtisms.api.values.ids import iter_submission_ids
-    from airflow_provider_rtisms.bulk.id_files import read_id_file
-    from airflow_provider_rtisms.bulk.storage import check_rendered
+    from airflow_provider_rtisms.bulk.store import check_rendered
+    from airflow_provider_rtisms.tables import read_id_file
 
     check_rendered("submission_ids", submission_ids)
     check_rendered("submission_ids_column", column)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from airflow_provider_rtisms.bulk.storage import StoragePath
+    from airflow_provider_rtisms.bulk.store import StoragePath
 
 log = logging.getLogger(__name__)
 
@@ -177,9 +177,9 @@ def missing_dataset(path: str, rows: int) -> LineageDataset:
     :param path: local or in an object store.
     :param rows: how many ids are in it.
     """
-    from airflow_provider_rtisms.bulk.missing import columns_of
+    from airflow_provider_rtisms.bulk.formats import missing_columns
 
-    return file_dataset(path, columns=dict.fromkeys(columns_of(path), "string"), rows=rows)
+    return file_dataset(path, columns=dict.fromkeys(missing_columns(path), "string"), rows=rows)
 
 
 def _facets(dataset: LineageDataset) -> dict[str, Any]:

@@ -6,17 +6,12 @@ Importing this module loads no HTTP library; that happens where the work happens
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import PurePath
-from typing import IO, TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -39,9 +34,9 @@ except ImportError:  # Airflow 2
     from airflow.exceptions import AirflowTaskTerminated  # type: ignore[attr-defined,no-redef,unused-ignore]
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+    from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_rtisms.bulk.storage import StoragePath
+    from airflow_provider_rtisms.bulk.store import StoragePath
     from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
     from airflow_provider_rtisms.sending.outbox import Outbox
     from airflow_provider_rtisms.waiting import Quota, Record
@@ -237,7 +232,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         :raises RtiSmsInputError: not exactly one of the three ways to say it is used.
         """
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
-        from airflow_provider_rtisms.operators.message_files import read_message_file
+        from airflow_provider_rtisms.sending.messages import read_message_file
 
         has_text = self.recipients is not None or self.text is not None
         if has_text + (self.messages is not None) + (self.messages_path is not None) != 1:
@@ -403,11 +398,12 @@ def check_output_path(value: object) -> StoragePath:
     :param value: local or in an object store; its name ends in ``.jsonl`` or ``.csv``, ``.gz`` may follow.
     :raises RtiSmsInputError: it is anything else.
     """
-    from airflow_provider_rtisms.bulk.storage import storage_path
-    from airflow_provider_rtisms.operators.message_files import wrong_ending
+    from airflow_provider_rtisms.bulk.formats import suffix_of
+    from airflow_provider_rtisms.bulk.store import storage_path
+    from airflow_provider_rtisms.tables import wrong_ending
 
     path = storage_path("output_path", value)
-    if PurePath(path.name.removesuffix(".gz")).suffix not in (".csv", ".jsonl"):
+    if suffix_of(path.name)[0] not in (".csv", ".jsonl"):
         raise wrong_ending("output_path")
     return path
 
@@ -421,39 +417,12 @@ def write_results(path: StoragePath, records: Iterable[Mapping[str, Any]]) -> No
     :raises RtiSmsStorageError: the file cannot be written.
     :raises RtiSmsStorageUnavailableError: the file cannot be written at the moment.
     """
+    from airflow_provider_rtisms.bulk.formats import write_rows
     from airflow_provider_rtisms.bulk.lineage import report_output
-    from airflow_provider_rtisms.bulk.local_files import LocalOutput
-    from airflow_provider_rtisms.bulk.object_store import ObjectOutput
-    from airflow_provider_rtisms.bulk.storage import is_local
-    from airflow_provider_rtisms.bulk.storage_errors import explain_failures
+    from airflow_provider_rtisms.bulk.store import Output
 
-    def fill(target: IO[bytes]) -> None:
-        if not path.name.endswith(".gz"):
-            _write_rows(path.name, target, records)
-            return
-        # Without name and time, equal records make equal files.
-        with gzip.GzipFile(filename="", mode="wb", fileobj=target, mtime=0) as packed:
-            _write_rows(path.name.removesuffix(".gz"), packed, records)  # type: ignore[arg-type]
-
-    if is_local(path):
-        with explain_failures(f"Writing {path} (output_path)"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        LocalOutput(path, path.with_name(f"{path.name}.staging")).commit(fill)
-    else:
-        ObjectOutput(cast("ObjectStoragePath", path), "results").commit(fill)
+    Output(path, "results").commit(lambda file: write_rows(path.name, COLUMNS, records, file))
     report_output(path)
-
-
-def _write_rows(name: str, target: IO[bytes], records: Iterable[Mapping[str, Any]]) -> None:
-    text = io.TextIOWrapper(target, "utf-8", newline="")
-    rows = ({column: record.get(column) for column in COLUMNS} for record in records)
-    if name.endswith(".csv"):
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    else:
-        text.writelines(json.dumps(row) + "\n" for row in rows)
-    text.detach()
 
 
 def counts_in(results: Any) -> dict[str, int]:

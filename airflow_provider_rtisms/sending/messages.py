@@ -14,7 +14,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
 from airflow_provider_rtisms.api.values.arguments import check_whole_number, whole_number
@@ -22,7 +22,10 @@ from airflow_provider_rtisms.api.values.lists import as_iterable, name_some
 from airflow_provider_rtisms.api.values.recipients import Recipient, parse_recipient, parse_recipients
 from airflow_provider_rtisms.api.values.secret import Secret, reveal
 from airflow_provider_rtisms.api.values.text import SmsText, gsm_misfits
-from airflow_provider_rtisms.tables import Row, find_columns, write_value
+from airflow_provider_rtisms.tables import Row, find_columns, read_table_file, write_value
+
+if TYPE_CHECKING:
+    from airflow_provider_rtisms.bulk.store import StoragePath
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +146,33 @@ def row_of(position: str, values: Any) -> Row:
     if not values.keys() <= set(FIELDS):
         return Row(position, Secret({}), f"has other keys than {', '.join(FIELDS)}")
     return Row(position, Secret(values))
+
+
+def read_message_file(path: str | StoragePath) -> Iterator[Row]:
+    """
+    Give the rows of a file of messages one by one.
+
+    :param path: UTF-8 text, local or in an object store. Its name ends in ``.csv`` (with a header line) or ``.jsonl``;
+        ``.gz`` may follow.
+    :raises RtiSmsInputError: the name ends otherwise, the header line has other columns or one of them twice, or the
+        file cannot be decoded.
+    :raises RtiSmsStorageError: the file cannot be read.
+    :raises RtiSmsStorageUnavailableError: the file cannot be read at the moment.
+    """
+
+    def choose(columns: Sequence[str]) -> Mapping[str, str]:
+        if not {"recipient", "text"} <= set(columns) <= set(FIELDS):
+            raise RtiSmsInputError(
+                "The first line of messages_path must name the columns recipient, text and maybe reference, and no "
+                "others. Nothing was sent."
+            )
+        return dict.fromkeys(columns, "messages_path")
+
+    for row in read_table_file(path, "messages_path", choose):
+        if row.problem is None:
+            yield row_of(row.position, row.values.get_secret_value())
+        else:
+            yield Row(row.position, Secret({}), row.problem)
 
 
 def check_rows(

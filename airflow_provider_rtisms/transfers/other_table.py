@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError
-from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError
+from airflow_provider_rtisms.bulk.store import RtiSmsStorageError
 from airflow_provider_rtisms.transfers.databases import LockWaits, row_values
 from airflow_provider_rtisms.transfers.sql_table import SqlTable
 from airflow_provider_rtisms.transfers.table_columns import KEY, Kind, check_existing, check_needed, kind_of, values_of

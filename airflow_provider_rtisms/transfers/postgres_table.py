@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
-from airflow_provider_rtisms.bulk.records import RAW
+from airflow_provider_rtisms.bulk.formats import RAW
 from airflow_provider_rtisms.transfers.databases import LockWaits, library_of, row_values
 from airflow_provider_rtisms.transfers.sql_table import StagedTable
 from airflow_provider_rtisms.transfers.table_columns import (

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from airflow_provider_rtisms.bulk.job import OnMissing
+    from airflow_provider_rtisms.bulk.fetch import OnMissing
 
 
 class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
@@ -57,7 +57,7 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
     :param max_concurrency: most requests under way at once. Default: what the Connection says, else 32.
     :param requests_per_second: most requests a second. Default: what the Connection says, else no limit.
     :param rtisms_conn_id: (templated) the Connection of the API.
-    :return: the summary, see :meth:`~airflow_provider_rtisms.bulk.fetch_stats.FetchStats.summary`, with ``table`` and
+    :return: the summary, see :meth:`~airflow_provider_rtisms.bulk.counts.FetchStats.summary`, with ``table`` and
         ``written``: how many rows were inserted or updated.
     :raises AirflowFailException: an argument, the query, an id or the table is unfit, ids are missing, or the API
         refused.
@@ -127,11 +127,10 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Fetch them all, load them into the table, and return the summary."""
-        from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
-        from airflow_provider_rtisms.bulk.fetch_stats import counts_in
-        from airflow_provider_rtisms.bulk.job import check_on_missing, fetch_to_target
-        from airflow_provider_rtisms.bulk.records import columns_of
-        from airflow_provider_rtisms.bulk.storage import storage_path
+        from airflow_provider_rtisms.bulk.counts import counts_in
+        from airflow_provider_rtisms.bulk.fetch import DistinctIds, check_on_missing, fetch_to_target
+        from airflow_provider_rtisms.bulk.formats import columns_of
+        from airflow_provider_rtisms.bulk.store import storage_path
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, run_of
         from airflow_provider_rtisms.transfers.databases import get_hook
         from airflow_provider_rtisms.transfers.table_target import TableTarget, open_table
@@ -143,18 +142,18 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
             missing = None if self.missing_path is None else storage_path("missing_path", self.missing_path)
             database = get_hook("sql_conn_id", self.sql_conn_id)
             table = open_table(database, self.table, columns_of(self.raw), self.on_conflict, create=self.create_table)
-            with DistinctIds(self._read_ids()) as ids:
-                self._summary = summary = hook.run_limited(
-                    lambda client: fetch_to_target(
-                        client,
-                        ids,
-                        lambda digest: TableTarget(table, self.sql_conn_id, digest, self.part_folder, run_of(context)),
-                        self.on_missing,
-                        missing,
-                    ),
-                    self.max_concurrency,
-                    self.requests_per_second,
-                )
+            ids = DistinctIds(self._read_ids())
+            self._summary = summary = hook.run_limited(
+                lambda client: fetch_to_target(
+                    client,
+                    ids,
+                    lambda digest: TableTarget(table, self.sql_conn_id, digest, self.part_folder, run_of(context)),
+                    self.on_missing,
+                    missing,
+                ),
+                self.max_concurrency,
+                self.requests_per_second,
+            )
 
         add_to_outlet_events(context, self.outlets, counts_in(summary))
         return summary
@@ -166,7 +165,7 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
         :param task_instance: not used.
         :return: None if the OpenLineage provider is not installed.
         """
-        from airflow_provider_rtisms.bulk.records import types_of
+        from airflow_provider_rtisms.bulk.formats import types_of
         from airflow_provider_rtisms.operators import lineage
         from airflow_provider_rtisms.transfers.databases import get_hook
         from airflow_provider_rtisms.transfers.table_columns import parse_table_name
@@ -201,7 +200,7 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
         check_parameters(Redacted(self.parameters))
 
     def _read_ids(self) -> Iterator[str]:
-        from airflow_provider_rtisms.bulk.storage import check_rendered
+        from airflow_provider_rtisms.bulk.store import check_rendered
         from airflow_provider_rtisms.operators.bulk import read_ids
         from airflow_provider_rtisms.transfers.databases import get_hook
         from airflow_provider_rtisms.transfers.submission_ids import query_ids

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, shape
-from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError
+from airflow_provider_rtisms.bulk.store import RtiSmsStorageError
 from airflow_provider_rtisms.transfers.databases import LockWaits, explain, is_of_database, row_values
 from airflow_provider_rtisms.transfers.table_columns import KEY, TableName, quote
 

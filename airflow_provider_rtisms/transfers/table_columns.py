@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
-from airflow_provider_rtisms.bulk.records import RAW, TIMES
+from airflow_provider_rtisms.bulk.formats import RAW, TIMES
 
 #: What a column holds.
 Kind: TypeAlias = Literal["text", "boolean", "money", "time", "json"]

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
-from airflow_provider_rtisms.bulk import object_store
-from airflow_provider_rtisms.bulk.formats import converter
+from airflow_provider_rtisms.bulk.fetch import Target
 from airflow_provider_rtisms.bulk.lineage import report_table
-from airflow_provider_rtisms.bulk.local_files import private_folder
-from airflow_provider_rtisms.bulk.object_store import repeat
-from airflow_provider_rtisms.bulk.storage import storage_path
-from airflow_provider_rtisms.bulk.target import Target, open_target
+from airflow_provider_rtisms.bulk.part import Part
+from airflow_provider_rtisms.bulk.store import private_folder, repeat, storage_path
 from airflow_provider_rtisms.transfers.other_table import OtherTable
 from airflow_provider_rtisms.transfers.postgres_table import PostgresTable
 from airflow_provider_rtisms.transfers.sql_table import SqlTable
 from airflow_provider_rtisms.transfers.sqlite_table import SqliteTable
-
-if TYPE_CHECKING:
-    from airflow_provider_rtisms.bulk.part import PartFile
-    from airflow_provider_rtisms.bulk.records import Record
 
 _CLASSES: dict[str, type[SqlTable]] = {"PostgresHook": PostgresTable, "SqliteHook": SqliteTable}
 
@@ -32,7 +25,7 @@ def table_class(hook: object) -> type[SqlTable]:
     return next((_CLASSES[name] for name in names if name in _CLASSES), OtherTable)
 
 
-class TableTarget:
+class TableTarget(Target):
     """
     A table that takes all records at once, when the last one has been fetched.
 
@@ -49,58 +42,23 @@ class TableTarget:
         folder = private_folder() if part_folder is None else storage_path("part_folder", part_folder)
         identity = hashlib.sha256(f"{conn_id}\n{table.name.quoted}".encode()).hexdigest()[:16]
         name = f"{re.sub(r'[^A-Za-z0-9_.-]', '_', str(table.name))[:60]}.{identity}.jsonl"
-        convert = converter(name, table.columns)
-        self._inner: Target = open_target(folder / name, digest, convert, table.columns, run)
-        self._written = 0
+        super().__init__(Part(folder / name, digest, table.columns, run))
 
     def __str__(self) -> str:
         return f"the {self._table}"
 
-    @property
-    def part(self) -> PartFile:
-        """The local file that collects the records."""
-        return self._inner.part
+    def commit(self, json_lines: Iterable[bytes]) -> dict[str, Any]:
+        """
+        Load all records in one transaction, with further attempts while the database is down.
 
-    @property
-    def kept_at(self) -> str:
-        """Where a later attempt finds the records, for people."""
-        return self._inner.kept_at
-
-    def resume(self, accept: Callable[[Record], bool]) -> None:
-        """Read what an earlier attempt has fetched."""
-        self._inner.resume(accept)
-
-    def probe(self) -> None:
-        """Find out whether the part can be written. The table was checked before the ids were read."""
-        self._inner.probe()
-
-    def is_due(self) -> bool:
-        """Return whether the records should be saved now."""
-        return self._inner.is_due()
-
-    def save(self, *, is_last: bool = False) -> None:
-        """Save the records where an attempt on another machine finds them."""
-        self._inner.save(is_last=is_last)
-
-    def commit(self, json_lines: Iterable[bytes]) -> None:
-        """Load all records in one transaction, with further attempts while the database is down."""
-        self._inner.save()
-        self._written = repeat(f"Writing {self}", lambda: self._table.load(json_lines), object_store.ATTEMPTS)
-        self.remove()
+        :return: the ``table``, and how many rows were ``written``: inserted or updated.
+        """
+        self.part.save()
+        written = repeat(f"Writing {self}", lambda: self._table.load(json_lines))
+        self.part.remove()
         if uri := self._table.uri():
             report_table(self._table.hook, uri)
-
-    def remove(self) -> None:
-        """Remove the part."""
-        self._inner.remove()
-
-    def summary(self) -> dict[str, Any]:
-        """Return the ``table``, and how many rows were ``written``: inserted or updated."""
-        return {"table": str(self._table.name), "written": self._written}
-
-    def close(self) -> None:
-        """Close the part."""
-        self._inner.close()
+        return {"table": str(self._table.name), "written": written}
 
 
 def open_table(hook: Any, name: Any, columns: Iterable[str], on_conflict: Any, *, create: bool) -> SqlTable:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_rtisms.bulk import object_store
+from airflow_provider_rtisms.bulk import store as file_store
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
 from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
@@ -118,7 +118,7 @@ def database(request: pytest.FixtureRequest, servers: Any, monkeypatch: pytest.M
         )
     monkeypatch.setenv("AIRFLOW_CONN_DB", json.dumps(fields))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(object_store, "BACKOFF_BASE", 0.01)
+    monkeypatch.setattr(file_store, "BACKOFF_BASE", 0.01)
     made.create()
     return made
 

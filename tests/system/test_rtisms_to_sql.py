@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_rtisms.bulk.records import columns_of
+from airflow_provider_rtisms.bulk.formats import columns_of
 from airflow_provider_rtisms.sandbox import Sandbox, SandboxProcess
 from airflow_provider_rtisms.transfers import postgres_table
 from airflow_provider_rtisms.transfers.databases import get_hook

@@ -27,8 +27,9 @@ ROWS = """
     api.limiter
     api.client api.aio
     api
+    bulk
     tables
-    bulk sending waiting
+    sending waiting
     hooks
     triggers
     sensors

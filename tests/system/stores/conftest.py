@@ -31,7 +31,7 @@ def s3_server() -> Iterator[S3Server]:
 def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S3Server:
     """An S3 server with an empty bucket, short pauses between attempts, and a folder for temporary files."""
     monkeypatch.setenv("AIRFLOW_CONN_STORE", s3_server.connection_json())
-    monkeypatch.setattr("airflow_provider_rtisms.bulk.object_store.BACKOFF_BASE", 0.01)
+    monkeypatch.setattr("airflow_provider_rtisms.bulk.store.BACKOFF_BASE", 0.01)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))

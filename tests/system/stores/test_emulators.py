@@ -19,7 +19,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
 
 from airflow_provider_rtisms.api.errors import RtiSmsTransientError
-from airflow_provider_rtisms.bulk import object_store
+from airflow_provider_rtisms.bulk import store as file_store
 from airflow_provider_rtisms.operators.rtisms import RtiSmsBulkGetDetailsOperator
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from tests.patience import wait_until
@@ -30,9 +30,9 @@ pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.outer_minors]
 
 FETCH = """
 import sys
-from airflow_provider_rtisms.bulk import object_target
+from airflow_provider_rtisms.bulk import part
 from airflow_provider_rtisms.operators.rtisms import RtiSmsBulkGetDetailsOperator
-object_target.UPLOAD_EVERY = 0.2
+part.UPLOAD_EVERY = 0.2
 ids, output = sys.argv[1:]
 RtiSmsBulkGetDetailsOperator(
     task_id="bulk", submission_ids_path=ids, output_path=output, max_concurrency=8
@@ -52,7 +52,7 @@ def store(emulator: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # gRPC, which the emulator does not speak
     monkeypatch.setenv(f"AIRFLOW_CONN_{emulator.scheme.upper()}_STORE", emulator.connection())
     monkeypatch.setenv(f"AIRFLOW_CONN_{emulator.scheme.upper()}_WRONG", emulator.connection(is_wrong=True))
-    monkeypatch.setattr(object_store, "BACKOFF_BASE", 0.01)
+    monkeypatch.setattr(file_store, "BACKOFF_BASE", 0.01)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
@@ -163,8 +163,8 @@ class TestBeforeTheFirstRequest:
             connection = store.connection().replace(str(store.port), str(port))
             conn_id = f"{argument[:3]}_{store.scheme}_silent"
             monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", connection)
-            monkeypatch.setattr(object_store, "ATTEMPTS", 1)
-            monkeypatch.setattr(object_store, "DEADLINE", 2.0)
+            monkeypatch.setattr(file_store, "ATTEMPTS", 1)
+            monkeypatch.setattr(file_store, "DEADLINE", 2.0)
             location = {argument: store.url("x.jsonl", conn_id=conn_id)}
             ids = {} if argument == "submission_ids_path" else {"submission_ids": seeded(3)}
             with pytest.raises(RtiSmsTransientError):

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from airflow_provider_rtisms.api.errors import RtiSmsForbiddenError, RtiSmsNotFoundError
-from airflow_provider_rtisms.bulk import object_reader, object_store, object_target
-from airflow_provider_rtisms.bulk.id_files import read_id_file
-from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError
+from airflow_provider_rtisms.bulk import part, store
+from airflow_provider_rtisms.bulk.store import RtiSmsStorageError, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
+from airflow_provider_rtisms.tables import read_id_file
 from tests.patience import wait_until, with_more_time
 from tests.system.stores.s3 import S3Fault, S3Server
 from tests.unit.bulk.conftest import seeded
@@ -84,7 +84,7 @@ def test_a_retry_asks_only_for_the_rest(
     tmp_path: Path,
     is_first_machine: bool,
 ) -> None:
-    monkeypatch.setattr(object_target, "UPLOAD_EVERY", 0.0)
+    monkeypatch.setattr(part, "UPLOAD_EVERY", 0.0)
     ids = ["1", *seeded(100)]
     with pytest.raises(RtiSmsNotFoundError, match=rf"100 of 101 .* kept in s3://store@bucket/{PART[:-1]}"):
         hook.bulk_get_sms(ids, output_path=URL)
@@ -125,7 +125,7 @@ class TestIdFile:
     def test_it_is_read_in_pieces_and_each_is_repeated(
         self, s3: S3Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(object_reader, "PIECE_SIZE", 100)
+        monkeypatch.setattr(store, "PIECE_SIZE", 100)
         s3.write("ids.txt", "\n".join(seeded(50)).encode())
         fault = S3Fault(503, "GET", r"ids\.txt$", times=3)
         s3.faults = [fault]
@@ -134,8 +134,8 @@ class TestIdFile:
         assert "Attempt 3 of 6 failed" in caplog.text
 
     def test_a_store_that_never_responds_is_given_up(self, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(object_store, "ATTEMPTS", 1)
-        monkeypatch.setattr(object_store, "DEADLINE", 0.5)  # less than the read timeout of the Connection
+        monkeypatch.setattr(store, "ATTEMPTS", 1)
+        monkeypatch.setattr(store, "DEADLINE", 0.5)  # less than the read timeout of the Connection
         s3.write("ids.txt", b"1")
         s3.faults = [S3Fault("hang", "GET", r"ids\.txt$")]
         with pytest.raises(RtiSmsStorageUnavailableError, match=r"submission_ids_path.* failed .*Timeout"):
@@ -267,7 +267,7 @@ class TestPartsDuringTheFetch:
     def test_a_refused_one_is_uploaded_later(
         self, hook: RtiSmsHook, s3: S3Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(object_target, "UPLOAD_EVERY", 0.0)
+        monkeypatch.setattr(part, "UPLOAD_EVERY", 0.0)
         s3.faults = [S3Fault(403, "PUT", rf"{PART}(?!header)", times=1), S3Fault(403, "PUT", rf"{KEY}$")]
         with pytest.raises(RtiSmsStorageError, match=rf"100 of 100 .* kept in s3://.*{PART[:-1]}"):
             hook.bulk_get_sms(seeded(100), output_path=URL)
@@ -313,9 +313,9 @@ class TestPartsDuringTheFetch:
         self, hook: RtiSmsHook, s3: S3Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As after kill -9: the store holds what the local part holds, but for the end."""
-        monkeypatch.setattr(object_target, "UPLOAD_EVERY", 0.0)
-        monkeypatch.setattr(object_target, "PIECE_SIZE", 4000)
-        monkeypatch.setattr(object_target.ObjectTarget, "close", lambda target: target.part.close())
+        monkeypatch.setattr(part, "UPLOAD_EVERY", 0.0)
+        monkeypatch.setattr(part, "PIECE_SIZE", 4000)
+        monkeypatch.setattr(part.Part, "close", part.Part._close)
         ids = ["1", *seeded(100)]
         with pytest.raises(RtiSmsNotFoundError):
             hook.bulk_get_sms(ids, output_path=URL)
@@ -360,11 +360,11 @@ class TestCleanup:
 
 
 def test_a_hanging_store_is_given_up(hook: RtiSmsHook, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_store, "ATTEMPTS", 1)
+    monkeypatch.setattr(store, "ATTEMPTS", 1)
     s3.faults = [S3Fault("hang", "PUT", rf"{KEY}$")]
 
     def attempt(deadline: float) -> str:
-        monkeypatch.setattr(object_store, "DEADLINE", 4 * deadline)
+        monkeypatch.setattr(store, "DEADLINE", 4 * deadline)
         with pytest.raises(RtiSmsStorageUnavailableError) as caught:
             hook.bulk_get_sms(seeded(50), output_path=URL)
         return str(caught.value)

@@ -10,17 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import ObjectStoragePath
 from fsspec.implementations.local import LocalFileSystem
 
-from airflow_provider_rtisms.api.errors import (
-    RtiSmsNotFoundError,
-)
-from airflow_provider_rtisms.bulk import object_target
-from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
-from airflow_provider_rtisms.bulk.id_files import read_id_file
-from airflow_provider_rtisms.bulk.records import COLUMNS
-from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageUnavailableError
+from airflow_provider_rtisms.bulk.formats import COLUMNS
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from tests.unit.bulk.conftest import attach, seeded
 
@@ -58,26 +50,6 @@ class TestFormats:
 
 
 class TestObjectStore:
-    def test_the_object_appears_and_nothing_else_stays(self, hook: RtiSmsHook, bucket: ObjectStoragePath) -> None:
-        path = bucket / "details.csv.gz"
-        hook.bulk_get_sms(seeded(30), output_path=path)
-        assert [one.name for one in bucket.iterdir()] == ["details.csv.gz"]
-        with path.open("rb") as raw:
-            assert len(gzip.decompress(raw.read()).splitlines()) == 31
-
-    def test_a_later_attempt_reads_back_what_was_uploaded(
-        self, hook: RtiSmsHook, bucket: ObjectStoragePath, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(object_target, "UPLOAD_EVERY", 0.0)  # many numbered objects
-        ids = ["1", *seeded(100)]
-        path = str(bucket / "details.jsonl")
-        with pytest.raises(RtiSmsNotFoundError):
-            hook.bulk_get_sms(ids, output_path=path)
-        assert not ObjectStoragePath(path).exists()
-        summary: Any = hook.bulk_get_sms(ids, output_path=path, on_missing="skip")
-        assert summary["resumed"] == 100
-        assert [one.name for one in bucket.iterdir()] == ["details.jsonl"]
-
     def test_a_store_with_folders_renames_a_staging_file(
         self, hook: RtiSmsHook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -94,20 +66,3 @@ class TestObjectStore:
         hook.bulk_get_sms(seeded(3), output_path=f"sftp://{key}")
         assert renamed == [(f"{key}.staging", key)]
         assert [path.name for path in (tmp_path / "new").iterdir()] == ["details.jsonl"]
-
-    def test_ids_are_read_from_it(self, bucket: ObjectStoragePath) -> None:
-        path = bucket / "ids.txt"
-        path.write_text("1\n2\n")
-        assert list(read_id_file(str(path))) == ["1", "2"]
-
-
-def test_a_full_folder_for_temporary_files_is_explained(tmp_path: Path) -> None:
-    """SQLite meets the limit on the size of files, which stands for the size of the disk."""
-    resource = pytest.importorskip("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
-    try:
-        with pytest.raises(RtiSmsStorageUnavailableError, match=r"^Keeping the submission ids .* SQLITE_TMPDIR"):
-            DistinctIds(map(str, range(10**15, 10**15 + 500_000)))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

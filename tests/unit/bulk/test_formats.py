@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import random
 import sys
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError
 from airflow_provider_rtisms.api.models import Operator, SmsDetails
 from airflow_provider_rtisms.bulk import formats
-from airflow_provider_rtisms.bulk.records import COLUMNS, columns_of, parse_record, stamp
+from airflow_provider_rtisms.bulk.formats import COLUMNS, LineReader, columns_of, parse_record, stamp
 
 pytestmark = pytest.mark.outer_minors
 
@@ -118,6 +119,8 @@ def test_a_stamp_has_whole_seconds() -> None:
     assert list(record()) == list(COLUMNS)
 
 
+#: Has seen many lines, so that it knows their parts.
+READER = LineReader()
 OTHER_OFFSET = datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=-3))).isoformat()
 
 
@@ -138,6 +141,13 @@ OTHER_OFFSET = datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=-3))).isofor
 )
 def test_a_record_of_a_part_file_is_taken(changes: Any) -> None:
     assert parse_record(line(**changes)) == record(**changes)
+    expected = record(**{"submission_id": "71", **changes})
+    for _ in range(2):  # the second time, it looks like a line that was good
+        found = READER.read(line(**{"submission_id": "71", **changes}))
+        assert found is not None
+        assert found[:2] == (71, expected["fetched_at"])
+        for column in ("status", "is_final", "cost", "operator_name"):
+            assert found[2][column] == expected[column]
 
 
 @pytest.mark.parametrize(
@@ -190,6 +200,43 @@ def test_a_record_of_a_part_file_is_taken(changes: Any) -> None:
 )
 def test_a_record_that_this_version_would_not_write_is_damage(changes: Any) -> None:
     assert parse_record(line(**changes)) is None
+    assert READER.read(line(submission_id="71")) is not None
+    assert READER.read(line(**{"submission_id": "71", **changes})) is None
+
+
+def test_lines_that_look_like_good_ones_are_checked_as_closely() -> None:
+    """Pieces of good lines are put together at random, and bytes are changed, as a forger or a disk may do it."""
+    chance, reader = random.Random(7), LineReader()
+    moment = datetime(2020, 9, 17, 14, 8, 3, tzinfo=UTC)
+    statuses = ("DELIVERED", "SENT", "REJECTED", "queued", None)
+    networks = (Operator("188", "Entel Pcs", "730", "01"), Operator(None, 'a, "cost": 1', None, "1"), Operator())
+    lines = [
+        line(SmsDetails(one, status, code, moment, sent, done, cost, network))
+        for one, code, cost in (("71", "1", 1), ("8", None, 0.5), ("0", "x, y", None))
+        for status in statuses
+        for sent in (moment, None)
+        for done in (moment, None)
+        for network in networks
+    ]
+    assert all(reader.read(one) for one in lines * 2)
+    taken = refused = 0
+    for _ in range(20_000):
+        parts = [chance.choice(lines).split(b", ") for _ in range(2)]
+        at = chance.randrange(len(parts[0]))
+        changed = bytearray(b", ".join(parts[0][:at] + parts[1][at:]))
+        if chance.random() < 0.5:
+            changed[chance.randrange(len(changed))] = chance.choice(b'0129aT:,"{}\\ -+.\n')
+        mixed = bytes(changed)
+        expected = parse_record(mixed)
+        if expected is not None and expected["submission_id"] != str(int(expected["submission_id"])):
+            expected = None
+        found = reader.read(mixed)
+        assert (found is None) == (expected is None), mixed
+        if found is not None and expected is not None:
+            assert (str(found[0]), found[1]) == (expected["submission_id"], expected["fetched_at"])
+            assert all(found[2][name] == expected[name] for name in ("status", "is_final", "cost", "operator_name"))
+        taken, refused = taken + (found is not None), refused + (found is None)
+    assert min(taken, refused) > 2000
 
 
 @pytest.mark.parametrize("text", [b"[]\n", b"7\n", b"null\n", b"\n", b"", b"{}\n", b"[" * 100_000 + b"\n", line()[:-1]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_rtisms.api.errors import RtiSmsNotFoundError
-from airflow_provider_rtisms.bulk import object_target
-from airflow_provider_rtisms.bulk.id_files import read_id_file
+from airflow_provider_rtisms.bulk import part
 from airflow_provider_rtisms.bulk.lineage import asset_uri
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+from airflow_provider_rtisms.tables import read_id_file
 from tests.unit.bulk.conftest import seeded
 
 Reported = Callable[[], tuple[list[str], list[str]]]
@@ -48,7 +49,7 @@ def reported(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reported]:
 def test_a_fetch_into_a_store_names_the_file_and_no_parts(
     hook: RtiSmsHook, bucket: ObjectStoragePath, reported: Reported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_target, "UPLOAD_EVERY", 0.0)
+    monkeypatch.setattr(part, "UPLOAD_EVERY", 0.0)
     ids, output = bucket / "ids.txt", bucket / "details.jsonl"
     with ids.fs.open(ids.path, "w") as file:
         file.write("\n".join(["1", *seeded(100)]))
@@ -73,10 +74,6 @@ def test_local_files_are_named_by_their_absolute_path(
     )
 
 
-def test_an_object_is_named_without_its_connection() -> None:
-    assert asset_uri(ObjectStoragePath("gs://a_connection@bucket/day/x")) == "gs://bucket/day/x"
-
-
 def test_a_collector_that_fails_breaks_nothing(
     hook: RtiSmsHook,
     tmp_path: Path,
@@ -90,3 +87,23 @@ def test_a_collector_that_fails_breaks_nothing(
     (warning,) = [one for one in caplog.records if one.levelname == "WARNING"]
     assert warning.getMessage() == f"The lineage of {tmp_path}/details.jsonl could not be reported"
     assert warning.exc_info
+
+
+@pytest.mark.parametrize(
+    ("url", "uri"),
+    [
+        ("s3://conn@bucket/day/x", "s3://bucket/day/x"),
+        ("s3://bucket/day/a@b", "s3://bucket/day/a@b"),
+        ("s3a://bucket/x", "s3a://bucket/x"),
+    ],
+)
+def test_lineage_names_an_object_without_its_connection(url: str, uri: str) -> None:
+    assert asset_uri(url) == uri  # type: ignore[arg-type]
+
+
+def test_without_airflow_there_is_no_lineage(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    from airflow_provider_rtisms.bulk.lineage import report_input
+
+    monkeypatch.setitem(sys.modules, "airflow.providers.common.compat.lineage.hook", None)
+    report_input(Path("x.csv"))
+    assert caplog.messages == []

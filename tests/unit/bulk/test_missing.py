@@ -19,9 +19,9 @@ import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_rtisms.api import retrying as retry
-from airflow_provider_rtisms.api.errors import RtiSmsInputError, RtiSmsNotFoundError, RtiSmsServerError
-from airflow_provider_rtisms.bulk.part import PartFile
-from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError
+from airflow_provider_rtisms.api.errors import RtiSmsNotFoundError, RtiSmsServerError
+from airflow_provider_rtisms.bulk.part import Part
+from airflow_provider_rtisms.bulk.store import RtiSmsStorageError, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
 from tests.unit.bulk.conftest import kill_on_the_way, seeded
@@ -75,11 +75,6 @@ def test_the_summary_and_the_log_name_the_first(
     assert str(path) in line
 
 
-def test_the_log_names_them_where_the_records_are_returned(hook: RtiSmsHook, caplog: pytest.LogCaptureFixture) -> None:
-    hook.bulk_get_sms(["7", *seeded(3)], on_missing="skip")
-    assert any("1 of 4 submissions are unknown to the API (HTTP 404): 7." in line for line in caplog.messages)
-
-
 @pytest.mark.parametrize("output", [None, "details.jsonl"])
 def test_a_fetch_that_fails_for_them_writes_the_file_first(
     hook: RtiSmsHook, tmp_path: Path, output: str | None
@@ -118,17 +113,6 @@ def test_it_may_be_an_object(hook: RtiSmsHook, bucket: ObjectStoragePath) -> Non
 
 
 class TestBeforeTheFirstRequest:
-    def test_the_same_path_twice_is_refused(self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path) -> None:
-        path = tmp_path / "details.jsonl"
-        with pytest.raises(RtiSmsInputError, match="missing_path is the same as output_path"):
-            hook.bulk_get_sms(IDS, output_path=path, missing_path=str(path))
-        assert not sandbox.state().requests
-
-    def test_parquet_is_refused(self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path) -> None:
-        with pytest.raises(RtiSmsInputError, match=r"missing_path ends in .*\.parquet.*: use \.txt, \.csv or \.jsonl"):
-            hook.bulk_get_sms(IDS, missing_path=tmp_path / "missing.parquet")
-        assert not sandbox.state().requests
-
     @pytest.mark.parametrize("field", ["output_path", "missing_path"])
     @pytest.mark.parametrize("name", ["file/x.jsonl", "folder.jsonl", "/proc/x.jsonl", "x" * 300 + ".jsonl"])
     def test_a_file_that_cannot_be_written_is_found_out(
@@ -166,8 +150,8 @@ def test_none_is_lost_by_a_kill_and_a_resume(tmp_path: Path) -> None:
 def test_a_part_file_that_someone_changed_is_found_out(
     hook: RtiSmsHook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = PartFile.lines
-    monkeypatch.setattr(PartFile, "lines", lambda part: list(lines(part))[1:])
+    lines = Part.lines
+    monkeypatch.setattr(Part, "lines", lambda part: list(lines(part))[1:])
     with pytest.raises(RtiSmsStorageUnavailableError, match=r"\.part holds 9 records, but 10 were fetched"):
         hook.bulk_get_sms(seeded(10), output_path=tmp_path / "details.jsonl")
     assert not (tmp_path / "details.jsonl").exists()

@@ -7,16 +7,15 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_rtisms.api.errors import RtiSmsNotFoundError
-from airflow_provider_rtisms.bulk import formats, progress
-from airflow_provider_rtisms.bulk.distinct_ids import DistinctIds
-from airflow_provider_rtisms.bulk.object_store import ObjectStore
+from airflow_provider_rtisms.bulk import counts, fetch
+from airflow_provider_rtisms.bulk.fetch import DistinctIds
+from airflow_provider_rtisms.bulk.store import ObjectStore
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from tests import hostile
 from tests.hostile import Exchange, details
@@ -28,13 +27,13 @@ pytestmark = pytest.mark.outer_minors
 
 Logged: TypeAlias = Callable[[str], bool]
 
-PROGRESS_EVERY = progress.PROGRESS_EVERY  # before the fixture changes it
+PROGRESS_EVERY = counts.PROGRESS_EVERY  # before the fixture changes it
 
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Log progress so often that a short test sees it."""
-    monkeypatch.setattr(progress, "PROGRESS_EVERY", 0.05)
+    monkeypatch.setattr(counts, "PROGRESS_EVERY", 0.05)
     caplog.set_level(logging.INFO)
 
 
@@ -58,7 +57,7 @@ def is_logging() -> bool:
 
 def test_while_ids_are_read(logged: Logged) -> None:
     line = r"Reading submission ids: \d+ so far, \d+ a second"
-    DistinctIds(until(lambda: logged(line), map(str, range(30)))).close()
+    DistinctIds(until(lambda: logged(line), map(str, range(30))))
     assert logged(line)
     assert not is_logging()  # it ends with the reading
 
@@ -81,10 +80,10 @@ def test_while_the_file_is_written(
     path = tmp_path / "details.jsonl"
     line = rf"Writing {path}: \d+ of 30 records converted, \d+ a second"
 
-    def convert(columns: Any, lines: Any, file: Any) -> None:
+    def convert(lines: Any, file: Any) -> None:
         file.writelines(until(lambda: logged(line), lines))
 
-    monkeypatch.setitem(formats._CONVERTERS, ".jsonl", convert)
+    monkeypatch.setattr(fetch, "converter", lambda *_: convert)
     hook.bulk_get_sms(seeded(30), output_path=path)
     assert logged(line)
 
@@ -107,16 +106,6 @@ def test_while_a_store_takes_its_time(
     assert any("all 3 records are converted, saving them" in line for line in caplog.messages)
 
 
-def test_a_counter_knows_how_fast_it_grows(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    counter = progress.Counter()
-    counter.count += 5000
-    assert (str(counter), counter.per_second) == ("5,000", "5,000,000 a second")  # no time has passed
-    clock.now += 2
-    assert counter.per_second == "2,500 a second"
-
-
 def test_lines_of_progress_come_from_one_thread_that_ends_with_the_block() -> None:
     asked = threading.Event()
 
@@ -127,20 +116,6 @@ def test_lines_of_progress_come_from_one_thread_that_ends_with_the_block() -> No
         asked.set()
         return "working"
 
-    with progress.Progress(describe):
+    with counts.Progress(describe):
         assert asked.wait(PATIENCE)
     assert not is_logging()
-
-
-def test_a_line_comes_every_five_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "PROGRESS_EVERY", PROGRESS_EVERY)
-    waits: list[float] = []
-
-    def wait(seconds: float) -> bool:
-        waits.append(seconds)
-        return len(waits) > 1
-
-    lines = progress.Progress(lambda: "working")
-    monkeypatch.setattr(lines, "_is_over", SimpleNamespace(wait=wait))
-    lines._run()
-    assert waits == [5.0, 5.0]

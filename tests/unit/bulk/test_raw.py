@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, RtiSmsInvalidResponseError, RtiSmsNotFoundError
 from airflow_provider_rtisms.api.models import SmsDetails
-from airflow_provider_rtisms.bulk.records import COLUMNS
+from airflow_provider_rtisms.bulk.formats import COLUMNS
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.operators.rtisms import RtiSmsBulkGetDetailsOperator
 from airflow_provider_rtisms.sandbox import Sandbox
@@ -74,15 +74,6 @@ def test_records_without_it_are_not_used_for_a_file_with_it(hook: RtiSmsHook, tm
     summary: Any = hook.bulk_get_sms(["7", *seeded(5)], output_path=path, raw=True, on_missing="skip")
     assert summary["resumed"] == 0
     assert all(record["raw"] for record in read(path))
-
-
-def test_an_object_store_keeps_it(hook: RtiSmsHook, bucket: ObjectStoragePath) -> None:
-    with pytest.raises(RtiSmsNotFoundError):
-        hook.bulk_get_sms(["7", *seeded(5)], output_path=bucket / "d.jsonl", raw=True)
-    summary: Any = hook.bulk_get_sms(["7", *seeded(5)], output_path=bucket / "d.jsonl", raw=True, on_missing="skip")
-    assert summary["resumed"] == 5
-    with (bucket / "d.jsonl").open("rb") as content:
-        assert all("timestamps" in json.loads(line)["raw"] for line in content.read().splitlines())
 
 
 def test_it_does_not_go_to_xcom(sandbox: Sandbox) -> None:

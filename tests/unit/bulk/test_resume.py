@@ -13,7 +13,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
 
 from airflow_provider_rtisms.api.errors import RtiSmsNotFoundError
-from airflow_provider_rtisms.bulk import local_files
+from airflow_provider_rtisms.bulk import store
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, run_of
 from airflow_provider_rtisms.operators.rtisms import RtiSmsBulkGetDetailsOperator
 from airflow_provider_rtisms.sandbox import Sandbox
@@ -42,7 +42,7 @@ def other_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[
     def move() -> None:
         folder = tmp_path / f"machine{next(folders)}"
         folder.mkdir()
-        monkeypatch.setattr(local_files.tempfile, "tempdir", str(folder))
+        monkeypatch.setattr(store.tempfile, "tempdir", str(folder))
 
     move()
     return move

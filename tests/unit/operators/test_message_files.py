@@ -13,12 +13,11 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
 
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError
-from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError
-from airflow_provider_rtisms.operators.message_files import read_message_file
+from airflow_provider_rtisms.bulk.store import RtiSmsStorageError
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.operators.send import check_output_path, write_results
 from airflow_provider_rtisms.sandbox import Sandbox
-from airflow_provider_rtisms.sending.messages import check_rows
+from airflow_provider_rtisms.sending.messages import check_rows, read_message_file
 from tests.unit.bulk.stores import Store, StoredPath
 
 try:
@@ -182,7 +181,7 @@ def test_equal_results_make_equal_files(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_file_of_results_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RtiSmsStorageError, match=r"^Writing /\S+/file/a\.csv \(output_path\) failed"):
+    with pytest.raises(RtiSmsStorageError, match=r"^Writing /\S+/file/a\.csv failed"):
         write_results(tmp_path / "file" / "a.csv", [])
 
 

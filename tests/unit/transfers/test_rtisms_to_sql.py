@@ -16,8 +16,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseHook
 
 from airflow_provider_rtisms.api import retrying as retry
-from airflow_provider_rtisms.bulk import object_store
-from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageUnavailableError
+from airflow_provider_rtisms.bulk import store as file_store
+from airflow_provider_rtisms.bulk.store import RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.templates import Redacted
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sandbox.state import FIRST_SEEDED_ID
@@ -388,7 +388,7 @@ class TestRetry:
     def test_a_load_that_fails_is_repeated_from_the_part(
         self, sandbox: Sandbox, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(object_store, "BACKOFF_BASE", 0.001)
+        monkeypatch.setattr(file_store, "BACKOFF_BASE", 0.001)
         database.create()
         upsert = SqliteTable._upsert
         failures = [sqlite3.OperationalError, sqlite3.OperationalError]
@@ -413,7 +413,7 @@ class TestRetry:
     def test_a_load_that_keeps_failing_leaves_the_table_as_it_was(
         self, sandbox: Sandbox, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(object_store, "BACKOFF_BASE", 0.001)
+        monkeypatch.setattr(file_store, "BACKOFF_BASE", 0.001)
         database.create()
         database.do(
             "CREATE TRIGGER t BEFORE INSERT ON details WHEN new.submission_id LIKE '%9' "

@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_rtisms.api.models import SendOutcome, SmsDetails, Submission
 from airflow_provider_rtisms.api.values.secret import Secret
-from airflow_provider_rtisms.bulk.part import HEADER, PartFile
-from airflow_provider_rtisms.bulk.records import stamp
+from airflow_provider_rtisms.bulk.formats import stamp
+from airflow_provider_rtisms.bulk.part import HEADER, Part
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sending.journal import MemoryStore, SendJournal
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
@@ -162,7 +162,7 @@ def part_file() -> str:
     """Return a part file with one record."""
     record = dict(DONE)
     stamp([record], NOON)
-    with tempfile.TemporaryDirectory() as folder, PartFile(Path(folder, "part")) as part:
+    with tempfile.TemporaryDirectory() as folder, closing(Part(Path(folder, "details.jsonl"), "d1")) as part:
         part.append([record])
         content = part.path.read_text()
     assert content.encode().startswith(HEADER)

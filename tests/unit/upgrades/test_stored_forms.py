@@ -11,6 +11,7 @@ import asyncio
 import importlib
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from packaging.version import Version
 from airflow_provider_rtisms import __version__
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError
 from airflow_provider_rtisms.api.models import Submission
-from airflow_provider_rtisms.bulk.part import PartFile
+from airflow_provider_rtisms.bulk.part import Part
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sending.journal import NOT_SENT, UNCERTAIN, MemoryStore, SendJournal
@@ -171,14 +172,14 @@ class TestJournal:
 
 def resumed(path: Path) -> list[str]:
     found: list[str] = []
-    with PartFile(path) as part:
-        part.resume(lambda record: not found.append(record["submission_id"]))  # type: ignore[func-returns-value]
+    with closing(Part(path.with_name("details.jsonl"), "d1")) as part:
+        part.resume(lambda line: not found.append(json.loads(line)["submission_id"]))  # type: ignore[func-returns-value]
     return found
 
 
 class TestPartFiles:
     def test_they_are_understood(self, sample: Sample, tmp_path: Path) -> None:
-        path = tmp_path / "part"
+        path = tmp_path / "details.jsonl.d1.part"
         path.write_text(sample["part"])
         assert resumed(path) == [DONE["submission_id"]]
 
@@ -186,7 +187,7 @@ class TestPartFiles:
     def test_another_version_is_fetched_again(
         self, sample: Sample, tmp_path: Path, old: str, new: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        path = tmp_path / "part"
+        path = tmp_path / "details.jsonl.d1.part"
         path.write_text(sample["part"].replace(old, new))
         assert resumed(path) == []
         assert "was written by another version, or is damaged. Its submissions are fetched again" in caplog.text

@@ -13,6 +13,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,11 +28,16 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsServerError,
 )
 from airflow_provider_rtisms.api.limiter import MIN_PAUSE
-from airflow_provider_rtisms.bulk.fetch_stats import GIVE_UP_AFTER
+from airflow_provider_rtisms.bulk import store
+from airflow_provider_rtisms.bulk.counts import GIVE_UP_AFTER
+from airflow_provider_rtisms.bulk.fetch import DistinctIds, fetch_to_file
+from airflow_provider_rtisms.bulk.store import RtiSmsStorageError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
 from tests.patience import wait_until
 from tests.unit.bulk.conftest import AT_ONCE, UNSAVED, kill_on_the_way, seeded
+from tests.unit.bulk.stores import Store, StoredPath
+from tests.unit.bulk.test_store import DOWN, REFUSED
 
 pytestmark = [pytest.mark.slow, pytest.mark.outer_minors]
 
@@ -40,7 +46,10 @@ def ids_in(path: Path) -> list[str]:
     return [json.loads(line)["submission_id"] for line in path.read_text().splitlines()]
 
 
-def test_each_is_fetched_once_with_one_token(hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path) -> None:
+def test_each_is_fetched_once_with_one_token(
+    hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     target = tmp_path / "details.jsonl"
     ids = seeded(500)
     summary: Any = hook.bulk_get_sms([*ids, *ids[:20]], output_path=target)
@@ -60,6 +69,9 @@ def test_each_is_fetched_once_with_one_token(hook: RtiSmsHook, sandbox: Sandbox,
         "tokens": 1,
         "retries": 0,
     }
+    kept, done = [one for one in caplog.messages if one.startswith(("Records are kept", "Bulk fetch"))]
+    assert re.fullmatch(rf"Records are kept in {target}\.\w+\.part until {target} is complete", kept)
+    assert done == f"Bulk fetch done: {summary}"
     state = sandbox.state()
     assert set(state.requests_by_id.values()) == {1}
     assert state.tokens_issued == 1
@@ -166,10 +178,26 @@ class TestOnMissing:
         assert len(target.read_text().splitlines()) == 31
         assert Counter(sandbox.state().requests_by_id.values()) == {1: 30, 2: 2}
 
-    def test_anything_else_is_refused_before_a_request(self, hook: RtiSmsHook, sandbox: Sandbox) -> None:
-        with pytest.raises(RtiSmsInputError, match="on_missing"):
-            hook.bulk_get_sms(self.ids, on_missing="explode")  # type: ignore[arg-type]
-        assert not sandbox.state().requests
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"on_missing": "explode"},
+        {"on_missing": "explode", "output_path": "details.jsonl"},
+        {"output_path": "details.jsonl", "missing_path": "details.jsonl"},
+        {"output_path": "details.xls"},
+        {"missing_path": "missing.parquet"},
+        {"output_path": "details.jsonl", "missing_path": "missing.parquet"},
+    ],
+)
+def test_arguments_are_checked_before_anything_is_touched(
+    hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path, arguments: dict[str, str]
+) -> None:
+    paths = {name: str(tmp_path / value) if name.endswith("path") else value for name, value in arguments.items()}
+    with pytest.raises(RtiSmsInputError, match=next(name for name in ("missing_path", *paths) if name in paths)):
+        hook.bulk_get_sms(seeded(1), **paths)  # type: ignore[arg-type]
+    assert not sandbox.state().requests
+    assert list(tmp_path.iterdir()) == []
 
 
 class TestFailure:
@@ -202,14 +230,6 @@ class TestFailure:
         with pytest.raises(RtiSmsServerError):
             hook.bulk_get_sms(seeded(5000))
         assert len(sandbox.state().requests_by_id) <= GIVE_UP_AFTER + UNSAVED
-
-    @pytest.mark.parametrize("name", ["details.xls", "details", "details.parquet.gz"])
-    def test_an_unknown_suffix_is_refused_before_a_request(
-        self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path, name: str
-    ) -> None:
-        with pytest.raises(RtiSmsInputError, match="output_path"):
-            hook.bulk_get_sms(seeded(1), output_path=tmp_path / name)
-        assert not sandbox.state().requests
 
 
 class TestResume:
@@ -294,3 +314,31 @@ def test_a_resumed_record_keeps_the_time_of_its_fetch(hook: RtiSmsHook, tmp_path
     part.write_text(re.sub(r'("fetched_at": ")[^"]+', rf"\g<1>{an_hour_ago}", part.read_text()))
     hook.bulk_get_sms(["1", *seeded(2)], output_path=target, on_missing="skip")
     assert {json.loads(line)["fetched_at"] for line in target.read_text().splitlines()} == {an_hour_ago}
+
+
+class TestLastSave:
+    """An object store takes the records every few seconds, and once more when the fetch ends."""
+
+    @pytest.fixture(autouse=True)
+    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("tenacity.nap.time", SimpleNamespace(sleep=lambda _: None))
+        monkeypatch.setattr(store.tempfile, "tempdir", str(tmp_path))
+
+    def fetch(self, hook: RtiSmsHook, fs: Store, *ids: str) -> Any:
+        path: Any = StoredPath(fs)
+        return hook.run_limited(lambda client: fetch_to_file(client, DistinctIds(ids), path))
+
+    def test_it_is_the_only_one_of_a_short_fetch_and_insisted_on(self, hook: RtiSmsHook) -> None:
+        fs = Store()
+        fs.failures["pipe_file"] = [None, *[DOWN] * 5]  # the probe, and then the last save
+        with pytest.raises(RtiSmsNotFoundError, match=r"1 of 2 submissions are kept in s3://.*\.part; the same fetch"):
+            self.fetch(hook, fs, "1", *seeded(1))
+        assert len(fs.called("pipe_file")) == 1 + 6
+
+    def test_a_store_that_has_just_failed_is_not_insisted_on(self, hook: RtiSmsHook) -> None:
+        fs = Store()
+        fs.failures["pipe_file"] = [None, *[DOWN] * 20]
+        fs.failures["put_file"] = [REFUSED]
+        with pytest.raises(RtiSmsStorageError, match=r"1 of 1 submissions are kept in /.*\.part on .*; the same fetch"):
+            self.fetch(hook, fs, *seeded(1))
+        assert len(fs.called("pipe_file")) == 1 + 6 + 1  # the probe, before the upload, after the upload

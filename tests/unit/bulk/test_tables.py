@@ -7,16 +7,17 @@ import gzip
 import lzma
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_rtisms import tables
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
-from airflow_provider_rtisms.bulk import id_files
-from airflow_provider_rtisms.bulk.id_files import read_id_file
-from airflow_provider_rtisms.bulk.storage_errors import RtiSmsStorageError, RtiSmsStorageUnavailableError
-from tests.unit.bulk.conftest import count_descriptors
+from airflow_provider_rtisms.bulk import store
+from airflow_provider_rtisms.bulk.store import RtiSmsStorageError, RtiSmsStorageUnavailableError
+from airflow_provider_rtisms.tables import read_id_file
+from tests.unit.bulk.conftest import count_descriptors, seeded
 
 
 class TestIdFile:
@@ -29,28 +30,6 @@ class TestIdFile:
         path = tmp_path / "sent.csv.gz"
         path.write_bytes(gzip.compress(b'day,id\n1,11\n"2\n",12\n3,\n'))
         assert list(read_id_file(path, "id")) == ["11", "12"]
-
-    @pytest.mark.parametrize(
-        ("text", "message"),
-        [
-            (
-                "jueves,id\n1,11\n",
-                r"sent\.csv has no column 'submission' \(submission_ids_column\)\. The first line has 2 columns\. ",
-            ),
-            ("jueves;id\n1;11\n", r"has 1 column\. .* separated by commas"),
-            ("", "The file is empty"),
-            ("4193366853543393,+56912345678\n", r"has 2 columns\. .* seems to have no header line"),
-        ],
-    )
-    def test_a_missing_column_is_explained_without_repeating_the_file(
-        self, tmp_path: Path, text: str, message: str
-    ) -> None:
-        path = tmp_path / "sent.csv"
-        path.write_text(text)
-        with pytest.raises(RtiSmsInputError, match=message) as caught:
-            list(read_id_file(path, "submission"))
-        assert "jueves" not in str(caught.value)
-        assert "345678" not in str(caught.value)
 
     @pytest.mark.parametrize(
         ("rows", "line"),
@@ -77,13 +56,6 @@ class TestIdFile:
         with pytest.raises(RtiSmsInputError, match=r'^submission_ids_path is the word "None"'):
             list(read_id_file("None"))
 
-    @pytest.mark.parametrize("line", [b"12a", b"1.5e9", b"-1", b"\xff"])
-    def test_a_malformed_id_is_refused(self, tmp_path: Path, line: bytes) -> None:
-        path = tmp_path / "ids.txt"
-        path.write_bytes(b"1\n" + line)
-        with pytest.raises(RtiSmsInputError, match=r"ids\.txt"):
-            list(read_id_file(path))
-
     @pytest.mark.parametrize(
         ("content", "column", "line"),
         [
@@ -91,6 +63,7 @@ class TestIdFile:
             (b"1\r\n2\r\n-3\r\n", None, 3),
             (b"id\nx\n", "id", 2),
             (b'day,id\n"1\n1",7\n2,x\n', "id", 4),
+            (b"1\n1.5e9\n", None, 2),
         ],
     )
     def test_the_line_of_a_malformed_id_is_named(
@@ -101,10 +74,27 @@ class TestIdFile:
         with pytest.raises(RtiSmsInputError, match=rf"^line {line} of ids\.csv is "):
             list(read_id_file(path, column))
 
-    def test_ids_before_a_malformed_one_are_given_as_they_are_read(self, tmp_path: Path) -> None:
-        path = tmp_path / "ids.txt"
-        path.write_bytes(b"1\nx")
-        assert next(read_id_file(path)) == "1"
+    @pytest.mark.parametrize("name", ["sent.jsonl", "sent.jsonl.gz"])
+    def test_a_key_of_json_lines(self, tmp_path: Path, name: str) -> None:
+        text = b'{"id": "11", "day": 1}\n\n{"id": 12}\n{"id": null}\n'
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+        assert list(read_id_file(path, "id")) == ["11", "12"]
+
+    @pytest.mark.parametrize(
+        ("line", "problem"),
+        [
+            ('{"day": 1}', r"has no key 'id' \(submission_ids_column\)\.$"),
+            ("11", "is a value of type int where an object was expected"),
+            ("{", "is not JSON"),
+            ('{"id": 1, "id": 2}', "has the key 'id' more than once"),
+            ('{"id": 1.5}', "of sent.jsonl is a value of type Decimal: use a decimal string"),
+        ],
+    )
+    def test_json_lines_without_an_id_are_refused(self, tmp_path: Path, line: str, problem: str) -> None:
+        (tmp_path / "sent.jsonl").write_text(f'{{"id": 7}}\n{line}\n')
+        with pytest.raises(RtiSmsInputError, match=f"^line 2 .*{problem}"):
+            list(read_id_file(tmp_path / "sent.jsonl", "id"))
 
     def test_a_row_without_the_column_is_skipped_like_an_empty_line(self, tmp_path: Path) -> None:
         path = tmp_path / "sent.csv"
@@ -126,6 +116,7 @@ class TestIdFile:
             ("id;day", "1 column. Check the name, and that the columns are separated by commas."),
             ("id,day", "2 columns. Check the name, and that the columns are separated by commas."),
             (" 41 ,x", "2 columns. The file seems to have no header line: add one."),
+            ("4193366853543393,+56912345678", "2 columns. The file seems to have no header line: add one."),
             ("x,+569", "2 columns. The file seems to have no header line: add one."),
         ],
     )
@@ -134,7 +125,7 @@ class TestIdFile:
         path.write_text(f"{header}\n1,2\n")
         with pytest.raises(RtiSmsInputError) as caught:
             list(read_id_file(path, "submission"))
-        assert str(caught.value) == (
+        assert str(caught.value) == (  # nothing of the file is repeated
             f"sent.csv has no column 'submission' (submission_ids_column). The first line has {hint}"
         )
 
@@ -150,13 +141,6 @@ class TestIdFile:
         path = tmp_path / "sent.csv"
         path.write_text("x,id,x\n1,2,3\n")
         assert list(read_id_file(path, "id")) == ["2"]
-
-    def test_text_that_is_not_utf_8_is_refused(self, tmp_path: Path) -> None:
-        (tmp_path / "ids.txt").write_bytes(b"1\n\xff\n")
-        with pytest.raises(
-            RtiSmsInputError, match=r"/ids\.txt \(submission_ids_path\) is not UTF-8 text. Save it as UTF-8\.$"
-        ):
-            list(read_id_file(tmp_path / "ids.txt"))
 
     def test_it_is_closed_when_it_is_read_and_when_reading_ends_early(self, tmp_path: Path) -> None:
         path = tmp_path / "ids.txt.gz"
@@ -206,8 +190,9 @@ class TestUnreadableIdFile:
             (b"\x28\xb5\x2f\xfd\x04\x00\x11\x00\x00\x31\x0a\xc4", "a zstd file. Unpack it"),
             (b"PK\x03\x04\xff\xfe", "a zip or Excel file. Save it as text"),
             (b"PAR1\x15\xff", "a Parquet file. Save it as text"),
+            (b"1\n\xff\n", "not UTF-8 text. Save it as UTF-8."),
         ],
-        ids=["gz", "bz2", "xz", "zst", "zip", "parquet"],
+        ids=["gz", "bz2", "xz", "zst", "zip", "parquet", "not UTF-8"],
     )
     def test_another_kind_of_file_is_named(self, tmp_path: Path, content: bytes, kind: str) -> None:
         (tmp_path / "ids.csv").write_bytes(content)
@@ -233,7 +218,7 @@ class TestUnreadableIdFile:
         def fail(*_: object) -> None:
             raise ConnectionResetError(104, "Connection reset by peer")
 
-        monkeypatch.setattr(id_files, "read_lines", fail)
+        monkeypatch.setattr(tables, "read_lines", fail)
         (tmp_path / "ids.txt").touch()
         with pytest.raises(
             RtiSmsStorageUnavailableError, match=r"^Reading /.*/ids\.txt \(submission_ids_path\) failed"
@@ -251,3 +236,34 @@ class TestUnreadableIdFile:
     def test_a_file_that_vanishes_from_a_store_is_explained(self, bucket: ObjectStoragePath) -> None:
         with pytest.raises(RtiSmsStorageError, match=r"Reading memory:.*ids\.txt .*FileNotFoundError"):
             list(read_id_file(bucket / "ids.txt"))
+
+
+@pytest.fixture
+def ids(bucket: ObjectStoragePath) -> ObjectStoragePath:
+    file = bucket / "ids.txt"
+    file.fs.pipe_file(file.path, "\n".join(seeded(100)).encode())
+    return file
+
+
+@pytest.mark.parametrize("size", [1, 16, 17, 1699, 1700, 10_000])
+def test_pieces_of_any_size_make_the_file(ids: ObjectStoragePath, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "PIECE_SIZE", size)
+    assert list(read_id_file(ids)) == seeded(100)
+
+
+def test_a_file_system_that_knows_no_size_is_read_at_once(
+    ids: ObjectStoragePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = type(ids.fs).info
+
+    def info(self: Any, path: str, **options: Any) -> dict[str, Any]:
+        return {**known(self, path, **options), "size": None}
+
+    monkeypatch.setattr(type(ids.fs), "info", info)
+    assert list(read_id_file(ids)) == seeded(100)
+
+
+def test_an_empty_file_has_no_ids(bucket: ObjectStoragePath) -> None:
+    file = bucket / "empty.txt"
+    file.fs.pipe_file(file.path, b"")
+    assert list(read_id_file(file)) == []

@@ -12,8 +12,8 @@ import pytest
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.models import Operator, SmsDetails
 from airflow_provider_rtisms.api.retrying import Stats
-from airflow_provider_rtisms.bulk import fetch_stats
-from airflow_provider_rtisms.bulk.fetch_stats import FetchStats
+from airflow_provider_rtisms.bulk import counts
+from airflow_provider_rtisms.bulk.counts import FetchStats
 
 pytestmark = pytest.mark.outer_minors
 
@@ -26,7 +26,7 @@ FOUND = SmsDetails("1")
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     """Let a test set the time: ``clock.now``, in seconds."""
     clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(fetch_stats, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(counts, "time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
 
@@ -110,8 +110,8 @@ class TestMissing:
 )
 def test_progress_counts_the_speed_of_this_attempt_alone(clock: SimpleNamespace, seconds: float, line: str) -> None:
     stats = FetchStats(3000, 0)
-    for number in range(500):
-        stats.add(SmsDetails(str(number)).to_record(), is_resumed=True)
+    stats.add(FOUND.to_record(), 500)
+    stats.resumed = 500
     for outcome in (SmsDetails("1"), UNKNOWN, UNAVAILABLE, SmsDetails("2")):
         for _ in range(250):
             stats.note("1", outcome)
@@ -121,7 +121,8 @@ def test_progress_counts_the_speed_of_this_attempt_alone(clock: SimpleNamespace,
 
 def test_progress_without_a_speed_promises_nothing(clock: SimpleNamespace) -> None:
     stats = FetchStats(4, 0)
-    stats.add(FOUND.to_record(), is_resumed=True)
+    stats.add(FOUND.to_record())
+    stats.resumed = 1
     clock.now += 5
     line = "1 of 4 submissions done (25%), 0 a second, 0 retries, time left unknown"
     assert stats.progress(Stats()) == line
@@ -139,7 +140,8 @@ def test_the_summary_counts_and_is_json(clock: SimpleNamespace) -> None:
         SmsDetails("4", cost=1, operator=Operator(name="Claro")),
     ):
         stats.note(details.submission_id, details)
-    stats.add(SmsDetails("5", status="DELIVERED", cost=0).to_record(), is_resumed=True)
+    stats.add(SmsDetails("5", status="DELIVERED", cost=0).to_record())
+    stats.resumed = 1
     for number in range(101, 113):
         stats.note(str(number), UNKNOWN)
     clock.now += 1.23456

@@ -1,13 +1,14 @@
-"""Count what a bulk fetch does, for the progress lines, the summary and the errors."""
+"""What a bulk fetch counts, for the lines of progress, the summary and the errors."""
 
 from __future__ import annotations
 
+import collections
 import logging
+import threading
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from airflow_provider_rtisms.api.errors import (
     RtiSmsError,
@@ -16,10 +17,14 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsTransientError,
 )
 from airflow_provider_rtisms.api.models import SmsDetails
-from airflow_provider_rtisms.api.retrying import Stats
+
+if TYPE_CHECKING:
+    from airflow_provider_rtisms.api.retrying import Stats
 
 log = logging.getLogger(__name__)
 
+#: Seconds between two lines of progress.
+PROGRESS_EVERY = 5.0
 #: How many ids an error message names.
 NAMED_IN_MESSAGE = 10
 #: After this many submissions in a row that could not be fetched, the fetch ends: the API is down.
@@ -28,13 +33,50 @@ GIVE_UP_AFTER = 50
 COUNTS = ("requested", "fetched", "missing", "duplicates", "by_status", "by_operator", "cost", "bytes")
 
 
-class FetchStats:
+class Progress:
     """
-    Counts of one bulk fetch.
+    Logs a line every few seconds, from a thread of its own, until its ``with`` block ends.
 
-    :param requested: how many distinct ids are to be fetched.
-    :param duplicates: how often an id was given once more.
+    The thread also reports while the caller converts a file, waits for a store, or blocks its event loop. Assign
+    another function to ``describe`` when the next phase begins.
     """
+
+    def __init__(self, describe: Callable[[], str]) -> None:
+        self.describe = describe
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="rtisms-progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._is_over.wait(PROGRESS_EVERY):
+            log.info("%s", self.describe())
+
+
+class Counter:
+    """Counts something since now, and tells how fast it grows."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._started = time.monotonic()
+
+    def __str__(self) -> str:
+        return f"{self.count:,}"
+
+    @property
+    def per_second(self) -> str:
+        """How many came in one second, on average."""
+        return f"{self.count / max(time.monotonic() - self._started, 0.001):,.0f} a second"
+
+
+class FetchStats:
+    """Counts of one bulk fetch."""
 
     def __init__(self, requested: int, duplicates: int) -> None:
         self.requested = requested
@@ -46,21 +88,15 @@ class FetchStats:
         self._first_failure: RtiSmsError | None = None
         self._first_missing: RtiSmsError | None = None
         self._named_missing: list[str] = []
-        self._by_status: Counter[str] = Counter()
-        self._by_operator: Counter[str] = Counter()
+        self._by_status: collections.Counter[str] = collections.Counter()
+        self._by_operator: collections.Counter[str] = collections.Counter()
         #: The costs that are integers, and the others.
         self._whole_cost = 0
         self._other_cost = Decimal(0)
         self._started = time.monotonic()
 
     def note(self, submission_id: str, outcome: SmsDetails | RtiSmsError) -> dict[str, Any] | None:
-        """
-        Count what came for an id.
-
-        :param submission_id: which.
-        :param outcome: its details, or the error that came instead.
-        :return: the record to keep, if there is one.
-        """
+        """Count what came for an id, and return the record to keep, if there is one."""
         if isinstance(outcome, SmsDetails):
             self._failed_in_a_row = 0
             record = outcome.to_record()
@@ -82,29 +118,19 @@ class FetchStats:
             self.fatal = self.fatal or outcome
         return None
 
-    def add(self, record: Mapping[str, Any], *, is_resumed: bool = False) -> None:
-        """
-        Count a record.
-
-        :param record: see :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`.
-        :param is_resumed: whether an earlier attempt had fetched it.
-        """
-        self.fetched += 1
-        self.resumed += is_resumed
-        self._by_status[record["status"] or "no status"] += 1
-        self._by_operator[record["operator_name"] or "no operator"] += 1
+    def add(self, record: Mapping[str, Any], count: int = 1) -> None:
+        """Count records, as many as there are with this status, network and cost."""
+        self.fetched += count
+        self._by_status[record["status"] or "no status"] += count
+        self._by_operator[record["operator_name"] or "no operator"] += count
         cost = record["cost"]
         if type(cost) is int:  # nearly always
-            self._whole_cost += cost
+            self._whole_cost += cost * count
         elif cost:
-            self._other_cost += Decimal(str(cost))
+            self._other_cost += Decimal(str(cost)) * count
 
     def raise_for_failures(self) -> None:
-        """
-        Raise if any submission has neither a record nor the certainty that the API does not know it.
-
-        :raises RtiSmsTransientError: the attempts of some ids were used up; the class is that of the first.
-        """
+        """Raise, with the class of the first failure, if any submission is neither fetched nor unknown to the API."""
         if self._first_failure is not None:
             what = (
                 f"{self.failed} of {self.requested} submissions could not be fetched. The first: {self._first_failure}"
@@ -116,13 +142,7 @@ class FetchStats:
             )
 
     def handle_missing(self, *, missing_ok: bool, missing_path: str | None) -> None:
-        """
-        Log the ids that the API does not know, or raise for them.
-
-        :param missing_ok: whether they are accepted.
-        :param missing_path: the file that names all of them, or None.
-        :raises RtiSmsNotFoundError: some ids are missing, and they are not accepted; names the first few.
-        """
+        """Log the ids that the API does not know, or raise RtiSmsNotFoundError for them; it names the first few."""
         if self._first_missing is not None:
             more = self.missing - len(self._named_missing)
             names = ", ".join(self._named_missing) + (f" and {more} more" if more else "")
@@ -133,11 +153,7 @@ class FetchStats:
             log.warning("%s", what)
 
     def progress(self, stats: Stats) -> str:
-        """
-        Return a line for people: done, total, per second, retries, time left.
-
-        :param stats: of the client that fetches.
-        """
+        """Return a line for people: done, total, per second, retries, time left."""
         done = self.fetched + self.missing + self.failed
         per_second = (done - self.resumed) / max(self._seconds, 0.001)
         left = f"about {(self.requested - done) / per_second:,.0f} s left" if per_second else "time left unknown"
@@ -159,7 +175,6 @@ class FetchStats:
             and of this attempt alone ``resumed`` (records taken over), ``requests``, ``tokens``, ``retries``,
             ``throttled`` (429), ``seconds``.
         """
-        cost = self._whole_cost + self._other_cost
         return {
             "path": path,
             "requested": self.requested,
@@ -167,10 +182,7 @@ class FetchStats:
             "missing": self.missing,
             "missing_ids": list(self._named_missing),
             "missing_path": missing_path,
-            "by_status": dict(self._by_status.most_common()),
-            "by_operator": dict(self._by_operator.most_common()),
-            "cost": int(cost) if cost == int(cost) else float(cost),
-            "duplicates": self.duplicates,
+            **self.totals(),
             "bytes": None,
             "resumed": self.resumed,
             "requests": stats.requests,
@@ -180,34 +192,33 @@ class FetchStats:
             "seconds": round(self._seconds, 3),
         }
 
+    def totals(self) -> dict[str, Any]:
+        """Return ``by_status``, ``by_operator``, ``cost`` and ``duplicates`` of :meth:`summary`."""
+        cost = self._whole_cost + self._other_cost
+        return {
+            "by_status": dict(self._by_status.most_common()),
+            "by_operator": dict(self._by_operator.most_common()),
+            "cost": int(cost) if cost == int(cost) else float(cost),
+            "duplicates": self.duplicates,
+        }
+
     @property
     def _seconds(self) -> float:
         return time.monotonic() - self._started
 
 
 def counts_in(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """
-    Return what may be shown wherever the summary goes.
-
-    :param summary: see :meth:`FetchStats.summary`.
-    :return: the keys of :data:`COUNTS`, without those that are None.
-    """
+    """Return the :data:`COUNTS` of a summary, which may be shown wherever it goes, without those that are None."""
     return {name: summary[name] for name in COUNTS if summary[name] is not None}
 
 
 def counts_of(records: Iterable[Mapping[str, Any]], requested: int, duplicates: int) -> dict[str, Any]:
-    """
-    Return the same for a fetch into memory that has succeeded.
-
-    :param records: all of them.
-    :param requested: how many distinct ids were to be fetched.
-    :param duplicates: how often an id was given once more.
-    """
+    """Return the same for a fetch into memory that has succeeded."""
     stats = FetchStats(requested, duplicates)
     for record in records:
         stats.add(record)
-    stats.missing = requested - stats.fetched
-    return counts_in(stats.summary(Stats(), None, None))
+    missing = requested - stats.fetched
+    return {"requested": requested, "fetched": stats.fetched, "missing": missing, **stats.totals()}
 
 
 def _like(error: RtiSmsError, message: str) -> RtiSmsError:

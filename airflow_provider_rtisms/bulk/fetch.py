@@ -1,0 +1,405 @@
+"""A bulk fetch from submission ids to records: in memory, or into an output that appears once it is complete."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import hashlib
+import heapq
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, aclosing, closing
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, RtiSmsNotFoundError, shape
+from airflow_provider_rtisms.api.models import SmsDetails
+from airflow_provider_rtisms.bulk.counts import Counter, FetchStats, Progress
+from airflow_provider_rtisms.bulk.formats import (
+    COLUMNS,
+    RAW,
+    Convert,
+    LineReader,
+    Record,
+    columns_of,
+    converter,
+    missing_columns,
+    stamp,
+    suffix_of,
+    write_rows,
+)
+from airflow_provider_rtisms.bulk.lineage import report_output
+from airflow_provider_rtisms.bulk.part import Part
+from airflow_provider_rtisms.bulk.store import STORAGE_ERRORS, Output, RtiSmsStorageUnavailableError, is_local
+
+if TYPE_CHECKING:
+    from airflow_provider_rtisms.api import AsyncRtiSmsClient
+    from airflow_provider_rtisms.bulk.store import StoragePath
+
+log = logging.getLogger(__name__)
+
+OnMissing: TypeAlias = Literal["fail", "skip"]
+Keep: TypeAlias = Callable[[Sequence[Record]], Awaitable[None]]
+#: Seconds for which records may wait until they are written. To write each one by itself takes more CPU time.
+COLLECT = 0.02
+#: How old a record of an earlier attempt may be. It bounds what a fetch outside of a DAG run takes over.
+RESUMED_FOR = timedelta(hours=24)
+
+
+# Ids
+
+
+class DistinctIds:
+    """
+    Distinct submission ids in their order. A million of them take about 75 MiB.
+
+    They are read to the end at once, so that a malformed id is found before the first request.
+    """
+
+    def __init__(self, ids: Iterable[str]) -> None:
+        self._ids: dict[int, None] = {}  # of numbers, which take half of the memory of strings
+        self._missing: list[int] = []
+        self._reasons: list[str] = []
+        self._texts: dict[str, str] = {}
+        given = Counter()
+        with Progress(lambda: f"Reading submission ids: {given} so far, {given.per_second}"):
+            for submission_id in ids:
+                self._ids[int(submission_id)] = None
+                given.count += 1
+        #: How many ids were repeats.
+        self.duplicates: int = given.count - len(self._ids)
+
+    def __len__(self) -> int:
+        """How many ids are left."""
+        return len(self._ids)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the ids in their order."""
+        return map(str, self._ids)
+
+    def discard(self, submission_id: int | str) -> bool:
+        """Remove an id; return whether it was there."""
+        return self._ids.pop(int(submission_id), self) is None
+
+    def add_missing(self, submission_id: str, reason: str) -> None:
+        """Remember an id that the API does not know. Reasons that differ in the id only are kept once."""
+        text = reason.replace(submission_id, "\0")
+        self._missing.append(int(submission_id))
+        self._reasons.append(self._texts.setdefault(text, text))
+
+    def missing(self) -> Iterator[tuple[str, str]]:
+        """Yield the ids that the API does not know, with the reasons, in the order of arrival."""
+        for number, reason in zip(self._missing, self._reasons, strict=True):
+            yield str(number), reason.replace("\0", str(number))
+
+    def digest(self, *context: str) -> str:
+        """Return what identifies this set of ids, whatever their order: 16 hexadecimal digits."""
+        by_length: dict[int, list[int]] = {}
+        for number in self._ids:
+            by_length.setdefault(len(str(number)), []).append(number)
+        # Numbers of equal length have the order of their texts. A digest of texts is what older releases have stored.
+        ordered = [map(str, sorted(numbers)) for numbers in by_length.values()]
+        texts = ordered[0] if len(ordered) == 1 else heapq.merge(*ordered)
+        digest = hashlib.sha256("\n".join(context).encode())
+        while some := list(islice(texts, 1000)):
+            digest.update(("\n" + "\n".join(some)).encode())
+        return digest.hexdigest()[:16]
+
+
+# Outputs
+
+
+class Target:
+    """The output of a bulk fetch, and the part that keeps the records until it is complete."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+
+    def __str__(self) -> str:
+        """Return the name of the output, for people."""
+        raise NotImplementedError
+
+    def probe(self) -> None:
+        """Find out whether the output can be written, before the first request."""
+        self.part.probe()
+
+    def commit(self, json_lines: Iterable[bytes]) -> dict[str, Any]:
+        """Write all records to the output, in one step, and remove the part."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close the part."""
+        self.part.close()
+
+
+class FileTarget(Target):
+    """A file, local or in an object store. Until it is complete, its records are in a part of these columns."""
+
+    def __init__(
+        self, path: StoragePath, digest: str, convert: Convert, columns: Sequence[str] = COLUMNS, run: str | None = None
+    ) -> None:
+        super().__init__(Part(path, digest, columns, run))
+        self._output = Output(path, digest)
+        self._convert = convert
+
+    def __str__(self) -> str:
+        return str(self._output)
+
+    def probe(self) -> None:
+        """Create the staging file for a moment; in a store, write a part object, which stays until the end."""
+        if is_local(self._output.path):
+            self._output.probe()
+        super().probe()
+
+    def commit(self, json_lines: Iterable[bytes]) -> dict[str, Any]:
+        """Write the file, and return its ``path`` and its size in ``bytes``."""
+        self.part.save(is_last=True)
+        size = self._output.commit(lambda file: self._convert(json_lines, file))
+        self.part.remove()
+        report_output(self._output.path)
+        return {"path": str(self), "bytes": size}
+
+
+class _Missing:
+    """
+    What is done about ids that the API does not know, after the rest has been fetched: they go into a file, and then
+    into the log or into an error. A file that cannot be written is found out now, if it can be.
+    """
+
+    def __init__(self, on_missing: OnMissing, path: StoragePath | None, digest: str) -> None:
+        self._is_ok = on_missing == "skip"
+        self.path = None if path is None else str(path)
+        self._output: Output | None = None
+        if path is not None:
+            if suffix_of(path.name)[0] == ".parquet":
+                raise RtiSmsInputError(f"missing_path ends in {path.name[-20:]!r}: use .txt, .csv or .jsonl.")
+            self._output = Output(path, digest)
+            self._output.probe()
+
+    def handle(self, ids: DistinctIds, stats: FetchStats) -> None:
+        """Write the file before raising for them, so that a person can look at them."""
+        if self._output is not None:
+            name = self._output.path.name
+            rows = ({"submission_id": one, "reason": reason} for one, reason in ids.missing())
+            self._output.commit(lambda file: write_rows(name, missing_columns(name), rows, file))
+            report_output(self._output.path)
+        stats.handle_missing(missing_ok=self._is_ok, missing_path=self.path)
+
+
+# Fetches
+
+
+async def fetch_to_memory(
+    client: AsyncRtiSmsClient,
+    ids: DistinctIds,
+    on_missing: OnMissing = "fail",
+    missing_path: StoragePath | None = None,
+) -> list[Record]:
+    """Return records in the order of arrival. Arguments and errors are those of :func:`fetch_to_target`."""
+    check_on_missing(on_missing)
+    missing = _Missing(on_missing, missing_path, "" if missing_path is None else _digest(client, ids))
+    records: list[Record] = []
+    stats = FetchStats(len(ids), ids.duplicates)
+
+    async def keep(batch: Sequence[Record]) -> None:
+        records.extend(batch)
+
+    with Progress(lambda: stats.progress(client.stats)):
+        await _fetch(client, ids, stats, keep)
+    missing.handle(ids, stats)
+    log.info("Bulk fetch done: %s", stats.summary(client.stats, None, missing.path))
+    return records
+
+
+async def fetch_to_file(
+    client: AsyncRtiSmsClient,
+    ids: DistinctIds,
+    path: StoragePath,
+    on_missing: OnMissing = "fail",
+    missing_path: StoragePath | None = None,
+    *,
+    raw: bool = False,
+    run: str | None = None,
+) -> dict[str, Any]:
+    """
+    Fetch many submissions into a file, as a stream.
+
+    Until the file is complete, the records are kept in a part, see :class:`~airflow_provider_rtisms.bulk.part.Part`.
+    If the same account fetches the same ids into the same file again in the same DAG run, only the rest is requested:
+    what has no record, a record that was not final, or one that is older than :data:`RESUMED_FOR`. What another DAG run
+    has left is replaced.
+
+    :param client: an opened client, on an event loop that no one else needs: files are written on it.
+    :param ids: what to fetch; the ids that an earlier attempt has fetched are removed.
+    :param path: its suffix selects the format, see :func:`~airflow_provider_rtisms.bulk.formats.converter`.
+    :param on_missing: what to do about ids that the API does not know, after having fetched the rest.
+    :param missing_path: a file for these ids: ids and reasons if it ends in ``.csv`` or ``.jsonl``, else one id a line.
+    :param raw: whether the file has a column of the JSON as it came.
+    :param run: identifies the DAG run; None outside of one.
+    :return: the summary, see :meth:`~airflow_provider_rtisms.bulk.counts.FetchStats.summary`.
+    :raises RtiSmsPermanentError: missing ids, at the end; anything else, such as 403, at once.
+    :raises RtiSmsTransientError: the attempts of some ids were used up: at the end, or at once if the API seems down.
+    :raises RtiSmsStorageError: a file cannot be written; found out before the first request, if it can be.
+    :raises RtiSmsStorageUnavailableError: a file cannot be written at the moment.
+    """
+    if str(missing_path) == str(path):
+        raise RtiSmsInputError("missing_path is the same as output_path: use another name.")
+    columns = columns_of(raw)
+    convert = converter(path.name, columns)
+
+    def open_file(digest: str) -> Target:
+        return FileTarget(path, digest, convert, columns, run)
+
+    return await fetch_to_target(client, ids, open_file, on_missing, missing_path)
+
+
+async def fetch_to_target(
+    client: AsyncRtiSmsClient,
+    ids: DistinctIds,
+    open_output: Callable[[str], Target],
+    on_missing: OnMissing = "fail",
+    missing_path: StoragePath | None = None,
+) -> dict[str, Any]:
+    """
+    Do what :func:`fetch_to_file` does, for any output.
+
+    :param client: an opened client, on an event loop that no one else needs.
+    :param ids: what to fetch; the ids that an earlier attempt has fetched are removed.
+    :param open_output: called with what identifies the account and the ids; returns the output and its part.
+    :param on_missing: what to do about ids that the API does not know, after having fetched the rest.
+    :param missing_path: a file for these ids.
+    :return: the summary.
+    :raises RtiSmsError: as :func:`fetch_to_file`.
+    """
+    check_on_missing(on_missing)
+    stats = FetchStats(len(ids), ids.duplicates)
+    looking = "Looking for records of an earlier attempt"
+    with ExitStack() as stack:
+        progress = stack.enter_context(
+            Progress(lambda: f"{looking}: {stats.resumed:,} so far, {stats.requested:,} submissions in all")
+        )
+        digest = _digest(client, ids)
+        missing = _Missing(on_missing, missing_path, digest)
+        target = stack.enter_context(closing(open_output(digest)))
+        _resume(target.part, ids, stats)
+        target.probe()
+        if stats.resumed:
+            log.info("An earlier attempt has fetched %d of %d submissions", stats.resumed, stats.requested)
+        log.info("Records are kept in %s until %s is complete", target.part.kept_at, target)
+        try:
+            progress.describe = lambda: stats.progress(client.stats)
+            await _fetch(client, ids, stats, _keep_in(target.part), raw=RAW in target.part.columns)
+            missing.handle(ids, stats)
+            lines = _AllLines(target.part, stats, str(target))
+            progress.describe = lines.progress
+            written = target.commit(lines)
+        except BaseException as error:
+            target.part.save(is_last=_is_worth_waiting(error))
+            if isinstance(error, RtiSmsError):
+                kept = f"{stats.fetched} of {stats.requested} submissions are kept in {target.part.kept_at}"
+                error.args = (f"{error} {kept}; the same fetch goes on from there.",)
+            raise
+        summary = stats.summary(client.stats, None, missing.path) | written
+    log.info("Bulk fetch done: %s", summary)
+    return summary
+
+
+def check_on_missing(value: Any) -> None:
+    """Check an operator's ``on_missing``."""
+    if value not in ("fail", "skip"):
+        raise RtiSmsInputError(f'on_missing is {shape(value)}: use "fail" or "skip".')
+
+
+def _digest(client: AsyncRtiSmsClient, ids: DistinctIds) -> str:
+    return ids.digest(client.settings.base_url, client.settings.client_id)
+
+
+def _resume(part: Part, ids: DistinctIds, stats: FetchStats) -> None:
+    """Use the records of earlier attempts, unless they may have changed since then, or belong to other ids."""
+    reader = LineReader(part.columns)
+    oldest = (datetime.now(UTC) - RESUMED_FOR).isoformat(timespec="seconds")
+    taken: collections.Counter[tuple[Any, Any, Any]] = collections.Counter()
+
+    def take(line: bytes) -> bool | None:
+        found = reader.read(line)
+        if found is None:
+            return None
+        submission_id, fetched_at, example = found
+        is_current = example["is_final"] and fetched_at >= oldest  # both are UTC in ISO 8601
+        if not is_current or not ids.discard(submission_id):
+            return False
+        taken[example["status"], example["operator_name"], example["cost"]] += 1
+        stats.resumed += 1
+        return True
+
+    part.resume(take)
+    for (status, operator_name, cost), count in taken.items():
+        stats.add({"status": status, "operator_name": operator_name, "cost": cost}, count)
+
+
+class _AllLines:
+    """The lines of a part, as many as were fetched; may be read again."""
+
+    def __init__(self, part: Part, stats: FetchStats, name: str) -> None:
+        self._part = part
+        self._stats = stats
+        self._name = name
+        self._read = Counter()
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._read = Counter()
+        for line in self._part.lines():
+            self._read.count += 1
+            yield line
+        if self._read.count != self._stats.fetched:
+            raise RtiSmsStorageUnavailableError(
+                f"{self._part.path} holds {self._read} records, but {self._stats.fetched:,} were fetched: "
+                "another program has changed it."
+            )
+
+    def progress(self) -> str:
+        """Return a line for people."""
+        total = f"{self._stats.fetched:,}"
+        if self._read.count >= self._stats.fetched:
+            return f"Writing {self._name}: all {total} records are converted, saving them"
+        return f"Writing {self._name}: {self._read} of {total} records converted, {self._read.per_second}"
+
+
+def _is_worth_waiting(error: BaseException) -> bool:
+    """Return whether a refused save should be repeated: not if the store has just failed, or the task is killed."""
+    return isinstance(error, RtiSmsError) and not isinstance(error, STORAGE_ERRORS)
+
+
+def _keep_in(part: Part) -> Keep:
+    async def keep(batch: Sequence[Record]) -> None:
+        stamp(batch, datetime.now(UTC))
+        part.append(batch)
+        if part.is_due():
+            await asyncio.to_thread(part.save)
+
+    return keep
+
+
+async def _fetch(
+    client: AsyncRtiSmsClient, ids: DistinctIds, stats: FetchStats, keep: Keep, *, raw: bool = False
+) -> None:
+    from airflow_provider_rtisms.api.aio import fetch_batches
+
+    async with aclosing(fetch_batches(client, ids, COLLECT, raw=raw)) as batches:
+        async for batch in batches:
+            records = []
+            for submission_id, outcome in batch:
+                record = stats.note(submission_id, outcome)
+                if record is not None:
+                    if raw and isinstance(outcome, SmsDetails):
+                        record[RAW] = outcome.raw
+                    records.append(record)
+                elif isinstance(outcome, RtiSmsNotFoundError):
+                    ids.add_missing(submission_id, str(outcome))
+            await keep(records)
+            if records:
+                client.stats.on_records(len(records))
+            if stats.fatal is not None:
+                raise stats.fatal
+    stats.raise_for_failures()

@@ -1,0 +1,505 @@
+"""
+The store of files: local ones, and objects of any store that ObjectStoragePath knows (fsspec).
+
+An output appears under its name once it is complete: a private file is written first, and then either renamed (local)
+or uploaded. What a file system or a store raises becomes an error that says what failed, and what to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import inspect
+import io
+import logging
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path, PosixPath
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeGuard, TypeVar, cast
+from urllib.parse import urlsplit
+
+from airflow_provider_rtisms.api.errors import (
+    RtiSmsError,
+    RtiSmsInputError,
+    RtiSmsPermanentError,
+    RtiSmsTransientError,
+    shape,
+)
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+    from tenacity import RetryCallState
+
+    StoragePath: TypeAlias = Path | ObjectStoragePath
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+#: What fills a file: called with the file, opened for binary writing.
+Fill: TypeAlias = Callable[[IO[bytes]], None]
+
+#: How often an operation of a store is attempted. The libraries of the stores repeat some requests as well.
+ATTEMPTS = 6
+#: The same, for the removal of what is no longer needed.
+DELETE_ATTEMPTS = 3
+#: Seconds before the second attempt; each further pause is twice as long.
+BACKOFF_BASE = 1.0
+#: Seconds after which one attempt has failed.
+DEADLINE = 120.0
+#: Bytes a second: the upload of a file has this much more time.
+SLOWEST_UPLOAD = 50_000
+#: Bytes of one request when an object is read, and so of memory.
+PIECE_SIZE = 4 * 1024 * 1024
+#: Characters of a foreign error message that ours repeats.
+MAX_REASON = 200
+
+#: Stores that show an object once all of it is there, so that it needs no staging object.
+_ATOMIC = {"s3", "s3a", "s3n", "gs", "gcs", "abfs", "abfss", "adl", "az", "oss"}
+_PERMANENT_ERRNOS = {
+    getattr(errno, name)
+    for name in ["EACCES", "EPERM", "EROFS", "ENOENT", "EEXIST", "EISDIR", "ENOTDIR", "ENAMETOOLONG", "ELOOP", "EINVAL"]
+}
+_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
+#: HTTP statuses below 500 that a store sends for a condition that passes.
+_TRANSIENT_STATUSES = {408, 409, 423, 425, 429}
+#: What ``pip install`` needs, by the beginnings of schemes (s3a) and of the names of libraries (gcsfs, adlfs).
+_PROVIDERS = {
+    "s3": "apache-airflow-providers-amazon[s3fs]",
+    "gs": "apache-airflow-providers-google",
+    "gcs": "apache-airflow-providers-google",
+    "abfs": "apache-airflow-providers-microsoft-azure",
+    "adl": "apache-airflow-providers-microsoft-azure",
+}
+
+
+# Errors
+
+
+class RtiSmsStorageError(RtiSmsPermanentError):
+    """A file, an object or a table cannot be read or written until a person changes something."""
+
+
+class RtiSmsStorageUnavailableError(RtiSmsTransientError):
+    """A file, an object or a table could not be read or written; the same may succeed later."""
+
+
+#: Both of them, for ``except``.
+STORAGE_ERRORS = (RtiSmsStorageError, RtiSmsStorageUnavailableError)
+
+
+@contextmanager
+def explain_failures(action: str, catch: type[Exception] = OSError) -> Iterator[None]:
+    """
+    Raise our own errors instead of those of a file system.
+
+    :param action: what fails if something does, such as ``Reading /data/ids.txt``.
+    :param catch: what counts as a failure; stores raise exceptions of their own, so use Exception there.
+    :raises RtiSmsStorageError: a person has to change something first.
+    :raises RtiSmsStorageUnavailableError: the same may succeed later.
+    """
+    try:
+        yield
+    except RtiSmsError:
+        raise
+    except catch as error:
+        raise storage_error(action, error) from error
+
+
+def storage_error(action: str, error: Exception) -> RtiSmsError:
+    """Return the error that says what failed and what to do."""
+    is_permanent, remedy = _diagnose(error)
+    error_class = RtiSmsStorageError if is_permanent else RtiSmsStorageUnavailableError
+    return error_class(f"{action} failed ({describe(error)}). {remedy}")
+
+
+def describe(error: BaseException | None) -> str:
+    """Return the class and the message of a foreign error, on one line."""
+    text = " ".join(str(error).split())[:MAX_REASON]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _diagnose(error: Exception) -> tuple[bool, str]:
+    """Return whether the error is permanent, and what to do about it."""
+    if isinstance(error, ImportError) or re.search("registered for scheme |Unsupported filesystem: ", str(error)):
+        package = next((one for name, one in _PROVIDERS.items() if re.search(rf"\b{name}", str(error))), None)
+        if package is None:
+            return True, "Install the Airflow provider for this scheme on every worker, or use a local path."
+        return True, f"Install the provider on every worker: pip install '{package}'."
+    status = _http_status(error)
+    number = error.errno if isinstance(error, OSError) else None
+    names = {one.__name__ for one in type(error).__mro__}
+    if isinstance(error, FileNotFoundError) or status == 404 or "AirflowNotFoundException" in names:
+        return True, "Check the path: the file or folder, the bucket, and the Connection must exist."
+    if isinstance(error, PermissionError) or status in (401, 403) or number in (errno.EPERM, errno.EROFS):
+        return True, "Give the worker's user, or the Connection in the URL, the permission to do this."
+    if number in _FULL_ERRNOS:
+        return False, "The disk is full: free some space there, and run the task again."
+    is_refused = status is not None and 400 <= status < 500 and status not in _TRANSIENT_STATUSES
+    if is_refused or (status is None and number in _PERMANENT_ERRNOS):
+        return True, "Check the path."
+    return False, "This may be temporary: run the task again later. Airflow does so if the task has retries left."
+
+
+def _http_status(error: BaseException | None) -> int | None:
+    """Return the HTTP status in a chain of causes, as the libraries of Amazon, Microsoft and Google keep it."""
+    for _ in range(10):
+        if error is None:
+            return None
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):  # botocore
+            status = (response.get("ResponseMetadata") or {}).get("HTTPStatusCode")
+        else:
+            status = getattr(error, "status_code", None) or getattr(error, "code", None)
+        if isinstance(status, int | str) and re.fullmatch(r"[1-5]\d\d", str(status)):
+            return int(status)
+        error = error.__cause__
+    return None
+
+
+def repeat(action: str, attempt: Callable[[], T], attempts: int | None = None) -> T:
+    """
+    Repeat something with backoff while it raises RtiSmsStorageUnavailableError.
+
+    :param action: what it does, for the log.
+    :param attempt: does it once.
+    :param attempts: how often to try; default :data:`ATTEMPTS`.
+    :return: its result.
+    """
+    import tenacity
+
+    most = ATTEMPTS if attempts is None else attempts
+
+    def log_attempt(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        reason = describe(error and (error.__cause__ or error))
+        message = "%s failed (%s). Attempt %d of %d failed, the next begins in %.1f s"
+        log.warning(message, action, reason, state.attempt_number, most, state.upcoming_sleep)
+
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(RtiSmsStorageUnavailableError),
+        stop=tenacity.stop_after_attempt(most),
+        wait=tenacity.wait_exponential(BACKOFF_BASE),
+        before_sleep=log_attempt,
+        reraise=True,
+    )(attempt)
+
+
+# Paths
+
+
+def is_local(path: object) -> TypeGuard[Path]:
+    """Return whether a path is on this machine. On Airflow 2 ObjectStoragePath is a Path as well, but no PosixPath."""
+    return isinstance(path, PosixPath)
+
+
+def storage_path(field_name: str, value: object) -> StoragePath:
+    """
+    Return a path to read from or write to.
+
+    :param field_name: how the error names it.
+    :param value: a local path, a URL such as ``s3://conn_id@bucket/key`` or ``file:///folder/name``, or a path object.
+    :raises RtiSmsInputError: it is anything else.
+    :raises RtiSmsStorageError: Airflow knows no store for the URL's scheme.
+    """
+    check_rendered(field_name, value)
+    if is_local(value):
+        return value
+    if isinstance(value, str) and value.strip():
+        if "://" not in value:
+            return Path(value).expanduser()
+        if urlsplit(value).scheme == "file":
+            return Path(value.removeprefix("file://"))
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    if not (isinstance(value, ObjectStoragePath) or (isinstance(value, str) and value.strip())):
+        raise RtiSmsInputError(f"{field_name} is {shape(value)}: use a path, or a URL such as s3://conn_id@bucket/key.")
+    with explain_failures(f"Opening {value} ({field_name})", Exception):
+        path = value if isinstance(value, ObjectStoragePath) else ObjectStoragePath(str(value))
+        if path.protocol in ("file", "local"):
+            return Path(path.path)
+        _connect(path)
+        return path
+
+
+def check_rendered(field_name: str, value: object) -> None:
+    """Refuse an argument whose template rendered to the word None."""
+    if isinstance(value, str) and value.strip() == "None":
+        raise RtiSmsInputError(
+            f'{field_name} is the word "None": the task or variable that its template reads from returned nothing.'
+        )
+
+
+def _connect(path: ObjectStoragePath) -> None:
+    """
+    Let Airflow open the store, which it keeps for the rest of the process.
+
+    This is done here because the file systems of some providers call asyncio.run, which fails inside an event loop.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        path.fs  # noqa: B018
+    else:
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(lambda: path.fs).result()
+
+
+# Objects
+
+
+class ObjectStore:
+    """
+    The store of a path: each request is repeated while the store is down, and ends in bounded time.
+
+    It goes through fsspec, because ObjectStoragePath would report lineage for every operation.
+    """
+
+    def __init__(self, path: ObjectStoragePath) -> None:
+        from fsspec import AbstractFileSystem
+
+        self._fs = path.fs
+        self._scheme = path.protocol
+        # fsspec emulates mv by copying and deleting; only a file system with folders has a rename of its own.
+        self._renames = self._scheme not in _ATOMIC and type(self._fs).mv is not AbstractFileSystem.mv
+
+    def read(self, key: str, start: int | None = None, end: int | None = None, action: str | None = None) -> bytes:
+        """Return the content of an object, or the bytes from ``start`` to before ``end``."""
+        action = action or f"Reading {self._name(key)}"
+        return self._repeat(action, lambda: bytes(self._call("cat_file", key, start=start, end=end)))
+
+    def version(self, key: str, action: str) -> tuple[int | None, str]:
+        """Return the size of an object, if the store knows it, and what else changes if it is replaced."""
+        info = self._repeat(action, lambda: self._call("info", key, outdated=key.rpartition("/")[0]))
+        return info["size"], str(info.get("ETag") or info.get("etag"))
+
+    def write(self, key: str, data: bytes, attempts: int | None = None) -> None:
+        """Write a small object."""
+        self._repeat(f"Writing {self._name(key)}", lambda: self._call("pipe_file", self._placed(key), data), attempts)
+
+    def upload(self, source: Path, key: str) -> None:
+        """Write an object from a local file. Where the store cannot do so in one step, it renames a staging file."""
+
+        def upload() -> None:
+            staging_key = f"{self._placed(key)}.staging" if self._renames else key
+            self._call("put_file", str(source), staging_key, deadline=DEADLINE + source.stat().st_size / SLOWEST_UPLOAD)
+            if self._renames:
+                self._call("mv", staging_key, key)
+
+        self._repeat(f"Writing {self._name(key)}", upload)
+
+    def list(self, folder: str) -> list[str]:
+        """Return the keys of the objects in a folder, in their order; none if there is no such folder."""
+
+        def list_objects() -> list[str]:
+            with suppress(FileNotFoundError):
+                return sorted(str(key) for key in self._call("ls", folder, outdated=folder, detail=False))
+            return []
+
+        return self._repeat(f"Listing {self._name(folder)}", list_objects)
+
+    def delete(self, key: str) -> None:
+        """Delete an object, if it is there."""
+
+        def delete() -> None:
+            with suppress(FileNotFoundError):
+                self._call("rm_file", key)
+
+        self._repeat(f"Deleting {self._name(key)}", delete, DELETE_ATTEMPTS)
+
+    def delete_folder(self, folder: str) -> None:
+        """Delete an empty folder, in stores that have folders."""
+        if self._renames:
+            self._repeat(f"Deleting {self._name(folder)}", lambda: self._call("rmdir", folder), DELETE_ATTEMPTS)
+
+    def _name(self, key: str) -> str:
+        return f"{self._scheme}://{key.lstrip('/')}"
+
+    def _call(
+        self, name: str, *args: Any, deadline: float | None = None, outdated: str | None = None, **options: Any
+    ) -> Any:
+        """Call a method of fsspec, with a deadline, and without what it remembers of a folder."""
+        if outdated is not None:
+            self._fs.invalidate_cache(outdated)
+        method = getattr(self._fs, name)
+        if inspect.iscoroutinefunction(getattr(method, "__wrapped__", None)):
+            # fsspec runs it on an event loop of its own, and can end it: s3fs may wait forever for "100 Continue".
+            options["timeout"] = DEADLINE if deadline is None else deadline
+        return method(*args, **options)
+
+    def _placed(self, key: str) -> str:
+        """Return a key whose folder is there. S3 would create the bucket instead."""
+        if self._renames:
+            self._fs.makedirs(key.rpartition("/")[0], exist_ok=True)
+        return key
+
+    def _repeat(self, action: str, operation: Callable[[], T], attempts: int | None = None) -> T:
+        def attempt() -> T:
+            with explain_failures(action, Exception):
+                return operation()
+
+        return repeat(action, attempt, attempts)
+
+
+def open_to_read(path: StoragePath, action: str) -> IO[bytes]:
+    """Open a file or an object. ObjectStoragePath.open would report lineage, with the conn_id in the URI."""
+    if is_local(path):
+        return path.open("rb")
+    store, key = _store_of(path)
+    size, tag = store.version(key, action)
+    if size is None:
+        return io.BytesIO(store.read(key, action=action))
+    return cast("IO[bytes]", io.BufferedReader(_Pieces(store, key, (size, tag), action), PIECE_SIZE))
+
+
+def _store_of(path: StoragePath) -> tuple[ObjectStore, str]:
+    """Return the store of a path that is not local, and the key in there."""
+    remote = cast("ObjectStoragePath", path)
+    return ObjectStore(remote), remote.path
+
+
+class _Pieces(io.RawIOBase):
+    """An object of a known size and version. Another one may take its name meanwhile."""
+
+    def __init__(self, store: ObjectStore, key: str, version: tuple[int, str], action: str) -> None:
+        self._store, self._key, self._version, self._action = store, key, version, action
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        end = min(self._position + len(buffer), self._version[0])
+        if self._position < end:
+            piece = self._store.read(self._key, self._position, end, self._action)
+            buffer[: len(piece)] = piece
+            self._position += len(piece)
+            return len(piece)
+        if self._store.version(self._key, self._action) != self._version:
+            raise RtiSmsStorageUnavailableError(
+                f"{self._action} failed: another program has replaced the object meanwhile. Run the task again."
+            )
+        return 0
+
+
+# Files of this machine that only their owner may read
+
+
+def open_private(path: Path, *, is_new: bool = False) -> int:
+    """Open a regular file for reading and writing, and let only its owner read it."""
+    problem = RtiSmsStorageError(
+        f"{path} is a symbolic link, or not a regular file. Only this package may create that file: "
+        "find out who made it, and remove it."
+    )
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_EXCL if is_new else 0)
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK):
+            raise problem from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise problem
+    return descriptor
+
+
+def private_folder() -> Path:
+    """Return a folder for temporary files that only this user may enter; each call returns the same one if it can."""
+    folder = Path(tempfile.gettempdir(), f"rtisms-{os.geteuid()}")
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077:
+        return folder
+    log.warning("%s belongs to another user, or others may enter it: a new folder is used instead", folder)
+    return Path(tempfile.mkdtemp(prefix="rtisms-"))
+
+
+def work_file(path: StoragePath, digest: str, suffix: str) -> Path:
+    """Return the local file that holds an output, or a part of it, until it is complete."""
+    if is_local(path):
+        return path.with_name(f"{path.name}.{digest}.{suffix}")
+    name = hashlib.sha256(f"{path}\n{digest}".encode()).hexdigest()[:16]
+    return private_folder() / f"{name}.{suffix}"
+
+
+def _create(path: Path) -> int:
+    path.unlink(missing_ok=True)  # of an attempt that was killed
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+# Outputs
+
+
+class Output:
+    """
+    A file or an object that gets its name once it is complete.
+
+    :param path: the final name, local or in an object store.
+    :param digest: identifies what is written.
+    """
+
+    def __init__(self, path: StoragePath, digest: str) -> None:
+        self.path = path
+        self._digest = digest
+        self._staging = work_file(path, digest, "staging")
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def probe(self) -> None:
+        """
+        Write something beside the final name and remove it, so that a refusal is found out before the first request.
+        """
+        path = self.path
+        if is_local(path):
+            with explain_failures(f"Writing {path}"):
+                if path.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                os.close(_create(self._staging))
+                self._staging.unlink()
+            return
+        store, key = _store_of(path)
+        probe_key = f"{key}.{self._digest}.probe"
+        store.write(probe_key, b"")
+        try:
+            store.delete(probe_key)
+        except STORAGE_ERRORS as error:
+            log.warning("%s Delete it yourself: it shows that %s can be written", error, path)
+
+    def commit(self, fill: Fill) -> int:
+        """
+        Write the file. A local one has the mode that the umask asks for; until it is complete, only its owner reads it.
+        """
+        path = self.path
+        try:
+            with explain_failures(f"Writing {path if is_local(path) else self._staging}"):
+                if is_local(path):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                size, mode = self._write(fill)
+                if is_local(path):
+                    self._staging.chmod(mode)
+                    self._staging.replace(path)  # POSIX: rename is atomic
+            if not is_local(path):
+                store, key = _store_of(path)
+                store.upload(self._staging, key)
+        finally:
+            with suppress(OSError):
+                self._staging.unlink(missing_ok=True)
+        return size
+
+    def _write(self, fill: Fill) -> tuple[int, int]:
+        """Write the staging file, and return its size and the mode that the umask asks for."""
+        with os.fdopen(_create(self._staging), "wb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            os.fchmod(file.fileno(), 0o600)
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+            return file.tell(), mode
