@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError
 from airflow_provider_rtisms.api.models import printable
 from airflow_provider_rtisms.api.values.text import Charset
-from airflow_provider_rtisms.sending.placeholders import PlaceholderText
-from airflow_provider_rtisms.sending.preview import preview
-from airflow_provider_rtisms.sending.rows import read_message_file
+from airflow_provider_rtisms.sending.messages import PlaceholderText, preview, read_message_file
 from airflow_provider_rtisms.tables import read_table_file
 
 if TYPE_CHECKING:

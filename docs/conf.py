@@ -44,7 +44,7 @@ PRIVATE = (
         "sending",
         "waiting",
     ),
-    *("hooks.templates", "operators.redacted", "sandbox.client.RunningSandbox", "sensors.base", "triggers.polling"),
+    *("hooks.templates", "sandbox.client.RunningSandbox", "sensors.base", "triggers.polling"),
 )
 nitpick_ignore_regex = [
     ("py:.*", r"(?!airflow_provider_rtisms\b).*"),

@@ -212,7 +212,7 @@ class RtiSmsHook(BaseHook):
         :param max_parts: most parts that one SMS may take.
         :param max_messages: most messages.
         :param max_parts_total: most parts of all messages together.
-        :param options: ``on_uncertain``, ``chunk_size`` and ``window`` of
+        :param options: ``on_uncertain`` and ``chunk_size`` of
             :class:`~airflow_provider_rtisms.sending.outbox.Outbox`.
         :return: what is known of each message or distinct recipient, by position.
         :raises RtiSmsInputError: a value cannot be sent; nothing was sent. All bad messages are named by position.
@@ -234,7 +234,7 @@ class RtiSmsHook(BaseHook):
         :param arguments: the other ones of :meth:`send_sms`.
         :raises RtiSmsInputError: a value cannot be sent.
         """
-        from airflow_provider_rtisms.sending.arguments import make_outbox
+        from airflow_provider_rtisms.sending.outbox import make_outbox
 
         return make_outbox(self._account()[0], self.rtisms_conn_id, sender=sender, store=store, **arguments)
 
@@ -258,11 +258,11 @@ class RtiSmsHook(BaseHook):
         :param charset: 0, 1, 6 or 8; None picks by each text.
         :param max_parts: most parts that one SMS may take.
         :param samples: how many of the first texts to return.
-        :return: see :func:`~airflow_provider_rtisms.sending.preview.preview_texts`. ``samples`` holds texts as they
+        :return: see :func:`~airflow_provider_rtisms.sending.messages.preview`. ``samples`` holds texts as they
             would go out, so keep the result out of XCom and logs where they are confidential.
         :raises RtiSmsInputError: a value cannot be sent; names the rows.
         """
-        from airflow_provider_rtisms.sending.preview import preview
+        from airflow_provider_rtisms.sending.messages import preview
 
         return preview(text=text, rows=rows, messages=messages, charset=charset, max_parts=max_parts, samples=samples)
 
@@ -288,7 +288,7 @@ class RtiSmsHook(BaseHook):
         :return: its result.
         """
         from airflow_provider_rtisms.api.aio import run
-        from airflow_provider_rtisms.waiting.polling import with_current_credentials
+        from airflow_provider_rtisms.waiting import with_current_credentials
 
         return run(with_current_credentials(self._connect, work))
 

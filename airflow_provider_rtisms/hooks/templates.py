@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import ChainMap
-from collections.abc import Collection, Iterable, MutableMapping, Sequence
+from collections.abc import Collection, Iterable, MutableMapping, Sequence, Sized
 from typing import Any
 
 import jinja2
+from airflow.providers.common.compat.sdk import XComArg
 
 from airflow_provider_rtisms.api.values.secret import Secret, reveal
 
@@ -88,12 +89,63 @@ class RendersAsWritten:
         return value if value is None or isinstance(value, Iterable) else str(value)
 
 
-class TemplateFields(RendersAsWritten):
-    """Mixin of operators and sensors. A set is stored in a fixed order, since a DAG is serialized with each parsing."""
+class Redacted(Secret[Any]):
+    """
+    A value that Airflow stores and shows as a description only.
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Put a set into a fixed order."""
-        super().__setattr__(name, in_fixed_order(value) if name in self.template_fields else value)
+    Airflow keeps rendered template fields in its database and shows them to everyone who may see the task. A value that
+    is neither JSON nor a collection is kept as ``str(value)``, on every version.
+
+    :param value: what to protect; a template inside it is rendered.
+    """
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        """Return how many characters or values it has."""
+        if isinstance(self._value, str):
+            return f"redacted: {len(self._value)} characters"
+        return f"redacted: {len(self._value)} values" if isinstance(self._value, Sized) else "redacted"
+
+    __repr__ = __str__
+
+
+class _TemplateField:
+    """
+    A template field of an operator. The value stands in the operator's ``__dict__``, so reading it costs nothing.
+
+    A set is kept in a fixed order, since a DAG is serialized with each parsing. What Airflow assigns to a confidential
+    field when it renders it is redacted, in mapped tasks too. The output of another task is left as it is, so that
+    Airflow finds it and lets this task wait for the other.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __set__(self, task: Any, value: Any) -> None:
+        value = in_fixed_order(value)
+        is_confidential = self._name in task.redacted_fields and value is not None and task.__dict__.get("_is_made")
+        if is_confidential and not any(XComArg.iter_xcom_references(value)):
+            value = Redacted(value)
+        task.__dict__[self._name] = value
+
+
+class TemplateFields(RendersAsWritten):
+    """
+    Mixin of operators and sensors.
+
+    An operator with confidential fields sets ``_is_made`` once its own ``__init__`` has assigned its fields.
+    """
+
+    #: Template fields whose rendered value Airflow must not store or show.
+    redacted_fields: Sequence[str] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let the class keep its template fields as :class:`_TemplateField` says."""
+        super().__init_subclass__(**kwargs)
+        for name in getattr(cls, "template_fields", ()):
+            if not hasattr(cls, name):
+                setattr(cls, name, _TemplateField(name))
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:

@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_rtisms.hooks.failures import fail_without_retry
 from airflow_provider_rtisms.hooks.templates import TemplateFields
-from airflow_provider_rtisms.operators.outlets import add_to_outlet_events
+from airflow_provider_rtisms.operators.lineage import add_to_outlet_events
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -134,7 +134,7 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
         :return: None if the OpenLineage provider is not installed.
         """
         from airflow_provider_rtisms.bulk.formats import types_of
-        from airflow_provider_rtisms.operators.openlineage import file_dataset, missing_dataset, operator_lineage
+        from airflow_provider_rtisms.operators.lineage import file_dataset, missing_dataset, operator_lineage
 
         inputs, outputs = [], []
         if self.submission_ids_path is not None:

@@ -1,34 +1,59 @@
-"""The operator that sends. Importing this module loads no HTTP library; that happens where the work happens."""
+"""
+The operator that sends: what it keeps in Airflow, how a task without a journal is kept from retries, and the wait.
+
+Importing this module loads no HTTP library; that happens where the work happens.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow.providers.common.compat.sdk import BaseOperator, conf
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowTaskTimeout,
+    BaseOperator,
+    conf,
+)
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_rtisms.hooks.failures import fail_without_retry
-from airflow_provider_rtisms.hooks.templates import in_fixed_order
-from airflow_provider_rtisms.operators.outlets import add_to_outlet_events
-from airflow_provider_rtisms.operators.redacted import Redacted, RedactsFields
-from airflow_provider_rtisms.operators.send_journal import PermanentStore, no_retry_after, warn_without_journal
-from airflow_provider_rtisms.operators.send_wait import SendWait
-from airflow_provider_rtisms.sensors.base import ending_deferral, execution_end
+from airflow_provider_rtisms.hooks.templates import Redacted, TemplateFields, in_fixed_order
+from airflow_provider_rtisms.operators.lineage import add_to_outlet_events
+from airflow_provider_rtisms.sensors.base import ending_deferral, execution_end, raise_for_outcome, read_wait_event
+from airflow_provider_rtisms.sensors.rtisms import DeliveryPolling, pushing_records_on_failure
+
+try:
+    from airflow.sdk.exceptions import AirflowTaskTerminated  # type: ignore[attr-defined,unused-ignore]
+except ImportError:  # Airflow 2
+    from airflow.exceptions import AirflowTaskTerminated  # type: ignore[attr-defined,no-redef,unused-ignore]
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_rtisms.bulk.store import StoragePath
     from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
     from airflow_provider_rtisms.sending.outbox import Outbox
-    from airflow_provider_rtisms.waiting.delivery_wait import Record
+    from airflow_provider_rtisms.waiting import Quota, Record
+
+log = logging.getLogger(__name__)
 
 #: Most messages whose results go to XCom; more need ``output_path``.
 MAX_RESULTS_IN_XCOM = 10_000
+#: The XCom that holds what is known of each message, also where the task fails.
+SUBMISSIONS_KEY = "submissions"
+#: The columns of a file of results.
+COLUMNS = ("reference", "outcome", "status", "submission_id")
+#: What can end a task while it sends: AirflowTaskTerminated is what Airflow 2 raises where the task gets SIGTERM.
+_STOPS = (Exception, AirflowTaskTimeout, AirflowTaskTerminated)
 
 
-class RtiSmsSendOperator(RedactsFields, BaseOperator):
+class RtiSmsSendOperator(TemplateFields, BaseOperator):
     """
     Send a text to one or many recipients, or a text of its own to each, each at most once.
 
@@ -61,8 +86,6 @@ class RtiSmsSendOperator(RedactsFields, BaseOperator):
     :param max_messages: refuse more messages, before anything is sent.
     :param max_parts_total: refuse messages that take more parts together, before anything is sent.
     :param chunk_size: most recipients of one request, 1 to 500; a lost response leaves so many uncertain.
-    :param window: most messages that a killed worker leaves uncertain, from ``chunk_size`` to 500. A smaller window
-        makes more writes to the task state store: four for each window. Default 128, or twice ``chunk_size``.
     :param on_uncertain: what to do with messages that may have been sent already. ``fail``: send the others, then fail
         and name the uncertain ones. ``resend``: send them again, once. ``skip``: do not send them again.
     :param output_path: (templated) write what is known of each message to this file in place of XCom, also if the task
@@ -115,7 +138,6 @@ class RtiSmsSendOperator(RedactsFields, BaseOperator):
         max_messages: int | None = None,
         max_parts_total: int | None = None,
         chunk_size: int = 50,
-        window: int | None = None,
         on_uncertain: Literal["fail", "resend", "skip"] = "fail",
         output_path: Any = None,
         wait_for_delivery: bool = False,
@@ -139,7 +161,6 @@ class RtiSmsSendOperator(RedactsFields, BaseOperator):
         self.max_messages = max_messages
         self.max_parts_total = max_parts_total
         self.chunk_size = chunk_size
-        self.window = window
         self.on_uncertain = on_uncertain
         self.output_path = output_path
         self.wait_for_delivery = wait_for_delivery
@@ -154,38 +175,27 @@ class RtiSmsSendOperator(RedactsFields, BaseOperator):
     def execute(self, context: Context) -> Any:
         """Send, then wait if asked to, in this process or in the triggerer."""
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-        from airflow_provider_rtisms.operators.send_results import (
-            check_output_path,
-            counts_in,
-            keep_results,
-            write_results,
-        )
+        from airflow_provider_rtisms.waiting import make_quota
 
         with fail_without_retry(), RtiSmsHook(self.rtisms_conn_id) as hook:
-            wait = self._new_wait()  # checks its arguments before anything is sent
+            poke_interval, timeout = self._check_wait()
             path = None if self.output_path is None else check_output_path(self.output_path)
             outbox = self._open(hook, context)
-            if self.wait_for_delivery:
-                wait.check_messages(len(outbox.messages))
+            quota = make_quota(self.min_delivered, len(outbox.messages)) if self.wait_for_delivery else None
             if path is not None:  # a file that cannot be written is found before anything is sent
                 write_results(path, outbox.results())
             if outbox.messages:
-                warn_without_journal(context)
+                self._warn_without_journal(context)
             with no_retry_after(outbox, context):
                 try:
                     hook.send(outbox)
                     outbox.check_submitted()
                 finally:
-                    result = keep_results(context, outbox, path, to_xcom=self.do_xcom_push)
+                    result = self._keep_results(context, outbox, path)
                 add_to_outlet_events(context, self.outlets, counts_in(result))
                 if not self.wait_for_delivery:
                     return result
-                waited = wait.start(
-                    context, outbox, deferrable=self.deferrable, execution_end=execution_end(self, context)
-                )
-                if isinstance(waited, dict):
-                    self.defer(**waited)
-                return self._result_of_wait(waited)
+                return self._result_of_wait(self._wait(context, outbox, quota, poke_interval, timeout))
 
     def execute_complete(self, context: Context, event: Any) -> Any:
         """
@@ -193,12 +203,21 @@ class RtiSmsSendOperator(RedactsFields, BaseOperator):
 
         :param event: of :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
         """
-        from airflow_provider_rtisms.operators.send_results import counts_in, kept_results
+        from airflow_provider_rtisms.waiting import Quota
 
-        with fail_without_retry():
-            records = self._new_wait().complete(context, event)
+        parsed = read_wait_event(event, "records")
+        found = parsed.found
+        ids = found.get("submission_ids") or [record["submission_id"] for record in found.get("records", ())]
+        if "records" not in found:  # a large wait that has failed, so there are no records to push
+            raise_for_outcome(parsed)
+        # The trigger has counted already, and the total is not known here.
+        polling = self._polling(ids, None if self.min_delivered is None else Quota(needed=0, total=len(ids)))
+        with pushing_records_on_failure(context, lambda: polling), fail_without_retry():
+            records = polling.complete(event)
         if self.outlets:  # the context of the process that has sent is gone
-            add_to_outlet_events(context, self.outlets, counts_in(kept_results(context)))
+            ti: Any = context["ti"]
+            kept = ti.xcom_pull(task_ids=ti.task_id, key=SUBMISSIONS_KEY, map_indexes=ti.map_index)
+            add_to_outlet_events(context, self.outlets, counts_in(kept))
         return self._result_of_wait(records)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -213,7 +232,7 @@ class RtiSmsSendOperator(RedactsFields, BaseOperator):
         :raises RtiSmsInputError: not exactly one of the three ways to say it is used.
         """
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
-        from airflow_provider_rtisms.sending.rows import read_message_file
+        from airflow_provider_rtisms.sending.messages import read_message_file
 
         has_text = self.recipients is not None or self.text is not None
         if has_text + (self.messages is not None) + (self.messages_path is not None) != 1:
@@ -224,18 +243,8 @@ class RtiSmsSendOperator(RedactsFields, BaseOperator):
             return {"messages": Redacted(self.messages)}
         return {"recipients": Redacted(self.recipients), "text": Redacted(self.text)}
 
-    def _new_wait(self) -> SendWait:
-        """Return the wait after the send; it checks its arguments."""
-        return SendWait(
-            self.rtisms_conn_id,
-            fail_on=self.fail_on,
-            min_delivered=self.min_delivered,
-            missing_ok_for=self.missing_ok_for,
-            poke_interval=self.poke_interval,
-            timeout=self.timeout,
-        )
-
     def _open(self, hook: RtiSmsHook, context: Context) -> Outbox:
+        """Return what is to be sent, all checked, with what earlier attempts have sent of it."""
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
 
         store = context.get("task_state_store")
@@ -249,7 +258,6 @@ class RtiSmsSendOperator(RedactsFields, BaseOperator):
             store=None if store is None else PermanentStore(store),
             on_uncertain=self.on_uncertain,
             chunk_size=self.chunk_size,
-            window=self.window,
         )
         if self.output_path is None and len(outbox.messages) > MAX_RESULTS_IN_XCOM:
             raise RtiSmsInputError(
@@ -267,9 +275,168 @@ class RtiSmsSendOperator(RedactsFields, BaseOperator):
         )
         return outbox
 
+    def _warn_without_journal(self, context: Context) -> None:
+        if context.get("task_state_store") is not None:
+            return
+        if AIRFLOW_V_3_3_PLUS:
+            log.warning(
+                "There is no task state store outside of a task run, so nothing remembers what is sent. If this is "
+                "called again, it sends all messages again"
+            )
+        else:
+            log.warning(
+                "This Airflow has no task state store (it is new in 3.3). If this worker dies, or the task is cleared, "
+                "the next attempt sends all messages again. Set retries=0 to prevent that after a death"
+            )
+
+    def _keep_results(self, context: Context, outbox: Outbox, path: StoragePath | None) -> Any:
+        """Write what is known of each message to XCom, or to the file and the counts to XCom; return those."""
+        result: Any = outbox.results()
+        if outbox.is_journal_lost:
+            log.warning(
+                "The task state store no longer accepts what this attempt writes, so another attempt may have taken "
+                "over. This attempt keeps no results"
+            )
+            return result
+        if path is not None:
+            write_results(path, result)
+            result = {"path": str(path), **outbox.counts()}
+            self.log.info("The results of all messages are in %s", path)
+        ti = context.get("ti")
+        if ti is not None and self.do_xcom_push:
+            ti.xcom_push(key=SUBMISSIONS_KEY, value=result)
+        return result
+
+    def _check_wait(self) -> tuple[float, float]:
+        """Check the arguments of the wait before anything is sent. Return ``poke_interval`` and ``timeout``."""
+        from airflow_provider_rtisms.api.values.durations import check_seconds
+        from airflow_provider_rtisms.waiting import check_fail_on, check_min_delivered
+
+        check_fail_on(self.fail_on)
+        check_min_delivered(self.min_delivered)
+        check_seconds("missing_ok_for", self.missing_ok_for)
+        return check_seconds("poke_interval", self.poke_interval), check_seconds("timeout", self.timeout)
+
+    def _wait(
+        self, context: Context, outbox: Outbox, quota: Quota | None, poke_interval: float, timeout: float
+    ) -> list[Record]:
+        """
+        Wait in this process and return the records of all submissions, or defer.
+
+        A message without a submission id counts as not delivered: its outcome is uncertain.
+        """
+        ids = [submission.submission_id for submission in outbox.submissions if submission.submission_id]
+        if left_out := len(outbox.messages) - len(ids):
+            self.log.info("The wait leaves out %d messages that have no submission id", left_out)
+        polling = self._polling(ids, quota)
+        with pushing_records_on_failure(context, lambda: polling), fail_without_retry():
+            if self.deferrable and not polling.wait.is_over(missing_ok=True):
+                end = execution_end(self, context)
+                self.defer(**polling.deferral(poke_interval, timeout, execution_end=end, ids_in_event=True))
+            return polling.poll_until_final(poke_interval, timeout)
+
+    def _polling(self, submission_ids: Sequence[str], quota: Quota | None) -> DeliveryPolling:
+        return DeliveryPolling(
+            self.rtisms_conn_id, submission_ids, self.fail_on, self.missing_ok_for, min_delivered=quota
+        )
+
     def _result_of_wait(self, records: list[Record]) -> Any:
         """Return the records of the wait, or their counts where the results are in a file."""
         if self.output_path is None:
             return records
         by_status = Counter(str(record["status"]) for record in records)
         return {"path": str(self.output_path), "submitted": len(records), "by_status": dict(by_status)}
+
+
+class PermanentStore:
+    """
+    The task state store, with values that do not expire while the DAG run exists.
+
+    :param store: of the context, Airflow 3.3 and later.
+    """
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key, or the default where there is none."""
+        return self._store.get(key, default)
+
+    def set(self, key: str, value: Any) -> None:
+        """Keep a value."""
+        from airflow.sdk import NEVER_EXPIRE  # type: ignore[attr-defined]
+
+        self._store.set(key, value, retention=NEVER_EXPIRE)
+
+
+@contextmanager
+def no_retry_after(outbox: Outbox | None, context: Context) -> Iterator[None]:
+    """
+    Stop Airflow's retries once a message may have been sent, if nothing remembers what was sent.
+
+    :param outbox: knows whether a message may have been sent; None if one has been.
+    :param context: of the task; it has a task state store where something remembers.
+    """
+    try:
+        yield
+    except (AirflowFailException, AirflowSensorTimeout):
+        raise
+    except _STOPS as error:
+        has_journal = context.get("task_state_store") is not None
+        if has_journal or (outbox is not None and not outbox.may_have_sent):
+            raise
+        reason = str(error) or type(error).__name__
+        raise AirflowFailException(
+            f"{reason.removesuffix('.')}. The task is not retried, since a retry sends to all recipients again."
+        ) from error
+
+
+def check_output_path(value: object) -> StoragePath:
+    """
+    Return the path to write results to.
+
+    :param value: local or in an object store; its name ends in ``.jsonl`` or ``.csv``, ``.gz`` may follow.
+    :raises RtiSmsInputError: it is anything else.
+    """
+    from airflow_provider_rtisms.bulk.formats import suffix_of
+    from airflow_provider_rtisms.bulk.store import storage_path
+    from airflow_provider_rtisms.tables import wrong_ending
+
+    path = storage_path("output_path", value)
+    if suffix_of(path.name)[0] not in (".csv", ".jsonl"):
+        raise wrong_ending("output_path")
+    return path
+
+
+def write_results(path: StoragePath, records: Iterable[Mapping[str, Any]]) -> None:
+    """
+    Write results to a file, which appears under its name when it is complete.
+
+    :param path: from :func:`check_output_path`.
+    :param records: with the keys of :data:`COLUMNS`; a missing one is null.
+    :raises RtiSmsStorageError: the file cannot be written.
+    :raises RtiSmsStorageUnavailableError: the file cannot be written at the moment.
+    """
+    from airflow_provider_rtisms.bulk.formats import write_rows
+    from airflow_provider_rtisms.bulk.lineage import report_output
+    from airflow_provider_rtisms.bulk.store import Output
+
+    Output(path, "results").commit(lambda file: write_rows(path.name, COLUMNS, records, file))
+    report_output(path)
+
+
+def counts_in(results: Any) -> dict[str, int]:
+    """
+    Return how many messages there are, and how many have each outcome.
+
+    :param results: what XCom holds of a send; None for an empty result.
+    """
+    from airflow_provider_rtisms.api.models import SendOutcome
+
+    outcomes = [str(outcome) for outcome in SendOutcome]
+    if isinstance(results, dict):
+        return {name: results[name] for name in ("messages", *outcomes)}
+    if not results:
+        return {}
+    counts = Counter(one["outcome"] for one in results)
+    return {"messages": len(results), **{outcome: counts[outcome] for outcome in outcomes}}

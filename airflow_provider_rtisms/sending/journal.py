@@ -22,7 +22,6 @@ from typing import Any, Protocol
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError
 from airflow_provider_rtisms.api.models import SendOutcome, Submission
 from airflow_provider_rtisms.api.values.secret import Secret
-from airflow_provider_rtisms.sending.summary import explain_doubt
 
 #: No request for the message has gone out.
 NOT_SENT = Submission(SendOutcome.NOT_SENT)
@@ -130,7 +129,7 @@ class SendJournal:
         :return: ``submitted`` if it ever was; ``uncertain`` if it may have been sent; otherwise what came last.
         """
         known = self._results.get(digest[:_MESSAGE_CHARACTERS], NOT_SENT)
-        if known.is_submitted:
+        if known.outcome is SendOutcome.SUBMITTED:
             return known
         return UNCERTAIN if self.requests_in_doubt(digest) else known
 
@@ -171,15 +170,34 @@ class SendJournal:
         return list(vanished.values())
 
     def reasons_for_doubt(self) -> str:
-        """Return in sentences why messages are uncertain."""
+        """Return in sentences why it is not known whether messages were sent."""
+        foreign = {message for requests in self._foreign.values() for message in requests}
         in_doubt = {*self._requests_in_doubt, *(message for to in self._open_entries() for message in to)}
-        return explain_doubt(
-            has_hole=self._has_hole,
-            foreign={message for requests in self._foreign.values() for message in requests},
-            foreign_submitted=self._foreign_submitted,
-            renamed=sum(not self.status_of(message).is_submitted for message in self._renamed),
-            is_lost=any(not self._results.get(message, NOT_SENT).is_submitted for message in in_doubt),
-        )
+        renamed = sum(not self.status_of(message).is_submitted for message in self._renamed)
+        reasons = []
+        if self._has_hole:
+            reasons.append(
+                "A part of the journal of this task is missing in the task state store, so it is not known which "
+                "messages this task has sent."
+            )
+        elif foreign:
+            reasons.append(
+                f"This task has recorded messages with another client secret: {len(self._foreign_submitted)} "
+                f"submitted, {len(foreign - self._foreign_submitted)} uncertain. It is not known which of the present "
+                "messages they are."
+            )
+        if renamed:
+            reasons.append(
+                f"Messages with a new reference: {renamed}. Another message to the same recipient, which is no longer "
+                "among the messages, was sent by this task, or may have been. If it is the same message, restore its "
+                "reference, and the journal recognizes it."
+            )
+        if any(not self._results.get(message, NOT_SENT).is_submitted for message in in_doubt):
+            reasons.append(
+                "The response to a request was lost, or the worker stopped before it came, so some messages may or may "
+                "not have been sent."
+            )
+        return " ".join(reasons)
 
     def begin(self, digests: Sequence[str]) -> int:
         """
@@ -276,10 +294,11 @@ class SendJournal:
             self._open[number] = frozenset(messages)
             return
         for message, result in pairs:
-            if self._requests_in_doubt[message] or result is None or result.is_uncertain:
+            outcome = SendOutcome.UNCERTAIN if result is None else result.outcome
+            if self._requests_in_doubt[message] or outcome is SendOutcome.UNCERTAIN:
                 self._requests_in_doubt[message] += 1
-            was_submitted = self._results.get(message, NOT_SENT).is_submitted
-            if result is not None and (result.is_submitted or not was_submitted):
+            was_submitted = self._results.get(message, NOT_SENT).outcome is SendOutcome.SUBMITTED
+            if result is not None and (outcome is SendOutcome.SUBMITTED or not was_submitted):
                 self._results[message] = result
 
 

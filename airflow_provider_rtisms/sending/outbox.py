@@ -12,37 +12,38 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Protocol, TypeVar
 
 from airflow_provider_rtisms.api import calls as endpoints
-from airflow_provider_rtisms.api.calls import Call
+from airflow_provider_rtisms.api.calls import Call, HttpRequest
 from airflow_provider_rtisms.api.errors import (
     RtiSmsError,
+    RtiSmsInputError,
+    RtiSmsNoBalanceError,
+    RtiSmsNotAcceptedError,
+    RtiSmsPermanentError,
     RtiSmsSenderRefusedError,
     RtiSmsUncertainError,
 )
-from airflow_provider_rtisms.api.models import Submission
+from airflow_provider_rtisms.api.models import SendOutcome, Submission
 from airflow_provider_rtisms.api.retrying import backoff
+from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.api.values.arguments import check_choice, check_whole_number
 from airflow_provider_rtisms.api.values.lists import name_some
-from airflow_provider_rtisms.sending.journal import NOT_SENT, SendJournal
-from airflow_provider_rtisms.sending.message import Message, batched_by_text
-from airflow_provider_rtisms.sending.options import (
-    DEFAULT_CHUNK_SIZE,
-    OnUncertain,
-    check_chunk_size,
-    check_on_uncertain,
-    check_window,
-)
-from airflow_provider_rtisms.sending.progress import Progress
-from airflow_provider_rtisms.sending.report import Item, SendReport
-from airflow_provider_rtisms.sending.stoppable import make_stoppable
-from airflow_provider_rtisms.sending.summary import describe, describe_vanished
+from airflow_provider_rtisms.api.values.secret import Secret
+from airflow_provider_rtisms.api.values.text import SmsText
+from airflow_provider_rtisms.sending.journal import NOT_SENT, MemoryStore, SendJournal, Store
+from airflow_provider_rtisms.sending.messages import Message, check_messages, message_key
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+OnUncertain = Literal["fail", "resend", "skip"]
 
 #: How many requests a message gets in one attempt of the task, while the vendor returns ``unknown_error``.
 MAX_ROUNDS = 4
@@ -50,6 +51,17 @@ MAX_ROUNDS = 4
 MAX_REQUESTS_IN_DOUBT = 2
 #: Lost responses in a row that end the sending, since each further one leaves more messages uncertain.
 MAX_CONSECUTIVE_LOSSES = 2
+#: Recipients of one request. The API documents no limit.
+DEFAULT_CHUNK_SIZE = 50
+#: Messages that are recorded as about to be sent, and not yet as sent; a killed worker leaves so many uncertain. Two
+#: halves are under way, and each half takes two writes to the store: 32 messages for each write.
+DEFAULT_WINDOW = 128
+#: An entry of the journal stays below the 64 KiB at which Airflow begins to warn about values in its state store.
+MAX_CHUNK_SIZE = MAX_WINDOW = 500
+#: How many messages of each outcome an error names. People have to be asked about them, so it is high.
+NAMED_IN_ERROR = 1000
+#: Seconds between two lines in the log that say how far a send is.
+PROGRESS_INTERVAL = 5.0
 
 #: What a person can do about messages that are uncertain in the end.
 _REMEDIES = {
@@ -68,7 +80,51 @@ class Client(Protocol):
         """Do one call of the API."""
 
 
-class Outbox(SendReport):
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A message and its digest in the journal."""
+
+    message: Message
+    digest: str
+
+
+def make_outbox(
+    settings: ApiSettings,
+    conn_id: str,
+    *,
+    sender: str | None = None,
+    store: Store | None = None,
+    on_uncertain: OnUncertain = "fail",
+    chunk_size: int = DEFAULT_CHUNK_SIZE,
+    **what: Any,
+) -> Outbox:
+    """
+    Check the arguments of a send. Nothing has left the machine when an error comes.
+
+    :param settings: of the Connection.
+    :param conn_id: name of the Connection, for errors.
+    :param sender: as allowed for the account; default that of the settings.
+    :param store: where to record what is sent; default in memory.
+    :param on_uncertain: see :class:`Outbox`.
+    :param chunk_size: see :class:`Outbox`.
+    :param what: the messages and their limits, see
+        :func:`~airflow_provider_rtisms.sending.messages.check_messages`.
+    :raises RtiSmsInputError: a value cannot be sent.
+    """
+    source = "the argument 'sender'"
+    if sender is None:
+        source = f"extra 'sender' of the Connection {conn_id}"
+        if settings.sender is None:
+            raise RtiSmsInputError(
+                f"There is no sender: give the argument 'sender', or set {source}. Nothing was sent."
+            )
+        sender = settings.sender
+    messages = check_messages(**what)
+    journal = SendJournal(MemoryStore() if store is None else store, settings.client_secret)
+    return Outbox(messages, sender, journal, on_uncertain=on_uncertain, chunk_size=chunk_size, sender_source=source)
+
+
+class Outbox:
     """
     Send messages, and keep the journal of it.
 
@@ -81,7 +137,7 @@ class Outbox(SendReport):
     :param on_uncertain: what to do with messages that may have been sent already. ``fail``: do not send them again, and
         raise an error at the end. ``resend``: send them again, once. ``skip``: do not send them again.
     :param chunk_size: most recipients of one request, 1 to 500.
-    :param window: most messages that a killed process leaves uncertain, at least ``chunk_size``, at most 500.
+    :param window: most messages that a killed process leaves uncertain, from ``chunk_size`` to 500.
     :param sender_source: where the sender comes from, for the error if the API refuses it.
     :param pause: waits for some seconds.
     :param in_thread: runs a function that blocks, and waits for its result.
@@ -101,15 +157,23 @@ class Outbox(SendReport):
         pause: Callable[[float], Awaitable[Any]] = asyncio.sleep,
         in_thread: Callable[..., Awaitable[Any]] = asyncio.to_thread,
     ) -> None:
-        super().__init__(messages, journal)
-        self._on_uncertain = check_on_uncertain(on_uncertain)
-        self._chunk_size = check_chunk_size(chunk_size)
-        self._window = check_window(window, self._chunk_size)
-        self._parallel_windows = 2 if self._window >= 2 * self._chunk_size else 1
+        choices: tuple[OnUncertain, ...] = ("fail", "resend", "skip")
+        self._on_uncertain = check_choice("on_uncertain", on_uncertain, choices)
+        self._chunk_size = check_whole_number("chunk_size", chunk_size, most=MAX_CHUNK_SIZE)
+        self._window = min(max(DEFAULT_WINDOW, 2 * chunk_size), MAX_WINDOW) if window is None else window
+        self._parallel_windows = 2 if self._window >= 2 * chunk_size else 1
         self._sender = endpoints.check_sender(sender)
         self._sender_source = sender_source
         self._pause = pause
         self._in_thread = in_thread
+        #: The messages, in their order.
+        self.messages = list(messages)
+        self._journal = journal
+        self._items = _items_of(messages, journal)
+        #: What earlier attempts have sent, or may have sent, and the caller no longer has.
+        self._vanished = journal.match(item.digest for item in self._items)
+        #: Submissions of responses that could not be matched with recipients.
+        self._unmatched: list[Submission] = []
         #: Requests that have gone out and that the server did not provably ignore.
         self._requests = 0
         self._consecutive_losses = 0
@@ -119,12 +183,33 @@ class Outbox(SendReport):
         self._fatal: RtiSmsError | None = None
         #: Whether the journal refused a write. Then another attempt may have taken over.
         self.is_journal_lost = False
-        self._progress = Progress(len(self._items))
+        self._progress = _Progress(len(self._items))
 
     @property
     def may_have_sent(self) -> bool:
         """Whether a request has gone out in this attempt that the server may have acted on."""
         return self._requests > 0
+
+    @property
+    def submissions(self) -> list[Submission]:
+        """What is known of each message, by position."""
+        return [self._journal.status_of(item.digest) for item in self._items]
+
+    def results(self) -> list[dict[str, Any]]:
+        """
+        Return what is known of each message, by position, as JSON-safe dicts.
+
+        Where the caller gave messages of their own texts, each dict begins with the ``reference``; it is None for a
+        message without one.
+        """
+        records = [(message, known.to_record()) for message, known in zip(self.messages, self.submissions, strict=True)]
+        return [{"reference": one.reference, **record} if one.is_row else record for one, record in records]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many messages there are, how many with each outcome, and how many have vanished since before."""
+        counts = Counter(submission.outcome for submission in self.submissions)
+        outcomes = {str(outcome): counts[outcome] for outcome in SendOutcome}
+        return {"messages": len(self._items), **outcomes, "vanished": len(self._vanished)}
 
     async def send(self, client: Client) -> list[Submission]:
         """
@@ -136,40 +221,75 @@ class Outbox(SendReport):
         :raises RtiSmsError: the API refused or could not be reached, and messages may be left. Every error carries what
             is known of each message as ``submissions``.
         """
-        if sent := self.counts()["submitted"]:
+        known = self.submissions
+        if sent := sum(one.outcome is SendOutcome.SUBMITTED for one in known):
             log.info(
                 "%d of %d messages were sent in an earlier attempt; they are not sent again", sent, len(self._items)
             )
         if self._vanished:
-            log.warning("No longer among the messages: %s", describe_vanished(self._vanished))
-        if self._on_uncertain != "fail" and any(one.is_uncertain for one in self.submissions):
+            log.warning("No longer among the messages: %s", _describe_vanished(self._vanished))
+        if self._on_uncertain != "fail" and any(one.is_uncertain for one in known):
             log.warning("%s on_uncertain is %r", self._journal.reasons_for_doubt(), self._on_uncertain)
         self._fatal, self._consecutive_losses = None, 0  # of an earlier call that failed
         try:
-            due = [item for item in self._items if self._is_due(item, is_first_round=True)]
+            due = [
+                item for item, one in zip(self._items, known, strict=True) if self._is_due(item, one, round_number=1)
+            ]
             for round_number in range(1, MAX_ROUNDS + 1):
                 await self._send_round(client, due)
-                due = [item for item in due if self._is_due(item, is_first_round=False)]
+                results = ((item, self._journal.status_of(item.digest)) for item in due)
+                due = [item for item, one in results if self._is_due(item, one, round_number=round_number + 1)]
                 if not due or round_number == MAX_ROUNDS:
                     break
                 seconds = backoff(round_number)
                 log.warning("Sending %d messages again in %.1f s", len(due), seconds)
                 await self._pause(seconds)
-            self._check_certain()
+            return self._check_certain()
         except RtiSmsError as error:
             raise self._with_summary(error) from None
-        return self.submissions
 
-    def _is_due(self, item: Item, *, is_first_round: bool) -> bool:
-        known = self._status_of(item)
-        if known.is_submitted:
+    def check_submitted(self) -> None:
+        """
+        Make sure that the vendor has accepted every message.
+
+        :raises RtiSmsNoBalanceError: the account had no balance left for some of them.
+        :raises RtiSmsNotAcceptedError: ``unknown_error`` for some of them, in every attempt.
+        """
+        statuses = {one.status for one in self.submissions if one.outcome is not SendOutcome.SUBMITTED}
+        if "account_no_balance" in statuses:
+            what = "The account has no balance left for some messages."
+            raise self._with_summary(RtiSmsNoBalanceError(what, call=endpoints.SEND_SMS))
+        if "unknown_error" in statuses:
+            what = "The vendor refused some messages with 'unknown_error' in every attempt."
+            raise self._with_summary(RtiSmsNotAcceptedError(what, call=endpoints.SEND_SMS))
+
+    def summary(self) -> str:
+        """Return in one line what is known of all messages. It names references, ids and masked numbers only."""
+        names: dict[str, list[str]] = {}
+        for message, submission in zip(self.messages, self.submissions, strict=True):
+            outcome = str(submission.outcome)
+            if submission.status not in (None, outcome):
+                outcome += f" ({submission.status})"
+            names.setdefault(outcome, []).append(submission.submission_id or message.name)
+        if self._unmatched:
+            names["listed in responses that match no recipient"] = [_describe(one) for one in self._unmatched]
+        counts = (f"{len(some)} {outcome}: {name_some(some, limit=NAMED_IN_ERROR)}" for outcome, some in names.items())
+        left = f" No longer among the messages: {_describe_vanished(self._vanished)}." if self._vanished else ""
+        return f"Of {len(self.messages)} messages: {'; '.join(counts)}.{left}"
+
+    def _with_summary(self, error: RtiSmsError) -> RtiSmsError:
+        return error.with_context(self.summary(), submissions=self.submissions + self._unmatched)
+
+    def _is_due(self, item: _Item, known: Submission, *, round_number: int) -> bool:
+        """Return whether a message is sent in a round, by what is known of it."""
+        if known.outcome is SendOutcome.SUBMITTED:
             return False
-        if known.is_uncertain:
+        if known.outcome is SendOutcome.UNCERTAIN:
             requests = self._journal.requests_in_doubt(item.digest)
             return self._on_uncertain == "resend" and requests < MAX_REQUESTS_IN_DOUBT
-        return is_first_round or known.status == "unknown_error"
+        return round_number == 1 or known.status == "unknown_error"
 
-    async def _send_round(self, client: Client, due: Sequence[Item]) -> None:
+    async def _send_round(self, client: Client, due: Sequence[_Item]) -> None:
         """Send each message once. Two windows are under way, so that requests do not wait for the journal."""
         self._progress.begin(len(due))
         windows: set[asyncio.Task[None]] = set()
@@ -184,6 +304,7 @@ class Outbox(SendReport):
                 windows.add(asyncio.create_task(self._send_window(client, number, requests)))
                 if self._is_probing:
                     await asyncio.gather(*windows)
+                    windows = set()
             await asyncio.gather(*windows)
         finally:
             for window in windows:
@@ -192,22 +313,26 @@ class Outbox(SendReport):
         if self._fatal is not None:
             raise self._fatal
 
-    def _windows(self, due: Sequence[Item]) -> Iterator[list[list[Item]]]:
+    def _windows(self, due: Sequence[_Item]) -> Iterator[list[list[_Item]]]:
         """Give the requests of one window at a time: messages of equal text together, in the order of the texts."""
-        requests = batched_by_text(due, lambda item: item.message.text, self._chunk_size)
-        window: list[list[Item]] = []
-        size = 0
+        by_text: dict[SmsText, list[_Item]] = {}
+        for item in due:
+            by_text.setdefault(item.message.text, []).append(item)
+        size = self._chunk_size
+        requests = (some[start : start + size] for some in by_text.values() for start in range(0, len(some), size))
+        window: list[list[_Item]] = []
+        filled = 0
         for request in requests:
             most = 0 if self._is_probing else self._window // self._parallel_windows
-            if window and size + len(request) > most:
+            if window and filled + len(request) > most:
                 yield window
-                window, size = [], 0
+                window, filled = [], 0
             window.append(request)
-            size += len(request)
+            filled += len(request)
         if window:
             yield window
 
-    async def _send_window(self, client: Client, number: int, requests: Sequence[Sequence[Item]]) -> None:
+    async def _send_window(self, client: Client, number: int, requests: Sequence[Sequence[_Item]]) -> None:
         results: dict[str, Submission | None] = dict.fromkeys(item.digest for items in requests for item in items)
         try:
             await asyncio.gather(*(self._send_request(client, items, results) for items in requests))
@@ -220,18 +345,25 @@ class Outbox(SendReport):
         await self._record(self._journal.commit, number, results)
         self._progress.add(len(results))
         responses = ((item, results[item.digest]) for items in requests for item in items)
-        named = [f"{item.message.name} {describe(one)}" for item, one in responses if one is not None and one.status]
+        named = [f"{item.message.name} {_describe(one)}" for item, one in responses if one is not None and one.status]
         if named:
             log.info("Sent %d messages: %s", len(named), name_some(named))
 
-    async def _send_request(self, client: Client, items: Sequence[Item], results: dict[str, Submission | None]) -> None:
+    async def _send_request(
+        self, client: Client, items: Sequence[_Item], results: dict[str, Submission | None]
+    ) -> None:
         recipients = [item.message.recipient for item in items]
         call = endpoints.send_sms(recipients=recipients, text=items[0].message.text, sender=self._sender)
         self._requests += 1
         try:
-            submissions = await client.perform(make_stoppable(call, lambda: self._fatal is not None))
+            submissions = await client.perform(_make_stoppable(call, lambda: self._fatal is not None))
         except RtiSmsUncertainError as error:
-            self._on_loss(error)
+            self._unmatched += error.submissions
+            self._consecutive_losses += 1
+            if self._consecutive_losses >= MAX_CONSECUTIVE_LOSSES:
+                self._fatal = self._fatal or error
+            else:
+                log.warning("%s", error)
         except RtiSmsError as error:  # the server did not act on it
             self._requests -= 1
             results.update(dict.fromkeys((item.digest for item in items), NOT_SENT))
@@ -242,14 +374,6 @@ class Outbox(SendReport):
             self._consecutive_losses, self._is_probing = 0, False
             results.update(zip((item.digest for item in items), submissions, strict=True))
 
-    def _on_loss(self, error: RtiSmsUncertainError) -> None:
-        self._unmatched += error.submissions
-        self._consecutive_losses += 1
-        if self._consecutive_losses >= MAX_CONSECUTIVE_LOSSES:
-            self._fatal = self._fatal or error
-        else:
-            log.warning("%s", error)
-
     async def _record(self, write: Callable[..., Any], *args: Any) -> Any:
         """Write to the journal in a thread, since the store asks Airflow's API server."""
         try:
@@ -258,13 +382,94 @@ class Outbox(SendReport):
             self.is_journal_lost = True
             raise
 
-    def _check_certain(self) -> None:
+    def _check_certain(self) -> list[Submission]:
+        """Return what is known of each message, unless some are uncertain and that is an error."""
+        known = self.submissions
         # Messages that have vanished cannot be sent again, so "resend" ends with the warning about them.
-        looked_at = self.submissions + (self._vanished if self._on_uncertain == "fail" else [])
-        if not any(submission.is_uncertain for submission in looked_at):
-            return
+        looked_at = known + (self._vanished if self._on_uncertain == "fail" else [])
+        if not any(one.outcome is SendOutcome.UNCERTAIN for one in looked_at):
+            return known
         if self._on_uncertain == "skip":
             log.warning("Uncertain messages are not sent again, since on_uncertain is 'skip'. %s", self.summary())
-            return
+            return known
         what = f"{self._journal.reasons_for_doubt()} {_REMEDIES[self._on_uncertain]}"
         raise RtiSmsUncertainError(what, call=endpoints.SEND_SMS)
+
+
+def _items_of(messages: Sequence[Message], journal: SendJournal) -> list[_Item]:
+    """
+    Return the messages with their digests.
+
+    What identifies a recipient is its number, and how many messages it gets if these are many. A query may leave out
+    the row that was sent, of two rows for one recipient. The other row is no renamed one then.
+    """
+    keys = [message_key(message.recipient, reference=None) for message in messages]
+    to = Counter(keys)
+    recipients = [key if to[key] == 1 else f"{to[key]} messages to {key}" for key in keys]
+    pairs = zip(messages, recipients, strict=True)
+    return [_Item(message, journal.digest(message.key, recipient)) for message, recipient in pairs]
+
+
+def _describe(submission: Submission) -> str:
+    return " ".join(filter(None, (submission.status, submission.submission_id)))
+
+
+def _describe_vanished(vanished: Sequence[Submission]) -> str:
+    ids = [one.submission_id or "" for one in vanished if one.is_submitted]
+    uncertain = len(vanished) - len(ids)
+    parts = [f"{len(ids)} submitted messages ({name_some(ids, limit=NAMED_IN_ERROR)})"] if ids else []
+    return " and ".join(parts + ([f"{uncertain} uncertain messages"] if uncertain else []))
+
+
+class _Progress:
+    """Count the messages of a send, ``total``, and log a line every few seconds."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = self._done_before = 0
+        self._logged_at = self._started = time.monotonic()
+
+    def begin(self, due: int) -> None:
+        """Begin to send. Messages that are not due are done."""
+        self._done = self._done_before = self._total - due
+        self._started = time.monotonic()
+
+    def add(self, count: int) -> None:
+        """Count messages that are done, and log a line if the last one is long ago."""
+        self._done += count
+        now = time.monotonic()
+        if now - self._logged_at < PROGRESS_INTERVAL:
+            return
+        self._logged_at = now
+        rate = (self._done - self._done_before) / max(now - self._started, 0.001)
+        left = f"about {(self._total - self._done) / rate:,.0f} s left" if rate else "time left unknown"
+        share = 100 * self._done / self._total
+        log.info("%d of %d messages done (%.0f%%), %.0f a second, %s", self._done, self._total, share, rate, left)
+
+
+class StoppedError(RtiSmsPermanentError):
+    """The sending has ended, so the request has not left."""
+
+    may_have_acted = False
+
+
+@dataclass(slots=True)
+class _StoppableCall(Call[T]):
+    is_stopped: Callable[[], bool] = field(default=lambda: False, repr=False)
+
+    def request(self, access_token: Secret[str] | None = None) -> HttpRequest:
+        """Return the request. The client asks for it when it is about to send it."""
+        if self.is_stopped():
+            raise StoppedError("The sending has ended.", call=self.name)
+        return Call.request(self, access_token)
+
+
+def _make_stoppable(call: Call[T], is_stopped: Callable[[], bool]) -> Call[T]:
+    """
+    Return a call that raises an error in place of its request once the sending has ended.
+
+    Many calls wait in the client for their turn. Each one that leaves after the API has stopped to respond would be one
+    more uncertain message.
+    """
+    values = {one.name: getattr(call, one.name) for one in fields(call)}
+    return _StoppableCall(**values, is_stopped=is_stopped)

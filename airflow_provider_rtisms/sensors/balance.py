@@ -54,7 +54,7 @@ class RtiSmsBalanceSensor(DeferrableSensor):
         """
         from airflow_provider_rtisms.api.values.amounts import check_amount
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-        from airflow_provider_rtisms.waiting.polling import poll_balance
+        from airflow_provider_rtisms.waiting import poll_balance
 
         self._hook = self._hook or RtiSmsHook(self.rtisms_conn_id)  # one token for all pokes
         with fail_without_retry():

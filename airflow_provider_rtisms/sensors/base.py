@@ -22,12 +22,11 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_rtisms.hooks.failures import fail_without_retry
 from airflow_provider_rtisms.hooks.templates import TemplateFields
-from airflow_provider_rtisms.waiting.limits import WaitLimit, limit_wait
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_rtisms.waiting.events import WaitEvent
+    from airflow_provider_rtisms.waiting import WaitEvent, WaitLimit
 
 #: What Airflow 2 and Airflow 3 say where they resume a task because its deferral has timed out.
 DEFERRAL_TIMEOUTS = ("Trigger/execution timeout", "Trigger timeout")
@@ -157,10 +156,12 @@ def execution_end(task: Any, context: Context) -> float | None:
 def limit_deferral(started: float, timeout: float, execution_end: float | None) -> WaitLimit:
     """
     Return how long a wait may last that is deferred now, see
-    :func:`~airflow_provider_rtisms.waiting.limits.limit_wait`.
+    :func:`~airflow_provider_rtisms.waiting.limit_wait`.
 
     :raises AirflowTaskTimeout: the ``execution_timeout`` is over already.
     """
+    from airflow_provider_rtisms.waiting import limit_wait
+
     limit = limit_wait(time.time(), started, timeout, execution_end)
     if limit.is_execution_timeout and limit.seconds <= 0:
         raise AirflowTaskTimeout("The execution_timeout of the task has passed before it could defer.")
@@ -191,7 +192,7 @@ def read_wait_event(event: Any, expects: str) -> WaitEvent:
     :param expects: the key that a finished wait has to bring.
     :raises AirflowException: the event is of an unknown form.
     """
-    from airflow_provider_rtisms.waiting.events import UnknownEventError, parse_trigger_event
+    from airflow_provider_rtisms.waiting import UnknownEventError, parse_trigger_event
 
     try:
         return parse_trigger_event(event, expects)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_rtisms.hooks.failures import fail_without_retry
-from airflow_provider_rtisms.operators.outlets import add_to_outlet_events
-from airflow_provider_rtisms.operators.redacted import Redacted, RedactsFields
+from airflow_provider_rtisms.hooks.templates import Redacted, TemplateFields
+from airflow_provider_rtisms.operators.lineage import add_to_outlet_events
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_provider_rtisms.bulk.fetch import OnMissing
 
 
-class RtiSmsDetailsToSqlOperator(RedactsFields, BaseOperator):
+class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
     """
     Fetch the details of thousands of submissions into a table: one row for each, upserted by ``submission_id``.
 
@@ -166,25 +166,25 @@ class RtiSmsDetailsToSqlOperator(RedactsFields, BaseOperator):
         :return: None if the OpenLineage provider is not installed.
         """
         from airflow_provider_rtisms.bulk.formats import types_of
-        from airflow_provider_rtisms.operators import openlineage
+        from airflow_provider_rtisms.operators import lineage
         from airflow_provider_rtisms.transfers.databases import get_hook
         from airflow_provider_rtisms.transfers.table_columns import parse_table_name
 
-        if not openlineage.is_installed():
+        if not lineage.is_installed():
             return None
         inputs, outputs = [], []
         if self.sql is not None:
             source = self.source_conn_id or self.sql_conn_id
-            inputs += openlineage.sql_datasets(get_hook("source_conn_id", source), source, self.sql)[0]
+            inputs += lineage.sql_datasets(get_hook("source_conn_id", source), source, self.sql)[0]
         elif self.submission_ids_path is not None:
-            inputs.append(openlineage.file_dataset(self.submission_ids_path))
+            inputs.append(lineage.file_dataset(self.submission_ids_path))
         if (summary := self._summary) is not None:
             hook, table = get_hook("sql_conn_id", self.sql_conn_id), parse_table_name(self.table).quoted
             described = {"columns": types_of(self.raw), "rows": summary["written"]}
-            outputs.append(openlineage.table_dataset(hook, self.sql_conn_id, table, **described))
+            outputs.append(lineage.table_dataset(hook, self.sql_conn_id, table, **described))
             if summary["missing_path"] is not None:
-                outputs.append(openlineage.missing_dataset(summary["missing_path"], summary["missing"]))
-        return openlineage.operator_lineage(self, inputs, outputs)
+                outputs.append(lineage.missing_dataset(summary["missing_path"], summary["missing"]))
+        return lineage.operator_lineage(self, inputs, outputs)
 
     def _check_source(self) -> None:
         from airflow_provider_rtisms.api.errors import RtiSmsInputError

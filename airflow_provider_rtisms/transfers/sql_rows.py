@@ -8,7 +8,7 @@ from typing import Any
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.bulk.store import STORAGE_ERRORS
-from airflow_provider_rtisms.sending.placeholders import PlaceholderText
+from airflow_provider_rtisms.sending.messages import PlaceholderText
 from airflow_provider_rtisms.tables import Row, read_query
 from airflow_provider_rtisms.transfers.databases import get_hook, read_rows
 

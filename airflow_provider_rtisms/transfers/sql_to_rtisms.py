@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from airflow_provider_rtisms.operators.redacted import Redacted
+from airflow_provider_rtisms.hooks.templates import Redacted
 from airflow_provider_rtisms.operators.send import RtiSmsSendOperator
 
 

@@ -25,7 +25,7 @@ from airflow_provider_rtisms.triggers.polling import (
     run_until_deadline,
     serialize_args,
 )
-from airflow_provider_rtisms.waiting.polling import poll_balance
+from airflow_provider_rtisms.waiting import poll_balance
 
 try:
     from airflow.triggers.base import BaseEventTrigger

@@ -18,8 +18,7 @@ from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, Rt
 from airflow_provider_rtisms.api.values.durations import check_seconds
 from airflow_provider_rtisms.hooks.metrics import open_wait, report_open_waits
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-from airflow_provider_rtisms.waiting.events import WaitEvent
-from airflow_provider_rtisms.waiting.polling import with_current_credentials
+from airflow_provider_rtisms.waiting import WaitEvent, with_current_credentials
 
 log = logging.getLogger(__name__)
 

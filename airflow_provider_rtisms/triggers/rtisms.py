@@ -22,9 +22,7 @@ from airflow_provider_rtisms.triggers.polling import (
     run_until_deadline,
     serialize_args,
 )
-from airflow_provider_rtisms.waiting.delivery_wait import DeliveryWait, Record, check_fail_on
-from airflow_provider_rtisms.waiting.polling import poll_deliveries
-from airflow_provider_rtisms.waiting.quota import Quota
+from airflow_provider_rtisms.waiting import DeliveryWait, Quota, Record, check_fail_on, poll_deliveries
 
 __all__ = ["RtiSmsBalanceFallTrigger", "RtiSmsBalanceTrigger", "RtiSmsDeliveryTrigger"]
 
@@ -50,7 +48,7 @@ class RtiSmsDeliveryTrigger(BaseTrigger):
         10 seconds of it, see :data:`~airflow_provider_rtisms.triggers.polling.DEFERRAL_GRACE`.
     :param with_records: whether the event holds the records; large waits keep them out of Airflow's database.
     :param with_ids: whether the event of a finished wait holds the ids if it holds no records.
-    :param quota: how many messages have to be delivered, see :class:`~airflow_provider_rtisms.waiting.quota.Quota`;
+    :param quota: how many messages have to be delivered, see :class:`~airflow_provider_rtisms.waiting.Quota`;
         None if ``fail_on`` decides.
     :param is_execution_timeout: whether the ``execution_timeout`` of the task ends at the deadline, and not the
         ``timeout`` of the wait.

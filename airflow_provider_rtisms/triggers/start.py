@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_rtisms.waiting.events import BEGIN_AGAIN
+from airflow_provider_rtisms.waiting import BEGIN_AGAIN
 
 
 class RtiSmsDeliveryStartTrigger(BaseTrigger):

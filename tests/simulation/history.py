@@ -15,9 +15,9 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+from airflow_provider_rtisms import waiting
 from airflow_provider_rtisms.api import aio
-from airflow_provider_rtisms.sending import journal, progress
-from airflow_provider_rtisms.waiting import polling
+from airflow_provider_rtisms.sending import journal, outbox
 from tests.simulation.client import SimulatedClient
 from tests.simulation.fetching import fetch_history, share_history
 from tests.simulation.model_api import EPOCH, ModelApi
@@ -89,8 +89,8 @@ def simulated() -> Iterator[None]:
         clock = SimpleNamespace(monotonic=now, time=lambda: EPOCH + now())
         for module, name, value in (
             (aio, "AsyncRtiSmsClient", SimulatedClient),
-            (polling, "time", clock),
-            (progress, "time", clock),
+            (waiting, "time", clock),
+            (outbox, "time", clock),
             (journal, "_DERIVATION_ROUNDS", 1),
             (journal, "secrets", SimpleNamespace(token_hex=lambda size: random.randbytes(size).hex())),
         ):

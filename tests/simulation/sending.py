@@ -12,7 +12,7 @@ from airflow_provider_rtisms.api.values.recipients import Recipient
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.api.values.text import Charset, SmsText
 from airflow_provider_rtisms.sending.journal import SendJournal
-from airflow_provider_rtisms.sending.message import Message
+from airflow_provider_rtisms.sending.messages import Message
 from airflow_provider_rtisms.sending.outbox import Outbox
 from tests.simulation.client import SimulatedClient, check_clients
 from tests.simulation.fetching import check_nothing_left, make_masker, make_settings

@@ -11,8 +11,7 @@ from typing import Any
 from airflow_provider_rtisms.api.aio import shared_client
 from airflow_provider_rtisms.api.errors import RtiSmsDeliveryError, RtiSmsNotFoundError, RtiSmsPermanentError
 from airflow_provider_rtisms.api.values.secret import Secret
-from airflow_provider_rtisms.waiting.delivery_wait import DeliveryWait
-from airflow_provider_rtisms.waiting.polling import poll_deliveries, with_current_credentials
+from airflow_provider_rtisms.waiting import DeliveryWait, poll_deliveries, with_current_credentials
 from tests.simulation.client import check_clients
 from tests.simulation.fetching import make_masker, make_settings, settle
 from tests.simulation.model_api import EPOCH

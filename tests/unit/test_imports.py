@@ -47,7 +47,7 @@ def test_api_and_sandbox_import_where_airflow_is_absent() -> None:
     absent = "import sys; sys.modules['airflow'] = None  # importing it raises ImportError"
     package = "airflow_provider_rtisms"
     walk = (
-        f"import importlib, pkgutil\nfor part in ('api', 'sending', 'waiting', 'bulk', 'sandbox', 'doctor'):\n"
+        f"import importlib, pkgutil, {package}.waiting\nfor part in ('api', 'sending', 'bulk', 'sandbox', 'doctor'):\n"
         f"    folder = importlib.import_module(f'{package}.{{part}}')\n"
         f"    for found in pkgutil.walk_packages(folder.__path__, folder.__name__ + '.'):\n"
         f"        if not found.name.endswith('__main__'):\n"

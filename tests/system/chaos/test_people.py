@@ -16,14 +16,13 @@ from typing import Any
 import pytest
 
 from airflow_provider_rtisms.sandbox import Fault, SandboxProcess
+from airflow_provider_rtisms.sending.outbox import DEFAULT_WINDOW
 from scripts.airflow_deployment import AirflowDeployment
 from scripts.dag_run import DagRun
 from scripts.servers import Postgres
 
 PEOPLE = 5000
 KILLS = 10
-WINDOW = 64
-"""The DAG's window."""
 DIGITS = "5697"
 """What all numbers begin with."""
 TEXT = "Confidential: Señora"
@@ -124,7 +123,7 @@ def test_a_worker_that_is_killed_again_and_again_sends_each_reference_once(
     counts = Counter(outcomes.values())
     assert counts.keys() <= {"submitted", "uncertain"}
     uncertain = {reference for reference, outcome in outcomes.items() if outcome == "uncertain"}
-    assert len(uncertain) <= KILLS * WINDOW
+    assert len(uncertain) <= KILLS * DEFAULT_WINDOW
     assert all(sent[number(int(reference))] == 1 for reference in outcomes.keys() - uncertain)
     assert task_of(run)["try_number"] == KILLS + 1
     log = run.failure_log(lines=1000)

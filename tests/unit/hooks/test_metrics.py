@@ -23,8 +23,7 @@ from airflow_provider_rtisms.hooks import metrics
 from airflow_provider_rtisms.hooks.metrics import METRICS, stats_for
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
-from airflow_provider_rtisms.sensors.delivery_polling import DeliveryPolling
-from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
+from airflow_provider_rtisms.sensors.rtisms import DeliveryPolling, RtiSmsDeliverySensor
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsBalanceTrigger, RtiSmsDeliveryTrigger
 from tests.hostile import until
 from tests.open_submissions import final_after_first_poll
@@ -434,7 +433,7 @@ class TestDeliveries:
         self, reported: StatsdListener, rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Its records stay out of the event, so the worker fetches them once more."""
-        monkeypatch.setattr("airflow_provider_rtisms.sensors.delivery_polling.MAX_RECORDS_IN_DATABASE", 2)
+        monkeypatch.setattr("airflow_provider_rtisms.waiting.MAX_RECORDS_IN_DATABASE", 2)
         ids = [rtisms_sandbox.add_submission(pending_for=0, sent_for=0) for _ in range(4)]
         trigger = DeliveryPolling("rtisms_default", ids, [], 0).deferral(0.1, 60)["trigger"]
         (payload,) = asyncio.run(self.payloads(trigger))

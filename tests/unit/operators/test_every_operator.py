@@ -13,17 +13,17 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG
 from pygments.lexers import get_lexer_by_name
 
+from airflow_provider_rtisms import waiting
 from airflow_provider_rtisms.api.values.secret import Secret
+from airflow_provider_rtisms.hooks.templates import Redacted
 from airflow_provider_rtisms.notifications.rtisms import RtiSmsNotifier
 from airflow_provider_rtisms.operators import bulk, send
-from airflow_provider_rtisms.operators.redacted import Redacted
 from airflow_provider_rtisms.operators.rtisms import (
     RtiSmsBulkGetDetailsOperator,
     RtiSmsGetBalanceOperator,
     RtiSmsGetDetailsOperator,
     RtiSmsSendOperator,
 )
-from airflow_provider_rtisms.sensors import delivery_polling
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor, RtiSmsDeliverySensor
 from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
 
@@ -106,7 +106,7 @@ def test_airflow_shows_it_in_a_color_of_its_own(kind: type[Any], arguments: Argu
 def test_the_reference_names_the_limits() -> None:
     assert f"more than {send.MAX_RESULTS_IN_XCOM:,} messages" in str(RtiSmsSendOperator.__doc__)
     assert bulk.MAX_RECORDS_IN_XCOM == send.MAX_RESULTS_IN_XCOM
-    assert f"more than {delivery_polling.MAX_RECORDS_IN_DATABASE:,}." in str(RtiSmsDeliverySensor.__doc__)
+    assert f"more than {waiting.MAX_RECORDS_IN_DATABASE:,}." in str(RtiSmsDeliverySensor.__doc__)
 
 
 def test_a_wait_after_a_send_is_like_that_of_the_sensor() -> None:

@@ -15,9 +15,9 @@ from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStor
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError
 from airflow_provider_rtisms.bulk.store import RtiSmsStorageError
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
-from airflow_provider_rtisms.operators.send_results import check_output_path, write_results
+from airflow_provider_rtisms.operators.send import check_output_path, write_results
 from airflow_provider_rtisms.sandbox import Sandbox
-from airflow_provider_rtisms.sending.rows import check_rows, read_message_file
+from airflow_provider_rtisms.sending.messages import check_rows, read_message_file
 from tests.unit.bulk.stores import Store, StoredPath
 
 try:

@@ -13,7 +13,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.operators.rtisms import RtiSmsBulkGetDetailsOperator, RtiSmsSendOperator
 from airflow_provider_rtisms.sandbox import Sandbox
-from airflow_provider_rtisms.waiting.events import WaitEvent
+from airflow_provider_rtisms.waiting import WaitEvent
 
 if AIRFLOW_V_3_0_PLUS:
     from airflow.sdk.execution_time.context import OutletEventAccessors

@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_rtisms.api.errors import RtiSmsNotAcceptedError, RtiSmsRateLimitError
 from airflow_provider_rtisms.api.models import SmsDetails
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
-from airflow_provider_rtisms.operators.send_journal import AirflowTaskTerminated
+from airflow_provider_rtisms.operators.send import AirflowTaskTerminated
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from tests.unit.attempts import TaskStore
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, TaskDeferred
 
+from airflow_provider_rtisms import waiting
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
-from airflow_provider_rtisms.sensors import delivery_polling
 from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 from tests.partial_success import CASES, Case
@@ -96,7 +96,7 @@ def test_a_wait_that_times_out_pushes_its_records(rtisms_sandbox: Sandbox, defer
 
 @in_both_places
 def test_large_waits_push_none(rtisms_sandbox: Sandbox, deferrable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery_polling, "MAX_RECORDS_IN_DATABASE", 1)
+    monkeypatch.setattr(waiting, "MAX_RECORDS_IN_DATABASE", 1)
     context = {"ti": Pushes()}
     with pytest.raises(AirflowFailException, match="needs 2 of 2"):
         send(context, numbers("DR"), deferrable=deferrable, min_delivered=2)

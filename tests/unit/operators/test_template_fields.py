@@ -344,6 +344,21 @@ class TestUpstream:
         assert PHONE not in str(send.recipients)
 
 
+def test_a_template_field_of_a_subclass_is_kept_as_the_others_are() -> None:
+    class WithGreeting(RtiSmsSendOperator):
+        template_fields = (*RtiSmsSendOperator.template_fields, "greeting", "days")
+        redacted_fields = (*RtiSmsSendOperator.redacted_fields, "greeting")
+
+        def __init__(self, *, greeting: str, days: set[str], **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.greeting, self.days = greeting, days
+
+    send = WithGreeting(task_id="send", text="hola", greeting="hola {{ name }}", days={"2", "1"})
+    send.render_template_fields({"name": "Ana"})
+    assert (reveal(send.greeting), send.days) == ("hola Ana", ["1", "2"])
+    assert str(send.greeting) == "redacted: 8 characters"
+
+
 ORDER_SCRIPT = """
 import json
 from datetime import datetime, timezone

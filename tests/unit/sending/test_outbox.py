@@ -34,7 +34,7 @@ from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.api.values.text import SmsText
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sending.journal import MemoryStore, SendJournal
-from airflow_provider_rtisms.sending.message import to_everybody
+from airflow_provider_rtisms.sending.messages import to_everybody
 from airflow_provider_rtisms.sending.outbox import Outbox
 from tests.patience import with_more_time
 from tests.unit.api.servers import counting_relay, scripted_server

@@ -18,13 +18,8 @@ from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.api.values.text import SmsText
 from airflow_provider_rtisms.sending import journal as journal_module
 from airflow_provider_rtisms.sending.journal import MemoryStore, SendJournal
-from airflow_provider_rtisms.sending.message import Message, to_everybody
-from airflow_provider_rtisms.sending.outbox import (
-    Outbox,
-    check_chunk_size,
-    check_on_uncertain,
-    check_window,
-)
+from airflow_provider_rtisms.sending.messages import Message, to_everybody
+from airflow_provider_rtisms.sending.outbox import Outbox
 from tests import virtual_time
 from tests.virtual_time import now, settle
 
@@ -806,41 +801,21 @@ class TestWords:
 
 
 class TestOptions:
-    @pytest.mark.parametrize(
-        ("chunk_size", "window"), [(1, 128), (50, 128), (64, 128), (65, 130), (250, 500), (251, 500), (500, 500)]
-    )
-    def test_the_default_window_fits_the_chunk_size(self, chunk_size: int, window: int) -> None:
-        assert check_window(None, chunk_size) == window
+    @pytest.mark.parametrize(("chunk_size", "most"), [(1, 64), (64, 64), (65, 65), (250, 250), (500, 500)])
+    def test_half_of_the_window_is_under_way_and_holds_a_request(self, chunk_size: int, most: int) -> None:
+        task = Task(1100)
+        task.send(Vendor(), chunk_size=chunk_size)
+        sizes = [len(entry["to"]) for key, entry in task.store.items() if key != "rtisms_send"]
+        assert max(sizes) == most
 
-    @pytest.mark.parametrize(("value", "chunk_size"), [(7, 7), (500, 7)])
-    def test_a_window_may_be_as_small_as_a_chunk(self, value: int, chunk_size: int) -> None:
-        assert check_window(value, chunk_size) == value
-
-    @pytest.mark.parametrize("value", [6, 501, True, "100"])
-    def test_another_window_is_refused(self, value: Any) -> None:
-        with pytest.raises(errors.RtiSmsInputError, match=r"^window is .* from 7 to 500\.$"):
-            check_window(value, 7)
-
-    @pytest.mark.parametrize("value", [1, 500])
-    def test_a_chunk_size_is_taken(self, value: int) -> None:
-        assert check_chunk_size(value) == value
-
-    @pytest.mark.parametrize("value", [0, 501, True, None])
-    def test_another_chunk_size_is_refused(self, value: Any) -> None:
+    @pytest.mark.parametrize("value", [0, 501, True, None, "50"])
+    def test_a_chunk_size_is_a_whole_number(self, value: Any) -> None:
         with pytest.raises(errors.RtiSmsInputError, match=r"^chunk_size is .* from 1 to 500\.$"):
-            check_chunk_size(value)
+            Task(1).outbox(chunk_size=value)
 
     def test_on_uncertain_is_one_of_three(self) -> None:
-        assert [check_on_uncertain(one) for one in ("fail", "resend", "skip")] == ["fail", "resend", "skip"]
         with pytest.raises(errors.RtiSmsInputError, match=r"^on_uncertain is .*'fail', 'resend' or 'skip'"):
-            check_on_uncertain("retry")
-
-    @pytest.mark.parametrize(
-        "options", [{"on_uncertain": "retry"}, {"chunk_size": 0}, {"window": 0}, {"chunk_size": 5, "window": 4}]
-    )
-    def test_the_outbox_checks_its_options(self, options: dict[str, Any]) -> None:
-        with pytest.raises(errors.RtiSmsInputError):
-            Task(1).outbox(**options)
+            Task(1).outbox(on_uncertain="retry")
 
     def test_the_outbox_checks_its_sender(self) -> None:
         with pytest.raises(errors.RtiSmsInputError, match="sender"):

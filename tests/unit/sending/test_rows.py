@@ -12,10 +12,7 @@ from uuid import UUID
 import pytest
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
-from airflow_provider_rtisms.sending.message import Message
-from airflow_provider_rtisms.sending.placeholders import PlaceholderText
-from airflow_provider_rtisms.sending.preview import preview
-from airflow_provider_rtisms.sending.rows import check_rows, rows_of_argument
+from airflow_provider_rtisms.sending.messages import Message, PlaceholderText, check_rows, preview, rows_of_argument
 
 NUMBER = "+56900000100"
 

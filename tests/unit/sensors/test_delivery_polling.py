@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowSensorTimeout
 
+from airflow_provider_rtisms import waiting
 from airflow_provider_rtisms.api.errors import RtiSmsServerError
-from airflow_provider_rtisms.sensors import delivery_polling
-from airflow_provider_rtisms.sensors.delivery_polling import DeliveryPolling
+from airflow_provider_rtisms.sensors import rtisms as sensors
+from airflow_provider_rtisms.sensors.rtisms import DeliveryPolling
 from tests.hostile import Step, details, response
 from tests.unit.attempts import Pushes
 from tests.unit.conftest import Serve
@@ -35,7 +36,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(delivery_polling, "time", clock)
+    monkeypatch.setattr(sensors, "time", clock)
     return clock
 
 
@@ -98,7 +99,7 @@ def test_a_wait_begins_now_where_nobody_says_otherwise(clock: Clock) -> None:
 def test_a_large_wait_hands_over_what_is_open_and_no_records(
     serve_default: Serve, monkeypatch: pytest.MonkeyPatch, most: int, ids: list[str], finished: list[str]
 ) -> None:
-    monkeypatch.setattr(delivery_polling, "MAX_RECORDS_IN_DATABASE", most)
+    monkeypatch.setattr(waiting, "MAX_RECORDS_IN_DATABASE", most)
     serve_default(details("SENT"))
     record = {"submission_id": "1", "status": "DELIVERED"}
     polling = new_polling("1", "2", finished=[record])
@@ -113,7 +114,7 @@ def test_a_large_wait_hands_over_what_is_open_and_no_records(
 def test_a_failed_wait_pushes_its_records_unless_they_are_too_many_or_unwanted(
     serve_default: Serve, monkeypatch: pytest.MonkeyPatch, most: int, do_xcom_push: bool, is_pushed: bool
 ) -> None:
-    monkeypatch.setattr(delivery_polling, "MAX_RECORDS_IN_DATABASE", most)
+    monkeypatch.setattr(waiting, "MAX_RECORDS_IN_DATABASE", most)
     serve_default(details("EXPIRED"))
     polling = new_polling("1", "2")
     with pytest.raises(AirflowFailException):

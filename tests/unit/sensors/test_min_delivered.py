@@ -15,12 +15,12 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
+from airflow_provider_rtisms import waiting
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.sandbox import Sandbox
-from airflow_provider_rtisms.sensors import delivery_polling
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
-from airflow_provider_rtisms.waiting.quota import Quota, make_quota
+from airflow_provider_rtisms.waiting import Quota, make_quota
 from tests.partial_success import CASES, Case, add_submissions, final_ids
 from tests.patience import PATIENCE
 from tests.unit.attempts import Pushes, TaskStore
@@ -148,7 +148,7 @@ def test_many_final_submissions_stay_out_of_the_trigger(
     rtisms_sandbox: Sandbox, case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """MySQL has little room for the arguments of a trigger. The task fetches the records once more when it resumes."""
-    monkeypatch.setattr(delivery_polling, "MAX_RECORDS_IN_TRIGGER", 0)
+    monkeypatch.setattr(waiting, "MAX_RECORDS_IN_TRIGGER", 0)
     ids = add_submissions(rtisms_sandbox, case.statuses)
     context = new_context()
     if case.is_enough:
@@ -166,7 +166,7 @@ class TestLargeWaits:
 
     @pytest.fixture(autouse=True)
     def _limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(delivery_polling, "MAX_RECORDS_IN_DATABASE", 1)
+        monkeypatch.setattr(waiting, "MAX_RECORDS_IN_DATABASE", 1)
 
     @in_each_mode
     def test_records_of_a_failure_are_not_pushed(self, rtisms_sandbox: Sandbox, mode: str) -> None:

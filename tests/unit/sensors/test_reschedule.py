@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_rtisms import waiting
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sending.journal import MemoryStore
-from airflow_provider_rtisms.sensors import rtisms
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
 from tests.hostile import details, response
 from tests.unit.conftest import Serve
@@ -42,7 +42,7 @@ def test_what_is_final_is_not_asked_again(rtisms_sandbox: Sandbox) -> None:
 def test_few_records_are_stored_and_many_are_not(
     serve_default: Serve, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    monkeypatch.setattr(rtisms, "MAX_RECORDS_IN_DATABASE", most)
+    monkeypatch.setattr(waiting, "MAX_RECORDS_IN_DATABASE", most)
     serve_default(details())
     store = MemoryStore()
     assert poke(["1", "2"], {"task_state_store": store})

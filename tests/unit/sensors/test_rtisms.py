@@ -22,7 +22,7 @@ from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sensors.base import DEFERRAL_TIMEOUTS
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor, RtiSmsDeliverySensor
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
-from airflow_provider_rtisms.waiting.limits import trigger_deadline
+from airflow_provider_rtisms.waiting import trigger_deadline
 from tests.hostile import details, hang, response
 from tests.open_submissions import final_after_first_poll
 from tests.patience import PATIENCE, with_more_time
@@ -245,7 +245,7 @@ class TestDeferral:
     def test_a_large_wait_fetches_its_records_at_the_end(
         self, serve_default: Serve, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("airflow_provider_rtisms.sensors.delivery_polling.MAX_RECORDS_IN_DATABASE", 1)
+        monkeypatch.setattr("airflow_provider_rtisms.waiting.MAX_RECORDS_IN_DATABASE", 1)
         serve_default(details("SENT"), details("SENT"), details())
         sensor = new_sensor(["1", "2"], deferrable=True)
         trigger = defer(sensor).trigger

@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_provider_rtisms.api import retrying as retry
 from airflow_provider_rtisms.bulk import store as file_store
 from airflow_provider_rtisms.bulk.store import RtiSmsStorageUnavailableError
-from airflow_provider_rtisms.operators.redacted import Redacted
+from airflow_provider_rtisms.hooks.templates import Redacted
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sandbox.state import FIRST_SEEDED_ID
 from airflow_provider_rtisms.transfers.other_table import OtherTable

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_rtisms.operators.redacted import Redacted
+from airflow_provider_rtisms.hooks.templates import Redacted
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
 

@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.models import SmsDetails
-from airflow_provider_rtisms.waiting.delivery_wait import DeliveryWait, check_fail_on, check_records
+from airflow_provider_rtisms.waiting import DeliveryWait, check_fail_on, check_records
 
 LATER = errors.RtiSmsServerError("HTTP 503")
 MISSING = errors.RtiSmsNotFoundError("HTTP 404", status=404)

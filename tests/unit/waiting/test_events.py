@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_rtisms.api.models import SmsDetails
-from airflow_provider_rtisms.waiting.events import VERSION, UnknownEventError, WaitEvent, parse_trigger_event
+from airflow_provider_rtisms.waiting import VERSION, UnknownEventError, WaitEvent, parse_trigger_event
 
 RECORDS = [SmsDetails("1", "DELIVERED").to_record()]
 

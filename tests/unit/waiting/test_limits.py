@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_rtisms.waiting.limits import WaitLimit, limit_wait
+from airflow_provider_rtisms.waiting import WaitLimit, limit_wait
 
 
 @pytest.mark.parametrize(

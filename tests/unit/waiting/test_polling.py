@@ -16,8 +16,7 @@ import pytest
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.models import SmsDetails
 from airflow_provider_rtisms.api.settings import ApiSettings
-from airflow_provider_rtisms.waiting.delivery_wait import DeliveryWait
-from airflow_provider_rtisms.waiting.polling import poll_balance, poll_deliveries, with_current_credentials
+from airflow_provider_rtisms.waiting import DeliveryWait, poll_balance, poll_deliveries, with_current_credentials
 
 OLD, NEW, NEWEST = (ApiSettings(client_id="me", client_secret=one) for one in ("old", "new", "newest"))
 SOON = errors.RtiSmsServerError("HTTP 503")

@@ -18,7 +18,6 @@ with DAG("people", schedule=None, params={"folder": ".", "least": 0, "also": Fal
         reference_column="id",
         sender="96000",
         rtisms_conn_id="rtisms_stored",
-        window=64,
         retries=15,
         retry_delay=timedelta(0),
     )

@@ -1,5 +1,5 @@
 """
-Describe what a task has read and written to OpenLineage.
+What a task tells Airflow and OpenLineage of what it has read and written.
 
 OpenLineage calls ``get_openlineage_facets_on_complete`` of an operator. Then it ignores the inlets and outlets that the
 task declares, so these are added here. This needs ``apache-airflow-providers-openlineage``; the operators do not.
@@ -7,20 +7,58 @@ task declares, so these are added here. This needs ``apache-airflow-providers-op
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_rtisms.bulk.formats import missing_columns
-from airflow_provider_rtisms.bulk.lineage import asset_uri
-
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_rtisms.bulk.store import StoragePath
 
+log = logging.getLogger(__name__)
+
 #: Schemes of URLs that OpenLineage gives another name.
 _SCHEMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
+
+
+def add_to_outlet_events(
+    context: Context, outlets: Collection[Any], extra: Mapping[str, Any], written: str | None = None
+) -> None:
+    """
+    Add counts to the event of each declared outlet. A failure is only logged.
+
+    :param context: of the task; without ``outlet_events``, as in a plain call of ``execute``, nothing happens.
+    :param outlets: of the task: assets (Airflow 2: datasets), aliases, and others, which have no events.
+    :param extra: JSON-safe. What a DAG author has added stays.
+    :param written: the URI of what the task has written. An alias gets an event for it.
+    """
+    events: Any = context.get("outlet_events")
+    if events is None or not outlets:
+        return
+    from airflow.providers.common.compat.sdk import Asset, AssetAlias
+
+    for outlet in outlets:
+        try:
+            if isinstance(outlet, AssetAlias):
+                if written is not None:
+                    events[outlet].add(Asset(written), extra=dict(extra))
+            elif isinstance(outlet, Asset) or _is_reference(outlet):
+                event = events[outlet]
+                event.extra = {**extra, **event.extra}
+        except Exception:
+            log.warning("The counts could not be added to the event of the outlet %s", outlet, exc_info=True)
+
+
+def _is_reference(outlet: Any) -> bool:
+    """Return whether an outlet is ``Asset.ref(...)``, which is new in Airflow 3."""
+    try:
+        from airflow.sdk.definitions.asset import AssetRef
+    except ImportError:
+        return False
+    return isinstance(outlet, AssetRef)
 
 
 @dataclass(frozen=True)
@@ -49,6 +87,8 @@ def file_dataset(path: str | StoragePath, **described: Any) -> LineageDataset:
     :param path: local or in an object store; the conn_id of a URL is left out.
     :param described: ``columns``, ``rows`` and ``size`` of :class:`LineageDataset`.
     """
+    from airflow_provider_rtisms.bulk.lineage import asset_uri
+
     scheme, _, rest = asset_uri(path).partition("://")
     if scheme == "file":
         return LineageDataset("file", rest, **described)
@@ -137,6 +177,8 @@ def missing_dataset(path: str, rows: int) -> LineageDataset:
     :param path: local or in an object store.
     :param rows: how many ids are in it.
     """
+    from airflow_provider_rtisms.bulk.formats import missing_columns
+
     return file_dataset(path, columns=dict.fromkeys(missing_columns(path), "string"), rows=rows)
 
 

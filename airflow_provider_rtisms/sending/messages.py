@@ -1,0 +1,443 @@
+"""
+Messages: what a caller gives, checked as a whole before anything is sent, and previewed where nothing is to be sent.
+
+All bad rows are named in one error, by position and never by value.
+"""
+
+from __future__ import annotations
+
+import logging
+import numbers
+import string
+import unicodedata
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
+from airflow_provider_rtisms.api.values.arguments import check_whole_number, whole_number
+from airflow_provider_rtisms.api.values.lists import as_iterable, name_some
+from airflow_provider_rtisms.api.values.recipients import Recipient, parse_recipient, parse_recipients
+from airflow_provider_rtisms.api.values.secret import Secret, reveal
+from airflow_provider_rtisms.api.values.text import SmsText, gsm_misfits
+from airflow_provider_rtisms.tables import Row, find_columns, read_table_file, write_value
+
+if TYPE_CHECKING:
+    from airflow_provider_rtisms.bulk.store import StoragePath
+
+log = logging.getLogger(__name__)
+
+#: The keys of a row; ``reference`` may be missing.
+FIELDS = ("recipient", "text", "reference")
+#: References go to logs, XCom and files of results.
+MAX_REFERENCE = 200
+#: How many bad rows the error names.
+NAMED_ROWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """
+    One text for one recipient. Its repr shows neither.
+
+    :param recipient: the phone number.
+    :param text: the text.
+    :param reference: the caller's key of the message; None where the recipient identifies it.
+    :param position: where the caller gave it, such as ``messages[3]`` or ``row 4``.
+    :param is_row: whether the caller gave it with a text of its own, so that its result shows the reference.
+    """
+
+    recipient: Recipient
+    text: SmsText
+    reference: str | None = None
+    position: str = ""
+    is_row: bool = False
+
+    @property
+    def key(self) -> str:
+        """What identifies the message in all attempts of its task."""
+        return message_key(self.recipient, self.reference)
+
+    @property
+    def name(self) -> str:
+        """What logs and errors call the message: its reference, or its position and the end of the number."""
+        return self.reference or f"{self.position} {self.recipient.masked}".strip()
+
+
+def message_key(recipient: Recipient | None, reference: str | None) -> str:
+    """Return what identifies a message: its reference, or where it has none, its recipient."""
+    if reference is not None:
+        return f"reference {reference}"
+    return f"recipient {recipient.get_secret_value() if recipient else ''}"
+
+
+def check_messages(
+    *,
+    recipients: Any = None,
+    text: Any = None,
+    messages: Any = None,
+    rows: Iterable[Row] | None = None,
+    charset: int | None = None,
+    max_parts: int | None = None,
+    max_messages: int | None = None,
+    max_parts_total: int | None = None,
+) -> list[Message]:
+    """
+    Return the messages of a send, all checked.
+
+    :param recipients: phone numbers; with ``text``.
+    :param text: the text for all recipients.
+    :param messages: instead of these two, dicts with the keys of :data:`FIELDS`, or such a list as JSON.
+    :param rows: instead of these three, rows of a file or a query.
+    :param charset: 0, 1, 6 or 8; None picks by each text.
+    :param max_parts: most parts that one SMS may take.
+    :param max_messages: most messages.
+    :param max_parts_total: most parts of all messages together.
+    :raises RtiSmsInputError: a value cannot be sent, or there are too many messages or parts.
+    """
+    has_text = recipients is not None or text is not None
+    if has_text + (messages is not None) + (rows is not None) != 1:
+        raise RtiSmsInputError("Give either recipients and text, or messages, or a table of messages.")
+    if has_text:
+        checked = to_everybody(parse_recipients(recipients), SmsText.of(text, charset, max_parts))
+        _check_count(len(checked), max_messages)
+    else:
+        table = rows_of_argument(messages) if rows is None else rows
+        checked = check_rows(table, charset=charset, max_parts=max_parts, max_messages=max_messages)
+    if max_parts_total is not None:
+        total = sum(message.text.parts for message in checked)
+        if total > check_whole_number("max_parts_total", max_parts_total):
+            raise RtiSmsInputError(
+                f"{len(checked)} messages take {total} parts, more than max_parts_total={max_parts_total}. Nothing was "
+                "sent. Shorten the texts, or raise max_parts_total."
+            )
+    return checked
+
+
+def to_everybody(recipients: Sequence[Recipient], text: SmsText) -> list[Message]:
+    """Return the messages that send one text to many recipients, each of whom comes once."""
+    return [Message(one, text, position=f"recipients[{position}]") for position, one in enumerate(recipients)]
+
+
+def rows_of_argument(value: Any) -> Iterator[Row]:
+    """
+    Give the rows of an operator's argument ``messages``.
+
+    :param value: a dict, an iterable of dicts, or such a list as JSON or as Python writes it, which is what a template
+        gives; may be wrapped in a Secret.
+    :raises RtiSmsInputError: it is anything else.
+    """
+    example = {"recipient": "+56900000000", "text": "Hello", "reference": "order 1"}
+    for position, item in enumerate(as_iterable(reveal(value), "messages", example)):
+        yield row_of(f"messages[{position}]", reveal(item))
+
+
+def row_of(position: str, values: Any) -> Row:
+    """
+    Return a row of what a list or a file holds.
+
+    :param position: where it stands.
+    :param values: a mapping with the keys of :data:`FIELDS`, or anything else, which is a problem of the row.
+    """
+    if not isinstance(values, Mapping):
+        return Row(position, Secret({}), f"is {shape(values)} where an object was expected")
+    if not values.keys() <= set(FIELDS):
+        return Row(position, Secret({}), f"has other keys than {', '.join(FIELDS)}")
+    return Row(position, Secret(values))
+
+
+def read_message_file(path: str | StoragePath) -> Iterator[Row]:
+    """
+    Give the rows of a file of messages one by one.
+
+    :param path: UTF-8 text, local or in an object store. Its name ends in ``.csv`` (with a header line) or ``.jsonl``;
+        ``.gz`` may follow.
+    :raises RtiSmsInputError: the name ends otherwise, the header line has other columns or one of them twice, or the
+        file cannot be decoded.
+    :raises RtiSmsStorageError: the file cannot be read.
+    :raises RtiSmsStorageUnavailableError: the file cannot be read at the moment.
+    """
+
+    def choose(columns: Sequence[str]) -> Mapping[str, str]:
+        if not {"recipient", "text"} <= set(columns) <= set(FIELDS):
+            raise RtiSmsInputError(
+                "The first line of messages_path must name the columns recipient, text and maybe reference, and no "
+                "others. Nothing was sent."
+            )
+        return dict.fromkeys(columns, "messages_path")
+
+    for row in read_table_file(path, "messages_path", choose):
+        if row.problem is None:
+            yield row_of(row.position, row.values.get_secret_value())
+        else:
+            yield Row(row.position, Secret({}), row.problem)
+
+
+def check_rows(
+    rows: Iterable[Row], *, charset: int | None = None, max_parts: int | None = None, max_messages: int | None = None
+) -> list[Message]:
+    """
+    Return the messages of rows, all checked.
+
+    :param rows: read to the end; beyond ``max_messages`` they are only counted.
+    :param charset: 0, 1, 6 or 8; None picks by each text.
+    :param max_parts: most parts that one SMS may take.
+    :param max_messages: most messages.
+    :raises RtiSmsInputError: there are too many rows, or some cannot be sent. The error names the position
+        of every bad row and what is wrong with it, never a value.
+    """
+    SmsText.of("a", charset, max_parts)  # what is wrong with these two is no problem of a row
+    _check_count(0, max_messages)
+    messages: list[Message] = []
+    problems: list[str] = []
+    positions: dict[str, str] = {}
+    count = 0
+    for row in rows:
+        count += 1
+        if max_messages is not None and count > max_messages:
+            continue
+        message, key, found = _check_row(row, charset, max_parts)
+        if key is not None and (first := positions.setdefault(key, row.position)) != row.position:
+            is_reference = key.startswith("reference ")
+            found.append(
+                f"has the same reference as {first}"
+                if is_reference
+                else f"has the same recipient as {first}; give each of them a reference of its own"
+            )
+        if found:
+            problems.append(f"{row.position} {' and '.join(found)}")
+        elif message is not None:
+            messages.append(message)
+    _check_count(count, max_messages)
+    if problems:
+        raise RtiSmsInputError(
+            f"{len(problems)} of {count} messages cannot be sent: {name_some(problems, limit=NAMED_ROWS)}. Nothing was "
+            "sent. Correct these rows."
+        )
+    if not messages:
+        log.warning("The list, the file or the query has no messages, so there is nothing to send")
+    return messages
+
+
+def _check_count(count: int, max_messages: int | None) -> None:
+    if max_messages is not None and count > check_whole_number("max_messages", max_messages):
+        raise RtiSmsInputError(
+            f"There are {count} messages, more than max_messages={max_messages}. Nothing was sent. Check the table, or "
+            "raise max_messages."
+        )
+
+
+def _check_row(row: Row, charset: int | None, max_parts: int | None) -> tuple[Message | None, str | None, list[str]]:
+    """
+    Return the message of a row, its key, and what is wrong with the row. No frame that holds a plain value raises.
+    """
+    problems = [] if row.problem is None else [row.problem]
+    if not row.values.get_secret_value():
+        return None, None, problems or ["has no recipient and has no text"]
+    recipient, problem = _check_recipient(row.values)
+    problems += [problem] if problem else []
+    text: SmsText | None = None
+    if row.problem is None:
+        text, problem = _check_text(row.values, charset, max_parts)
+        problems += [problem] if problem else []
+    reference, problem = _check_reference(row.values)
+    if reference is not None and recipient is not None and _repeats(reference, recipient):
+        reference, problem = None, "has a reference that repeats its recipient; leave such a reference out"
+    problems += [problem] if problem else []
+    if problem is not None or (recipient is None and reference is None):
+        return None, None, problems
+    key = message_key(recipient, reference)
+    if recipient is None or text is None:
+        return None, key, problems
+    return Message(recipient, text, reference, row.position, is_row=True), key, problems
+
+
+def _check_recipient(values: Secret[Mapping[str, Any]]) -> tuple[Recipient | None, str | None]:
+    number = reveal(values.get_secret_value().get("recipient"))
+    recipient = parse_recipient(number)
+    if recipient is not None:
+        return recipient, None
+    if number is None or (isinstance(number, str) and not number.strip()):
+        return None, "has no recipient"
+    return None, "has a recipient that is not a phone number in international form"
+
+
+def _check_text(
+    values: Secret[Mapping[str, Any]], charset: int | None, max_parts: int | None
+) -> tuple[SmsText | None, str | None]:
+    if reveal(values.get_secret_value().get("text")) is None:
+        return None, "has no text"
+    try:
+        return SmsText.of(values.get_secret_value().get("text"), charset, max_parts), None
+    except RtiSmsInputError as error:
+        return None, f"has a text that cannot be sent ({str(error).partition(': ')[0]})"
+
+
+def _check_reference(values: Secret[Mapping[str, Any]]) -> tuple[str | None, str | None]:
+    value = values.get_secret_value().get("reference")
+    if value is None or value == "":
+        return None, None
+    if isinstance(value, uuid.UUID) or (whole := whole_number(value)) is not None:
+        return write_value(value if isinstance(value, uuid.UUID) else whole), None
+    if not isinstance(value, str):
+        return None, f"has a reference that is {shape(value)}; use a str, a whole number or a UUID"
+    if not value.isprintable() or not value.strip() or len(value) > MAX_REFERENCE:
+        return None, f"has a reference that is not printable text of at most {MAX_REFERENCE} characters"
+    return value, None
+
+
+def _repeats(reference: str, recipient: Secret[str]) -> bool:
+    """
+    Return whether a reference repeats a phone number, with or without the prefix of its country.
+
+    Only the digits are compared. The last 8 are enough; of a short number, what follows a country code of 3 digits.
+    Letters between digits stay, or each UUID would be one long number, and in a million some would be a recipient's.
+    """
+    digits = "".join(str(unicodedata.digit(one, "a" if one.isalpha() else "")) for one in reference)
+    length = max(6, min(8, len(recipient.get_secret_value()) - len("+123")))
+    return recipient.get_secret_value()[-length:] in digits
+
+
+class PlaceholderText:
+    """
+    A text in which ``{column}`` stands for the value of a column. ``{{`` and ``}}`` stand for single braces.
+
+    A placeholder is the name of a column and nothing more: no attribute, no index, no format. Values are inserted as
+    :func:`~airflow_provider_rtisms.tables.write_value` writes them, so braces inside a value do no harm.
+
+    :param text: a str; may be wrapped in a Secret.
+    :raises RtiSmsInputError: the text is not a str, or a brace or a placeholder in it is malformed.
+    """
+
+    def __init__(self, text: Any) -> None:
+        if not isinstance(reveal(text), str) or not reveal(text):
+            raise RtiSmsInputError(f"text is {shape(reveal(text))}: use a str that is not empty.")
+        parts = _parse_placeholders(Secret(text))
+        if parts is None:
+            raise RtiSmsInputError(
+                "text has a placeholder or a brace that cannot be read: write {column} with the name of a column and "
+                "nothing more, and write {{ and }} for single braces. Nothing was sent."
+            )
+        self._parts = parts
+        #: The columns that the text needs, each with the argument that names it.
+        self.columns = {column: "text" for _, column in parts if column is not None}
+
+    def fill(self, values: Mapping[str, Any]) -> tuple[Secret[str] | None, str | None]:
+        """
+        Return the text for a row.
+
+        :param values: by column; every placeholder must be among them.
+        :return: the text, or what is wrong with the row.
+        """
+        written = {column: write_value(values[column]) for column in self.columns}
+        problems = [_why_unwritten(column, values[column]) for column, text in written.items() if text is None]
+        if problems:
+            return None, " and ".join(problems)
+        return Secret("".join(plain + ("" if one is None else written[one] or "") for plain, one in self._parts)), None
+
+
+def _parse_placeholders(text: Secret[str]) -> list[tuple[str, str | None]] | None:
+    """Return the parts of a text: plain characters and the column that follows; None where it is malformed."""
+    parts = []
+    try:
+        for plain, column, form, conversion in string.Formatter().parse(text.get_secret_value()):
+            if column is not None and (form or conversion or not column or set(column) & set(".[]{}")):
+                return None
+            parts.append((plain, column))
+    except ValueError:
+        return None
+    return parts
+
+
+def _why_unwritten(column: str, value: Any) -> str:
+    if value is None:
+        return f"has null in {column}, which the text needs"
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"has bytes in {column}, which the text needs as text"
+    if isinstance(value, numbers.Number) and not isinstance(value, bool):
+        return f"has a number in {column} that is not finite, or too long to write out"
+    return f"has {shape(value)} in {column}; make it text, a number, a date or a time in the query or the file"
+
+
+def preview(
+    *,
+    text: Any = None,
+    rows: Iterable[Mapping[str, Any]] | None = None,
+    messages: Any = None,
+    message_rows: Iterable[Row] | None = None,
+    charset: int | None = None,
+    max_parts: int | None = None,
+    samples: int = 3,
+) -> dict[str, Any]:
+    """
+    Say what a send would do. Nothing is sent.
+
+    :param text: a text, in which ``{column}`` stands for a value of ``rows`` where those are given.
+    :param rows: dicts of values by column.
+    :param messages: instead of these two, messages as :func:`check_messages` takes them.
+    :param message_rows: instead of these three, rows of a file of messages.
+    :param charset: 0, 1, 6 or 8; None picks by each text.
+    :param max_parts: most parts that one SMS may take.
+    :param samples: how many of the first texts to show. They may hold personal data.
+    :return: ``messages`` (count), ``parts_total``, ``max_parts`` (of the longest), ``charsets`` (messages by number of
+        the charset), ``forces_ucs2`` (messages by character that GSM 7-bit does not have), and ``samples``: for each of
+        the first texts ``text, charset, characters, parts, forces_ucs2``.
+    :raises RtiSmsInputError: a placeholder is no column, or a text cannot be sent; names the rows.
+    """
+    if (text is not None) + (messages is not None) + (message_rows is not None) != 1:
+        raise RtiSmsInputError("Give either text or messages.")
+    if text is None:
+        table = rows_of_argument(messages) if message_rows is None else message_rows
+        texts = [message.text for message in check_rows(table, charset=charset, max_parts=max_parts)]
+    elif rows is None:
+        texts = [SmsText.of(text, charset, max_parts)]
+    else:
+        texts = _fill_rows(PlaceholderText(text), rows, charset, max_parts)
+    misfits = [gsm_misfits(one.characters) for one in texts]
+    parts = [one.parts for one in texts]
+    return {
+        "messages": len(texts),
+        "parts_total": sum(parts),
+        "max_parts": max(parts, default=0),
+        "charsets": dict(Counter(int(one.charset) for one in texts)),
+        "forces_ucs2": {
+            _code_point(character): count
+            for character, count in Counter(one for some in misfits for one in some).most_common()
+        },
+        "samples": [
+            {
+                "text": one.characters,
+                "charset": int(one.charset),
+                "characters": len(one.characters),
+                "parts": one.parts,
+                "forces_ucs2": [_code_point(character) for character in forcing],
+            }
+            for one, forcing in list(zip(texts, misfits, strict=True))[: max(0, samples)]
+        ],
+    }
+
+
+def _fill_rows(
+    template: PlaceholderText, rows: Iterable[Mapping[str, Any]], charset: int | None, max_parts: int | None
+) -> list[SmsText]:
+    texts: list[SmsText] = []
+    problems: list[str] = []
+    for position, row in enumerate(rows, 1):
+        find_columns(list(row), template.columns, f"Row {position}")
+        filled, problem = template.fill(row)
+        if problem is None:
+            try:
+                texts.append(SmsText.of(filled, charset, max_parts))
+            except RtiSmsInputError as error:
+                problem = f"gives a text that cannot be sent ({str(error).partition(': ')[0]})"
+        if problem is not None:
+            problems.append(f"row {position} {problem}")
+    if problems:
+        raise RtiSmsInputError(f"{len(problems)} rows give no text: {', '.join(problems)}.")
+    return texts
+
+
+def _code_point(character: str) -> str:
+    return f"{character} (U+{ord(character):04X})"

@@ -1,3 +1,0 @@
-"""Private. Wait until submissions are final."""
-
-from __future__ import annotations
