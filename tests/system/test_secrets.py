@@ -269,7 +269,7 @@ def careless():
         hook = RtiSmsHook()
         hook.get_balance()
         os.write(2, quote_plus(hook.get_settings().client_secret.get_secret_value()).encode() + b"\\n")
-        os.write(2, hook.get_conn().tokens._token.value.get_secret_value().encode() + b"\\n")
+        os.write(2, hook.get_conn().tokens.fresh().value.get_secret_value().encode() + b"\\n")
         return os.environ["AIRFLOW_VAR_RTISMS_RECIPIENT"]
 
     write("{{ var.value.rtisms_text }}")
