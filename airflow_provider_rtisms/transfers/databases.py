@@ -401,6 +401,7 @@ class _SliceEndedError(Exception):
 
 
 def _is_lock_timeout(error: BaseException) -> bool:
+    error = getattr(error, "orig", None) or error  # SQLAlchemy's errors hold the driver's
     if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
         return True
     return isinstance(error, Exception) and (_number(error) == 1205 or _sqlstate(error) == "55P03")

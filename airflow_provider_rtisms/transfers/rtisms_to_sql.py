@@ -133,7 +133,8 @@ class RtiSmsDetailsToSqlOperator(RedactsFields, BaseOperator):
         from airflow_provider_rtisms.bulk.store import storage_path
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, run_of
         from airflow_provider_rtisms.transfers.databases import get_hook
-        from airflow_provider_rtisms.transfers.table_target import TableTarget, open_table
+        from airflow_provider_rtisms.transfers.sql_table import open_table
+        from airflow_provider_rtisms.transfers.table_target import TableTarget
 
         with fail_without_retry(), RtiSmsHook(self.rtisms_conn_id) as hook:
             check_on_missing(self.on_missing)
@@ -168,7 +169,7 @@ class RtiSmsDetailsToSqlOperator(RedactsFields, BaseOperator):
         from airflow_provider_rtisms.bulk.formats import types_of
         from airflow_provider_rtisms.operators import openlineage
         from airflow_provider_rtisms.transfers.databases import get_hook
-        from airflow_provider_rtisms.transfers.table_columns import parse_table_name
+        from airflow_provider_rtisms.transfers.sql_table import parse_table_name
 
         if not openlineage.is_installed():
             return None
@@ -203,7 +204,7 @@ class RtiSmsDetailsToSqlOperator(RedactsFields, BaseOperator):
         from airflow_provider_rtisms.bulk.store import check_rendered
         from airflow_provider_rtisms.operators.bulk import read_ids
         from airflow_provider_rtisms.transfers.databases import get_hook
-        from airflow_provider_rtisms.transfers.submission_ids import query_ids
+        from airflow_provider_rtisms.transfers.sql_rows import query_ids
 
         if self.sql is None:
             return read_ids(self.submission_ids, self.submission_ids_path, self.submission_ids_column)

@@ -20,10 +20,9 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_rtisms.bulk.formats import columns_of
 from airflow_provider_rtisms.sandbox import Sandbox, SandboxProcess
-from airflow_provider_rtisms.transfers import postgres_table
 from airflow_provider_rtisms.transfers.databases import get_hook
 from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
-from airflow_provider_rtisms.transfers.table_target import open_table
+from airflow_provider_rtisms.transfers.sql_table import open_table, to_strict_json
 from scripts.servers import DEBIAN_POSTGRESQL, Postgres
 from tests.patience import wait_until
 from tests.system.conftest import RunDag, load_dag
@@ -291,7 +290,7 @@ class TestRaw:
     )
     def test_every_json_lands(self, warehouse: Warehouse, raw: str) -> None:
         ((stored, kind),) = warehouse.do(
-            "SELECT j, jsonb_typeof(j) FROM (SELECT %s::jsonb AS j) AS t", postgres_table._to_jsonb(raw)
+            "SELECT j, jsonb_typeof(j) FROM (SELECT %s::jsonb AS j) AS t", to_strict_json(raw)
         )
         assert (stored if kind == "string" else json.dumps(stored)) == (
             raw if kind == "string" else json.dumps(json.loads(raw))
