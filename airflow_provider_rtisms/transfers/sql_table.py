@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
 
 from sqlalchemy import (
     Boolean,
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
     from sqlalchemy.engine import Connection, Engine
 
+T = TypeVar("T")
 OnConflict: TypeAlias = Literal["update", "ignore"]
 #: What a column holds.
 Kind: TypeAlias = Literal["text", "boolean", "money", "time", "json"]
@@ -60,8 +60,8 @@ _TEMPORARY = ("pg_temp", "temp")
 #: A part of a table's name as it is, or in double quotes, in which two of them stand for one.
 _NAME = re.compile(r'"((?:[^"]|"")+)"|([^".]+)')
 _UNSUPPORTED = (
-    "Records go into tables of PostgreSQL (12 and later), SQLite, MySQL and MariaDB. For another database, write a file "
-    "with RtiSmsBulkGetDetailsOperator(output_path=...), and load it with the operator of that database, such as "
+    "Records go into tables of PostgreSQL (12 and later), SQLite, MySQL and MariaDB. For another database, write a "
+    "file with RtiSmsBulkGetDetailsOperator(output_path=...), and load it with the operator of that database, such as "
     "CopyFromExternalStageToSnowflakeOperator, GCSToBigQueryOperator or S3ToRedshiftOperator."
 )
 
@@ -185,7 +185,7 @@ class Database:
 
     def written(self, connection: Connection, upsert: Any, stale: Any) -> int:
         """Run an upsert, and return how many rows were inserted or updated."""
-        return int(connection.execute(upsert).rowcount)
+        return int(connection.execute(upsert, execution_options={"preserve_rowcount": True}).rowcount)
 
     def analyze(self, connection: Connection, staging: str) -> None:
         """Let the planner know how many rows are staged."""
@@ -201,22 +201,22 @@ class Database:
 class PostgreSql(Database):
     """PostgreSQL 12 and later, through psycopg2 or psycopg 3."""
 
-    dialects = {"psycopg2": "postgresql+psycopg2", "psycopg": "postgresql+psycopg"}
-    types = {
+    dialects: ClassVar[Mapping[str, str]] = {"psycopg2": "postgresql+psycopg2", "psycopg": "postgresql+psycopg"}
+    types: ClassVar[Mapping[Kind, Any]] = {
         "text": Text(),
         "boolean": Boolean(),
         "money": Numeric(),
         "time": DateTime(timezone=True),
         "json": postgresql.JSONB(),
     }
-    accepted = {
+    accepted: ClassVar[Mapping[Kind, Sequence[str]]] = {
         "text": ["text", "character varying", "citext"],
         "boolean": ["boolean"],
         "money": ["numeric", "double precision"],
         "time": ["timestamp with time zone", "timestamp without time zone"],  # in UTC where there is no zone
         "json": ["jsonb", "json", "text"],
     }
-    reasons = {r"numeric\(\d+,(0|-\d+)\)": "rounds 0.75 to 1"}
+    reasons: ClassVar[Mapping[str, str]] = {r"numeric\(\d+,(0|-\d+)\)": "rounds 0.75 to 1"}
     temporary_schema = "pg_temp"
     temporary_options = " ON COMMIT DROP"
 
@@ -307,10 +307,16 @@ class PostgreSql(Database):
 class Sqlite(Database):
     """SQLite 3.24 and later."""
 
-    dialects = {"sqlite3": "sqlite"}
-    types = {"text": Text(), "boolean": Boolean(), "money": Numeric(), "time": Text(), "json": Text()}
+    dialects: ClassVar[Mapping[str, str]] = {"sqlite3": "sqlite"}
+    types: ClassVar[Mapping[Kind, Any]] = {
+        "text": Text(),
+        "boolean": Boolean(),
+        "money": Numeric(),
+        "time": Text(),
+        "json": Text(),
+    }
     #: The affinities that keep each kind as it is.
-    accepted = {
+    accepted: ClassVar[Mapping[Kind, Sequence[str]]] = {
         "text": ["TEXT", "BLOB"],
         "boolean": ["NUMERIC", "INTEGER", "BLOB"],
         "money": ["NUMERIC", "REAL", "INTEGER", "BLOB"],
@@ -349,22 +355,26 @@ class Sqlite(Database):
 class MySql(Database):
     """MySQL 8 and MariaDB, through mysqlclient, PyMySQL or mysql-connector-python."""
 
-    dialects = {"MySQLdb": "mysql+mysqldb", "pymysql": "mysql+pymysql", "mysql": "mysql+mysqlconnector"}
-    types = {
+    dialects: ClassVar[Mapping[str, str]] = {
+        "MySQLdb": "mysql+mysqldb",
+        "pymysql": "mysql+pymysql",
+        "mysql": "mysql+mysqlconnector",
+    }
+    types: ClassVar[Mapping[Kind, Any]] = {
         "text": Text(),
         "boolean": Boolean(),
         "money": Numeric(38, 12),
         "time": mysql.DATETIME(fsp=6),
         "json": mysql.LONGTEXT(),
     }
-    accepted = {
+    accepted: ClassVar[Mapping[Kind, Sequence[str]]] = {
         "text": ["varchar", "text", "char", "tinytext", "mediumtext", "longtext"],
         "boolean": ["tinyint", "boolean", "smallint", "mediumint", "int", "bigint"],
         "money": ["decimal with a scale", "double", "decimal"],
         "time": ["datetime"],
         "json": ["longtext", "json", "mediumtext", "text"],
     }
-    reasons = {
+    reasons: ClassVar[Mapping[str, str]] = {
         r"decimal\(\d+,0\).*": "rounds 0.75 to 1",
         r"timestamp.*": "the server shifts by the time zone of each session",
         r".* in (?!utf8mb4)\w+": "cannot hold every character",
@@ -533,9 +543,12 @@ class SqlTable:
                 "are, upper and lower case included."
             )
         self._check_columns(existing)
-        with self._transaction("Checking", commit=False) as (connection, waits):
+
+        def rehearse(connection: Connection, waits: LockWaits) -> None:
             self._database.check(connection, self.name, self.columns)
             self._upsert(connection, waits, ())
+
+        self._do("Checking", rehearse, commit=False)
 
     def load(self, json_lines: Iterable[bytes]) -> int:
         """
@@ -546,8 +559,7 @@ class SqlTable:
         :raises RtiSmsStorageError: a person has to change something first. The table is as it was before.
         :raises RtiSmsStorageUnavailableError: the same may succeed later. The table is as it was before.
         """
-        with self._transaction("Writing") as (connection, waits):
-            return self._upsert(connection, waits, json_lines)
+        return self._do("Writing", lambda connection, waits: self._upsert(connection, waits, json_lines))
 
     def _column(self, name: str) -> Column[Any]:
         type_ = (
@@ -558,15 +570,17 @@ class SqlTable:
 
     def _create(self) -> None:
         try:
-            with self._transaction("Creating") as (connection, waits):
-                waits.run(lambda: self._table.create(connection, checkfirst=False))
+            self._do(
+                "Creating",
+                lambda connection, waits: waits.run(lambda: self._table.create(connection, checkfirst=False)),
+            )
         except RtiSmsStorageError:
             if not self._read_columns():  # another task may have created it meanwhile
                 raise
 
     def _read_columns(self) -> list[Existing]:
-        with self._transaction("Checking", commit=False) as (connection, _):
-            return self._database.read_columns(connection, self.name)
+        read = self._database.read_columns
+        return self._do("Checking", lambda connection, _: read(connection, self.name), commit=False)
 
     def _check_columns(self, existing: Sequence[Existing]) -> None:
         types = {one.name: one.type for one in existing}
@@ -640,15 +654,22 @@ class SqlTable:
             return query.with_for_update(read=True)
         return query
 
-    @contextmanager
-    def _transaction(self, action: str, *, commit: bool = True) -> Iterator[tuple[Connection, LockWaits]]:
-        """Yield a connection and its waits, then commit. Errors of the driver are explained."""
-        with self._explained(action), self._engine().connect() as connection:
-            waits = LockWaits(connection.connection.driver_connection)
-            self._database.begin(connection, waits)
-            yield connection, waits
-            if commit:
-                waits.run(connection.commit)
+    def _do(self, action: str, work: Callable[[Connection, LockWaits], T], *, commit: bool = True) -> T:
+        """Do something in a transaction, and explain errors of the driver."""
+        try:
+            with self._engine().connect() as connection:
+                waits = LockWaits(connection.connection.driver_connection)
+                self._database.begin(connection, waits)
+                result = work(connection, waits)
+                if commit:
+                    waits.run(connection.commit)
+                return result
+        except Exception as error:
+            if isinstance(error, RtiSmsError) or not is_of_database(error):
+                raise
+            names = " ".join((*filter(None, self.name), *self.columns))
+            failure = explain(f"{action} the table {self.name}", error, names)
+        raise failure  # outside of the block, since a traceback would show the row in the driver's message
 
     def _engine(self) -> Engine:
         """Return an engine over the connections of the hook, which know about tokens and certificates."""
@@ -670,21 +691,6 @@ class SqlTable:
         connection = self.hook.get_conn()
         self._database.prepare(connection)
         return connection
-
-    @contextmanager
-    def _explained(self, action: str) -> Iterator[None]:
-        failure: RtiSmsError | None = None
-        try:
-            yield
-        except RtiSmsError:
-            raise
-        except Exception as error:
-            if not is_of_database(error):
-                raise
-            names = " ".join((*filter(None, self.name), *self.columns))
-            failure = explain(f"{action} the table {self.name}", error, names)
-        if failure is not None:  # outside of the block, since a traceback would show the row in the driver's message
-            raise failure
 
 
 def open_table(hook: Any, name: Any, columns: Iterable[str], on_conflict: Any, *, create: bool) -> SqlTable:
