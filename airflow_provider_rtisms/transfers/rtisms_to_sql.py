@@ -23,8 +23,8 @@ class RtiSmsDetailsToSqlOperator(RedactsFields, BaseOperator):
     Fetch the details of thousands of submissions into a table: one row for each, upserted by ``submission_id``.
 
     The records collect in a part file, as those of ``RtiSmsBulkGetDetailsOperator`` do, and a task retry requests only
-    the rest. Once all of them are there, they go into the table in one transaction: PostgreSQL takes them with COPY
-    into a temporary table and one ``INSERT ... ON CONFLICT``. So the table has all rows or none, whatever is killed,
+    the rest. Once all of them are there, they go into the table in one transaction: into a temporary table, and from
+    there with one upsert. PostgreSQL, SQLite, MySQL and MariaDB are supported. So the table has all rows or none, whatever is killed,
     and each row once. The table, its columns, its unique key and the permissions are checked before the first
     submission is fetched. See ``docs/rtisms-to-sql.md``.
 
@@ -44,7 +44,7 @@ class RtiSmsDetailsToSqlOperator(RedactsFields, BaseOperator):
         local path or a URL for ObjectStoragePath; ``.gz`` is decompressed.
     :param submission_ids_column: (templated) the column of the query or of the CSV. Default: the only column of the
         query, or ``submission_id``; one id per line of a file.
-    :param create_table: make the table if it does not exist (PostgreSQL and SQLite).
+    :param create_table: make the table if it does not exist.
     :param on_conflict: for submissions that the table has already: ``update`` the row unless it is newer, or ``ignore``
         the record.
     :param raw: add a column ``raw``, the JSON of each response as it came: ``jsonb`` in PostgreSQL, else text.
