@@ -46,7 +46,7 @@ def loads(count: int) -> dict[str, float]:
     """Load records that are there already, and return the seconds of each kind of load."""
     from airflow_provider_rtisms.bulk.formats import columns_of
     from airflow_provider_rtisms.transfers.databases import get_hook
-    from airflow_provider_rtisms.transfers.table_target import open_table
+    from airflow_provider_rtisms.transfers.sql_table import open_table
 
     result = {}
     hook: Any = get_hook("sql_conn_id", "warehouse")

@@ -114,6 +114,7 @@ class MariaDb(Server):
                 shutil.chown(data / "warehouse", "mysql", "mysql")
         command = [_installed("mariadbd", "mariadb-server"), *options, f"--port={self.port}"]
         command += ["--bind-address=127.0.0.1", f"--socket={self.home / 'socket'}"]
+        command += ["--character-set-server=utf8mb4"]  # as Debian's settings have it
         self._session = Session("mariadbd", command, log=self.home / "mariadb.log", env=dict(os.environ))
         wait_until(lambda: is_listening(self.port), what="mariadbd to listen", watching=[self._session])
 

@@ -11,7 +11,7 @@ import math
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from importlib import import_module
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
@@ -103,10 +103,12 @@ _QUERY_REMEDIES: dict[Fault, str] = {
 }
 _TABLE_REMEDIES: dict[Fault, str] = {
     "rights": "Grant the user of the Connection USAGE on the schema, SELECT, INSERT and UPDATE on the table, and "
-    "TEMPORARY on the database; create_table=True also takes CREATE on the schema.",
+    "TEMPORARY (in MySQL and MariaDB: CREATE TEMPORARY TABLES) on the database; create_table=True also takes CREATE on "
+    "the schema.",
     "key": "Add a unique key on submission_id alone: ALTER TABLE ... ADD PRIMARY KEY (submission_id), or "
     "CREATE UNIQUE INDEX in SQLite.",
-    "login": "Check the host, the login, the password and the database of the Connection.",
+    "login": "Check the host, the login, the password and the database of the Connection. In MySQL and MariaDB, the "
+    "user also needs CREATE TEMPORARY TABLES on the database.",
     "read-only": "The Connection leads to a read-only server or file: use the primary server, or give the worker's "
     "user the permission to write the file and its folder.",
     "values": f"Make each column wide enough for what the API returns. {_NOT_SHOWN}",
@@ -205,9 +207,9 @@ def read_rows(
     check_parameters(parameters)
     failure: RtiSmsError | None = None
     try:
-        with closing(hook.get_conn()) as connection:
+        with _closing(hook.get_conn()) as connection:
             cursor, first = LockWaits(connection).run(lambda: _execute(connection, sql, parameters))
-            with closing(cursor):
+            with _closing(cursor):
                 if cursor.description is None:
                     raise RtiSmsInputError("The query returns no table: use one SELECT.")
                 columns = [str(column[0]) for column in cursor.description]
@@ -401,9 +403,20 @@ class _SliceEndedError(Exception):
 
 
 def _is_lock_timeout(error: BaseException) -> bool:
+    error = getattr(error, "orig", None) or error  # SQLAlchemy's errors hold the driver's
     if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
         return True
     return isinstance(error, Exception) and (_number(error) == 1205 or _sqlstate(error) == "55P03")
+
+
+@contextmanager
+def _closing(opened: T) -> Iterator[T]:
+    """Close a cursor or a connection; what that raises, such as of rows that were not read, hides no other error."""
+    try:
+        yield opened
+    finally:
+        with suppress(Exception):
+            opened.close()  # type: ignore[attr-defined]
 
 
 def _execute(connection: Any, sql: str, parameters: Secret[Any]) -> tuple[Any, Sequence[Any]]:

@@ -22,11 +22,11 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
     """
     Fetch the details of thousands of submissions into a table: one row for each, upserted by ``submission_id``.
 
-    The records collect in a part file, as those of ``RtiSmsBulkGetDetailsOperator`` do, and a task retry requests only
-    the rest. Once all of them are there, they go into the table in one transaction: PostgreSQL takes them with COPY
-    into a temporary table and one ``INSERT ... ON CONFLICT``. So the table has all rows or none, whatever is killed,
-    and each row once. The table, its columns, its unique key and the permissions are checked before the first
-    submission is fetched. See ``docs/rtisms-to-sql.md``.
+    The records collect in a part file, as those of ``RtiSmsBulkGetDetailsOperator`` do, and a task retry requests
+    only the rest. Once all of them are there, they go into the table in one transaction: into a temporary table, and
+    from there with one upsert. PostgreSQL, SQLite, MySQL and MariaDB are supported. So the table has all rows or
+    none, whatever is killed, and each row once. The table, its columns, its unique key and the permissions are
+    checked before the first submission is fetched. See ``docs/rtisms-to-sql.md``.
 
     If the task has outlets, the counts of the summary go into the ``extra`` of their asset events.
 
@@ -44,7 +44,7 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
         local path or a URL for ObjectStoragePath; ``.gz`` is decompressed.
     :param submission_ids_column: (templated) the column of the query or of the CSV. Default: the only column of the
         query, or ``submission_id``; one id per line of a file.
-    :param create_table: make the table if it does not exist (PostgreSQL and SQLite).
+    :param create_table: make the table if it does not exist.
     :param on_conflict: for submissions that the table has already: ``update`` the row unless it is newer, or ``ignore``
         the record.
     :param raw: add a column ``raw``, the JSON of each response as it came: ``jsonb`` in PostgreSQL, else text.
@@ -133,7 +133,8 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
         from airflow_provider_rtisms.bulk.store import storage_path
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, run_of
         from airflow_provider_rtisms.transfers.databases import get_hook
-        from airflow_provider_rtisms.transfers.table_target import TableTarget, open_table
+        from airflow_provider_rtisms.transfers.sql_table import open_table
+        from airflow_provider_rtisms.transfers.table_target import TableTarget
 
         with fail_without_retry(), RtiSmsHook(self.rtisms_conn_id) as hook:
             check_on_missing(self.on_missing)
@@ -168,7 +169,7 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
         from airflow_provider_rtisms.bulk.formats import types_of
         from airflow_provider_rtisms.operators import lineage
         from airflow_provider_rtisms.transfers.databases import get_hook
-        from airflow_provider_rtisms.transfers.table_columns import parse_table_name
+        from airflow_provider_rtisms.transfers.sql_table import parse_table_name
 
         if not lineage.is_installed():
             return None
@@ -203,7 +204,7 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
         from airflow_provider_rtisms.bulk.store import check_rendered
         from airflow_provider_rtisms.operators.bulk import read_ids
         from airflow_provider_rtisms.transfers.databases import get_hook
-        from airflow_provider_rtisms.transfers.submission_ids import query_ids
+        from airflow_provider_rtisms.transfers.sql_rows import query_ids
 
         if self.sql is None:
             return read_ids(self.submission_ids, self.submission_ids_path, self.submission_ids_column)

@@ -1,54 +1,519 @@
-"""Private. A table that takes records, in any database: all of them in one transaction, or none."""
+"""
+Private. A table that takes records, in PostgreSQL, SQLite, MySQL or MariaDB: all of them in one transaction, or none.
+
+The way of a load: records go in batches into a temporary table with the types of the table itself, and from there with
+one upsert into the table. Then what was to be written is compared with what stands there. The check before the first
+fetch goes the same way without a record.
+"""
 
 from __future__ import annotations
 
-import logging
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
 
-from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, shape
+from sqlalchemy import (
+    Boolean,
+    Column,
+    DateTime,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    Text,
+    case,
+    create_engine,
+    false,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+)
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.pool import NullPool
+from sqlalchemy.sql import quoted_name
+
+from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsError, RtiSmsInputError, shape
+from airflow_provider_rtisms.bulk.formats import RAW, TIMES
 from airflow_provider_rtisms.bulk.store import RtiSmsStorageError
-from airflow_provider_rtisms.transfers.databases import LockWaits, explain, is_of_database, row_values
-from airflow_provider_rtisms.transfers.table_columns import KEY, TableName, quote
+from airflow_provider_rtisms.transfers.databases import LockWaits, explain, is_of_database, library_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
-
-log = logging.getLogger(__name__)
+    from sqlalchemy.engine import Connection, Engine
 
 T = TypeVar("T")
 OnConflict: TypeAlias = Literal["update", "ignore"]
+#: What a column holds.
+Kind: TypeAlias = Literal["text", "boolean", "money", "time", "json"]
 
+#: The column that identifies a row, and the one that says which of two records is newer.
+KEY, MOMENT = "submission_id", "fetched_at"
+#: Records that go to the database together.
+BATCH = 1000
 #: Schemas of tables that only one connection sees: of PostgreSQL and of SQLite.
 _TEMPORARY = ("pg_temp", "temp")
+#: A part of a table's name as it is, or in double quotes, in which two of them stand for one.
+_NAME = re.compile(r'"((?:[^"]|"")+)"|([^".]+)')
+_UNSUPPORTED = (
+    "Records go into tables of PostgreSQL (12 and later), SQLite, MySQL and MariaDB. For another database, write a "
+    "file with RtiSmsBulkGetDetailsOperator(output_path=...), and load it with the operator of that database, such as "
+    "CopyFromExternalStageToSnowflakeOperator, GCSToBigQueryOperator or S3ToRedshiftOperator."
+)
 
 
-class SqlTable(ABC):
+class TableName(NamedTuple):
+    """
+    The name of a table.
+
+    :param schema: None for the default of the Connection.
+    :param name: of the table.
+    """
+
+    schema: str | None
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}" if self.schema else self.name
+
+    @property
+    def quoted(self) -> str:
+        """The name in standard SQL, in double quotes."""
+        return ".".join(quote(part) for part in self if part)
+
+
+def parse_table_name(value: Any) -> TableName:
+    """
+    Read the name of a table.
+
+    :param value: ``table`` or ``schema.table``; a part that holds a dot is in double quotes.
+    :raises RtiSmsInputError: it is anything else.
+    """
+    problem = RtiSmsInputError(
+        f"table is {shape(value)} that names no table: use table or schema.table, and put a part that holds a dot "
+        'into double quotes, such as "my.schema".table.'
+    )
+    if not isinstance(value, str) or value.strip() in ("", "None") or not value.isprintable():
+        raise problem
+    parts: list[str] = []
+    position = 0
+    while match := _NAME.match(value.strip(), position):
+        parts.append(match[2] or match[1].replace('""', '"'))
+        position = match.end() + 1
+        if value.strip()[match.end() : position] != ".":
+            break
+    if position != len(value.strip()) + 1 or not 1 <= len(parts) <= 2:
+        raise problem
+    return TableName(parts[0] if len(parts) == 2 else None, parts[-1])
+
+
+def quote(name: str) -> str:
+    """Return a name in double quotes, as SQL wants it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def kind_of(column: str) -> Kind:
+    """Return what a column holds."""
+    if column in TIMES:
+        return "time"
+    kinds: dict[str, Kind] = {"is_final": "boolean", "cost": "money", RAW: "json"}
+    return kinds.get(column, "text")
+
+
+class Existing(NamedTuple):
+    """A column of an existing table: its name, its type, and whether a row has to give a value."""
+
+    name: str
+    type: str
+    is_needed: bool
+
+
+class Database:
+    """What one database does in its own way."""
+
+    #: SQLAlchemy's dialects, by the package of the driver.
+    dialects: ClassVar[Mapping[str, str]]
+    #: The types of a table that this package creates.
+    types: ClassVar[Mapping[Kind, Any]]
+    #: The types that hold each kind without loss, in an existing table; those in front are named in errors.
+    accepted: ClassVar[Mapping[Kind, Sequence[str]]]
+    #: Patterns of types that are refused, and why.
+    reasons: ClassVar[Mapping[str, str]] = {}
+    #: The schema of the temporary table; None for that of the table.
+    temporary_schema: str | None = None
+    #: What follows the columns of the temporary table.
+    temporary_options = ""
+
+    def prepare(self, connection: Any) -> None:
+        """Prepare a new connection of the driver."""
+
+    def begin(self, connection: Connection, waits: LockWaits) -> None:
+        """Begin a transaction."""
+
+    def read_columns(self, connection: Connection, name: TableName) -> list[Existing]:
+        """Return the columns of a table; none if there is no such table."""
+        raise NotImplementedError
+
+    def check(self, connection: Connection, name: TableName, columns: Sequence[str]) -> None:
+        """
+        Check what an upsert without a record does not find out.
+
+        :raises RtiSmsError: a load would fail, or write something else.
+        """
+
+    def bind(self, kind: Kind, value: Any, column_type: str) -> Any:
+        """Return a value as the driver takes it: of a str, bool, float or None; times are ISO 8601 in UTC."""
+        if kind == "money" and value is not None:
+            return Decimal(str(value))
+        return value
+
+    def upsert(self, table: Table, staged: Any, on_conflict: OnConflict) -> Any:
+        """Return the statement that writes staged rows, unless the table has them already and newer."""
+        statement = self._insert(table).from_select([column.name for column in table.c], staged)
+        if on_conflict == "ignore":
+            return statement.on_conflict_do_nothing(index_elements=[KEY])
+        new = statement.excluded
+        return statement.on_conflict_do_update(
+            index_elements=[KEY],
+            set_={column.name: new[column.name] for column in table.c if column.name != KEY},
+            where=or_(table.c[MOMENT].is_(None), table.c[MOMENT] <= new[MOMENT]),
+        )
+
+    def written(self, connection: Connection, upsert: Any, stale: Any) -> int:
+        """Run an upsert, and return how many rows were inserted or updated."""
+        return int(connection.execute(upsert, execution_options={"preserve_rowcount": True}).rowcount)
+
+    def analyze(self, connection: Connection, staging: str) -> None:
+        """Let the planner know how many rows are staged."""
+
+    def _insert(self, table: Table) -> Any:
+        return insert(table)
+
+    def uri(self, hook: Any, name: TableName) -> str | None:
+        """Return the asset of a table that was checked; None if the database has no form of assets."""
+        return None
+
+
+class PostgreSql(Database):
+    """PostgreSQL 12 and later, through psycopg2 or psycopg 3."""
+
+    dialects: ClassVar[Mapping[str, str]] = {"psycopg2": "postgresql+psycopg2", "psycopg": "postgresql+psycopg"}
+    types: ClassVar[Mapping[Kind, Any]] = {
+        "text": Text(),
+        "boolean": Boolean(),
+        "money": Numeric(),
+        "time": DateTime(timezone=True),
+        "json": postgresql.JSONB(),
+    }
+    accepted: ClassVar[Mapping[Kind, Sequence[str]]] = {
+        "text": ["text", "character varying", "citext"],
+        "boolean": ["boolean"],
+        "money": ["numeric", "double precision"],
+        "time": ["timestamp with time zone", "timestamp without time zone"],  # in UTC where there is no zone
+        "json": ["jsonb", "json", "text"],
+    }
+    reasons: ClassVar[Mapping[str, str]] = {r"numeric\(\d+,(0|-\d+)\)": "rounds 0.75 to 1"}
+    temporary_schema = "pg_temp"
+    temporary_options = " ON COMMIT DROP"
+
+    #: The columns of a table: name, type without its domains, whether a value has to be given.
+    _COLUMNS = r"""
+        WITH RECURSIVE columns AS (
+            SELECT attnum, attname, atttypid, atttypmod, attnotnull AS is_needed,
+                   atthasdef OR attidentity <> '' AS is_given
+            FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass(:name) AND attnum > 0 AND NOT attisdropped
+        ), types AS (
+            SELECT attnum, oid, atttypmod AS typmod, typbasetype, typtypmod, typnotnull, typdefault
+            FROM columns JOIN pg_catalog.pg_type ON oid = atttypid
+            UNION ALL
+            SELECT attnum, base.oid, types.typtypmod, base.typbasetype, base.typtypmod, base.typnotnull, base.typdefault
+            FROM types JOIN pg_catalog.pg_type AS base ON base.oid = types.typbasetype
+        )
+        SELECT attname, max(format_type(oid, typmod)) FILTER (WHERE typbasetype = 0),
+               (is_needed OR bool_or(typnotnull)) AND NOT is_given AND count(typdefault) = 0
+        FROM columns JOIN types USING (attnum) GROUP BY attnum, attname, is_needed, is_given
+    """
+    #: What a table is: its schema, whether it lacks partitions, whether a key on the submission id is deferrable.
+    _TABLE = f"""
+        SELECT nspname,
+               relkind = 'p' AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_inherits WHERE inhparent = pg_class.oid),
+               EXISTS (
+                   SELECT 1 FROM pg_catalog.pg_index JOIN pg_catalog.pg_attribute ON attrelid = indrelid
+                   WHERE indrelid = pg_class.oid AND indisunique AND NOT indimmediate AND indnkeyatts = 1
+                         AND attnum = indkey[0] AND attname = '{KEY}'
+               )
+        FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
+        WHERE pg_class.oid = to_regclass(:name)
+    """  # noqa: S608
+
+    def __init__(self) -> None:
+        self._schema = ""
+
+    def prepare(self, connection: Any) -> None:
+        """Read rows as tuples, whatever the Connection says, and leave autocommit."""
+        connection.autocommit = False
+        if library_of(connection) == "psycopg2":
+            connection.cursor_factory = None
+        else:
+            from psycopg.rows import tuple_row
+
+            connection.row_factory = tuple_row
+
+    def begin(self, connection: Connection, waits: LockWaits) -> None:
+        """Speak UTF-8 and UTC until the transaction ends."""
+        connection.exec_driver_sql("SET LOCAL client_encoding = 'UTF8'")
+        connection.exec_driver_sql("SET LOCAL TIME ZONE 'UTC'")  # for columns without a time zone
+
+    def read_columns(self, connection: Connection, name: TableName) -> list[Existing]:
+        """Read them from the catalog, since the inspector does not see through domains."""
+        if (connection.dialect.server_version_info or ()) < (12,):  # also Redshift, which says that it is 8.0
+            raise RtiSmsConfigError(f"The server of the table {name} is older than PostgreSQL 12. {_UNSUPPORTED}")
+        return [Existing(*row) for row in connection.execute(text(self._COLUMNS), {"name": name.quoted})]
+
+    def check(self, connection: Connection, name: TableName, columns: Sequence[str]) -> None:
+        """Check partitions and that the key is not deferrable."""
+        found = connection.execute(text(self._TABLE), {"name": name.quoted}).one()
+        self._schema, lacks_partitions, is_deferrable = found
+        if lacks_partitions:
+            raise RtiSmsInputError(f"The table {name} has no partitions: create those that the rows need.")
+        if is_deferrable:
+            raise RtiSmsInputError(
+                f"The table {name} has a unique key on {KEY} that is DEFERRABLE, with which ON CONFLICT does not "
+                f"work: drop it, and add PRIMARY KEY ({KEY}) NOT DEFERRABLE."
+            )
+
+    def bind(self, kind: Kind, value: Any, column_type: str) -> Any:
+        """Make JSON fit."""
+        return to_strict_json(value) if kind == "json" and column_type != "text" else super().bind(kind, value, "")
+
+    def analyze(self, connection: Connection, staging: str) -> None:
+        """Let the comparison use the key of the table."""
+        connection.exec_driver_sql(f"ANALYZE {staging}")
+
+    def _insert(self, table: Table) -> Any:
+        return postgresql.insert(table)
+
+    def uri(self, hook: Any, name: TableName) -> str:
+        """Return the asset in the form of Airflow's PostgreSQL provider."""
+        connection = hook.connection
+        database = getattr(hook, "database", None) or connection.schema
+        return f"postgres://{connection.host}:{connection.port or 5432}/{database}/{self._schema}/{name.name}"
+
+
+class Sqlite(Database):
+    """SQLite 3.24 and later."""
+
+    dialects: ClassVar[Mapping[str, str]] = {"sqlite3": "sqlite"}
+    types: ClassVar[Mapping[Kind, Any]] = {
+        "text": Text(),
+        "boolean": Boolean(),
+        "money": Numeric(),
+        "time": Text(),
+        "json": Text(),
+    }
+    #: The affinities that keep each kind as it is.
+    accepted: ClassVar[Mapping[Kind, Sequence[str]]] = {
+        "text": ["TEXT", "BLOB"],
+        "boolean": ["NUMERIC", "INTEGER", "BLOB"],
+        "money": ["NUMERIC", "REAL", "INTEGER", "BLOB"],
+        "time": ["TEXT", "NUMERIC", "BLOB"],
+        "json": ["TEXT", "BLOB"],
+    }
+    temporary_schema = "temp"
+    #: SQLite fills an INTEGER PRIMARY KEY itself.
+    _COLUMNS = """
+        SELECT lower(name), type, "notnull" AND dflt_value IS NULL AND NOT (pk AND upper(type) = 'INTEGER')
+        FROM pragma_table_info(:name, :schema)
+    """
+
+    def prepare(self, connection: Any) -> None:
+        """Begin transactions by hand, and read rows as tuples."""
+        connection.isolation_level = None
+        connection.row_factory = None
+
+    def begin(self, connection: Connection, waits: LockWaits) -> None:
+        """Begin to write, which fails at once where the file cannot be written."""
+        waits.run(lambda: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+
+    def read_columns(self, connection: Connection, name: TableName) -> list[Existing]:
+        """Return the columns with their affinities."""
+        rows = connection.execute(text(self._COLUMNS), {"name": name.name, "schema": name.schema or "main"})
+        return [Existing(column, _affinity(declared), bool(is_needed)) for column, declared, is_needed in rows]
+
+    def bind(self, kind: Kind, value: Any, column_type: str) -> Any:
+        """Return the value as it is: SQLite has neither decimals nor times."""
+        return value
+
+    def _insert(self, table: Table) -> Any:
+        return sqlite.insert(table)
+
+
+class MySql(Database):
+    """MySQL 8 and MariaDB, through mysqlclient, PyMySQL or mysql-connector-python."""
+
+    dialects: ClassVar[Mapping[str, str]] = {
+        "MySQLdb": "mysql+mysqldb",
+        "pymysql": "mysql+pymysql",
+        "mysql": "mysql+mysqlconnector",
+    }
+    types: ClassVar[Mapping[Kind, Any]] = {
+        "text": Text(),
+        "boolean": Boolean(),
+        "money": Numeric(38, 12),
+        "time": mysql.DATETIME(fsp=6),
+        "json": mysql.LONGTEXT(),
+    }
+    accepted: ClassVar[Mapping[Kind, Sequence[str]]] = {
+        "text": ["varchar", "text", "char", "tinytext", "mediumtext", "longtext"],
+        "boolean": ["tinyint", "boolean", "smallint", "mediumint", "int", "bigint"],
+        "money": ["decimal with a scale", "double", "decimal"],
+        "time": ["datetime"],
+        "json": ["longtext", "json", "mediumtext", "text"],
+    }
+    reasons: ClassVar[Mapping[str, str]] = {
+        r"decimal\(\d+,0\).*": "rounds 0.75 to 1",
+        r"timestamp.*": "the server shifts by the time zone of each session",
+        r".* in (?!utf8mb4)\w+": "cannot hold every character",
+    }
+    _COLUMNS = """
+        SELECT lower(column_name), column_type, character_set_name,
+               is_nullable = 'NO' AND column_default IS NULL AND extra NOT LIKE '%auto_increment%', lower(data_type)
+        FROM information_schema.columns WHERE table_name = :name AND table_schema = coalesce(:schema, database())
+    """
+    _TABLE = """
+        SELECT engine, (SELECT transactions FROM information_schema.engines AS e WHERE e.engine = t.engine)
+        FROM information_schema.tables AS t WHERE table_name = :name AND table_schema = coalesce(:schema, database())
+    """
+    _KEYS = """
+        SELECT lower(index_name), lower(column_name), sub_part FROM information_schema.statistics
+        WHERE table_name = :name AND table_schema = coalesce(:schema, database()) AND non_unique = 0
+    """
+
+    def prepare(self, connection: Any) -> None:
+        """Speak UTF-8, read rows as tuples, and leave autocommit."""
+        library = library_of(connection)
+        if library == "mysql":
+            connection.set_charset_collation("utf8mb4")
+            connection.autocommit = False
+            return
+        (connection.set_character_set if library == "MySQLdb" else connection.set_charset)("utf8mb4")
+        connection.autocommit(False)
+        cursors = __import__(f"{library}.cursors", fromlist=["Cursor"])
+        connection.cursorclass = cursors.Cursor
+
+    def begin(self, connection: Connection, waits: LockWaits) -> None:
+        """Let the server refuse a value that does not fit, where it would cut or change it."""
+        connection.exec_driver_sql("SET SESSION sql_mode = concat(@@sql_mode, ',STRICT_ALL_TABLES')")
+
+    def read_columns(self, connection: Connection, name: TableName) -> list[Existing]:
+        """Return the columns; a type of text with another character set than utf8mb4 names it."""
+        columns = []
+        for column, declared, charset, is_needed, _ in connection.execute(text(self._COLUMNS), name._asdict()):
+            is_other = charset not in (None, "utf8mb4") and column != KEY
+            columns.append(Existing(column, f"{declared} in {charset}" if is_other else declared, bool(is_needed)))
+        return columns
+
+    def check(self, connection: Connection, name: TableName, columns: Sequence[str]) -> None:
+        """Check the engine and the keys: with ON DUPLICATE KEY UPDATE, any unique key decides what is replaced."""
+        engine, transactions = connection.execute(text(self._TABLE), name._asdict()).one()
+        if transactions != "YES":
+            raise RtiSmsInputError(
+                f"The table {name} has the engine {engine or 'of a view'}, which has no transactions: a load that "
+                "fails would leave a part of its rows. Use ALTER TABLE ... ENGINE=InnoDB, or name another table."
+            )
+        keys: dict[str, list[str]] = {}
+        for key, column, prefix in connection.execute(text(self._KEYS), name._asdict()):
+            keys.setdefault(key, []).append(column if prefix is None else f"{column}({prefix})")
+        if [KEY] not in keys.values():
+            raise RtiSmsInputError(f"The table {name} has no unique key on {KEY} alone: add a primary key.")
+        others = [
+            key
+            for key, parts in keys.items()
+            if parts != [KEY] and {re.sub(r"\(.*", "", p) for p in parts} <= {*columns}
+        ]
+        if others:
+            raise RtiSmsInputError(
+                f"The table {name} has other unique keys on columns of records: {', '.join(others)}. A record would "
+                "replace the row of another submission. Drop these keys, or name another table."
+            )
+
+    def bind(self, kind: Kind, value: Any, column_type: str) -> Any:
+        """Return times without their zone, which is UTC, and JSON that fits."""
+        if kind == "time" and value is not None:
+            return value.replace("T", " ").removesuffix("+00:00")
+        if kind == "json" and column_type == "json":
+            return to_strict_json(value)
+        return super().bind(kind, value, column_type)
+
+    def upsert(self, table: Table, staged: Any, on_conflict: OnConflict) -> Any:
+        """Return INSERT ... ON DUPLICATE KEY UPDATE; ``fetched_at`` changes last, since the others depend on it."""
+        names = [column.name for column in table.c]
+        statement = mysql.insert(table).from_select(names, staged)
+        if on_conflict == "ignore":
+            return statement.on_duplicate_key_update([(KEY, table.c[KEY])])
+        new = statement.inserted
+        is_newer = or_(table.c[MOMENT].is_(None), table.c[MOMENT] <= new[MOMENT])
+        changed = [one for one in names if one not in (KEY, MOMENT)] + [MOMENT]
+        return statement.on_duplicate_key_update(
+            [(one, case((is_newer, new[one]), else_=table.c[one])) for one in changed]
+        )
+
+    def written(self, connection: Connection, upsert: Any, stale: Any) -> int:
+        """Count before: the server counts an update as two rows, and one that changes nothing as none."""
+        count = int(connection.execute(stale).scalar_one())
+        connection.execute(upsert)
+        return count
+
+
+_DATABASES: dict[str, type[Database]] = {"PostgresHook": PostgreSql, "SqliteHook": Sqlite, "MySqlHook": MySql}
+
+
+class SqlTable:
     """
     A table of records, one row for each submission.
 
-    :param hook: of the database.
+    :param hook: of the database. Its class is found by its name, so as not to import it.
     :param name: of the table.
     :param columns: of the records.
     :param on_conflict: what to do with a row that the table has already.
+    :raises RtiSmsConfigError: the database is not supported.
     """
 
-    _waits: LockWaits
-
     def __init__(self, hook: DbApiHook, name: TableName, columns: Sequence[str], on_conflict: OnConflict) -> None:
+        names = [one.__name__ for one in type(hook).__mro__]
+        kind = next((_DATABASES[one] for one in names if one in _DATABASES), None)
+        if kind is None:
+            raise RtiSmsConfigError(f"The Connection of the table {name} has a {names[0]}. {_UNSUPPORTED}")
         self.hook = hook
         self.name = name
         self.columns = tuple(columns)
-        self.on_conflict = on_conflict
+        self.on_conflict: OnConflict = on_conflict
+        self._database = kind()
+        self._types: dict[str, str] = {}
+        self._opened: Engine | None = None
+        self._table = Table(
+            quoted_name(name.name, quote=True),
+            MetaData(),
+            *(self._column(one) for one in columns),
+            schema=quoted_name(name.schema, quote=True) if name.schema else None,
+            mysql_engine="InnoDB",
+            mysql_charset="utf8mb4",
+        )
+        staging = "rtisms_staging_2" if name.name.lower() == "rtisms_staging" else "rtisms_staging"
+        schema = self._database.temporary_schema or self._table.schema
+        # Without types, so that values reach the server as they are bound; the temporary table has those of the table.
+        self._staging = Table(staging, MetaData(), *(Column(one) for one in columns), schema=schema)
 
     def __str__(self) -> str:
         return f"table {self.name}"
 
     def uri(self) -> str | None:
         """Return the asset of the table, once it is checked; None if its database has no form of assets."""
-        return None
+        return self._database.uri(self.hook, self.name)
 
     def check(self, *, create: bool) -> None:
         """
@@ -64,19 +529,26 @@ class SqlTable(ABC):
             raise RtiSmsInputError(
                 f"The table {self.name} is a temporary one, which disappears with its connection: name another schema."
             )
-        if not self._explained("Checking", self._exists):
-            if not create:
-                raise RtiSmsInputError(
-                    f"The table {self.name} does not exist. Create it, or set create_table=True. Names are taken as "
-                    "they are, upper and lower case included."
-                )
-            self._explained("Creating", self._create)
-            if not self._explained("Checking", self._exists):
+        existing = self._read_columns()
+        if not existing and create:
+            self._create()
+            existing = self._read_columns()
+            if not existing:
                 raise RtiSmsInputError(
                     f"The table {self.name} was created, and another connection does not see it. Name its schema."
                 )
-        self._explained("Checking", self._check_columns)
-        self._explained("Checking", lambda: self._write(iter(()), commit=False))
+        if not existing:
+            raise RtiSmsInputError(
+                f"The table {self.name} does not exist. Create it, or set create_table=True. Names are taken as they "
+                "are, upper and lower case included."
+            )
+        self._check_columns(existing)
+
+        def rehearse(connection: Connection, waits: LockWaits) -> None:
+            self._database.check(connection, self.name, self.columns)
+            self._upsert(connection, waits, ())
+
+        self._do("Checking", rehearse, commit=False)
 
     def load(self, json_lines: Iterable[bytes]) -> int:
         """
@@ -87,138 +559,184 @@ class SqlTable(ABC):
         :raises RtiSmsStorageError: a person has to change something first. The table is as it was before.
         :raises RtiSmsStorageUnavailableError: the same may succeed later. The table is as it was before.
         """
-        return self._explained("Writing", lambda: self._write(json_lines, commit=True))
+        return self._do("Writing", lambda connection, waits: self._upsert(connection, waits, json_lines))
 
-    def _write(self, json_lines: Iterable[bytes], *, commit: bool) -> int:
-        with self._transaction(commit=commit) as cursor:
-            return self._upsert(cursor, json_lines)
+    def _column(self, name: str) -> Column[Any]:
+        type_ = (
+            String(100) if name == KEY and isinstance(self._database, MySql) else self._database.types[kind_of(name)]
+        )
+        is_required = name in (KEY, "is_final", MOMENT, RAW)
+        return Column(name, type_, primary_key=name == KEY, autoincrement=False, nullable=not is_required)
 
-    @abstractmethod
-    def _exists(self) -> bool:
-        """Return whether there is such a table."""
-
-    @abstractmethod
     def _create(self) -> None:
-        """Create the table, unless another task has just done so."""
-
-    @abstractmethod
-    def _check_columns(self) -> None:
-        """Check the columns of the table."""
-
-    @abstractmethod
-    def _upsert(self, cursor: Any, json_lines: Iterable[bytes]) -> int:
-        """Write records; return how many rows were inserted or updated. None still checks permissions and keys."""
-
-    @abstractmethod
-    def _begin(self, connection: Any, cursor: Any) -> None:
-        """Begin a transaction on a new connection, and set ``_waits``."""
-
-    def _commit(self, connection: Any) -> None:
-        """Commit the transaction."""
-        connection.commit()
-
-    @contextmanager
-    def _transaction(self, *, commit: bool) -> Iterator[Any]:
-        """Yield a cursor, then commit or roll back."""
-        with closing(self.hook.get_conn()) as connection:
-            try:
-                with closing(connection.cursor()) as cursor:
-                    self._begin(connection, cursor)
-                    yield cursor
-                self._commit(connection) if commit else connection.rollback()
-            except BaseException:
-                with suppress(Exception):  # the connection may be lost
-                    connection.rollback()
-                raise
-
-    def _explained(self, action: str, work: Callable[[], T]) -> T:
-        """
-        Return what a function returns, and explain the driver's errors.
-
-        This is no context manager: what one raises has the driver's error, and so perhaps a row, as its context.
-        """
         try:
-            return work()
-        except RtiSmsError:
-            raise
-        except Exception as error:
-            if not is_of_database(error):
+            self._do(
+                "Creating",
+                lambda connection, waits: waits.run(lambda: self._table.create(connection, checkfirst=False)),
+            )
+        except RtiSmsStorageError:
+            if not self._read_columns():  # another task may have created it meanwhile
                 raise
-            names = " ".join((*filter(None, self.name), *self.columns))
-            failure = explain(f"{action} the table {self.name}", error, names)
-        raise failure  # outside of the block, for the same reason
 
+    def _read_columns(self) -> list[Existing]:
+        read = self._database.read_columns
+        return self._do("Checking", lambda connection, _: read(connection, self.name), commit=False)
 
-class StagedTable(SqlTable):
-    """A table of a database with temporary tables and ``INSERT ... ON CONFLICT``: PostgreSQL and SQLite."""
+    def _check_columns(self, existing: Sequence[Existing]) -> None:
+        types = {one.name: one.type for one in existing}
+        problems = [f"has no column {column}" for column in self.columns if column not in types]
+        for column in self.columns:
+            accepted = self._database.accepted[kind_of(column)]
+            given = types.get(column, accepted[0])
+            reason = next((why for one, why in self._database.reasons.items() if re.fullmatch(one, given)), None)
+            if reason or re.sub(r"\([^)]*\)", "", given).split(" unsigned")[0] not in accepted:
+                why = f"{reason}, and which " if reason else ""
+                wanted = "in utf8mb4 (ALTER TABLE ... CONVERT TO CHARACTER SET utf8mb4)"
+                if reason is None or " in " not in given:
+                    wanted = " or ".join(accepted[:2])
+                problems.append(f"has {column} as {given or 'a column without a type'}, which {why}has to be {wanted}")
+        if problems:
+            raise RtiSmsInputError(
+                f"The table {self.name} {', '.join(problems)}. Change the table (ALTER TABLE), or name a table that "
+                "does not exist yet and set create_table=True."
+            )
+        if left := [one.name for one in existing if one.is_needed and one.name not in self.columns]:
+            raise RtiSmsInputError(
+                f"The table {self.name} has columns that records do not fill, and that must not be null: "
+                f"{', '.join(left)}. Give them a default, or allow null."
+            )
+        self._types = types
 
-    @property
-    def staging(self) -> str:
-        """The name of the temporary table, which only this connection sees; never that of the table."""
-        return "rtisms_staging_2" if self.name.name.lower() == "rtisms_staging" else "rtisms_staging"
+    def _upsert(self, connection: Connection, waits: LockWaits, json_lines: Iterable[bytes]) -> int:
+        table, staging, update = self._table, self._staging, self.on_conflict == "update"
+        staged = connection.dialect.identifier_preparer.format_table(staging)
+        nothing = select(*table.c).where(false()).compile(connection)
+        create = f"CREATE TEMPORARY TABLE {staged}{self._database.temporary_options} AS {nothing}"
+        waits.run(lambda: connection.exec_driver_sql(create))
+        records = self._fill_staging(connection, json_lines)
+        if records:
+            self._database.analyze(connection, staged)
 
-    @abstractmethod
-    def _fill_staging(self, cursor: Any, json_lines: Iterable[bytes]) -> int:
-        """Create the temporary table and write records into it; return how many."""
-
-    @property
-    @abstractmethod
-    def _staged(self) -> str:
-        """The temporary table, with its schema."""
-
-    def _value(self, column: str, prefix: str = "") -> str:
-        """Return the SQL of a value in the temporary table, as the table takes it."""
-        return prefix + quote(column)
-
-    def _upsert(self, cursor: Any, json_lines: Iterable[bytes]) -> int:
-        records = self._fill_staging(cursor, json_lines)
-
-        def insert() -> int:
-            cursor.execute(self._upsert_sql())
-            return int(cursor.rowcount)
-
-        written = self._waits.run(insert)
-        cursor.execute(self._lost_sql())
-        if lost := row_values(cursor.fetchone())[0]:
+        # Two loads that lock their rows in the same order cannot block each other.
+        rows = select(*staging.c).order_by(staging.c[KEY])
+        upsert = self._database.upsert(table, rows, self.on_conflict)
+        is_there = table.c[KEY] == staging.c[KEY]
+        is_newer = table.c[MOMENT] > staging.c[MOMENT]  # a resumed fetch may be older than what another run has written
+        stale = self._count_without(is_there & is_newer if update else is_there)
+        written = waits.run(lambda: self._database.written(connection, upsert, stale))
+        is_kept = is_there & (table.c[MOMENT] >= staging.c[MOMENT]) if update else is_there
+        if lost := waits.run(lambda: connection.execute(self._count_without(is_kept, lock=True)).scalar_one()):
             raise RtiSmsStorageError(
                 f"{lost} of {records} records did not land in the table {self.name}, and the database reported no "
                 "error. Check its triggers, rules and row security policies."
             )
         return written
 
-    def _lost_sql(self) -> str:
-        """Return the query that counts records without a row, or whose row has an older ``fetched_at``."""
-        fetched_at = quote("fetched_at")
-        is_there = f"t.{quote(KEY)} = staged.{quote(KEY)}"
-        if self.on_conflict == "update":  # a row that is newer than the record stays
-            is_there += f" AND t.{fetched_at} >= {self._value('fetched_at', 'staged.')}"
-        return (
-            f"SELECT count(*) FROM {self._staged} AS staged WHERE NOT EXISTS "  # noqa: S608
-            f"(SELECT 1 FROM {self.name.quoted} AS t WHERE {is_there})"
-        )
+    def _fill_staging(self, connection: Connection, json_lines: Iterable[bytes]) -> int:
+        """Write records into the temporary table, and return how many."""
+        columns = [(one, kind_of(one), self._types.get(one, "")) for one in self.columns]
+        bind = self._database.bind
+        statement = insert(self._staging)
+        count = 0
+        lines = iter(json_lines)
+        while records := [json.loads(line) for line in islice(lines, BATCH)]:
+            connection.execute(
+                statement, [{one: bind(kind, row[one], type_) for one, kind, type_ in columns} for row in records]
+            )
+            count += len(records)
+        return count
 
-    def _upsert_sql(self) -> str:
-        """Return the statement that moves all records into the table. All names in it are quoted."""
-        columns = ", ".join(map(quote, self.columns))
-        values = ", ".join(map(self._value, self.columns))
-        action = "NOTHING"
-        if self.on_conflict == "update":
-            changes = ", ".join(f"{quote(one)} = excluded.{quote(one)}" for one in self.columns if one != KEY)
-            # A resumed fetch may hold records that are older than what another run has written meanwhile.
-            fetched_at = quote("fetched_at")
-            action = f"UPDATE SET {changes} WHERE t.{fetched_at} IS NULL OR t.{fetched_at} <= excluded.{fetched_at}"
-        # Two loads that lock their rows in the same order cannot block each other. SQLite needs the WHERE.
-        return (
-            f"INSERT INTO {self.name.quoted} AS t ({columns}) SELECT {values} FROM {self._staged} WHERE true "  # noqa: S608
-            f"ORDER BY {quote(KEY)} ON CONFLICT ({quote(KEY)}) DO {action}"
-        )
+    def _count_without(self, condition: Any, *, lock: bool = False) -> Any:
+        """Return the query that counts the staged rows without such a row in the table."""
+        table, staging = self._table, self._staging
+        query = select(func.count()).select_from(staging.outerjoin(table, condition)).where(table.c[KEY].is_(None))
+        if lock and isinstance(self._database, MySql):  # which else compares with what stood there when it began
+            return query.with_for_update(read=True)
+        return query
+
+    def _do(self, action: str, work: Callable[[Connection, LockWaits], T], *, commit: bool = True) -> T:
+        """Do something in a transaction, and explain errors of the driver."""
+        try:
+            with self._engine().connect() as connection:
+                waits = LockWaits(connection.connection.driver_connection)
+                self._database.begin(connection, waits)
+                result = work(connection, waits)
+                if commit:
+                    waits.run(connection.commit)
+                return result
+        except Exception as error:
+            if isinstance(error, RtiSmsError) or not is_of_database(error):
+                raise
+            names = " ".join((*filter(None, self.name), *self.columns))
+            failure = explain(f"{action} the table {self.name}", error, names)
+        raise failure  # outside of the block, since a traceback would show the row in the driver's message
+
+    def _engine(self) -> Engine:
+        """Return an engine over the connections of the hook, which know about tokens and certificates."""
+        if self._opened is None:
+            driver = library_of(connection := self.hook.get_conn())
+            connection.close()
+            if driver not in self._database.dialects:
+                raise RtiSmsConfigError(f"The driver {driver} of the table {self.name} is unknown. {_UNSUPPORTED}")
+            self._opened = create_engine(
+                f"{self._database.dialects[driver]}://",
+                creator=self._connect,
+                poolclass=NullPool,
+                hide_parameters=True,
+                future=True,
+            )
+        return self._opened
+
+    def _connect(self) -> Any:
+        connection = self.hook.get_conn()
+        self._database.prepare(connection)
+        return connection
 
 
-def check_on_conflict(value: Any) -> None:
+def open_table(hook: Any, name: Any, columns: Iterable[str], on_conflict: Any, *, create: bool) -> SqlTable:
     """
-    Check an operator's ``on_conflict``.
+    Return a table that can take records.
 
-    :raises RtiSmsInputError: it is neither ``update`` nor ``ignore``.
+    :param hook: of the database.
+    :param name: ``table`` or ``schema.table``.
+    :param columns: of the records.
+    :param on_conflict: ``update`` or ``ignore``.
+    :param create: whether to make the table if it does not exist.
+    :raises RtiSmsError: the table cannot take them.
     """
-    if value not in ("update", "ignore"):
-        raise RtiSmsInputError(f'on_conflict is {shape(value)}: use "update" or "ignore".')
+    if on_conflict not in ("update", "ignore"):
+        raise RtiSmsInputError(f'on_conflict is {shape(on_conflict)}: use "update" or "ignore".')
+    table = SqlTable(hook, parse_table_name(name), tuple(columns), on_conflict)
+    table.check(create=create)
+    return table
+
+
+#: JSON that a column of JSON may refuse: NUL and lone surrogates in strings, words of JavaScript, huge numbers.
+_UNSAFE = re.compile(r"\\u(?:0000|[dD][89a-fA-F])|NaN|Infinity|[eE][+-]?[0-9]{3}|[0-9]{1000}")
+
+
+def to_strict_json(raw: str) -> str:
+    """Return JSON that a column of JSON takes: the same, or else a JSON string that holds the text as it came."""
+    if not _UNSAFE.search(raw):
+        return raw
+    try:
+        plain = json.dumps(json.loads(raw), ensure_ascii=False, allow_nan=False)
+        plain.encode()
+        is_safe = "\\u0000" not in plain and not re.search(r"[eE][+-]?[0-9]{3}|[0-9]{1000}", raw)
+    except ValueError:
+        is_safe = False
+    return raw if is_safe else json.dumps(raw)
+
+
+def _affinity(declared: str) -> str:
+    """Return the affinity of a declared type of SQLite (sqlite.org/datatype3.html, section 3.1)."""
+    declared = declared.upper()
+    for words, affinity in (
+        (("INT",), "INTEGER"),
+        (("CHAR", "CLOB", "TEXT"), "TEXT"),
+        (("BLOB",), "BLOB"),
+        (("REAL", "FLOA", "DOUB"), "REAL"),
+    ):
+        if any(word in declared for word in words):
+            return affinity
+    return "NUMERIC" if declared and declared != "ANY" else "BLOB"

@@ -11,18 +11,7 @@ from airflow_provider_rtisms.bulk.fetch import Target
 from airflow_provider_rtisms.bulk.lineage import report_table
 from airflow_provider_rtisms.bulk.part import Part
 from airflow_provider_rtisms.bulk.store import private_folder, repeat, storage_path
-from airflow_provider_rtisms.transfers.other_table import OtherTable
-from airflow_provider_rtisms.transfers.postgres_table import PostgresTable
 from airflow_provider_rtisms.transfers.sql_table import SqlTable
-from airflow_provider_rtisms.transfers.sqlite_table import SqliteTable
-
-_CLASSES: dict[str, type[SqlTable]] = {"PostgresHook": PostgresTable, "SqliteHook": SqliteTable}
-
-
-def table_class(hook: object) -> type[SqlTable]:
-    """Return the class for the database of a hook. The hook's class is compared by its name, so as not to import it."""
-    names = [one.__name__ for one in type(hook).__mro__]
-    return next((_CLASSES[name] for name in names if name in _CLASSES), OtherTable)
 
 
 class TableTarget(Target):
@@ -59,23 +48,3 @@ class TableTarget(Target):
         if uri := self._table.uri():
             report_table(self._table.hook, uri)
         return {"table": str(self._table.name), "written": written}
-
-
-def open_table(hook: Any, name: Any, columns: Iterable[str], on_conflict: Any, *, create: bool) -> SqlTable:
-    """
-    Return a table that can take records.
-
-    :param hook: of the database.
-    :param name: ``table`` or ``schema.table``.
-    :param columns: of the records.
-    :param on_conflict: ``update`` or ``ignore``.
-    :param create: whether to make the table if it does not exist.
-    :raises RtiSmsError: the table cannot take them.
-    """
-    from airflow_provider_rtisms.transfers.sql_table import check_on_conflict
-    from airflow_provider_rtisms.transfers.table_columns import parse_table_name
-
-    check_on_conflict(on_conflict)
-    table = table_class(hook)(hook, parse_table_name(name), tuple(columns), on_conflict)
-    table.check(create=create)
-    return table

@@ -11,6 +11,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_rtisms.bulk import store as file_store
+from airflow_provider_rtisms.bulk.formats import columns_of
 from airflow_provider_rtisms.sandbox import Sandbox
+from airflow_provider_rtisms.transfers.databases import get_hook
 from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
+from airflow_provider_rtisms.transfers.sql_table import open_table
 from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
 from scripts.servers import DEBIAN_POSTGRESQL, MariaDb, Postgres
 from tests.unit.bulk.conftest import seeded
@@ -583,3 +587,180 @@ def test_a_table_may_be_called_as_our_staging_table(sandbox: Sandbox, database: 
     assert load(seeded(3), table=name)["written"] == 3
     assert load(seeded(3), table=name)["fetched"] == 3
     database.do(f"DROP TABLE {name}")
+
+
+def record(**values: Any) -> bytes:
+    """Return a record as the part of a fetch has it."""
+    made = dict.fromkeys(columns_of(raw="raw" in values)) | {"submission_id": "7", "is_final": True}
+    return json.dumps(made | {"fetched_at": "2026-09-06T00:30:00+00:00"} | values).encode() + b"\n"
+
+
+class TestCreateTable:
+    def test_a_table_of_ours_takes_every_value(self, sandbox: Sandbox, database: Database) -> None:
+        database.do("DROP TABLE details")
+        name = "\\N \\. \t \n % %s :x 'Ñ\" \N{PILE OF POO}" + "x" * 300
+        lines = [
+            record(
+                operator_name=name, cost=0.75, registered_at="2026-09-06T00:30:00+00:00", raw=json.dumps({"a": name})
+            ),
+            record(submission_id="8" * 100, cost=1e-7, is_final=False, raw="{}"),
+        ]
+        for expected in (2, 2):
+            table = open_table(get_hook("it", "db"), "details", columns_of(raw=True), "update", create=True)
+            assert table.load(lines) == expected
+        rows = database.do(
+            "SELECT submission_id, operator_name, cost, is_final, sent_at, raw FROM details ORDER BY submission_id"
+        )
+        assert [row[0] for row in rows] == ["7", "8" * 100]
+        assert rows[0][1] == name
+        assert [float(row[2]) for row in rows] == [0.75, 1e-7]
+        assert [bool(row[3]) for row in rows] == [True, False]
+        assert [row[4] for row in rows] == [None, None]
+        raw = rows[0][5]
+        assert (raw if isinstance(raw, dict) else json.loads(raw)) == {"a": name}
+        ((moment,),) = database.do("SELECT registered_at FROM details WHERE registered_at IS NOT NULL")
+        moment = datetime.fromisoformat(str(moment))
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        assert moment == datetime(2026, 9, 6, 0, 30, tzinfo=UTC)
+
+    def test_names_are_taken_as_they_are(self, sandbox: Sandbox, database: Database) -> None:
+        for name in ("Od'd :x", "select"):
+            assert load(seeded(3), table=name, create_table=True)["written"] == 3
+            assert load(seeded(4), table=name, on_conflict="ignore")["written"] == 1
+            mark = "`" if database.kind == "mysql" else '"'
+            assert database.do(f"SELECT count(*) FROM {mark}{name}{mark}") == [(4,)]  # noqa: S608
+            database.do(f"DROP TABLE {mark}{name}{mark}")
+
+    def test_more_rows_than_one_batch_land(self, sandbox: Sandbox, database: Database) -> None:
+        table = open_table(get_hook("it", "db"), "details", columns_of(raw=False), "update", create=False)
+        assert table.load(record(submission_id=str(number)) for number in range(1, 2502)) == 2501
+        assert database.do("SELECT count(*) FROM details") == [(2501,)]
+
+
+class TestTablesThatChangeValues:
+    """They are refused before the first request, with the column, the reason and the remedy."""
+
+    @pytest.fixture(autouse=True)
+    def _nothing_requested(self, sandbox: Sandbox) -> Iterator[None]:
+        yield
+        assert not sandbox.state().requests
+
+    @pytest.mark.parametrize(
+        ("statement", "named"),
+        [
+            ("MODIFY cost numeric", r"has cost as decimal\(10,0\), which rounds 0\.75 to 1, .* decimal with a scale"),
+            ("MODIFY cost float", r"has cost as float, which has to be decimal with a scale or double"),
+            ("MODIFY done_at timestamp NULL", r"has done_at as timestamp, which .* time zone .* has to be datetime"),
+            ("MODIFY fetched_at timestamp(6) NULL", r"has fetched_at as timestamp\(6\), which"),
+            ("MODIFY sent_at date NULL", r"has sent_at as date, which has to be datetime"),
+            ("ENGINE=MyISAM", r"has the engine MyISAM, which has no transactions: .* ENGINE=InnoDB"),
+            ("ENGINE=Aria", r"has the engine Aria, which has no transactions"),
+            (
+                "MODIFY operator_name varchar(100) CHARACTER SET utf8mb3",
+                r"has operator_name as varchar\(100\) in utf8mb3, which cannot hold every character.*TO CHARACTER SET",
+            ),
+            ("MODIFY operator_name varchar(100) CHARACTER SET latin1", r"operator_name as varchar\(100\) in latin1"),
+            ("MODIFY status enum('SENT','DELIVERED')", r"has status as enum.*, which has to be varchar or text"),
+            ("MODIFY submission_id bigint", r"has submission_id as bigint.*, which has to be varchar or text"),
+            ("DROP PRIMARY KEY, ADD INDEX (submission_id)", r"has no unique key on submission_id alone"),
+            ("DROP PRIMARY KEY, ADD UNIQUE (submission_id(5))", r"has no unique key on submission_id alone"),
+            ("ADD UNIQUE named (operator_name, status)", r"other unique keys on columns of records: named"),
+            ("ADD day date NOT NULL", r"columns that records do not fill.*: day"),
+        ],
+    )
+    def test_of_mariadb(self, database: Database, statement: str, named: str) -> None:
+        if database.kind != "mysql":
+            pytest.skip("MariaDB's")
+        database.do(f"ALTER TABLE details {statement}")
+        with pytest.raises(AirflowFailException, match=named):
+            load(seeded(3))
+
+    @pytest.mark.parametrize("declared", ["numeric(10,0)", "numeric(10,-1)", "rounded"])
+    def test_of_postgresql(self, database: Database, declared: str) -> None:
+        if database.kind != "postgres":
+            pytest.skip("PostgreSQL's")
+        database.do("CREATE DOMAIN rounded AS numeric(8,0)", f"ALTER TABLE details ALTER cost TYPE {declared}")
+        try:
+            with pytest.raises(AirflowFailException, match=r"has cost as numeric\(.*, which rounds 0\.75 to 1"):
+                load(seeded(3))
+        finally:
+            database.do("DROP TABLE details", "DROP DOMAIN rounded")
+
+
+class TestMariaDb:
+    @pytest.fixture(autouse=True)
+    def _mariadb(self, database: Database) -> None:
+        if database.kind != "mysql":
+            pytest.skip("MariaDB's")
+
+    def test_more_columns_and_a_key_of_the_users(self, sandbox: Sandbox, database: Database) -> None:
+        database.do(
+            "ALTER TABLE details DROP PRIMARY KEY, ADD id bigint AUTO_INCREMENT PRIMARY KEY, "
+            "ADD UNIQUE (submission_id), "
+            "ADD note varchar(9) NOT NULL DEFAULT 'none', ADD at timestamp NOT NULL DEFAULT current_timestamp"
+        )
+        assert load(seeded(3))["written"] == 3
+        assert load(seeded(4), on_conflict="ignore")["written"] == 1
+        assert load(seeded(4))["written"] == 4
+        assert database.do("SELECT count(*), min(note) FROM details") == [(4, "none")]
+
+    def test_a_server_that_cuts_values_is_told_not_to(self, sandbox: Sandbox, database: Database) -> None:
+        before = database.do("SELECT @@GLOBAL.sql_mode")[0][0]
+        database.do("ALTER TABLE details MODIFY operator_name varchar(5)", "SET GLOBAL sql_mode = ''")
+        try:
+            is_permanent, message = failure_of(lambda: load(seeded(30)))
+        finally:
+            database.do(f"SET GLOBAL sql_mode = '{before}'")
+        assert is_permanent
+        assert "1406). Make each column wide enough" in message
+        assert database.do("SELECT count(*) FROM details") == [(0,)]
+
+    @pytest.mark.parametrize(
+        ("rights", "named"),
+        [
+            (["SELECT"], "INSERT"),
+            (["SELECT", "INSERT"], "UPDATE"),
+            (["SELECT", "INSERT", "UPDATE"], "CREATE TEMPORARY TABLES"),
+        ],
+    )
+    def test_a_missing_right_is_found_before_the_first_request(
+        self, sandbox: Sandbox, database: Database, monkeypatch: pytest.MonkeyPatch, rights: list[str], named: str
+    ) -> None:
+        database.do(
+            "CREATE OR REPLACE USER loader@localhost",
+            *(f"GRANT {right} ON warehouse.details TO loader@localhost" for right in rights),
+            *(
+                []
+                if named.startswith("CREATE")
+                else ["GRANT CREATE TEMPORARY TABLES ON warehouse.* TO loader@localhost"]
+            ),
+        )
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_DB", json.dumps(json.loads(os.environ["AIRFLOW_CONN_DB"]) | {"login": "loader"})
+        )
+        is_permanent, message = failure_of(lambda: load(seeded(3)))
+        assert is_permanent
+        assert named in message
+        assert not sandbox.state().requests
+        database.do(
+            "GRANT SELECT, INSERT, UPDATE ON warehouse.details TO loader@localhost",
+            "GRANT CREATE TEMPORARY TABLES ON warehouse.* TO loader@localhost",
+        )
+        assert load(seeded(3))["written"] == 3
+
+    def test_a_wrong_password_is_not_retried(
+        self, sandbox: Sandbox, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_DB", json.dumps(json.loads(os.environ["AIRFLOW_CONN_DB"]) | {"password": "x"}))
+        is_permanent, message = failure_of(lambda: load(seeded(3)))
+        assert is_permanent
+        assert "1045). Check the host, the login, the password" in message
+        assert not sandbox.state().requests
+
+    def test_rows_that_are_not_read_hide_no_mistake(self, sandbox: Sandbox, database: Database) -> None:
+        is_permanent, message = failure_of(
+            lambda: load(sql="SELECT if(seq = 2, concat('Bern', 'ardo'), seq) FROM seq_1_to_5000")
+        )
+        assert is_permanent
+        assert "row 2 of the query is a str of 8 characters" in message
+        assert not sandbox.state().requests

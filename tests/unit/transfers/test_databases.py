@@ -8,7 +8,6 @@ import pytest
 
 from airflow_provider_rtisms.api.errors import RtiSmsTransientError
 from airflow_provider_rtisms.transfers.databases import explain
-from airflow_provider_rtisms.transfers.postgres_table import _field
 
 PASSING = [
     *(("psycopg.errors", state) for state in ["40P01", "40001", "55P03", "53300", "57P01", "57014", "08006"]),
@@ -73,19 +72,3 @@ def test_a_message_has_only_words_of_the_server_and_names_of_the_statement(
     error.args = (message,)
     text = str(explain("The query", error, statement)).partition("42601: ")[2].partition("). ")[0]
     assert text == shown
-
-
-@pytest.mark.parametrize(
-    ("value", "written"),
-    [
-        ("\\", "\\\\"),
-        ("\\N", "\\\\N"),
-        ("\\.", "\\\\."),
-        ("a\tb\n\r", "a\\tb\\n\\r"),
-        (None, "\\N"),
-        (True, "t"),
-        (0.5, "0.5"),
-    ],
-)
-def test_copy_escapes_a_backslash(value: Any, written: str) -> None:
-    assert _field(value) == written

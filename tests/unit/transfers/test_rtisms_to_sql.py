@@ -8,7 +8,6 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,8 @@ from airflow_provider_rtisms.bulk.store import RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.templates import Redacted
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sandbox.state import FIRST_SEEDED_ID
-from airflow_provider_rtisms.transfers.other_table import OtherTable
 from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
-from airflow_provider_rtisms.transfers.sqlite_table import SqliteTable
-from airflow_provider_rtisms.transfers.table_columns import quote
+from airflow_provider_rtisms.transfers.sql_table import SqlTable, quote
 from tests.unit.bulk.conftest import bucket  # noqa: F401
 
 pytest.importorskip("airflow.providers.sqlite", reason="the SQLite provider is not installed")
@@ -77,15 +74,6 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
     return database
 
 
-@pytest.fixture(params=["on conflict", "plain statements"])
-def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type:
-    """Write as into SQLite, and as into a database without ``ON CONFLICT``."""
-    sqlite3.register_adapter(Decimal, float)  # which the other drivers have
-    table: type = SqliteTable if request.param == "on conflict" else OtherTable
-    monkeypatch.setattr("airflow_provider_rtisms.transfers.table_target.table_class", lambda hook: table)
-    return table
-
-
 def seeded(count: int) -> list[str]:
     return [str(FIRST_SEEDED_ID + number) for number in range(count)]
 
@@ -126,7 +114,6 @@ def test_raw_is_the_json_as_it_came(sandbox: Sandbox, database: Database) -> Non
         assert json.loads(raw)["info"]["operator"]["mcc"] == "730"
 
 
-@pytest.mark.usefixtures("either_way")
 class TestOnConflict:
     def test_update_replaces_older_rows_and_keeps_other_columns(self, sandbox: Sandbox, database: Database) -> None:
         database.create(more=", note TEXT DEFAULT 'none'")
@@ -301,7 +288,6 @@ class TestBeforeTheFirstRequest:
         with pytest.raises(AirflowFailException, match=named):
             load(seeded(1))
 
-    @pytest.mark.usefixtures("either_way")
     @pytest.mark.parametrize(
         ("options", "named"),
         [
@@ -340,31 +326,18 @@ class TestBeforeTheFirstRequest:
             with pytest.raises(RtiSmsStorageUnavailableError, match=r"SQLITE_BUSY.* run the task again later"):
                 load(seeded(1))
 
-    def test_other_databases_take_no_create_table(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("airflow_provider_rtisms.transfers.table_target.table_class", lambda hook: OtherTable)
-        with pytest.raises(AirflowFailException, match="create_table=True works with PostgreSQL and SQLite"):
-            load(seeded(1), create_table=True)
-
-    @pytest.mark.parametrize("dialect", ["redshift", None])
-    def test_a_database_without_upserts_is_refused(
-        self, database: Database, monkeypatch: pytest.MonkeyPatch, dialect: str | None
-    ) -> None:
-        hook: Any = BaseHook.get_hook("warehouse")
-
-        class OtherHook(type(hook).__mro__[1]):  # type: ignore[misc]
+    def test_another_database_is_refused(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        class SnowflakeHook(type(BaseHook.get_hook("warehouse")).__mro__[1]):  # type: ignore[misc]
             conn_name_attr = "other_conn_id"
 
-            def get_sqlalchemy_engine(self, engine_kwargs: Any = None) -> Any:
-                if dialect is None:
-                    raise ModuleNotFoundError("no dialect")
-                engine = hook.get_sqlalchemy_engine()
-                engine.dialect.name = dialect
-                return engine
+            def get_conn(self) -> Any:
+                pytest.fail("it was connected to")
 
-        monkeypatch.setattr(BaseHook, "get_hook", lambda *_: OtherHook(other_conn_id="warehouse"))
-        named = "updated safely in redshift" if dialect else "cannot be inspected"
-        with pytest.raises(AirflowFailException, match=rf"{named}.* PostgreSQL, SQLite, MySQL"):
-            load(seeded(1))
+        monkeypatch.setattr(BaseHook, "get_hook", lambda *_: SnowflakeHook(other_conn_id="warehouse"))
+        with pytest.raises(AirflowFailException) as caught:
+            load(seeded(1), create_table=True)
+        for named in ("SnowflakeHook", "PostgreSQL", "SQLite", "MySQL", "MariaDB", "output_path"):
+            assert named in str(caught.value)
 
 
 class TestRetry:
@@ -390,18 +363,18 @@ class TestRetry:
     ) -> None:
         monkeypatch.setattr(file_store, "BACKOFF_BASE", 0.001)
         database.create()
-        upsert = SqliteTable._upsert
+        upsert = SqlTable._upsert
         failures = [sqlite3.OperationalError, sqlite3.OperationalError]
 
-        def failing(table: SqliteTable, cursor: Any, json_lines: Any) -> int:
-            written = upsert(table, cursor, json_lines)
+        def failing(table: SqlTable, connection: Any, waits: Any, json_lines: Any) -> int:
+            written = upsert(table, connection, waits, json_lines)
             if written and failures:
                 error = failures.pop()("disk I/O error in '+56912345678'")
                 error.sqlite_errorcode = sqlite3.SQLITE_IOERR
                 raise error
             return written
 
-        monkeypatch.setattr(SqliteTable, "_upsert", failing)
+        monkeypatch.setattr(SqlTable, "_upsert", failing)
         with caplog.at_level(logging.WARNING):
             assert load(seeded(30))["written"] == 30
         assert not failures
@@ -409,7 +382,6 @@ class TestRetry:
         assert "12345678" not in caplog.text
         assert sandbox.state().count_responses(200, "GET sms") == 30
 
-    @pytest.mark.usefixtures("either_way")
     def test_a_load_that_keeps_failing_leaves_the_table_as_it_was(
         self, sandbox: Sandbox, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -13,8 +13,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError, RtiSmsTransientError
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.tables import Row
-from airflow_provider_rtisms.transfers.sql_rows import TableOfMessages, query
-from airflow_provider_rtisms.transfers.submission_ids import query_ids
+from airflow_provider_rtisms.transfers.sql_rows import TableOfMessages, query, query_ids
 
 DbApiHook = pytest.importorskip(
     "airflow.providers.common.sql.hooks.sql", reason="the package for databases is not installed"
