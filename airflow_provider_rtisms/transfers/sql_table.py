@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
+from importlib import import_module
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -379,9 +380,10 @@ class MySql(Database):
         r"timestamp.*": "the server shifts by the time zone of each session",
         r".* in (?!utf8mb4)\w+": "cannot hold every character",
     }
+    temporary_options = f" (PRIMARY KEY ({KEY}))"  # which some servers demand of each table
     _COLUMNS = """
         SELECT lower(column_name), column_type, character_set_name,
-               is_nullable = 'NO' AND column_default IS NULL AND extra NOT LIKE '%auto_increment%', lower(data_type)
+               is_nullable = 'NO' AND column_default IS NULL AND extra NOT LIKE '%auto_increment%'
         FROM information_schema.columns WHERE table_name = :name AND table_schema = coalesce(:schema, database())
     """
     _TABLE = """
@@ -400,10 +402,9 @@ class MySql(Database):
             connection.set_charset_collation("utf8mb4")
             connection.autocommit = False
             return
-        (connection.set_character_set if library == "MySQLdb" else connection.set_charset)("utf8mb4")
+        connection.set_character_set("utf8mb4")
         connection.autocommit(False)
-        cursors = __import__(f"{library}.cursors", fromlist=["Cursor"])
-        connection.cursorclass = cursors.Cursor
+        connection.cursorclass = import_module(f"{library}.cursors").Cursor
 
     def begin(self, connection: Connection, waits: LockWaits) -> None:
         """Let the server refuse a value that does not fit, where it would cut or change it."""
@@ -412,7 +413,7 @@ class MySql(Database):
     def read_columns(self, connection: Connection, name: TableName) -> list[Existing]:
         """Return the columns; a type of text with another character set than utf8mb4 names it."""
         columns = []
-        for column, declared, charset, is_needed, _ in connection.execute(text(self._COLUMNS), name._asdict()):
+        for column, declared, charset, is_needed in connection.execute(text(self._COLUMNS), name._asdict()):
             is_other = charset not in (None, "utf8mb4") and column != KEY
             columns.append(Existing(column, f"{declared} in {charset}" if is_other else declared, bool(is_needed)))
         return columns
