@@ -103,7 +103,7 @@ _QUERY_REMEDIES: dict[Fault, str] = {
 }
 _TABLE_REMEDIES: dict[Fault, str] = {
     "rights": "Grant the user of the Connection USAGE on the schema, SELECT, INSERT and UPDATE on the table, and "
-    "TEMPORARY (in MySQL and MariaDB: CREATE TEMPORARY TABLES) on the database; create_table=True also takes CREATE on "
+    "TEMPORARY on the database (CREATE TEMPORARY TABLES in MySQL and MariaDB); create_table=True also takes CREATE on "
     "the schema.",
     "key": "Add a unique key on submission_id alone: ALTER TABLE ... ADD PRIMARY KEY (submission_id), or "
     "CREATE UNIQUE INDEX in SQLite.",

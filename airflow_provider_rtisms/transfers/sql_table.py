@@ -138,6 +138,8 @@ class Database:
 
     #: SQLAlchemy's dialects, by the package of the driver.
     dialects: ClassVar[Mapping[str, str]]
+    #: The INSERT of the dialect, which knows the clause for rows that are there already.
+    insert: ClassVar[Any]
     #: The types of a table that this package creates.
     types: ClassVar[Mapping[Kind, Any]]
     #: The types that hold each kind without loss, in an existing table; those in front are named in errors.
@@ -148,6 +150,8 @@ class Database:
     temporary_schema: str | None = None
     #: What follows the columns of the temporary table.
     temporary_options = ""
+    #: Whether the planner has to be told how many rows are staged.
+    analyzes = False
 
     def prepare(self, connection: Any) -> None:
         """Prepare a new connection of the driver."""
@@ -174,7 +178,7 @@ class Database:
 
     def upsert(self, table: Table, staged: Any, on_conflict: OnConflict) -> Any:
         """Return the statement that writes staged rows, unless the table has them already and newer."""
-        statement = self._insert(table).from_select([column.name for column in table.c], staged)
+        statement = self.insert(table).from_select([column.name for column in table.c], staged)
         if on_conflict == "ignore":
             return statement.on_conflict_do_nothing(index_elements=[KEY])
         new = statement.excluded
@@ -188,12 +192,6 @@ class Database:
         """Run an upsert, and return how many rows were inserted or updated."""
         return int(connection.execute(upsert, execution_options={"preserve_rowcount": True}).rowcount)
 
-    def analyze(self, connection: Connection, staging: str) -> None:
-        """Let the planner know how many rows are staged."""
-
-    def _insert(self, table: Table) -> Any:
-        return insert(table)
-
     def uri(self, hook: Any, name: TableName) -> str | None:
         """Return the asset of a table that was checked; None if the database has no form of assets."""
         return None
@@ -203,6 +201,7 @@ class PostgreSql(Database):
     """PostgreSQL 12 and later, through psycopg2 or psycopg 3."""
 
     dialects: ClassVar[Mapping[str, str]] = {"psycopg2": "postgresql+psycopg2", "psycopg": "postgresql+psycopg"}
+    insert = staticmethod(postgresql.insert)
     types: ClassVar[Mapping[Kind, Any]] = {
         "text": Text(),
         "boolean": Boolean(),
@@ -220,6 +219,7 @@ class PostgreSql(Database):
     reasons: ClassVar[Mapping[str, str]] = {r"numeric\(\d+,(0|-\d+)\)": "rounds 0.75 to 1"}
     temporary_schema = "pg_temp"
     temporary_options = " ON COMMIT DROP"
+    analyzes = True
 
     #: The columns of a table: name, type without its domains, whether a value has to be given.
     _COLUMNS = r"""
@@ -291,13 +291,6 @@ class PostgreSql(Database):
         """Make JSON fit."""
         return to_strict_json(value) if kind == "json" and column_type != "text" else super().bind(kind, value, "")
 
-    def analyze(self, connection: Connection, staging: str) -> None:
-        """Let the comparison use the key of the table."""
-        connection.exec_driver_sql(f"ANALYZE {staging}")
-
-    def _insert(self, table: Table) -> Any:
-        return postgresql.insert(table)
-
     def uri(self, hook: Any, name: TableName) -> str:
         """Return the asset in the form of Airflow's PostgreSQL provider."""
         connection = hook.connection
@@ -309,6 +302,7 @@ class Sqlite(Database):
     """SQLite 3.24 and later."""
 
     dialects: ClassVar[Mapping[str, str]] = {"sqlite3": "sqlite"}
+    insert = staticmethod(sqlite.insert)
     types: ClassVar[Mapping[Kind, Any]] = {
         "text": Text(),
         "boolean": Boolean(),
@@ -349,9 +343,6 @@ class Sqlite(Database):
         """Return the value as it is: SQLite has neither decimals nor times."""
         return value
 
-    def _insert(self, table: Table) -> Any:
-        return sqlite.insert(table)
-
 
 class MySql(Database):
     """MySQL 8 and MariaDB, through mysqlclient, PyMySQL or mysql-connector-python."""
@@ -361,6 +352,7 @@ class MySql(Database):
         "pymysql": "mysql+pymysql",
         "mysql": "mysql+mysqlconnector",
     }
+    insert = staticmethod(mysql.insert)
     types: ClassVar[Mapping[Kind, Any]] = {
         "text": Text(),
         "boolean": Boolean(),
@@ -453,7 +445,7 @@ class MySql(Database):
     def upsert(self, table: Table, staged: Any, on_conflict: OnConflict) -> Any:
         """Return INSERT ... ON DUPLICATE KEY UPDATE; ``fetched_at`` changes last, since the others depend on it."""
         names = [column.name for column in table.c]
-        statement = mysql.insert(table).from_select(names, staged)
+        statement = self.insert(table).from_select(names, staged)
         if on_conflict == "ignore":
             return statement.on_duplicate_key_update([(KEY, table.c[KEY])])
         new = statement.inserted
@@ -615,8 +607,8 @@ class SqlTable:
         create = f"CREATE TEMPORARY TABLE {staged}{self._database.temporary_options} AS {nothing}"
         waits.run(lambda: connection.exec_driver_sql(create))
         records = self._fill_staging(connection, json_lines)
-        if records:
-            self._database.analyze(connection, staged)
+        if records and self._database.analyzes:  # so that the comparison uses the key of the table
+            connection.exec_driver_sql(f"ANALYZE {staged}")
 
         # Two loads that lock their rows in the same order cannot block each other.
         rows = select(*staging.c).order_by(staging.c[KEY])
