@@ -40,7 +40,7 @@ test: fresh-results lint test-bare test-unit-3.3 test-unit-2.11 test-deployment-
 test-all: test test-rest  ## make test, and all that make test-rest runs (20 minutes)
 
 .PHONY: test-rest
-test-rest: fresh-results docs test-wheel test-system-3.3 test-system-2.11 $(addprefix test-airflow-,3.2 3.1 3.0) \
+test-rest: fresh-results docs test-wheel test-histories test-system-3.3 test-system-2.11 $(addprefix test-airflow-,3.2 3.1 3.0) \
 		test-lowest test-pages-3.3 test-pages-2.11 test-demo  ## what make test leaves out: other minors, lowest versions, docs, browser, databases, wheel, demo
 	@$(call summary,--left-out "lint; all unit tests; a whole Airflow 3.3: make test" $(BEYOND_ALL))
 
@@ -48,7 +48,7 @@ test-rest: fresh-results docs test-wheel test-system-3.3 test-system-2.11 $(addp
 test-quick: fresh-results lint test-bare-quick test-unit-3.3-quick  ## lint, and the quick unit tests: without Airflow, and on Airflow 3.3 (90 seconds)
 	@$(call summary,--left-out "slow unit tests; Airflow 2.11; a whole Airflow: make test" $(BEYOND_TEST) $(BEYOND_ALL))
 
-BEYOND_TEST := --left-out "DAGs that Airflow runs in one process; PostgreSQL and S3; the other minors and the lowest \
+BEYOND_TEST := --left-out "9,500 of 10,000 histories; DAGs that Airflow runs in one process; PostgreSQL and S3; the other minors and the lowest \
 	versions; docs; the pages in a browser; the wheel; the demo: make test-all"
 BEYOND_ALL := --left-out "kills in a whole Airflow: make test-chaos" --left-out "CeleryExecutor: make e2e-celery" \
 	--left-out "Azure and Google: make e2e-stores" --left-out "Airflow's pre-release: make test-airflow-next" \
@@ -69,13 +69,15 @@ WORKERS := 3
 DISTRIBUTION := --dist loadfile --no-loadscope-reorder
 IN_ONE_PROCESS := not deployment and not demo and not ui and not chaos and not celery
 
-.PHONY: test-bare test-bare-quick
-test-bare test-bare-quick: WORKERS := 6
-test-bare test-bare-quick: DISTRIBUTION := --dist worksteal
+.PHONY: test-bare test-bare-quick test-histories
+test-bare test-bare-quick test-histories: WORKERS := 6
+test-bare test-bare-quick test-histories: DISTRIBUTION := --dist worksteal
 test-bare: env-bare  ## the tests of what does not need Airflow, in an environment without it
-	$(BUILD)/bare/bin/python $(PYTEST) tests
+	$(BUILD)/bare/bin/python $(PYTEST) tests -m "not (simulation and slow)"
 test-bare-quick: env-bare
 	$(BUILD)/bare/bin/python $(PYTEST) tests -m "not slow"
+test-histories: env-bare  ## 9,500 histories of callers against a modelled API; make test-bare has 500 others
+	$(BUILD)/bare/bin/python $(PYTEST) tests/simulation -m slow
 
 .PHONY: test-unit-3.3-quick
 test-unit-3.3-quick: DISTRIBUTION := --dist worksteal

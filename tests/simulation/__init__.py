@@ -12,3 +12,7 @@ The callers run the code of the package. Only the moving of bytes is replaced, s
 """
 
 from __future__ import annotations
+
+import pytest
+
+pytestmark = [pytest.mark.simulation]
