@@ -394,7 +394,8 @@ class RtiSmsHook(BaseHook):
         try:
             balance = self.get_balance()
         except AirflowNotFoundException as error:  # Airflow skips a Connection that it cannot read
-            return False, f"{error}, or Airflow cannot read it: Port is a whole number, the other fields are strings."
+            fields = "Port is a whole number, Extra is a JSON object, the other fields are strings"
+            return False, f"{error}, or Airflow cannot read it: {fields}."
         except (RtiSmsError, AirflowException) as error:
             return False, str(error)
         return True, f"Connected to {self._account()[0].base_url}; the balance is {balance}."

@@ -30,6 +30,8 @@ from scripts.airflow_deployment import AirflowDeployment
 from tests.system.conftest import CLIENT_SECRET, RECIPIENT, WRONG_SECRET
 from tests.system.conftest import LEAK_TEXT as TEXT
 
+pytestmark = pytest.mark.outer_minors
+
 DAG_ID = "rtisms_every_use"
 DAG_FILE = Path(__file__).parent / "dags" / f"{DAG_ID}.py"
 FAULTS = [
