@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import tenacity
 from airflow.providers.common.compat.sdk import Connection, redact
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_2_PLUS
 
 from airflow_provider_rtisms.api import calls as endpoints
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError, RtiSmsUncertainError
@@ -27,8 +27,8 @@ from airflow_provider_rtisms.sandbox import Sandbox
 from tests.hostile import details, response, until
 from tests.unit.conftest import Serve
 
-#: Airflow 3.0 itself refuses a Connection whose Extra is no JSON object.
-AIRFLOW_REFUSES_EXTRA = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
+#: Airflow 3.0 and 3.1 themselves refuse a Connection whose Extra is no JSON object.
+AIRFLOW_REFUSES_EXTRA = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_2_PLUS
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
 
