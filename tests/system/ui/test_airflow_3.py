@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,6 +27,13 @@ pytestmark = [
 EXAMPLE = Path(__file__).parents[3] / "example_dags" / "example_rtisms_wait_for_delivery.py"
 CONN_ID = "rtisms_default"
 SECRET = CLIENT_SECRET
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _right_connection_in_the_end(deployment: AirflowDeployment, sandbox_process: SandboxProcess) -> Iterator[None]:
+    """Other tests of the deployment use the Connection, too."""
+    yield
+    store_connection(deployment, sandbox_process, password=SECRET)
 
 
 @pytest.fixture
