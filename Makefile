@@ -90,8 +90,8 @@ test-unit-%: env-airflow-%  ## the unit tests of what needs Airflow, on one of i
 test-system-%: env-airflow-%  ## DAGs that Airflow runs in one process, with real databases and stores
 	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests/system -m "$(IN_ONE_PROCESS)"
 
-test-airflow-%: env-airflow-%  ## what touches the interfaces in which Airflow's minors differ: unit and system tests
-	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests/unit tests/system -m "airflow and not outer_minors and $(IN_ONE_PROCESS)"
+test-airflow-%: env-airflow-%  ## the quick tests of the interfaces in which Airflow's minors differ: unit and system tests
+	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests/unit tests/system -m "airflow and not outer_minors and not slow and $(IN_ONE_PROCESS)"
 
 # One process: these tests share one whole Airflow, and nothing else of weight may run beside it.
 test-deployment-% test-pages-% test-ui-%: WORKERS := 0
