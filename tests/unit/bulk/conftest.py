@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -90,6 +91,10 @@ def kill_on_the_way(sandbox: SandboxClient, program: str, after: int) -> None:
     sandbox.set_faults()
 
 
-def count_descriptors() -> int:
-    """Return how many files and sockets this process has open."""
-    return len(list(Path("/proc/self/fd").iterdir()))
+def open_files(folder: Path) -> list[str]:
+    """Return the files below ``folder`` that this process has open. Other tests' sockets do not count."""
+    links = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            links.append(str(descriptor.readlink()))
+    return [link for link in links if link.startswith(f"{folder.resolve()}/")]

@@ -25,7 +25,7 @@ from airflow_provider_rtisms.bulk.part import HEADER, Part
 from airflow_provider_rtisms.bulk.store import RtiSmsStorageError, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Sandbox
-from tests.unit.bulk.conftest import count_descriptors, seeded
+from tests.unit.bulk.conftest import open_files, seeded
 from tests.unit.bulk.stores import FolderStore, Store, StoredPath
 from tests.unit.bulk.test_store import DOWN, REFUSED
 
@@ -129,14 +129,14 @@ class TestDamage:
     def test_a_part_of_another_version_is_replaced_and_never_overwritten(
         self, tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
     ) -> None:
-        path, other, before = tmp_path / NAME, tmp_path / "hard link", count_descriptors()
+        path, other = tmp_path / NAME, tmp_path / "hard link"
         path.write_bytes(content)
         other.hardlink_to(path)
         assert resumed(tmp_path) == []
         assert path.read_bytes() == HEADER
         assert other.read_bytes() == content
         assert "another version" in caplog.text
-        assert count_descriptors() == before
+        assert open_files(tmp_path) == []
 
     def test_the_header_stays_the_same_so_that_later_versions_go_on_from_it(self, tmp_path: Path) -> None:
         assert HEADER == (
@@ -181,17 +181,15 @@ class TestOneProcess:
     def test_a_part_that_another_process_has_just_finished_is_not_used(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
     ) -> None:
-        before = count_descriptors()
         monkeypatch.setattr(part_module.fcntl, "flock", lambda *_: change(tmp_path / NAME))
         with pytest.raises(RtiSmsTransientError, match="Another process is fetching the same submissions into"):
             open_part(tmp_path)
-        assert count_descriptors() == before
+        assert open_files(tmp_path) == []
 
     @pytest.mark.parametrize("step", ["flock", "fstat", "pread"])
     def test_an_interrupt_while_it_opens_leaves_no_lock(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
     ) -> None:
-        before = count_descriptors()
         (tmp_path / NAME).write_bytes(HEADER)
 
         def interrupt(*_: Any) -> None:
@@ -204,7 +202,7 @@ class TestOneProcess:
                 patch.setattr(fcntl if step == "flock" else os, step, interrupt)
             with pytest.raises(KeyboardInterrupt):
                 open_part(tmp_path)
-        assert count_descriptors() == before
+        assert open_files(tmp_path) == []
         open_part(tmp_path).thing.close()
 
 
@@ -374,7 +372,7 @@ class TestCopies:
 
     @pytest.mark.parametrize("is_refused", [False, True])
     def test_the_local_part_stays_only_if_the_store_lacks_records(self, folder: Path, is_refused: bool) -> None:
-        fs, before = Store(), count_descriptors()
+        fs = Store()
         part = self.open(fs)
         part.append([record("1")])
         fs.failures["pipe_file"] = [DOWN] * is_refused
@@ -382,4 +380,4 @@ class TestCopies:
         part.close()
         part.close()
         assert [path.suffix for path in folder.iterdir()] == [".part"] * is_refused
-        assert count_descriptors() == before
+        assert open_files(folder) == []

@@ -33,7 +33,7 @@ from airflow_provider_rtisms.bulk.store import (
     storage_error,
     storage_path,
 )
-from tests.unit.bulk.conftest import attach, count_descriptors
+from tests.unit.bulk.conftest import attach, open_files
 from tests.unit.bulk.stores import FolderStore, Store, StoredPath
 
 DOWN = OSError(5, "Slow down")
@@ -337,22 +337,20 @@ class TestOpenPrivate:
     def test_what_is_no_regular_file_is_refused_and_closed(self, tmp_path: Path) -> None:
         (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
         os.mkfifo(tmp_path / "pipe")
-        before = count_descriptors()
         for name in ("link", "pipe"):
             with pytest.raises(RtiSmsStorageError, match=rf"/{name} is a symbolic link, or not a regular file\."):
                 open_private(tmp_path / name)
-        assert count_descriptors() == before
+        assert open_files(tmp_path) == []
         assert not (tmp_path / "elsewhere").exists()
 
 
 @pytest.mark.usefixtures("umask")
 class TestLocalOutput:
     def test_the_probe_leaves_the_folder_and_nothing_in_it(self, output: Output, tmp_path: Path) -> None:
-        before = count_descriptors()
         output.probe()
         output.probe()
         assert list((tmp_path / "new").iterdir()) == []
-        assert count_descriptors() == before
+        assert open_files(tmp_path) == []
 
     def test_a_name_that_belongs_to_a_folder_is_refused(self, output: Output) -> None:
         output.path.mkdir(parents=True)

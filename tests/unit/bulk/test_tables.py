@@ -17,7 +17,7 @@ from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.bulk import store
 from airflow_provider_rtisms.bulk.store import RtiSmsStorageError, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.tables import read_id_file
-from tests.unit.bulk.conftest import count_descriptors, seeded
+from tests.unit.bulk.conftest import open_files, seeded
 
 
 class TestIdFile:
@@ -145,12 +145,11 @@ class TestIdFile:
     def test_it_is_closed_when_it_is_read_and_when_reading_ends_early(self, tmp_path: Path) -> None:
         path = tmp_path / "ids.txt.gz"
         path.write_bytes(gzip.compress(b"1\n2\n"))
-        before = count_descriptors()
         list(read_id_file(path))
         ids = read_id_file(path)
         next(ids)
         ids.close()  # type: ignore[attr-defined]
-        assert count_descriptors() == before
+        assert open_files(tmp_path) == []
 
 
 class TestUnreadableIdFile:
