@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from importlib import import_module
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
@@ -20,26 +21,32 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
+    Integer,
     MetaData,
     Numeric,
     String,
     Table,
     Text,
+    bindparam,
     case,
     create_engine,
     false,
     func,
     insert,
+    literal_column,
+    not_,
     or_,
     select,
     text,
+    true,
+    update,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.pool import NullPool
 from sqlalchemy.sql import quoted_name
 
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsError, RtiSmsInputError, shape
-from airflow_provider_rtisms.bulk.formats import RAW, TIMES
+from airflow_provider_rtisms.bulk.formats import COLUMNS, RAW, TIMES
 from airflow_provider_rtisms.bulk.store import RtiSmsStorageError
 from airflow_provider_rtisms.transfers.databases import LockWaits, explain, is_of_database, library_of
 
@@ -50,14 +57,32 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 OnConflict: TypeAlias = Literal["update", "ignore"]
 #: What a column holds.
-Kind: TypeAlias = Literal["text", "boolean", "money", "time", "json"]
+Kind: TypeAlias = Literal["text", "boolean", "integer", "money", "time", "json"]
 
 #: The column that identifies a row, and the one that says which of two records is newer.
 KEY, MOMENT = "submission_id", "fetched_at"
+#: The columns of a row about a message that was sent; the first one is the key. ``status`` and ``sent_at`` are those of
+#: the details once these are there.
+SEND_COLUMNS = (
+    "message_key",
+    "reference",
+    "submission_id",
+    "outcome",
+    "status",
+    "dag_id",
+    "task_id",
+    "run_id",
+    "map_index",
+    "parts",
+    "charset",
+    "sent_at",
+)
 #: Records that go to the database together.
 BATCH = 1000
 #: Schemas of tables that only one connection sees: of PostgreSQL and of SQLite.
 _TEMPORARY = ("pg_temp", "temp")
+#: Columns that hold ASCII only, so that any character set does.
+_ASCII = ("submission_id", "message_key")
 #: A part of a table's name as it is, or in double quotes, in which two of them stand for one.
 _NAME = re.compile(r'"((?:[^"]|"")+)"|([^".]+)')
 _UNSUPPORTED = (
@@ -122,7 +147,51 @@ def kind_of(column: str) -> Kind:
     if column in TIMES:
         return "time"
     kinds: dict[str, Kind] = {"is_final": "boolean", "cost": "money", RAW: "json"}
+    kinds |= dict.fromkeys(("map_index", "parts", "charset"), "integer")
     return kinds.get(column, "text")
+
+
+class Layout(NamedTuple):
+    """
+    What the rows of a table are.
+
+    :param key: the column with a unique key, by which a row replaces another.
+    :param columns: what is written.
+    :param others: columns that the table has besides, and that somebody else writes.
+    :param replaces: takes the columns of a row that is there and of a new one; returns whether the new one replaces it.
+    :param is_landed: takes the same; returns whether the row that is there shows that the new one was written.
+    :param has_key: whether the table needs the unique key: not if rows are only updated.
+    """
+
+    key: str
+    columns: Sequence[str]
+    others: Sequence[str]
+    replaces: Callable[[Any, Any], Any]
+    is_landed: Callable[[Any, Any], Any]
+    has_key: bool = True
+
+
+def details(columns: Sequence[str], *, only_update: bool = False) -> Layout:
+    """
+    Return the layout of records: a row for each submission, replaced by a newer one.
+
+    :param columns: of the records.
+    :param only_update: whether rows that are not there stay away.
+    """
+
+    def replaces(old: Any, new: Any) -> Any:
+        return or_(old[MOMENT].is_(None), old[MOMENT] <= new[MOMENT])
+
+    # A resumed fetch may be older than what another run has written.
+    return Layout(KEY, columns, (), replaces, lambda old, new: old[MOMENT] >= new[MOMENT], not only_update)
+
+
+def sends() -> Layout:
+    """Return the layout of a ledger: a row for each message. What has details is not changed by a send."""
+    others = [column for column in COLUMNS if column not in SEND_COLUMNS]
+    return Layout(
+        SEND_COLUMNS[0], SEND_COLUMNS, others, lambda old, new: old[MOMENT].is_(None), lambda old, new: true()
+    )
 
 
 class Existing(NamedTuple):
@@ -163,7 +232,7 @@ class Database:
         """Return the columns of a table; none if there is no such table."""
         raise NotImplementedError
 
-    def check(self, connection: Connection, name: TableName, columns: Sequence[str]) -> None:
+    def check(self, connection: Connection, name: TableName, layout: Layout) -> None:
         """
         Check what an upsert without a record does not find out.
 
@@ -176,16 +245,16 @@ class Database:
             return Decimal(str(value))
         return value
 
-    def upsert(self, table: Table, staged: Any, on_conflict: OnConflict) -> Any:
-        """Return the statement that writes staged rows, unless the table has them already and newer."""
-        statement = self.insert(table).from_select([column.name for column in table.c], staged)
+    def upsert(self, table: Table, layout: Layout, staged: Any, on_conflict: OnConflict) -> Any:
+        """Return the statement that writes staged rows, unless the layout says that the row that is there stays."""
+        statement = self.insert(table).from_select(list(layout.columns), staged)
         if on_conflict == "ignore":
-            return statement.on_conflict_do_nothing(index_elements=[KEY])
+            return statement.on_conflict_do_nothing(index_elements=[layout.key])
         new = statement.excluded
         return statement.on_conflict_do_update(
-            index_elements=[KEY],
-            set_={column.name: new[column.name] for column in table.c if column.name != KEY},
-            where=or_(table.c[MOMENT].is_(None), table.c[MOMENT] <= new[MOMENT]),
+            index_elements=[layout.key],
+            set_={column: new[column] for column in layout.columns if column != layout.key},
+            where=layout.replaces(table.c, new),
         )
 
     def written(self, connection: Connection, upsert: Any, stale: Any) -> int:
@@ -205,6 +274,7 @@ class PostgreSql(Database):
     types: ClassVar[Mapping[Kind, Any]] = {
         "text": Text(),
         "boolean": Boolean(),
+        "integer": Integer(),
         "money": Numeric(),
         "time": DateTime(timezone=True),
         "json": postgresql.JSONB(),
@@ -212,6 +282,7 @@ class PostgreSql(Database):
     accepted: ClassVar[Mapping[Kind, Sequence[str]]] = {
         "text": ["text", "character varying", "citext"],
         "boolean": ["boolean"],
+        "integer": ["integer", "bigint", "smallint", "numeric"],
         "money": ["numeric", "double precision"],
         "time": ["timestamp with time zone", "timestamp without time zone"],  # in UTC where there is no zone
         "json": ["jsonb", "json", "text"],
@@ -239,17 +310,17 @@ class PostgreSql(Database):
         FROM columns JOIN types USING (attnum) GROUP BY attnum, attname, is_needed, is_given
     """
     #: What a table is: its schema, whether it lacks partitions, whether a key on the submission id is deferrable.
-    _TABLE = f"""
+    _TABLE = """
         SELECT nspname,
                relkind = 'p' AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_inherits WHERE inhparent = pg_class.oid),
                EXISTS (
                    SELECT 1 FROM pg_catalog.pg_index JOIN pg_catalog.pg_attribute ON attrelid = indrelid
                    WHERE indrelid = pg_class.oid AND indisunique AND NOT indimmediate AND indnkeyatts = 1
-                         AND attnum = indkey[0] AND attname = '{KEY}'
+                         AND attnum = indkey[0] AND attname = :key
                )
         FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
         WHERE pg_class.oid = to_regclass(:name)
-    """  # noqa: S608
+    """
 
     def __init__(self) -> None:
         self._schema = ""
@@ -275,16 +346,16 @@ class PostgreSql(Database):
             raise RtiSmsConfigError(f"The server of the table {name} is older than PostgreSQL 12. {_UNSUPPORTED}")
         return [Existing(*row) for row in connection.execute(text(self._COLUMNS), {"name": name.quoted})]
 
-    def check(self, connection: Connection, name: TableName, columns: Sequence[str]) -> None:
+    def check(self, connection: Connection, name: TableName, layout: Layout) -> None:
         """Check partitions and that the key is not deferrable."""
-        found = connection.execute(text(self._TABLE), {"name": name.quoted}).one()
+        found = connection.execute(text(self._TABLE), {"name": name.quoted, "key": layout.key}).one()
         self._schema, lacks_partitions, is_deferrable = found
         if lacks_partitions:
             raise RtiSmsInputError(f"The table {name} has no partitions: create those that the rows need.")
-        if is_deferrable:
+        if is_deferrable and layout.has_key:
             raise RtiSmsInputError(
-                f"The table {name} has a unique key on {KEY} that is DEFERRABLE, with which ON CONFLICT does not "
-                f"work: drop it, and add PRIMARY KEY ({KEY}) NOT DEFERRABLE."
+                f"The table {name} has a unique key on {layout.key} that is DEFERRABLE, with which ON CONFLICT does "
+                f"not work: drop it, and add PRIMARY KEY ({layout.key}) NOT DEFERRABLE."
             )
 
     def bind(self, kind: Kind, value: Any, column_type: str) -> Any:
@@ -306,6 +377,7 @@ class Sqlite(Database):
     types: ClassVar[Mapping[Kind, Any]] = {
         "text": Text(),
         "boolean": Boolean(),
+        "integer": Integer(),
         "money": Numeric(),
         "time": Text(),
         "json": Text(),
@@ -314,6 +386,7 @@ class Sqlite(Database):
     accepted: ClassVar[Mapping[Kind, Sequence[str]]] = {
         "text": ["TEXT", "BLOB"],
         "boolean": ["NUMERIC", "INTEGER", "BLOB"],
+        "integer": ["INTEGER", "NUMERIC", "BLOB"],
         "money": ["NUMERIC", "REAL", "INTEGER", "BLOB"],
         "time": ["TEXT", "NUMERIC", "BLOB"],
         "json": ["TEXT", "BLOB"],
@@ -356,6 +429,7 @@ class MySql(Database):
     types: ClassVar[Mapping[Kind, Any]] = {
         "text": Text(),
         "boolean": Boolean(),
+        "integer": Integer(),
         "money": Numeric(38, 12),
         "time": mysql.DATETIME(fsp=6),
         "json": mysql.LONGTEXT(),
@@ -363,6 +437,7 @@ class MySql(Database):
     accepted: ClassVar[Mapping[Kind, Sequence[str]]] = {
         "text": ["varchar", "text", "char", "tinytext", "mediumtext", "longtext"],
         "boolean": ["tinyint", "boolean", "smallint", "mediumint", "int", "bigint"],
+        "integer": ["int", "bigint", "mediumint"],
         "money": ["decimal with a scale", "double", "decimal"],
         "time": ["datetime"],
         "json": ["longtext", "json", "mediumtext", "text"],
@@ -372,7 +447,7 @@ class MySql(Database):
         r"timestamp.*": "the server shifts by the time zone of each session",
         r".* in (?!utf8mb4)\w+": "cannot hold every character",
     }
-    temporary_options = f" (PRIMARY KEY ({KEY}))"  # which some servers demand of each table
+    temporary_options = " (PRIMARY KEY ({key}))"  # which some servers demand of each table
     _COLUMNS = """
         SELECT lower(column_name), column_type, character_set_name,
                is_nullable = 'NO' AND column_default IS NULL AND extra NOT LIKE '%auto_increment%'
@@ -406,11 +481,11 @@ class MySql(Database):
         """Return the columns; a type of text with another character set than utf8mb4 names it."""
         columns = []
         for column, declared, charset, is_needed in connection.execute(text(self._COLUMNS), name._asdict()):
-            is_other = charset not in (None, "utf8mb4") and column != KEY
+            is_other = charset not in (None, "utf8mb4") and column not in _ASCII
             columns.append(Existing(column, f"{declared} in {charset}" if is_other else declared, bool(is_needed)))
         return columns
 
-    def check(self, connection: Connection, name: TableName, columns: Sequence[str]) -> None:
+    def check(self, connection: Connection, name: TableName, layout: Layout) -> None:
         """Check the engine and the keys: with ON DUPLICATE KEY UPDATE, any unique key decides what is replaced."""
         engine, transactions = connection.execute(text(self._TABLE), name._asdict()).one()
         if transactions != "YES":
@@ -421,12 +496,14 @@ class MySql(Database):
         keys: dict[str, list[str]] = {}
         for key, column, prefix in connection.execute(text(self._KEYS), name._asdict()):
             keys.setdefault(key, []).append(column if prefix is None else f"{column}({prefix})")
-        if [KEY] not in keys.values():
-            raise RtiSmsInputError(f"The table {name} has no unique key on {KEY} alone: add a primary key.")
+        if not layout.has_key:
+            return
+        if [layout.key] not in keys.values():
+            raise RtiSmsInputError(f"The table {name} has no unique key on {layout.key} alone: add a primary key.")
         others = [
             key
             for key, parts in keys.items()
-            if parts != [KEY] and {re.sub(r"\(.*", "", p) for p in parts} <= {*columns}
+            if parts != [layout.key] and {re.sub(r"\(.*", "", p) for p in parts} <= {*layout.columns}
         ]
         if others:
             raise RtiSmsInputError(
@@ -442,17 +519,17 @@ class MySql(Database):
             return to_strict_json(value)
         return super().bind(kind, value, column_type)
 
-    def upsert(self, table: Table, staged: Any, on_conflict: OnConflict) -> Any:
+    def upsert(self, table: Table, layout: Layout, staged: Any, on_conflict: OnConflict) -> Any:
         """Return INSERT ... ON DUPLICATE KEY UPDATE; ``fetched_at`` changes last, since the others depend on it."""
-        names = [column.name for column in table.c]
-        statement = self.insert(table).from_select(names, staged)
+        key, columns = layout.key, layout.columns
+        statement = self.insert(table).from_select(list(columns), staged)
         if on_conflict == "ignore":
-            return statement.on_duplicate_key_update([(KEY, table.c[KEY])])
+            return statement.on_duplicate_key_update([(key, table.c[key])])
         new = statement.inserted
-        is_newer = or_(table.c[MOMENT].is_(None), table.c[MOMENT] <= new[MOMENT])
-        changed = [one for one in names if one not in (KEY, MOMENT)] + [MOMENT]
+        is_replaced = layout.replaces(table.c, new)
+        changed = sorted((one for one in columns if one != key), key=lambda one: one == MOMENT)
         return statement.on_duplicate_key_update(
-            [(one, case((is_newer, new[one]), else_=table.c[one])) for one in changed]
+            [(one, case((is_replaced, new[one]), else_=table.c[one])) for one in changed]
         )
 
     def written(self, connection: Connection, upsert: Any, stale: Any) -> int:
@@ -467,23 +544,24 @@ _DATABASES: dict[str, type[Database]] = {"PostgresHook": PostgreSql, "SqliteHook
 
 class SqlTable:
     """
-    A table of records, one row for each submission.
+    A table that takes rows.
 
     :param hook: of the database. Its class is found by its name, so as not to import it.
     :param name: of the table.
-    :param columns: of the records.
+    :param layout: of the rows.
     :param on_conflict: what to do with a row that the table has already.
     :raises RtiSmsConfigError: the database is not supported.
     """
 
-    def __init__(self, hook: DbApiHook, name: TableName, columns: Sequence[str], on_conflict: OnConflict) -> None:
+    def __init__(self, hook: DbApiHook, name: TableName, layout: Layout, on_conflict: OnConflict = "update") -> None:
         names = [one.__name__ for one in type(hook).__mro__]
         kind = next((_DATABASES[one] for one in names if one in _DATABASES), None)
         if kind is None:
             raise RtiSmsConfigError(f"The Connection of the table {name} has a {names[0]}. {_UNSUPPORTED}")
         self.hook = hook
         self.name = name
-        self.columns = tuple(columns)
+        self.layout = layout
+        self.columns = tuple(layout.columns)
         self.on_conflict: OnConflict = on_conflict
         self._database = kind()
         self._types: dict[str, str] = {}
@@ -491,7 +569,7 @@ class SqlTable:
         self._table = Table(
             quoted_name(name.name, quote=True),
             MetaData(),
-            *(self._column(one) for one in columns),
+            *(self._column(one) for one in (*layout.columns, *layout.others)),
             schema=quoted_name(name.schema, quote=True) if name.schema else None,
             mysql_engine="InnoDB",
             mysql_charset="utf8mb4",
@@ -499,7 +577,7 @@ class SqlTable:
         staging = "rtisms_staging_2" if name.name.lower() == "rtisms_staging" else "rtisms_staging"
         schema = self._database.temporary_schema or self._table.schema
         # Without types, so that values reach the server as they are bound; the temporary table has those of the table.
-        self._staging = Table(staging, MetaData(), *(Column(one) for one in columns), schema=schema)
+        self._staging = Table(staging, MetaData(), *(Column(one) for one in self.columns), schema=schema)
 
     def __str__(self) -> str:
         return f"table {self.name}"
@@ -538,8 +616,8 @@ class SqlTable:
         self._check_columns(existing)
 
         def rehearse(connection: Connection, waits: LockWaits) -> None:
-            self._database.check(connection, self.name, self.columns)
-            self._upsert(connection, waits, ())
+            self._database.check(connection, self.name, self.layout)
+            self._write(connection, waits, ())
 
         self._do("Checking", rehearse, commit=False)
 
@@ -552,14 +630,61 @@ class SqlTable:
         :raises RtiSmsStorageError: a person has to change something first. The table is as it was before.
         :raises RtiSmsStorageUnavailableError: the same may succeed later. The table is as it was before.
         """
-        return self._do("Writing", lambda connection, waits: self._upsert(connection, waits, json_lines))
+        return self._do("Writing", lambda connection, waits: self._write(connection, waits, json_lines))
+
+    def read_submissions(self, task: Mapping[str, Any]) -> dict[str, str]:
+        """Return the submissions of a task in a ledger, by the keys of their rows."""
+        c = self._table.c
+        query = select(c[self.layout.key], c[KEY]).where(
+            c[KEY].is_not(None), *(c[name].is_not_distinct_from(value) for name, value in task.items())
+        )
+        rows = self._do("Reading", lambda connection, _: connection.execute(query).all(), commit=False)
+        return dict(rows)
+
+    def read_open_ids(self, since: str) -> list[str]:
+        """
+        Return the submissions whose rows are not final.
+
+        :param since: ISO 8601 in UTC; those that were registered, or else sent, before are left out.
+        """
+        query = select(self._table.c[KEY]).where(*self._open(), self._since(since)).distinct()
+        return self._do(
+            "Reading", lambda connection, _: [str(one) for one in connection.execute(query).scalars()], commit=False
+        )
+
+    def count_open(self, since: str) -> tuple[int, int]:
+        """Return how many submissions are not final: those since a moment, and those before it."""
+        ids = func.count(self._table.c[KEY].distinct())
+        queries = [select(ids).where(*self._open(), one) for one in (self._since(since), not_(self._since(since)))]
+        young, old = self._do(
+            "Reading", lambda connection, _: [connection.execute(one).scalar_one() for one in queries], commit=False
+        )
+        return young, old
+
+    def _open(self) -> list[Any]:
+        is_final = self._table.c.is_final
+        return [self._table.c[KEY].is_not(None), or_(is_final.is_(None), is_final == false())]
+
+    def _since(self, moment: str) -> Any:
+        c = self._table.c
+        bound = self._database.bind("time", moment, self._types.get("registered_at", ""))
+        return func.coalesce(c.registered_at, c.sent_at, c[MOMENT], literal_column("'1970-01-01 00:00:00'")) >= bound
 
     def _column(self, name: str) -> Column[Any]:
-        type_ = (
-            String(100) if name == KEY and isinstance(self._database, MySql) else self._database.types[kind_of(name)]
+        is_key = name == self.layout.key and self.layout.has_key
+        is_indexed = is_key or name == KEY
+        type_ = self._database.types[kind_of(name)]
+        if is_indexed and isinstance(self._database, MySql):
+            type_ = String(100)
+        is_required = is_key or (name in ("is_final", MOMENT, RAW) and name in self.layout.columns)
+        return Column(
+            name,
+            type_,
+            primary_key=is_key,
+            autoincrement=False,
+            nullable=not is_required,
+            index=is_indexed and not is_key,
         )
-        is_required = name in (KEY, "is_final", MOMENT, RAW)
-        return Column(name, type_, primary_key=name == KEY, autoincrement=False, nullable=not is_required)
 
     def _create(self) -> None:
         try:
@@ -577,8 +702,9 @@ class SqlTable:
 
     def _check_columns(self, existing: Sequence[Existing]) -> None:
         types = {one.name: one.type for one in existing}
-        problems = [f"has no column {column}" for column in self.columns if column not in types]
-        for column in self.columns:
+        columns = (*self.columns, *self.layout.others)
+        problems = [f"has no column {column}" for column in columns if column not in types]
+        for column in columns:
             accepted = self._database.accepted[kind_of(column)]
             given = types.get(column, accepted[0])
             reason = next((why for one, why in self._database.reasons.items() if re.fullmatch(one, given)), None)
@@ -593,31 +719,35 @@ class SqlTable:
                 f"The table {self.name} {', '.join(problems)}. Change the table (ALTER TABLE), or name a table that "
                 "does not exist yet and set create_table=True."
             )
-        if left := [one.name for one in existing if one.is_needed and one.name not in self.columns]:
+        left = [one.name for one in existing if one.is_needed and one.name not in self.columns]
+        if left and self.layout.has_key:
             raise RtiSmsInputError(
                 f"The table {self.name} has columns that records do not fill, and that must not be null: "
                 f"{', '.join(left)}. Give them a default, or allow null."
             )
         self._types = types
 
-    def _upsert(self, connection: Connection, waits: LockWaits, json_lines: Iterable[bytes]) -> int:
-        table, staging, update = self._table, self._staging, self.on_conflict == "update"
+    def _write(self, connection: Connection, waits: LockWaits, json_lines: Iterable[bytes]) -> int:
+        """Write rows, and return how many were inserted or updated."""
+        if not self.layout.has_key:
+            return self._update(connection, waits, json_lines)
+        table, staging, layout, update = self._table, self._staging, self.layout, self.on_conflict == "update"
         staged = connection.dialect.identifier_preparer.format_table(staging)
-        nothing = select(*table.c).where(false()).compile(connection)
-        create = f"CREATE TEMPORARY TABLE {staged}{self._database.temporary_options} AS {nothing}"
+        nothing = select(*(table.c[one] for one in layout.columns)).where(false()).compile(connection)
+        options = self._database.temporary_options.format(key=layout.key)
+        create = f"CREATE TEMPORARY TABLE {staged}{options} AS {nothing}"
         waits.run(lambda: connection.exec_driver_sql(create))
         records = self._fill_staging(connection, json_lines)
         if records and self._database.analyzes:  # so that the comparison uses the key of the table
             connection.exec_driver_sql(f"ANALYZE {staged}")
 
         # Two loads that lock their rows in the same order cannot block each other.
-        rows = select(*staging.c).order_by(staging.c[KEY])
-        upsert = self._database.upsert(table, rows, self.on_conflict)
-        is_there = table.c[KEY] == staging.c[KEY]
-        is_newer = table.c[MOMENT] > staging.c[MOMENT]  # a resumed fetch may be older than what another run has written
-        stale = self._count_without(is_there & is_newer if update else is_there)
+        rows = select(*staging.c).order_by(staging.c[layout.key])
+        upsert = self._database.upsert(table, layout, rows, self.on_conflict)
+        is_there = table.c[layout.key] == staging.c[layout.key]
+        stale = self._count_without(is_there & not_(layout.replaces(table.c, staging.c)) if update else is_there)
         written = waits.run(lambda: self._database.written(connection, upsert, stale))
-        is_kept = is_there & (table.c[MOMENT] >= staging.c[MOMENT]) if update else is_there
+        is_kept = is_there & layout.is_landed(table.c, staging.c) if update else is_there
         if lost := waits.run(lambda: connection.execute(self._count_without(is_kept, lock=True)).scalar_one()):
             raise RtiSmsStorageError(
                 f"{lost} of {records} records did not land in the table {self.name}, and the database reported no "
@@ -625,24 +755,46 @@ class SqlTable:
             )
         return written
 
+    def _update(self, connection: Connection, waits: LockWaits, json_lines: Iterable[bytes]) -> int:
+        """Update the rows that are there, and return how many records there were."""
+        plain = Table(self._table.name, MetaData(), *(Column(one) for one in self.columns), schema=self._table.schema)
+        new: dict[str, Any] = {one: bindparam(f"new_{one}") for one in self.columns}
+        statement = (
+            update(plain)
+            .where(plain.c[KEY] == new[KEY], self.layout.replaces(plain.c, new))
+            .values({one: new[one] for one in self.columns if one != KEY})
+        )
+        count = 0
+        for rows in self._bound(json_lines) if json_lines else [[dict.fromkeys(self.columns)]]:
+            named = [{f"new_{name}": value for name, value in row.items()} for row in rows]
+            waits.run(partial(connection.execute, statement, named))
+            count += len(rows)
+        return count
+
     def _fill_staging(self, connection: Connection, json_lines: Iterable[bytes]) -> int:
-        """Write records into the temporary table, and return how many."""
+        """Write rows into the temporary table, and return how many."""
+        count = 0
+        for rows in self._bound(json_lines):
+            connection.execute(insert(self._staging), rows)
+            count += len(rows)
+        return count
+
+    def _bound(self, json_lines: Iterable[bytes]) -> Iterator[list[dict[str, Any]]]:
+        """Yield the rows in batches, with their values as the driver takes them."""
         columns = [(one, kind_of(one), self._types.get(one, "")) for one in self.columns]
         bind = self._database.bind
-        statement = insert(self._staging)
-        count = 0
         lines = iter(json_lines)
-        while records := [json.loads(line) for line in islice(lines, BATCH)]:
-            connection.execute(
-                statement, [{one: bind(kind, row[one], type_) for one, kind, type_ in columns} for row in records]
-            )
-            count += len(records)
-        return count
+        while rows := [json.loads(line) for line in islice(lines, BATCH)]:
+            yield [{one: bind(kind, row[one], type_) for one, kind, type_ in columns} for row in rows]
 
     def _count_without(self, condition: Any, *, lock: bool = False) -> Any:
         """Return the query that counts the staged rows without such a row in the table."""
         table, staging = self._table, self._staging
-        query = select(func.count()).select_from(staging.outerjoin(table, condition)).where(table.c[KEY].is_(None))
+        query = (
+            select(func.count())
+            .select_from(staging.outerjoin(table, condition))
+            .where(table.c[self.layout.key].is_(None))
+        )
         if lock and isinstance(self._database, MySql):  # which else compares with what stood there when it began
             return query.with_for_update(read=True)
         return query
@@ -686,20 +838,20 @@ class SqlTable:
         return connection
 
 
-def open_table(hook: Any, name: Any, columns: Iterable[str], on_conflict: Any, *, create: bool) -> SqlTable:
+def open_table(hook: Any, name: Any, layout: Layout, on_conflict: Any = "update", *, create: bool) -> SqlTable:
     """
     Return a table that can take records.
 
     :param hook: of the database.
     :param name: ``table`` or ``schema.table``.
-    :param columns: of the records.
+    :param layout: of the rows.
     :param on_conflict: ``update`` or ``ignore``.
     :param create: whether to make the table if it does not exist.
     :raises RtiSmsError: the table cannot take them.
     """
     if on_conflict not in ("update", "ignore"):
         raise RtiSmsInputError(f'on_conflict is {shape(on_conflict)}: use "update" or "ignore".')
-    table = SqlTable(hook, parse_table_name(name), tuple(columns), on_conflict)
+    table = SqlTable(hook, parse_table_name(name), layout, on_conflict)
     table.check(create=create)
     return table
 

@@ -249,8 +249,8 @@ class TestBeforeTheFirstRequest:
             ({"sql_conn_id": "rtisms_default"}, "not one of a database"),
             ({"on_conflict": "replace"}, 'on_conflict is a str of 7 characters: use "update" or "ignore"'),
             ({"on_missing": "ignore"}, 'on_missing is a str of 6 characters: use "fail" or "skip"'),
-            ({"submission_ids": None}, "Give one of sql, submission_ids and submission_ids_path"),
-            ({"sql": "SELECT 1"}, "Give one of sql, submission_ids and submission_ids_path"),
+            ({"submission_ids": None}, "Give one of sql, submission_ids, submission_ids_path and refresh=True"),
+            ({"sql": "SELECT 1"}, "Give one of sql, submission_ids, submission_ids_path and refresh=True"),
             ({"source_conn_id": "warehouse"}, "source_conn_id is for sql"),
             ({"parameters": []}, "parameters are for sql"),
             ({"part_folder": 5, "create_table": True}, "part_folder is a value of type int"),
@@ -363,7 +363,7 @@ class TestRetry:
     ) -> None:
         monkeypatch.setattr(file_store, "BACKOFF_BASE", 0.001)
         database.create()
-        upsert = SqlTable._upsert
+        upsert = SqlTable._write
         failures = [sqlite3.OperationalError, sqlite3.OperationalError]
 
         def failing(table: SqlTable, connection: Any, waits: Any, json_lines: Any) -> int:
@@ -374,7 +374,7 @@ class TestRetry:
                 raise error
             return written
 
-        monkeypatch.setattr(SqlTable, "_upsert", failing)
+        monkeypatch.setattr(SqlTable, "_write", failing)
         with caplog.at_level(logging.WARNING):
             assert load(seeded(30))["written"] == 30
         assert not failures
