@@ -33,6 +33,7 @@ from sqlalchemy import (
     false,
     func,
     insert,
+    literal,
     literal_column,
     not_,
     or_,
@@ -668,7 +669,9 @@ class SqlTable:
     def _since(self, moment: str) -> Any:
         c = self._table.c
         bound = self._database.bind("time", moment, self._types.get("registered_at", ""))
-        return func.coalesce(c.registered_at, c.sent_at, c[MOMENT], literal_column("'1970-01-01 00:00:00'")) >= bound
+        return func.coalesce(c.registered_at, c.sent_at, c[MOMENT], literal_column("'1970-01-01 00:00:00'")) >= literal(
+            bound, c.registered_at.type
+        )
 
     def _column(self, name: str) -> Column[Any]:
         is_key = name == self.layout.key and self.layout.has_key
