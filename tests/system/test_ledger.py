@@ -11,6 +11,8 @@ import pytest
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
 from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
+from scripts.servers import DEBIAN_POSTGRESQL
+from tests.system.ledger_month import live
 from tests.system.test_databases import Database, database, sandbox, servers
 
 __all__ = ["database", "sandbox", "servers"]
@@ -105,3 +107,11 @@ def test_sends_again_write_the_same_rows(database: Database, sandbox: Sandbox) -
     send(context)
     assert sorted(map(tuple, database.do("SELECT message_key, submission_id, sent_at FROM ledger"))) == before
     assert len(sandbox.state().messages) == PEOPLE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("with_postgres", [False, True])
+def test_a_month_of_trouble_ends_with_the_truth(with_postgres: bool) -> None:
+    if with_postgres and not DEBIAN_POSTGRESQL.exists():
+        pytest.skip("PostgreSQL is not installed")
+    assert "nobody twice" in live(seed=1, days=4, messages=120, with_postgres=with_postgres)
