@@ -99,7 +99,7 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
         from airflow_provider_rtisms.bulk.counts import counts_in, counts_of
         from airflow_provider_rtisms.bulk.fetch import DistinctIds
-        from airflow_provider_rtisms.bulk.lineage import asset_uri
+        from airflow_provider_rtisms.bulk.store import asset_uri
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, run_of
 
         with fail_without_retry():

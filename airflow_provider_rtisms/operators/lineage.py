@@ -87,7 +87,7 @@ def file_dataset(path: str | StoragePath, **described: Any) -> LineageDataset:
     :param path: local or in an object store; the conn_id of a URL is left out.
     :param described: ``columns``, ``rows`` and ``size`` of :class:`LineageDataset`.
     """
-    from airflow_provider_rtisms.bulk.lineage import asset_uri
+    from airflow_provider_rtisms.bulk.store import asset_uri
 
     scheme, _, rest = asset_uri(path).partition("://")
     if scheme == "file":

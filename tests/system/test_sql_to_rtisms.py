@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseHook
 
-from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.sandbox import Sandbox
-from airflow_provider_rtisms.transfers import databases, sql_rows
+from airflow_provider_rtisms.transfers import databases
 from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
 from scripts.servers import DEBIAN_POSTGRESQL, Postgres
 from tests.system.conftest import RunDag
@@ -111,21 +110,6 @@ def test_rows_stay_on_the_server_until_they_are_read() -> None:
         assert cursor.name == "rtisms"
         cursor.execute("SELECT generate_series(1, 100000000)")
         assert len(cursor.fetchmany(10)) == 10
-
-
-def test_the_older_driver_streams_too(rtisms_sandbox: Sandbox, postgres: Postgres) -> None:
-    table = sql_rows.TableOfMessages(recipient_column="phone", text="{name}", text_column=None, reference_column="id")
-    with closing(psycopg2.connect(host="127.0.0.1", port=postgres.port, user="postgres")) as connection:
-        cursor = databases.open_cursor(connection)
-        cursor.execute("SELECT * FROM people ORDER BY id")
-        first = cursor.fetchmany(10)
-        columns = [column[0] for column in cursor.description]
-        rows = list(table.rows(columns, databases._rows(cursor, first)))
-    assert len(rows) == COUNT
-    assert (rows[-1].position, rows[-1].values) == (
-        "row 3000",
-        Secret({"recipient": number(2999), "text": Secret("Señora 2999"), "reference": 2999}),
-    )
 
 
 def test_a_database_error_repeats_no_values(rtisms_sandbox: Sandbox) -> None:

@@ -30,7 +30,6 @@ from airflow_provider_rtisms.bulk.store import (
     open_private,
     open_to_read,
     private_folder,
-    storage_error,
     storage_path,
 )
 from tests.unit.bulk.conftest import attach, open_files
@@ -533,7 +532,7 @@ def install(package: str) -> str:
     ],
 )
 def test_what_a_person_has_to_change_is_permanent(error: Exception, remedy: str) -> None:
-    raised = storage_error("Writing s3://bucket/key", error)
+    raised = _explained("Writing s3://bucket/key", error)
     assert isinstance(raised, RtiSmsStorageError)
     assert str(raised) == f"Writing s3://bucket/key failed ({describe(error)}). {remedy}"
 
@@ -559,7 +558,7 @@ def test_what_a_person_has_to_change_is_permanent(error: Exception, remedy: str)
     ],
 )
 def test_what_may_pass_is_transient(error: Exception, remedy: str) -> None:
-    raised = storage_error("Writing s3://bucket/key", error)
+    raised = _explained("Writing s3://bucket/key", error)
     assert isinstance(raised, RtiSmsStorageUnavailableError)
     assert str(raised) == f"Writing s3://bucket/key failed ({describe(error)}). {remedy}"
 
@@ -568,13 +567,13 @@ def test_a_status_goes_before_the_number_of_an_error() -> None:
     """s3fs turns a 503 into an OSError with a number of its own choice, such as EINVAL."""
     error = OSError(errno.EINVAL, "Slow down")
     error.__cause__ = StatusError(status_code=503)
-    assert isinstance(storage_error("Writing", error), RtiSmsStorageUnavailableError)
+    assert isinstance(_explained("Writing", error), RtiSmsStorageUnavailableError)
 
 
 def test_causes_in_a_circle_end() -> None:
     error, cause = StatusError(), StatusError()
     error.__cause__, cause.__cause__ = cause, error
-    assert isinstance(storage_error("Writing", error), RtiSmsStorageUnavailableError)
+    assert isinstance(_explained("Writing", error), RtiSmsStorageUnavailableError)
 
 
 def test_a_description_is_one_line_of_bounded_length() -> None:
@@ -597,3 +596,9 @@ class TestExplainFailures:
             raise KeyError
         with pytest.raises(KeyboardInterrupt), explain_failures("Writing", Exception):
             raise KeyboardInterrupt
+
+
+def _explained(action: str, error: Exception) -> Any:
+    with pytest.raises((RtiSmsStorageError, RtiSmsStorageUnavailableError)) as caught, explain_failures(action, Exception):
+        raise error
+    return caught.value
