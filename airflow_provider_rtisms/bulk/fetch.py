@@ -29,13 +29,7 @@ from airflow_provider_rtisms.bulk.formats import (
     write_rows,
 )
 from airflow_provider_rtisms.bulk.part import Part
-from airflow_provider_rtisms.bulk.store import (
-    STORAGE_ERRORS,
-    Output,
-    RtiSmsStorageUnavailableError,
-    is_local,
-    report_output,
-)
+from airflow_provider_rtisms.bulk.store import STORAGE_ERRORS, Output, RtiSmsStorageUnavailableError, is_local
 
 if TYPE_CHECKING:
     from airflow_provider_rtisms.api import AsyncRtiSmsClient
@@ -112,12 +106,14 @@ class Target:
 
     :param name: what people call it.
     :param part: what keeps the records until all of them are there.
+    :param probe: finds out whether the output can be written, before the first request.
     :param write: takes the records as JSON lines, writes them in one step, and returns what the summary says of it. It
         may read the lines more than once.
     """
 
     name: str
     part: Part
+    probe: Callable[[], None]
     write: Callable[[Iterable[bytes]], dict[str, Any]]
 
 
@@ -178,19 +174,16 @@ async def fetch_to_file(
     convert = converter(path.name, columns)
 
     def open_file(digest: str) -> Target:
-        output = Output(path, digest)
-        if is_local(path):  # in a store, the part writes an object that stays until the end
-            output.probe()
+        part, output = Part(path, digest, columns, run), Output(path, digest)
 
         def write(lines: Iterable[bytes]) -> dict[str, Any]:
             part.save(is_last=True)
             size = output.commit(lambda file: convert(lines, file))
             part.remove()
-            report_output(path)
             return {"path": str(path), "bytes": size}
 
-        part = Part(path, digest, columns, run)
-        return Target(str(path), part, write)
+        # In a store, the part writes an object that stays until the end.
+        return Target(str(path), part, output.probe if is_local(path) else part.probe, write)
 
     return await fetch_to_target(client, ids, open_file, on_missing, missing_path)
 
@@ -219,7 +212,7 @@ async def fetch_to_target(
         target = open_target(digest)
         part = stack.enter_context(closing(target.part))
         _resume(part, ids, stats)
-        part.probe()
+        target.probe()
         if stats.resumed:
             log.info("An earlier attempt has fetched %d of %d submissions", stats.resumed, stats.requested)
         log.info("Records are kept in %s until %s is complete", part.kept_at, target.name)
@@ -299,7 +292,6 @@ def _handle_missing(ids: DistinctIds, stats: FetchStats, on_missing: OnMissing, 
         name = output.path.name
         rows = ({"submission_id": one, "reason": reason} for one, reason in ids.missing())
         output.commit(lambda file: write_rows(name, missing_columns(name), rows, file))
-        report_output(output.path)
     stats.handle_missing(missing_ok=on_missing == "skip", missing_path=str(output) if output else None)
 
 
@@ -333,7 +325,8 @@ class _AllLines:
         self._target, self._stats, self._read = target, stats, Counter()
 
     def __iter__(self) -> Iterator[bytes]:
-        self._read = Counter()
+        if self._read.count:
+            self._read = Counter()
         for line in self._target.part.lines():
             self._read.count += 1
             yield line

@@ -447,6 +447,7 @@ class Output:
         finally:
             with suppress(OSError):
                 self._staging.unlink(missing_ok=True)
+        report_output(path)
         return size
 
     def _write(self, fill: Fill) -> tuple[int, int]:

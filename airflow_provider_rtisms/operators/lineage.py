@@ -25,7 +25,7 @@ _SCHEMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
 
 
 def add_to_outlet_events(
-    context: Context, outlets: Collection[Any], extra: Mapping[str, Any], written: str | None = None
+    context: Context, outlets: Collection[Any], extra: Mapping[str, Any], path: str | None = None
 ) -> None:
     """
     Add counts to the event of each declared outlet. A failure is only logged.
@@ -33,18 +33,20 @@ def add_to_outlet_events(
     :param context: of the task; without ``outlet_events``, as in a plain call of ``execute``, nothing happens.
     :param outlets: of the task: assets (Airflow 2: datasets), aliases, and others, which have no events.
     :param extra: JSON-safe. What a DAG author has added stays.
-    :param written: the URI of what the task has written. An alias gets an event for it.
+    :param path: of the file that the task has written. An alias gets an event for it.
     """
     events: Any = context.get("outlet_events")
     if events is None or not outlets:
         return
     from airflow.providers.common.compat.sdk import Asset, AssetAlias
 
+    from airflow_provider_rtisms.bulk.store import asset_uri
+
     for outlet in outlets:
         try:
             if isinstance(outlet, AssetAlias):
-                if written is not None:
-                    events[outlet].add(Asset(written), extra=dict(extra))
+                if path is not None:
+                    events[outlet].add(Asset(asset_uri(path)), extra=dict(extra))
             elif isinstance(outlet, Asset) or _is_reference(outlet):
                 event = events[outlet]
                 event.extra = {**extra, **event.extra}

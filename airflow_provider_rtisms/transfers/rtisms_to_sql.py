@@ -206,7 +206,7 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
                 report_table(table.hook, uri)
             return {"table": str(table.name), "written": written}
 
-        return Target(f"the {table}", part, write)
+        return Target(f"the {table}", part, part.probe, write)
 
     def _check_source(self) -> None:
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
