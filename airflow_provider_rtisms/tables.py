@@ -51,13 +51,7 @@ ChooseColumns: TypeAlias = Callable[[Sequence[str]], Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """
-    A row before its values are checked. Its repr shows no value.
-
-    :param position: where it stands, such as ``messages[3]``, ``row 3`` (of a query) or ``line 4`` (of a file).
-    :param values: by column.
-    :param problem: why the row cannot be read as it is; None if it can.
-    """
+    """A row before its values are checked, at a position such as ``messages[3]``, ``row 3`` or ``line 4``."""
 
     position: str
     values: Secret[Mapping[str, Any]]
@@ -71,10 +65,7 @@ def find_columns(
     Return the position of each column that is used.
 
     :param used: the columns that are used, each with the argument that names it.
-    :param table: what errors call the table, such as ``The query`` or ``ids.csv``.
     :param is_file: whether ``columns`` are the first line of a file. It may hold data, so errors repeat nothing of it.
-    :param note: what errors end with, such as ``Nothing was sent.``
-    :raises RtiSmsInputError: a column is missing, or stands there twice; names it and the remedy.
     """
     problems = [
         f"{'has no column' if column not in columns else 'has more than one column'} {column!r} ({argument})"
@@ -108,11 +99,7 @@ def _remedy_of_file(columns: Sequence[str], used: Mapping[str, str]) -> str:
 def read_query(
     columns: Sequence[str], rows: Iterable[Any], used: Mapping[str, str], *, note: str = ""
 ) -> Iterator[Row]:
-    """
-    Give the rows of a query one by one. Arguments and errors are those of :func:`find_columns`.
-
-    :param rows: sequences, or mappings by column, as the driver gives them; what comes has the used columns only.
-    """
+    """Give the rows of a query, sequences or mappings, one by one, with the columns that are used."""
     positions = find_columns(columns, used, "The query", note=note)
     for number, row in enumerate(rows, 1):
         is_mapping = isinstance(row, Mapping)
@@ -168,16 +155,9 @@ def read_lines(text: IO[str]) -> Iterator[tuple[int, str]]:
 
 def read_table_file(path: str | StoragePath, field_name: str, choose: ChooseColumns) -> Iterator[Row]:
     """
-    Give the rows of a CSV or JSON-lines file one by one, for a send.
+    Give the rows of a CSV or JSON-lines file, local or in a store, one by one, for a send.
 
-    :param path: UTF-8 text, local or in an object store. Its name ends in ``.csv`` (with a header line) or ``.jsonl``;
-        ``.gz`` may follow.
-    :param field_name: how the error names the argument.
     :param choose: which columns of a CSV are used. Objects of JSON lines come whole.
-    :return: each row with its values by column, or with what is wrong with it.
-    :raises RtiSmsInputError: the name ends otherwise, the columns are wrong, or the file cannot be decoded.
-    :raises RtiSmsStorageError: the file cannot be read.
-    :raises RtiSmsStorageUnavailableError: the file cannot be read at the moment.
     """
     place = storage_path(field_name, path)
     suffix = suffix_of(place.name)[0]
@@ -198,14 +178,9 @@ def wrong_ending(field_name: str) -> RtiSmsInputError:
 
 def read_id_file(path: str | StoragePath, column: str | None = None) -> Iterator[str]:
     """
-    Give the submission ids of a file one by one.
+    Give the submission ids of a file, local or in a store, one by one. Lines and rows without one are skipped.
 
-    :param path: UTF-8 text, local or in an object store; read through gzip if its name ends in ``.gz``.
-    :param column: the column of a CSV with a header line, or the key of the objects of a file whose name ends in
-        ``.jsonl``; None for one id per line. Empty lines, and rows without a value, are skipped.
-    :raises RtiSmsInputError: an id is malformed (names the line), or the column is not there or stands there twice.
-    :raises RtiSmsStorageError: the file cannot be read.
-    :raises RtiSmsStorageUnavailableError: the file cannot be read at the moment.
+    :param column: of a CSV with a header line, or the key of the objects of JSON lines; None for one id per line.
     """
     place = storage_path("submission_ids_path", path)
     report_input(place)

@@ -35,10 +35,7 @@ COUNTS = ("requested", "fetched", "missing", "duplicates", "by_status", "by_oper
 
 
 class Progress:
-    """
-    Logs a line every few seconds, from a thread of its own, until its ``with`` block ends: also while the caller blocks
-    its event loop. Assign another function to ``describe`` when the next phase begins.
-    """
+    """Logs a line every few seconds, from a thread of its own, until its ``with`` block ends."""
 
     def __init__(self, describe: Callable[[], str]) -> None:
         self.describe = describe

@@ -45,11 +45,7 @@ RESUMED_FOR = timedelta(hours=24)
 
 
 class DistinctIds:
-    """
-    Distinct submission ids in their order. A million of them take about 75 MiB.
-
-    They are read to the end at once, so that a malformed id is found before the first request.
-    """
+    """Distinct submission ids in their order, read to the end at once. A million of them take about 75 MiB."""
 
     def __init__(self, ids: Iterable[str]) -> None:
         self._ids: dict[int, None] = {}  # of numbers, which take half of the memory of strings
@@ -71,7 +67,6 @@ class DistinctIds:
         return map(str, self._ids)
 
     def discard(self, submission_id: int | str) -> bool:
-        """Remove an id; return whether it was there."""
         return self._ids.pop(int(submission_id), self) is None
 
     def add_missing(self, submission_id: str, reason: str) -> None:
@@ -101,15 +96,7 @@ class DistinctIds:
 
 @dataclass
 class Target:
-    """
-    The output of a bulk fetch.
-
-    :param name: what people call it.
-    :param part: what keeps the records until all of them are there.
-    :param probe: finds out whether the output can be written, before the first request.
-    :param write: takes the records as JSON lines, writes them in one step, and returns what the summary says of it. It
-        may read the lines more than once.
-    """
+    """The output of a bulk fetch. ``write`` takes JSON lines, maybe twice, and returns what the summary says of it."""
 
     name: str
     part: Part
@@ -148,21 +135,15 @@ async def fetch_to_file(
     run: str | None = None,
 ) -> dict[str, Any]:
     """
-    Fetch many submissions into a file, as a stream.
+    Fetch many submissions into a file, as a stream, and return the summary.
 
-    Until the file is complete, the records are kept in a part, see :class:`~airflow_provider_rtisms.bulk.part.Part`.
-    If the same account fetches the same ids into the same file again in the same DAG run, only the rest is requested:
-    what has no record, a record that was not final, or one that is older than :data:`RESUMED_FOR`. What another DAG run
-    has left is replaced.
+    Until the file is complete, the records are kept in a :class:`~airflow_provider_rtisms.bulk.part.Part`. If the same
+    account fetches the same ids into the same file again in the same DAG run, only the rest is requested: what has no
+    record, a record that was not final, or one that is older than :data:`RESUMED_FOR`.
 
     :param client: an opened client, on an event loop that no one else needs: files are written on it.
     :param ids: what to fetch; the ids that an earlier attempt has fetched are removed.
-    :param path: its suffix selects the format, see :func:`~airflow_provider_rtisms.bulk.formats.converter`.
-    :param on_missing: what to do about ids that the API does not know, after having fetched the rest.
-    :param missing_path: a file for these ids: ids and reasons if it ends in ``.csv`` or ``.jsonl``, else one id a line.
-    :param raw: whether the file has a column of the JSON as it came.
     :param run: identifies the DAG run; None outside of one.
-    :return: the summary, see :meth:`~airflow_provider_rtisms.bulk.counts.FetchStats.summary`.
     :raises RtiSmsPermanentError: missing ids, at the end; anything else, such as 403, at once.
     :raises RtiSmsTransientError: the attempts of some ids were used up: at the end, or at once if the API seems down.
     :raises RtiSmsStorageError: a file cannot be written; found out before the first request, if it can be.
@@ -195,11 +176,7 @@ async def fetch_to_target(
     on_missing: OnMissing = "fail",
     missing_path: StoragePath | None = None,
 ) -> dict[str, Any]:
-    """
-    Do what :func:`fetch_to_file` does, for any output.
-
-    :param open_target: called with what identifies the account and the ids.
-    """
+    """Do what :func:`fetch_to_file` does, for the output that identifies the account and the ids by a digest."""
     check_on_missing(on_missing)
     stats = FetchStats(len(ids), ids.duplicates)
     looking = "Looking for records of an earlier attempt"

@@ -40,7 +40,6 @@ _ROW_SUFFIXES = (".csv", ".jsonl")
 
 
 def stamp(records: Iterable[Record], moment: datetime) -> None:
-    """Add to records when they were fetched, as files hold them."""
     fetched_at = moment.isoformat(timespec="seconds")
     for record in records:
         raw = record.pop(RAW, None)
@@ -50,7 +49,6 @@ def stamp(records: Iterable[Record], moment: datetime) -> None:
 
 
 def columns_of(raw: bool) -> tuple[str, ...]:
-    """Return the columns of a fetch."""
     return (*COLUMNS, RAW) if raw else COLUMNS
 
 
@@ -144,14 +142,7 @@ class LineReader:
 
 
 def converter(name: str, columns: Sequence[str] = COLUMNS) -> Convert:
-    """
-    Return the function that converts records to the format that a name asks for.
-
-    :param name: ends in ``.jsonl``, ``.csv`` or ``.parquet``; ``.gz`` may follow the first two.
-    :param columns: of the records.
-    :raises RtiSmsInputError: the name has no such suffix.
-    :raises RtiSmsConfigError: pyarrow is missing.
-    """
+    """Return the function that converts records to the format that a name's suffix asks for."""
     suffix, is_packed = suffix_of(name)
     if suffix == ".parquet" and not is_packed:
         try:

@@ -71,15 +71,10 @@ class Part:
     """
     A header and records as JSON lines in a local file, which only its owner may read; and its copies in the store.
 
+    The file lies beside the output, or in the folder for temporary files; the digest identifies the account and the
+    ids.
     One process at a time may have it open. A file with another header is replaced: that of another version or of
     another run. One that names no run is continued.
-
-    :param output: the path of the output. The file lies beside it, or in the folder for temporary files.
-    :param digest: identifies the account and the ids, so that other ids are never mixed in.
-    :param columns: of the records.
-    :param run: identifies the DAG run; None outside of one.
-    :raises RtiSmsTransientError: another process has it open.
-    :raises RtiSmsError: the file cannot be written, or a symbolic link has that name.
     """
 
     def __init__(
@@ -148,15 +143,10 @@ class Part:
             self._write(b"".join(lines))
 
     def is_due(self) -> bool:
-        """Return whether :meth:`save` should be called now; cheap."""
         return self._copies is not None and time.monotonic() - self._copies.saved_at > UPLOAD_EVERY
 
     def save(self, *, is_last: bool = False) -> None:
-        """
-        Save the records where an attempt on another machine finds them.
-
-        A failure is only logged. If this save is the last one, it is repeated with backoff before.
-        """
+        """Save the records where an attempt on another machine finds them; the last time with backoff."""
         if self._copies is not None:
             self._copies.save(None if is_last else 1)
 

@@ -91,12 +91,7 @@ STORAGE_ERRORS = (RtiSmsStorageError, RtiSmsStorageUnavailableError)
 
 @contextmanager
 def explain_failures(action: str, catch: type[Exception] = OSError) -> Iterator[None]:
-    """
-    Raise our own errors instead of those of a file system.
-
-    :param action: what fails if something does, such as ``Reading /data/ids.txt``.
-    :param catch: what counts as a failure; stores raise exceptions of their own, so use Exception there.
-    """
+    """Raise our own errors instead of those of a file system. Stores raise exceptions of their own: catch Exception."""
     try:
         yield
     except RtiSmsError:
@@ -108,7 +103,6 @@ def explain_failures(action: str, catch: type[Exception] = OSError) -> Iterator[
 
 
 def describe(error: BaseException | None) -> str:
-    """Return the class and the message of a foreign error, on one line."""
     text = " ".join(str(error).split())[:MAX_REASON]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -178,14 +172,7 @@ def is_local(path: object) -> TypeGuard[Path]:
 
 
 def storage_path(field_name: str, value: object) -> StoragePath:
-    """
-    Return a path to read from or write to.
-
-    :param field_name: the argument, for errors.
-    :param value: a local path, a URL such as ``s3://conn_id@bucket/key`` or ``file:///folder/name``, or a path object.
-    :raises RtiSmsInputError: it is anything else.
-    :raises RtiSmsStorageError: Airflow knows no store for the URL's scheme.
-    """
+    """Return a local path, or that of an object in the store of a URL such as ``s3://conn_id@bucket/key``."""
     check_rendered(field_name, value)
     if is_local(value):
         return value
@@ -466,17 +453,17 @@ def report_input(path: StoragePath) -> None:
 
     ObjectStoragePath would report every part object instead, and OpenLineage would then ignore the outlets of the task.
     """
-    _report("add_input_asset", path, lambda: asset_uri(path))
+    _report("add_input_asset", path, path)
 
 
 def report_output(path: StoragePath) -> None:
     """Report a file that was written."""
-    _report("add_output_asset", path, lambda: asset_uri(path))
+    _report("add_output_asset", path, path)
 
 
 def report_table(context: object, uri: str) -> None:
     """Report a table that was written."""
-    _report("add_output_asset", context, lambda: uri)
+    _report("add_output_asset", context, uri)
 
 
 def asset_uri(path: str | StoragePath) -> str:
@@ -488,13 +475,13 @@ def asset_uri(path: str | StoragePath) -> str:
     return re.sub(r"^(https?://[^?#]*).*", r"\1", text)
 
 
-def _report(method: str, context: object, uri: Callable[[], str]) -> None:
+def _report(method: str, context: object, path: str | StoragePath) -> None:
     try:
         from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
     except ImportError:  # without Airflow
         return
     try:
         collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
-        getattr(collector, method)(context=context, uri=uri())
+        getattr(collector, method)(context=context, uri=asset_uri(path))
     except Exception:
-        log.warning("The lineage of %s could not be reported", context, exc_info=True)
+        log.warning("The lineage of %s could not be reported", path, exc_info=True)

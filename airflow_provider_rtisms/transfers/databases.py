@@ -141,12 +141,7 @@ _STRINGS_OF_MYSQL = re.compile(r'"(?:[^"\\]|""|\\.)*(?:"|\Z)', re.DOTALL)
 
 
 def get_hook(field_name: str, conn_id: Any) -> DbApiHook:
-    """
-    Return the hook of a database.
-
-    :param field_name: the argument that names the Connection, for errors.
-    :raises RtiSmsConfigError: the Connection is missing or not one of a database, or a package is not installed.
-    """
+    """Return the hook of a database; ``field_name`` is the argument that names its Connection."""
     try:
         from airflow.providers.common.sql.hooks.sql import DbApiHook
     except ImportError:
@@ -186,15 +181,10 @@ def read_rows(
     hook: DbApiHook, sql: str, parameters: Secret[Any], read: Callable[[Sequence[str], Iterator[Any]], Iterator[T]]
 ) -> Iterator[T]:
     """
-    Run a query, and yield what a function makes of its rows. The connection is closed at the end.
+    Run one SELECT, and yield what a function makes of its columns and rows. The connection is closed at the end.
 
-    :param hook: of the database.
-    :param sql: one SELECT.
-    :param parameters: of the query; its value may be None.
-    :param read: called with the columns and the rows (sequences, or mappings by column).
-    :raises RtiSmsInputError: the parameters are unfit, the query returns no table, or what ``read`` raises.
-    :raises RtiSmsStorageError: a person has to change the query, the Connection or the database first.
-    :raises RtiSmsStorageUnavailableError: the same may succeed later. No message repeats a value.
+    :raises RtiSmsError: from ``read``, or says what is wrong with the query or the database. No message repeats a
+        value.
     """
     check_parameters(parameters)
     failure: RtiSmsError | None = None
@@ -222,10 +212,7 @@ def explain(what: str, error: Exception, statement: str, remedies: Mapping[Fault
     """
     Return the error that says what failed and what to do, and that repeats no value of a row or a parameter.
 
-    :param what: what failed, such as ``The query``.
-    :param error: what the driver, SQLAlchemy or a hook raised.
     :param statement: whose names the message may repeat.
-    :param remedies: what to do about each fault.
     """
     error = getattr(error, "orig", None) or error  # SQLAlchemy's errors hold the driver's
     fault = fault_of(error)

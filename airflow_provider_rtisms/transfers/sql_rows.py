@@ -28,17 +28,7 @@ def query_messages(
     reference_column: str | None = None,
 ) -> Iterator[Row]:
     """
-    Run a query, and give its messages one by one. The connection is closed at the end.
-
-    :param sql_conn_id: Connection of a database.
-    :param sql: one SELECT.
-    :param parameters: of the query; its value may be None.
-    :param recipient_column: the column of the phone numbers.
-    :param text: the text, with ``{column}`` placeholders; None where there is a ``text_column``.
-    :param text_column: the column of the texts.
-    :param reference_column: the column of the references; None where the recipient identifies the message.
-    :raises RtiSmsInputError: the text is malformed, or the query has other columns.
-    :raises RtiSmsError: as :func:`~airflow_provider_rtisms.transfers.databases.read_rows`. No message repeats a value.
+    Run a query, and give its messages one by one. Where there is no reference, the recipient identifies a message.
     """
     if (text is None) == (text_column is None):
         raise RtiSmsInputError("Give either text or text_column.")
@@ -74,16 +64,7 @@ def query_messages(
 
 
 def query_ids(hook: DbApiHook, sql: str, parameters: Secret[Any], column: str | None) -> Iterator[str]:
-    """
-    Run a query, and yield its submission ids.
-
-    :param hook: of the database.
-    :param sql: one SELECT.
-    :param parameters: of the query; its value may be None.
-    :param column: the column of the ids; None for the only one, or for ``submission_id``.
-    :raises RtiSmsInputError: the column is not there, or a value is no submission id (names the row).
-    :raises RtiSmsError: as :func:`~airflow_provider_rtisms.transfers.databases.read_rows`.
-    """
+    """Run a query, and yield its submission ids: of a column, or else of the only one or of ``submission_id``."""
 
     def read(columns: Sequence[str], rows: Iterator[Any]) -> Iterator[str]:
         wanted = column or (columns[0] if len(columns) == 1 else "submission_id")

@@ -435,14 +435,11 @@ _DATABASES: dict[str, type[Database]] = {"PostgresHook": PostgreSql, "SqliteHook
 
 class SqlTable:
     """
-    A table of rows of a layout.
+    A table of rows of a layout. It may have other columns, which keep what they hold.
 
     :param hook: of the database. Its class is found by its name, so as not to import it.
-    :param name: of the table.
-    :param layout: of its rows. The table may have other columns, which keep what they hold.
     :param on_conflict: what to do with a row that the table has already: ``update`` it unless it is newer, or
         ``ignore`` the new one.
-    :raises RtiSmsConfigError: the database is not supported.
     """
 
     def __init__(self, hook: DbApiHook, name: TableName, layout: Layout, on_conflict: OnConflict) -> None:
@@ -478,12 +475,7 @@ class SqlTable:
         return self._database.uri(self.hook, self.name)
 
     def check(self, *, create: bool) -> None:
-        """
-        Find out whether the table can take records. Nothing is written into it.
-
-        :param create: whether to make the table if it does not exist.
-        :raises RtiSmsError: it cannot, or the database cannot be reached; says what to do.
-        """
+        """Find out whether the table can take rows, and make it if it may be made. Nothing is written into it."""
         schema = (self.name.schema or "").lower()
         if schema in _TEMPORARY or schema.startswith("pg_temp_"):
             raise RtiSmsInputError(
@@ -512,11 +504,7 @@ class SqlTable:
 
     def load(self, json_lines: Iterable[bytes]) -> int:
         """
-        Write records in one transaction.
-
-        :param json_lines: the records.
-        :return: how many rows were inserted or updated.
-        :raises RtiSmsError: says what to do. The table is as it was before.
+        Write records in one transaction, and return how many rows were inserted or updated. A failure changes none.
         """
         return self._do("Writing", lambda connection, waits: self._upsert(connection, waits, json_lines))
 
@@ -608,7 +596,6 @@ class SqlTable:
         return count
 
     def _count_without(self, condition: Any) -> Any:
-        """Return the query that counts the staged rows without such a row in the table."""
         joined = self._staging.outerjoin(self._table, condition)
         return sa.select(sa.func.count()).select_from(joined).where(self._table.c[self.layout.key[0]].is_(None))
 

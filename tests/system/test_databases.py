@@ -286,52 +286,7 @@ class TestRights:
         assert not sandbox.state().requests
 
 
-PASSING = {
-    "postgres": ["40P01", "40001", "55P03", "53300", "53100", "57014", "57P01", "57P03", "08006", "XX000"],
-    "mysql": [1205, 1213, 1040, 1203, 1053, 1317, 1927],
-}
-PERMANENT = {
-    "postgres": ["25006", "22001", "23505", "23514", "42501", "42P01", "0A000", "28P01", "3D000", "P0001", "55000"],
-    "mysql": [1064, 1142, 1044, 1045, 1049, 1290, 1366, 1292, 1062, 1048, 1406, 1644, 4025],
-}
-
-
-def raising(database: Database, code: Any) -> str:
-    """Return a query whose function fails with a code, and with a message full of values."""
-    text = (PHONE + " " + NAME).replace("'", "''")
-    if database.kind == "postgres":
-        database.do(
-            "CREATE OR REPLACE FUNCTION fails(state text) RETURNS text LANGUAGE plpgsql AS "
-            f"$$ BEGIN RAISE EXCEPTION '{text}' USING ERRCODE = state, DETAIL = '{text}', HINT = '{text}'; END $$"
-        )
-        return f"SELECT fails('{code}') AS phone"
-    database.do(
-        "CREATE OR REPLACE FUNCTION fails() RETURNS int DETERMINISTIC "
-        f"BEGIN SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = {code}, MESSAGE_TEXT = '{text}'; RETURN 1; END"
-    )
-    return "SELECT fails() AS phone"
-
-
 class TestCodes:
-    def test_what_passes_is_retried(self, sandbox: Sandbox, database: Database) -> None:
-        for code in PASSING.get(database.kind, []):
-            sql = raising(database, code)
-            for operator in (lambda sql: load(sql=sql), send):
-                is_permanent, message = failure_of(lambda: operator(sql))  # noqa: B023
-                assert (code, is_permanent) == (code, False)
-                assert str(code) in message
-                assert "run the task again later" in message
-        assert not sandbox.state().requests
-
-    def test_what_stays_is_not(self, sandbox: Sandbox, database: Database) -> None:
-        for code in PERMANENT.get(database.kind, []):
-            sql = raising(database, code)
-            for operator in (lambda sql: load(sql=sql), send):
-                is_permanent, message = failure_of(lambda: operator(sql))  # noqa: B023
-                assert (code, is_permanent) == (code, True)
-                assert str(code) in message
-        assert not sandbox.state().requests
-
     def test_a_load_that_fails_shows_nothing(self, sandbox: Sandbox, database: Database) -> None:
         """A trigger of the table reports values."""
         text = (PHONE + " " + NAME).replace("'", "''")
@@ -747,15 +702,6 @@ class TestMariaDb:
             "GRANT CREATE TEMPORARY TABLES ON warehouse.* TO loader@localhost",
         )
         assert load(seeded(3))["written"] == 3
-
-    def test_a_wrong_password_is_not_retried(
-        self, sandbox: Sandbox, database: Database, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("AIRFLOW_CONN_DB", json.dumps(json.loads(os.environ["AIRFLOW_CONN_DB"]) | {"password": "x"}))
-        is_permanent, message = failure_of(lambda: load(seeded(3)))
-        assert is_permanent
-        assert "1045). Check the host, the login, the password" in message
-        assert not sandbox.state().requests
 
     def test_rows_that_are_not_read_hide_no_mistake(self, sandbox: Sandbox, database: Database) -> None:
         is_permanent, message = failure_of(

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fsspec.implementations.local import LocalFileSystem
 
 from airflow_provider_rtisms.bulk.formats import COLUMNS
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-from tests.unit.bulk.conftest import attach, seeded
+from tests.unit.bulk.conftest import seeded
 
 
 def read_back(path: Path) -> list[dict[str, Any]]:
@@ -47,22 +46,3 @@ class TestFormats:
         path = tmp_path / f"details{suffix}"
         hook.bulk_get_sms([], output_path=path)
         assert read_back(path) == []
-
-
-class TestObjectStore:
-    def test_a_store_with_folders_renames_a_staging_file(
-        self, hook: RtiSmsHook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """SFTP and HDFS are such stores; this one is a folder of this machine."""
-        renamed = []
-
-        class FolderStore(LocalFileSystem):
-            def mv(self, path1: str, path2: str, **options: Any) -> None:
-                renamed.append((path1, path2))
-                super().mv(path1, path2, **options)
-
-        attach(protocol="sftp", fs=FolderStore(skip_instance_cache=True))
-        key = f"{tmp_path}/new/details.jsonl"
-        hook.bulk_get_sms(seeded(3), output_path=f"sftp://{key}")
-        assert renamed == [(f"{key}.staging", key)]
-        assert [path.name for path in (tmp_path / "new").iterdir()] == ["details.jsonl"]

@@ -53,11 +53,6 @@ def test_each_format_holds_the_json_as_it_came(serve_default: Serve, tmp_path: P
     assert record["raw"] == ODD
 
 
-def test_without_it_there_is_no_such_column(hook: RtiSmsHook, tmp_path: Path) -> None:
-    hook.bulk_get_sms(seeded(2), output_path=tmp_path / "d.jsonl")
-    assert all(tuple(record) == COLUMNS for record in read(tmp_path / "d.jsonl"))
-
-
 def test_a_resumed_fetch_keeps_it(hook: RtiSmsHook, tmp_path: Path) -> None:
     path = tmp_path / "d.jsonl"
     with pytest.raises(RtiSmsNotFoundError):

@@ -165,17 +165,6 @@ def test_bad_arguments_are_refused_before_anything_is_sent(
     assert rtisms_sandbox.state().requests == {}
 
 
-def test_a_column_that_nobody_uses_may_stand_there_twice(rtisms_sandbox: Sandbox, table: Table) -> None:
-    send(sql="SELECT id, phone, name, amount, 1 AS x, 2 AS x FROM people").execute({})
-    assert len(texts(rtisms_sandbox)) == len(PEOPLE)
-
-
-def test_a_whole_float_has_no_point(rtisms_sandbox: Sandbox, table: Table) -> None:
-    send(sql="SELECT id, phone, name, 1e22 AS amount FROM people WHERE id < 11", text="{amount}").execute({})
-    send(sql="SELECT id, phone, name, 2.0 AS amount FROM people WHERE id > 14", text="{amount}").execute({})
-    assert texts(rtisms_sandbox) == {"1" + "0" * 22: 1, "2": 1}
-
-
 @pytest.mark.parametrize(
     ("value", "problem"),
     [("9e999", "row 1 has a number in amount that is not finite"), ("x'00'", "row 1 has bytes in")],
@@ -249,11 +238,6 @@ def test_numbers_and_texts_stay_out_of_logs_and_reprs(
 def test_arguments_of_another_source_are_refused(name: str) -> None:
     with pytest.raises(TypeError, match=f"takes no {name}:"):
         send(**{name: []})
-
-
-def test_what_the_dag_says_stays_until_airflow_renders_it() -> None:
-    operator = send(parameters={"least": 13})
-    assert (operator.parameters, operator.text) == ({"least": 13}, "Hola {name}: {amount}")
 
 
 @pytest.mark.slow
