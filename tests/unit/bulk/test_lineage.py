@@ -12,7 +12,6 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_rtisms.api.errors import RtiSmsNotFoundError
 from airflow_provider_rtisms.bulk import part
-from airflow_provider_rtisms.bulk.store import asset_uri
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.tables import read_id_file
 from tests.unit.bulk.conftest import seeded
@@ -87,18 +86,6 @@ def test_a_collector_that_fails_breaks_nothing(
     (warning,) = [one for one in caplog.records if one.levelname == "WARNING"]
     assert warning.getMessage() == f"The lineage of {tmp_path}/details.jsonl could not be reported"
     assert warning.exc_info
-
-
-@pytest.mark.parametrize(
-    ("url", "uri"),
-    [
-        ("s3://conn@bucket/day/x", "s3://bucket/day/x"),
-        ("s3://bucket/day/a@b", "s3://bucket/day/a@b"),
-        ("s3a://bucket/x", "s3a://bucket/x"),
-    ],
-)
-def test_lineage_names_an_object_without_its_connection(url: str, uri: str) -> None:
-    assert asset_uri(url) == uri  # type: ignore[arg-type]
 
 
 def test_without_airflow_there_is_no_lineage(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

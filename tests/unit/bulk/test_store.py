@@ -299,15 +299,6 @@ def mode_of(path: Path) -> int:
 
 @pytest.mark.usefixtures("umask")
 class TestOpenPrivate:
-    def test_a_new_file_is_for_its_owner_and_for_reading_and_writing(self, tmp_path: Path) -> None:
-        os.umask(0)
-        descriptor = open_private(tmp_path / "part")
-        os.write(descriptor, b"mine")
-        assert os.pread(descriptor, 10, 0) == b"mine"
-        assert mode_of(tmp_path / "part") == 0o600
-        assert not os.get_inheritable(descriptor)
-        os.close(descriptor)
-
     def test_what_is_no_regular_file_is_refused_and_closed(self, tmp_path: Path) -> None:
         (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
         os.mkfifo(tmp_path / "pipe")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError, RtiSmsTransientError
+from airflow_provider_rtisms.api.errors import RtiSmsInputError, RtiSmsTransientError
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.tables import Row
 from airflow_provider_rtisms.transfers.sql_rows import query_ids, query_messages
@@ -97,15 +97,6 @@ def test_a_number_that_is_no_id_is_refused_at_once(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("parameters", "executed"), [(None, ()), ({"least": 1}, ({"least": 1},)), ([7], ([7],)), ((), ((),))]
-)
-def test_parameters_go_to_the_driver(monkeypatch: pytest.MonkeyPatch, parameters: Any, executed: tuple[Any]) -> None:
-    connection = Connection([])
-    messages(monkeypatch, connection, parameters)
-    assert connection.executed == ("SELECT phone FROM people", *executed)
-
-
-@pytest.mark.parametrize(
     ("driver", "cursor"),
     [
         ("psycopg2.extensions", (("name", "rtisms"),)),
@@ -140,9 +131,3 @@ def test_an_error_of_the_database_shows_no_value_of_a_row(monkeypatch: pytest.Mo
     assert local_variables
     assert "s3cret parameter" not in local_variables
     assert connection.closed == 2
-
-
-def test_the_package_for_databases_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "airflow.providers.common.sql.hooks.sql", None)
-    with pytest.raises(RtiSmsConfigError, match=r"pip install 'airflow-provider-rtisms\[sql\]'"):
-        list(query_messages("db", "SELECT 1", Secret(None), recipient_column="phone", text="hola"))

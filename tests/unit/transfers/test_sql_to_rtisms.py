@@ -154,6 +154,7 @@ def test_all_bad_rows_are_named_in_one_error(rtisms_sandbox: Sandbox, table: Tab
         ({"sql_conn_id": None}, "sql_conn_id is missing"),
         ({"sql_conn_id": ""}, "sql_conn_id is missing"),
         ({"on_uncertain": "retry"}, "on_uncertain"),
+        *(({"parameters": one}, "parameters is .*use a list such as") for one in (5, "x", b"x", 5.5, True, "")),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_sent(
