@@ -19,12 +19,13 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_rtisms.api.errors import RtiSmsError
 from airflow_provider_rtisms.bulk import store as file_store
 from airflow_provider_rtisms.bulk.formats import columns_of
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.transfers.databases import get_hook
 from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
-from airflow_provider_rtisms.transfers.sql_table import open_table
+from airflow_provider_rtisms.transfers.sql_table import Layout, SqlTable, open_table, parse_table_name
 from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
 from scripts.servers import DEBIAN_POSTGRESQL, MariaDb, Postgres
 from tests.unit.bulk.conftest import seeded
@@ -53,7 +54,7 @@ class Database:
     def __init__(self, kind: str, connect: Callable[[], Any], time: str) -> None:
         self.kind = kind
         self.connect = connect
-        self._time = time
+        self.time = time
 
     def do(self, *statements: str) -> list[Any]:
         """Run statements, and return the rows of the last one."""
@@ -72,7 +73,7 @@ class Database:
         self.do(
             "CREATE TABLE people (id integer PRIMARY KEY, phone varchar(100), day varchar(100), name varchar(100))",
             f"INSERT INTO people VALUES ({values}, '{name}')",  # noqa: S608
-            f"CREATE TABLE details ({COLUMNS.format(time=self._time)})",
+            f"CREATE TABLE details ({COLUMNS.format(time=self.time)})",
         )
 
 
@@ -585,6 +586,31 @@ class TestCreateTable:
         table = open_table(get_hook("it", "db"), "details", columns_of(raw=False), "update", create=False)
         assert table.load(record(submission_id=str(number)) for number in range(1, 2502)) == 2501
         assert database.do("SELECT count(*) FROM details") == [(2501,)]
+
+
+def test_a_key_may_have_two_columns(database: Database) -> None:
+    layout = Layout(
+        {"reference": "text", "run": "text", "status": "text", "at": "time"}, ["at"], ["reference", "run"], "at"
+    )
+
+    def write(*rows: tuple[str, str, str, int]) -> int:
+        table = SqlTable(get_hook("it", "db"), parse_table_name("ledger"), layout, "update")
+        table.check(create=True)
+        made = [dict(zip(layout.kinds, (*row[:3], f"2026-01-0{row[3]}T00:00:00+00:00"), strict=True)) for row in rows]
+        return table.load(json.dumps(row).encode() for row in made)
+
+    database.do("DROP TABLE IF EXISTS ledger")
+    assert write(("a", "1", "SENT", 2), ("a", "2", "SENT", 2), ("b", "1", "SENT", 2)) == 3
+    assert write(("a", "1", "DELIVERED", 3), ("a", "2", "DELIVERED", 1)) == 1
+    rows = database.do("SELECT status FROM ledger ORDER BY reference, run")
+    assert [row[0] for row in rows] == ["DELIVERED", "SENT", "SENT"]
+    database.do(
+        "DROP TABLE ledger", "CREATE TABLE ledger (reference varchar(9) PRIMARY KEY, run varchar(9), status varchar(9))"
+    )
+    database.do(f"ALTER TABLE ledger ADD at {database.time}")
+    with pytest.raises(RtiSmsError, match="unique key on reference, run alone"):
+        write()
+    database.do("DROP TABLE ledger")
 
 
 class TestTablesThatChangeValues:
