@@ -82,8 +82,6 @@ class Part:
     ) -> None:
         self.path = work_file(output, digest, "part")
         self.columns = columns
-        #: Bytes of the file.
-        self.size = 0
         #: That of the file, which is the first one unless the file is older.
         self.header = header_of(columns, run)
         self._headers = {self.header, header_of(columns)}
@@ -193,7 +191,8 @@ class Part:
         return "was written by another version, or is damaged"
 
     def _begin(self) -> None:
-        self.size = os.fstat(self._descriptor).st_size
+        #: Bytes of the file.
+        self.size: int = os.fstat(self._descriptor).st_size
         beginning = self.read(0, MAX_HEADER)
         header = self.find_header(beginning)
         if header is not None:

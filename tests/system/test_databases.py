@@ -103,7 +103,9 @@ SERVERS = with_drivers("psycopg2", "psycopg", "MySQLdb", "mysql.connector")
 
 
 @pytest.fixture(params=["psycopg2", "psycopg", "MySQLdb", "mysql.connector", "sqlite3"])
-def database(request: pytest.FixtureRequest, servers: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Database:
+def database(
+    request: pytest.FixtureRequest, servers: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Database:
     driver = pytest.importorskip(request.param, reason=f"{request.param} is not installed")
     fields: dict[str, Any] = {"host": "127.0.0.1"}
     if request.param.startswith("psycopg"):
@@ -219,7 +221,7 @@ class TestErrorsOfQueries:
         assert not sandbox.state().requests
 
     @SERVERS
-    def test_a_percent_sign_beside_parameters(self, sandbox: Sandbox, database: Database) -> None:
+    def test_a_percent_sign_beside_parameters(self, database: Database) -> None:
         sql, least = "SELECT phone FROM people WHERE name LIKE '%' AND id > %s", 4711
         try:
             is_permanent, message = failure_of(lambda: send(sql, [least]))
@@ -230,7 +232,7 @@ class TestErrorsOfQueries:
         assert send(sql.replace("'%'", "'%%'"), [least]) == []
 
     @pytest.mark.parametrize("parameters", [[], [1, 2, 3], {"other": PHONE}])
-    def test_parameters_that_do_not_fit(self, sandbox: Sandbox, database: Database, parameters: Any) -> None:
+    def test_parameters_that_do_not_fit(self, database: Database, parameters: Any) -> None:
         mark = "?" if database.kind == "sqlite" else "%s"
         is_permanent, message = failure_of(lambda: send(f"SELECT phone FROM people WHERE id = {mark}", parameters))  # noqa: S608
         assert is_permanent
@@ -239,9 +241,7 @@ class TestErrorsOfQueries:
 
 class TestRights:
     @SERVERS
-    def test_a_missing_right_is_not_retried(
-        self, sandbox: Sandbox, database: Database, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_missing_right_is_not_retried(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
         if database.kind == "postgres":
             with suppress(Exception):  # it is there already
                 database.do("CREATE ROLE reader LOGIN")
@@ -287,7 +287,7 @@ class TestRights:
 
 
 class TestCodes:
-    def test_a_load_that_fails_shows_nothing(self, sandbox: Sandbox, database: Database) -> None:
+    def test_a_load_that_fails_shows_nothing(self, database: Database) -> None:
         """A trigger of the table reports values."""
         text = (PHONE + " " + NAME).replace("'", "''")
         body = {
@@ -328,9 +328,7 @@ class TestOldRows:
         database.do(f"INSERT INTO details ({columns}) VALUES ('{submission_id}', 'SENT', false, {moment})")  # noqa: S608
 
     @pytest.mark.parametrize("returned", ["RETURN NULL", "RETURN OLD", "new := old; RETURN new"])
-    def test_a_trigger_that_keeps_the_old_row_fails_the_load(
-        self, sandbox: Sandbox, database: Database, returned: str
-    ) -> None:
+    def test_a_trigger_that_keeps_the_old_row_fails_the_load(self, database: Database, returned: str) -> None:
         if database.kind != "postgres" and returned != "RETURN NULL":
             pytest.skip("PostgreSQL's")
         self.insert(database, seeded(1)[0], self.OLD)
@@ -343,7 +341,7 @@ class TestOldRows:
         assert database.do("SELECT status FROM details") == [("SENT",)]
         assert load(seeded(3), on_conflict="ignore")["written"] == 2
 
-    def test_rows_that_are_newer_stay(self, sandbox: Sandbox, database: Database) -> None:
+    def test_rows_that_are_newer_stay(self, database: Database) -> None:
         one, two, _ = seeded(3)
         self.insert(database, one, self.OLD)
         self.insert(database, two, self.NEW)
@@ -352,7 +350,7 @@ class TestOldRows:
         states = database.do("SELECT status FROM details ORDER BY submission_id")
         assert [row[0] for row in states] == ["DELIVERED", "SENT", "DELIVERED"]
 
-    def test_a_column_that_rounds_times_does_not_fail(self, sandbox: Sandbox, database: Database) -> None:
+    def test_a_column_that_rounds_times_does_not_fail(self, database: Database) -> None:
         if database.kind == "postgres":
             database.do("CREATE DOMAIN moment AS timestamp(0)", "ALTER TABLE details ALTER fetched_at TYPE moment")
         elif database.kind == "mysql":
@@ -413,9 +411,7 @@ class TestLocks:
     @pytest.mark.parametrize("whole", [True, False], ids=["table", "row"])
     @pytest.mark.parametrize("operator", [lambda: load(seeded(3)), lambda: send("SELECT phone FROM people FOR UPDATE")])
     @SERVERS
-    def test_a_signal_ends_the_wait(
-        self, sandbox: Sandbox, database: Database, operator: Callable[[], Any], *, whole: bool
-    ) -> None:
+    def test_a_signal_ends_the_wait(self, database: Database, operator: Callable[[], Any], *, whole: bool) -> None:
         TestOldRows().insert(database, seeded(1)[0], TestOldRows.OLD)
         with (
             self.locked(database, "details", whole=whole),
@@ -427,7 +423,7 @@ class TestLocks:
         assert isinstance(caught.value, Stopped) or isinstance(caught.value.__cause__, Stopped)
         assert database.do("SELECT status FROM details") == [("SENT",)]
 
-    def test_the_load_goes_on_once_the_lock_is_gone(self, sandbox: Sandbox, database: Database) -> None:
+    def test_the_load_goes_on_once_the_lock_is_gone(self, database: Database) -> None:
         TestOldRows().insert(database, seeded(1)[0], TestOldRows.OLD)
         held, release = threading.Event(), threading.Event()
 
@@ -450,9 +446,7 @@ class TestLocks:
         assert database.do("SELECT count(*) FROM details WHERE status = 'DELIVERED'") == [(30,)]
 
     @POSTGRESQL
-    def test_the_limit_of_the_connection_holds(
-        self, sandbox: Sandbox, database: Database, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_the_limit_of_the_connection_holds(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
         fields = json.loads(os.environ["AIRFLOW_CONN_DB"])
         fields["extra"] = {"options": "-c lock_timeout=1500"}
         monkeypatch.setenv("AIRFLOW_CONN_DB", json.dumps(fields))
@@ -532,7 +526,7 @@ class TestBeforeTheFirstRequest:
             load(seeded(3), table=table, create_table=create)
 
 
-def test_a_table_may_be_called_as_our_staging_table(sandbox: Sandbox, database: Database) -> None:
+def test_a_table_may_be_called_as_our_staging_table(database: Database) -> None:
     name = "RTISMS_staging" if database.kind == "sqlite" else "rtisms_staging"
     database.do(f"DROP TABLE IF EXISTS {name}", f"ALTER TABLE details RENAME TO {name}")
     assert load(seeded(3), table=name)["written"] == 3
@@ -547,7 +541,7 @@ def record(**values: Any) -> bytes:
 
 
 class TestCreateTable:
-    def test_a_table_of_ours_takes_every_value(self, sandbox: Sandbox, database: Database) -> None:
+    def test_a_table_of_ours_takes_every_value(self, database: Database) -> None:
         database.do("DROP TABLE details")
         name = "\\N \\. \t \n % %s :x 'Ñ\" \N{PILE OF POO}" + "x" * 300
         lines = [
@@ -574,7 +568,7 @@ class TestCreateTable:
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         assert moment == datetime(2026, 9, 6, 0, 30, tzinfo=UTC)
 
-    def test_names_are_taken_as_they_are(self, sandbox: Sandbox, database: Database) -> None:
+    def test_names_are_taken_as_they_are(self, database: Database) -> None:
         for name in ("Od'd :x", "select"):
             assert load(seeded(3), table=name, create_table=True)["written"] == 3
             assert load(seeded(4), table=name, on_conflict="ignore")["written"] == 1
@@ -582,7 +576,7 @@ class TestCreateTable:
             assert database.do(f"SELECT count(*) FROM {mark}{name}{mark}") == [(4,)]  # noqa: S608
             database.do(f"DROP TABLE {mark}{name}{mark}")
 
-    def test_more_rows_than_one_batch_land(self, sandbox: Sandbox, database: Database) -> None:
+    def test_more_rows_than_one_batch_land(self, database: Database) -> None:
         table = open_table(get_hook("it", "db"), "details", columns_of(raw=False), "update", create=False)
         assert table.load(record(submission_id=str(number)) for number in range(1, 2502)) == 2501
         assert database.do("SELECT count(*) FROM details") == [(2501,)]
@@ -663,7 +657,7 @@ class TestTablesThatChangeValues:
 
 @MARIADB
 class TestMariaDb:
-    def test_more_columns_and_a_key_of_the_users(self, sandbox: Sandbox, database: Database) -> None:
+    def test_more_columns_and_a_key_of_the_users(self, database: Database) -> None:
         database.do(
             "ALTER TABLE details DROP PRIMARY KEY, ADD id bigint AUTO_INCREMENT PRIMARY KEY, "
             "ADD UNIQUE (submission_id), "
@@ -674,7 +668,7 @@ class TestMariaDb:
         assert load(seeded(4))["written"] == 4
         assert database.do("SELECT count(*), min(note) FROM details") == [(4, "none")]
 
-    def test_a_server_that_cuts_values_is_told_not_to(self, sandbox: Sandbox, database: Database) -> None:
+    def test_a_server_that_cuts_values_is_told_not_to(self, database: Database) -> None:
         before = database.do("SELECT @@GLOBAL.sql_mode")[0][0]
         database.do("ALTER TABLE details MODIFY operator_name varchar(5)", "SET GLOBAL sql_mode = ''")
         try:

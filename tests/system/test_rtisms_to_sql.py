@@ -86,7 +86,7 @@ def server() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def warehouse(server: Postgres, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Warehouse:
+def warehouse(server: Postgres, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Warehouse:
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
     warehouse = Warehouse(server)
@@ -280,7 +280,7 @@ class TestRaw:
             raw if kind == "string" else json.dumps(json.loads(raw))
         )
 
-    def test_text_and_json_take_it_too(self, sandbox: Sandbox, warehouse: Warehouse) -> None:
+    def test_text_and_json_take_it_too(self, warehouse: Warehouse) -> None:
         for kind in ("text", "json"):
             load([], create_table=True)
             warehouse.do(f"ALTER TABLE details ADD raw {kind}")
@@ -289,7 +289,7 @@ class TestRaw:
             warehouse.do("DROP TABLE details")
 
 
-def test_times_without_a_zone_are_utc(sandbox: Sandbox, warehouse: Warehouse) -> None:
+def test_times_without_a_zone_are_utc(warehouse: Warehouse) -> None:
     load([], create_table=True)
     warehouse.do("ALTER DATABASE postgres SET timezone = 'America/Santiago'")
     warehouse.do("ALTER TABLE details ALTER registered_at TYPE timestamp, ALTER operator_name TYPE varchar(100)")
@@ -299,7 +299,7 @@ def test_times_without_a_zone_are_utc(sandbox: Sandbox, warehouse: Warehouse) ->
 
 
 def test_a_table_of_another_encoding_and_a_connection_with_dict_rows(
-    sandbox: Sandbox, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fields = json.loads(warehouse.connection_json()) | {"extra": {"cursor": "dictcursor", "client_encoding": "latin1"}}
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(fields))
@@ -310,14 +310,14 @@ def test_a_table_of_another_encoding_and_a_connection_with_dict_rows(
     assert warehouse.ids() == seeded(4)
 
 
-def test_lineage_names_the_table(sandbox: Sandbox, warehouse: Warehouse, request: pytest.FixtureRequest) -> None:
+def test_lineage_names_the_table(warehouse: Warehouse, request: pytest.FixtureRequest) -> None:
     read: Reported = request.getfixturevalue("reported")
     load(seeded(2), create_table=True)
     assert read() == ([], [f"postgres://127.0.0.1:{warehouse.server.port}/postgres/public/details"])
 
 
 def test_the_example_runs_on_postgresql(
-    run_dag: RunDag, sandbox: Sandbox, warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_dag: RunDag, warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_RTISMS_EXAMPLE_WAREHOUSE", warehouse.connection_json())
     run = run_dag(load_dag(EXAMPLE.read_text(), tmp_path), conf={"count": 302})

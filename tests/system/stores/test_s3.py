@@ -76,7 +76,6 @@ def test_a_url_without_a_connection_uses_the_environment(
 @pytest.mark.parametrize("is_first_machine", [True, False])
 def test_a_retry_asks_only_for_the_rest(
     hook: RtiSmsHook,
-    sandbox: Sandbox,
     s3: S3Server,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,

@@ -123,7 +123,7 @@ def test_a_passed_threshold_slows_the_whole_fetch_down(
     assert sandbox.state().count_responses(429) <= AT_ONCE * (1 + pauses)
 
 
-def test_requests_per_second_are_a_limit(hook: RtiSmsHook, sandbox: Sandbox) -> None:
+def test_requests_per_second_are_a_limit(hook: RtiSmsHook) -> None:
     began = time.monotonic()
     assert len(hook.bulk_get_sms(seeded(200), requests_per_second=90)) == 200
     assert time.monotonic() - began >= 190 / 90, "a few may leave together at the start"
@@ -230,7 +230,7 @@ class TestResume:
         assert sorted(ids_in(target)) == seeded(count)
         assert list(tmp_path.iterdir()) == [target]
 
-    def test_a_part_of_other_ids_is_never_mixed_in(self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path) -> None:
+    def test_a_part_of_other_ids_is_never_mixed_in(self, hook: RtiSmsHook, tmp_path: Path) -> None:
         target = tmp_path / "details.jsonl"
         with pytest.raises(RtiSmsNotFoundError):
             hook.bulk_get_sms(["1", *seeded(10)], output_path=target)

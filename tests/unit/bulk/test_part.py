@@ -24,7 +24,6 @@ from airflow_provider_rtisms.bulk.formats import LineReader, Record, stamp, to_l
 from airflow_provider_rtisms.bulk.part import HEADER, Part
 from airflow_provider_rtisms.bulk.store import RtiSmsStorageError, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-from airflow_provider_rtisms.sandbox import Sandbox
 from tests.unit.bulk.conftest import open_files, seeded
 from tests.unit.bulk.stores import FolderStore, Store, StoredPath
 from tests.unit.bulk.test_store import DOWN, REFUSED
@@ -223,7 +222,7 @@ class TestWhoMayRead:
 
 
 def test_a_part_that_cannot_be_removed_is_a_warning(
-    hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+    hook: RtiSmsHook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     unlink = Path.unlink
 
@@ -355,12 +354,15 @@ class TestCopies:
         assert caplog.messages[-1].endswith(f"Delete the folder sftp://conn@{FOLDER} yourself")
 
     @pytest.mark.parametrize("is_refused", [False, True])
-    def test_the_local_part_stays_only_if_the_store_lacks_records(self, folder: Path, is_refused: bool) -> None:
+    def test_the_local_part_stays_only_if_the_store_lacks_records(
+        self, folder: Path, is_refused: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
         fs = Store()
         part = self.open(fs)
         part.append([record("1")])
         fs.failures["pipe_file"] = [DOWN] * is_refused
         part.save()
+        assert (f"The records are kept in {part.path} on" in caplog.text) is is_refused
         part.close()
         part.close()
         assert [path.suffix for path in folder.iterdir()] == [".part"] * is_refused

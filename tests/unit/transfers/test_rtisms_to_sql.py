@@ -68,7 +68,7 @@ def _scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
+def database(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
     database = Database(tmp_path / "warehouse.db")
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(database.path)}))
     return database
@@ -107,7 +107,7 @@ def test_a_new_table_has_the_right_columns(sandbox: Sandbox, database: Database,
     assert not leftovers(tmp_path)
 
 
-def test_raw_is_the_json_as_it_came(sandbox: Sandbox, database: Database) -> None:
+def test_raw_is_the_json_as_it_came(database: Database) -> None:
     load(seeded(2), create_table=True, raw=True)
     for submission_id, raw in database.do("SELECT submission_id, raw FROM details"):
         assert json.loads(raw)["id"] == submission_id
@@ -115,7 +115,7 @@ def test_raw_is_the_json_as_it_came(sandbox: Sandbox, database: Database) -> Non
 
 
 class TestOnConflict:
-    def test_update_replaces_older_rows_and_keeps_other_columns(self, sandbox: Sandbox, database: Database) -> None:
+    def test_update_replaces_older_rows_and_keeps_other_columns(self, database: Database) -> None:
         database.create(more=", note TEXT DEFAULT 'none'")
         one, two, three = seeded(3)
         for submission_id, fetched_at in ((one, OLD), (two, NEW), (three, None)):
@@ -125,7 +125,7 @@ class TestOnConflict:
         rows = database.do("SELECT status, note FROM details ORDER BY submission_id")
         assert rows == [("DELIVERED", "mine"), ("SENT", "mine"), ("DELIVERED", "mine"), ("DELIVERED", "none")]
 
-    def test_ignore_leaves_rows_alone(self, sandbox: Sandbox, database: Database) -> None:
+    def test_ignore_leaves_rows_alone(self, database: Database) -> None:
         database.create()
         database.do("INSERT INTO details (submission_id, status, fetched_at) VALUES (?, 'SENT', ?)", seeded(1)[0], OLD)
         summary = load(seeded(3), on_conflict="ignore")
@@ -138,7 +138,7 @@ class TestOnConflict:
 
 
 class TestSources:
-    def test_ids_come_from_a_query(self, sandbox: Sandbox, database: Database) -> None:
+    def test_ids_come_from_a_query(self, database: Database) -> None:
         database.do("CREATE TABLE sent (id INTEGER, at TEXT)")
         for number, submission_id in enumerate(seeded(6)):
             database.do("INSERT INTO sent VALUES (?, ?)", int(submission_id), "today" if number % 2 else "yesterday")
@@ -146,7 +146,7 @@ class TestSources:
         assert database.ids() == seeded(6)[::2]
 
     def test_the_query_may_go_to_another_database(
-        self, sandbox: Sandbox, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         source = Database(tmp_path / "source.db")
         source.do("CREATE TABLE sent (name, submission_id, other)")
@@ -156,7 +156,7 @@ class TestSources:
         load(sql="SELECT submission_id AS one, name FROM sent", submission_ids_column="one", source_conn_id="source")
         assert database.ids() == seeded(1)
 
-    def test_ids_come_from_a_file(self, sandbox: Sandbox, database: Database, tmp_path: Path) -> None:
+    def test_ids_come_from_a_file(self, database: Database, tmp_path: Path) -> None:
         (tmp_path / "ids.csv").write_text("\n".join(["id", *seeded(3)]))
         load(submission_ids_path=str(tmp_path / "ids.csv"), submission_ids_column="id", create_table=True)
         assert database.ids() == seeded(3)
@@ -201,13 +201,13 @@ class TestMissing:
         assert database.ids() == sorted(["7", *seeded(20)])
         assert not leftovers(tmp_path)
 
-    def test_skip_names_them(self, sandbox: Sandbox, database: Database, tmp_path: Path) -> None:
+    def test_skip_names_them(self, database: Database, tmp_path: Path) -> None:
         missing = tmp_path / "missing.txt"
         summary = load(["7", *seeded(2)], on_missing="skip", missing_path=str(missing), create_table=True)
         assert (summary["requested"], summary["fetched"], summary["missing"]) == (3, 2, 1)
         assert (summary["missing_ids"], missing.read_text()) == (["7"], "7\n")
 
-    def test_no_ids_are_no_rows(self, sandbox: Sandbox, database: Database) -> None:
+    def test_no_ids_are_no_rows(self, database: Database) -> None:
         assert load([], create_table=True)["written"] == 0
         assert database.ids() == []
 
@@ -359,7 +359,7 @@ class TestRetry:
         assert sandbox.state().count_responses(200, "GET sms") == 30
 
     def test_a_load_that_keeps_failing_leaves_the_table_as_it_was(
-        self, sandbox: Sandbox, database: Database, monkeypatch: pytest.MonkeyPatch
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(file_store, "BACKOFF_BASE", 0.001)
         database.create()
@@ -377,7 +377,7 @@ class TestRetry:
         assert load(seeded(30))["requests"] == 0
         assert database.ids() == seeded(30)
 
-    def test_records_that_a_trigger_swallows_are_found_out(self, sandbox: Sandbox, database: Database) -> None:
+    def test_records_that_a_trigger_swallows_are_found_out(self, database: Database) -> None:
         database.create()
         database.do(
             "CREATE TRIGGER t BEFORE INSERT ON details WHEN new.submission_id LIKE '%9' BEGIN SELECT RAISE(IGNORE); END"
@@ -388,7 +388,6 @@ class TestRetry:
 
     def test_the_part_may_be_in_an_object_store(
         self,
-        sandbox: Sandbox,
         database: Database,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
@@ -403,7 +402,7 @@ class TestRetry:
         assert (summary["resumed"], summary["written"]) == (5, 5)
         assert not folder.fs.find(folder.path)
 
-    def test_two_tables_do_not_share_a_part(self, sandbox: Sandbox, database: Database) -> None:
+    def test_two_tables_do_not_share_a_part(self, database: Database) -> None:
         database.create()
         for table in ("a_b", "details"):
             with pytest.raises(AirflowFailException, match="unknown to the API"):
@@ -414,7 +413,7 @@ class TestRetry:
 
 
 def test_nothing_of_a_response_is_logged(
-    sandbox: Sandbox, database: Database, logged: Callable[[], str], caplog: pytest.LogCaptureFixture
+    database: Database, logged: Callable[[], str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
     operator = RtiSmsDetailsToSqlOperator(

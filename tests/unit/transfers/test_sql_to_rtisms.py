@@ -48,7 +48,7 @@ class Table:
 
 
 @pytest.fixture
-def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Table:
+def table(rtisms_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Table:
     table = Table(tmp_path / "people.db")
     table.fill(PEOPLE)
     monkeypatch.setenv("AIRFLOW_CONN_PEOPLE", json.dumps({"conn_type": "sqlite", "host": str(table.path)}))
@@ -185,7 +185,7 @@ def test_an_empty_table_is_nothing_to_send(rtisms_sandbox: Sandbox, table: Table
     assert rtisms_sandbox.state().requests == {}
 
 
-def test_a_failed_query_repeats_no_values(rtisms_sandbox: Sandbox, table: Table) -> None:
+def test_a_failed_query_repeats_no_values(table: Table) -> None:
     with pytest.raises(AirflowFailException, match=r"The query failed.*no such column: nmae.*Nothing was sent"):
         send(sql="SELECT nmae FROM people").execute({})
     with pytest.raises(AirflowFailException, match=r"The query failed .*unrecognized token") as caught:
@@ -219,7 +219,7 @@ def test_a_table_whose_ids_changed_texts_nobody_again(rtisms_sandbox: Sandbox, t
 
 
 def test_numbers_and_texts_stay_out_of_logs_and_reprs(
-    rtisms_sandbox: Sandbox, table: Table, context: Context, logged: Callable[[], str], caplog: pytest.LogCaptureFixture
+    table: Table, context: Context, logged: Callable[[], str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
     operator = send(parameters={"least": 0}, sql="SELECT * FROM people WHERE id > :least")
