@@ -364,6 +364,6 @@ class TestCopies:
         part.save()
         assert (f"The records are kept in {part.path} on" in caplog.text) is is_refused
         part.close()
-        part.close()
         assert [path.suffix for path in folder.iterdir()] == [".part"] * is_refused
+        part.close()
         assert open_files(folder) == []

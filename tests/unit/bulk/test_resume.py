@@ -99,7 +99,8 @@ class TestRuns:
         fail(seeded(3), output, context_of("scheduled__1"))
         if place == "other machine":
             other_machine()
-        assert fetch([*seeded(3), UNKNOWN], output, context_of("scheduled__1"))["resumed"] == 3
+        summary = fetch([*seeded(3), UNKNOWN], output, context_of("scheduled__1"))
+        assert (summary["resumed"], summary["cost"], summary["by_status"]) == (3, 3, {"DELIVERED": 3})
         assert names_beside(output) == ["details.jsonl"]
 
     def test_what_was_not_final_is_asked_again_in_the_same_run(
