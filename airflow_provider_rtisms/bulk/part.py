@@ -77,6 +77,9 @@ class Part:
     another run. One that names no run is continued.
     """
 
+    #: Bytes of the file.
+    size: int
+
     def __init__(
         self, output: StoragePath, digest: str, columns: Sequence[str] = COLUMNS, run: str | None = None
     ) -> None:
@@ -191,8 +194,7 @@ class Part:
         return "was written by another version, or is damaged"
 
     def _begin(self) -> None:
-        #: Bytes of the file.
-        self.size: int = os.fstat(self._descriptor).st_size
+        self.size = os.fstat(self._descriptor).st_size
         beginning = self.read(0, MAX_HEADER)
         header = self.find_header(beginning)
         if header is not None:
