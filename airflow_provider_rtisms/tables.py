@@ -1,11 +1,8 @@
 """
 Tables: the rows of a query, of a CSV and of JSON lines, as streams; and how a value of a row is written in a text.
 
-All files of ids and of messages are opened and decoded here, whether they are local or in an object store.
-
-The rule of columns is the same wherever a table comes from: a column that is used stands there exactly once. Names are
-compared as they are. Columns are checked, and their positions found, once, before the first row. A column that nobody
-uses does no harm.
+A column that is used stands there exactly once, wherever a table comes from. That is checked once, before the first
+row. Names are compared as they are. A column that nobody uses does no harm.
 """
 
 from __future__ import annotations
@@ -22,7 +19,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
-from pathlib import PurePath
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
@@ -30,8 +26,8 @@ from airflow_provider_rtisms.api.values.arguments import MAX_DIGITS, whole_numbe
 from airflow_provider_rtisms.api.values.ids import check_submission_id
 from airflow_provider_rtisms.api.values.lists import RepeatedKeyError, object_of
 from airflow_provider_rtisms.api.values.secret import Secret
-from airflow_provider_rtisms.bulk.lineage import report_input
-from airflow_provider_rtisms.bulk.store import explain_failures, open_to_read, storage_path
+from airflow_provider_rtisms.bulk.formats import suffix_of
+from airflow_provider_rtisms.bulk.store import explain_failures, open_to_read, report_input, storage_path
 
 if TYPE_CHECKING:
     from airflow_provider_rtisms.bulk.store import StoragePath
@@ -55,13 +51,7 @@ ChooseColumns: TypeAlias = Callable[[Sequence[str]], Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """
-    A row before its values are checked. Its repr shows no value.
-
-    :param position: where it stands, such as ``messages[3]``, ``row 3`` (of a query) or ``line 4`` (of a file).
-    :param values: by column.
-    :param problem: why the row cannot be read as it is; None if it can.
-    """
+    """A row before its values are checked, at a position such as ``messages[3]``, ``row 3`` or ``line 4``."""
 
     position: str
     values: Secret[Mapping[str, Any]]
@@ -74,12 +64,8 @@ def find_columns(
     """
     Return the position of each column that is used.
 
-    :param columns: of the table, in their order.
     :param used: the columns that are used, each with the argument that names it.
-    :param table: what errors call the table, such as ``The query`` or ``ids.csv``.
     :param is_file: whether ``columns`` are the first line of a file. It may hold data, so errors repeat nothing of it.
-    :param note: what errors end with, such as ``Nothing was sent.``
-    :raises RtiSmsInputError: a column is missing, or stands there twice; names it and the remedy.
     """
     problems = [
         f"{'has no column' if column not in columns else 'has more than one column'} {column!r} ({argument})"
@@ -110,17 +96,11 @@ def _remedy_of_file(columns: Sequence[str], used: Mapping[str, str]) -> str:
     return f"{found} Check the name, and that the columns are separated by commas."
 
 
-def read_query(columns: Sequence[str], rows: Iterable[Any], choose: ChooseColumns, *, note: str = "") -> Iterator[Row]:
-    """
-    Give the rows of a query one by one.
-
-    :param columns: of the query.
-    :param rows: sequences, or mappings by column, as the driver gives them.
-    :param choose: which columns are used; rows have these only.
-    :param note: what errors end with.
-    :raises RtiSmsInputError: a column is missing, or stands there twice.
-    """
-    positions = find_columns(columns, choose(columns), "The query", note=note)
+def read_query(
+    columns: Sequence[str], rows: Iterable[Any], used: Mapping[str, str], *, note: str = ""
+) -> Iterator[Row]:
+    """Give the rows of a query, sequences or mappings, one by one, with the columns that are used."""
+    positions = find_columns(columns, used, "The query", note=note)
     for number, row in enumerate(rows, 1):
         is_mapping = isinstance(row, Mapping)
         values = {column: row[column if is_mapping else position] for column, position in positions.items()}
@@ -128,15 +108,7 @@ def read_query(columns: Sequence[str], rows: Iterable[Any], choose: ChooseColumn
 
 
 def read_csv(text: Iterable[str], choose: ChooseColumns, name: str, *, note: str = "") -> Iterator[Row]:
-    """
-    Give the rows of a CSV with a header line one by one. Empty lines are left out.
-
-    :param text: of the file.
-    :param choose: which columns are used; rows have these only.
-    :param name: what errors call the file.
-    :param note: what errors end with.
-    :raises RtiSmsInputError: a column is missing or stands there twice, or a quote is broken (names the line).
-    """
+    """Give the rows of a CSV with a header line one by one: the chosen columns. Empty lines are left out."""
     rows = csv.reader(text, strict=True)  # without it, a quote that never ends swallows the rest of the file
     line = 1
     try:
@@ -157,11 +129,7 @@ def read_csv(text: Iterable[str], choose: ChooseColumns, name: str, *, note: str
 
 
 def read_json_lines(text: IO[str]) -> Iterator[Row]:
-    """
-    Give the objects of JSON lines one by one. Empty lines are left out. Decimal fractions are exact.
-
-    :param text: of the file.
-    """
+    """Give the objects of JSON lines one by one. Empty lines are left out. Decimal fractions are exact."""
     for number, line in read_lines(text):
         if line.strip():
             position = f"line {number}"
@@ -178,11 +146,7 @@ def read_json_lines(text: IO[str]) -> Iterator[Row]:
 
 
 def read_lines(text: IO[str]) -> Iterator[tuple[int, str]]:
-    """
-    Give lines and their numbers. A line that is too long comes in pieces.
-
-    :param text: of the file.
-    """
+    """Give lines and their numbers. A line that is too long comes in pieces."""
     number = 0
     while line := text.readline(MAX_LINE):
         number += 1
@@ -191,19 +155,12 @@ def read_lines(text: IO[str]) -> Iterator[tuple[int, str]]:
 
 def read_table_file(path: str | StoragePath, field_name: str, choose: ChooseColumns) -> Iterator[Row]:
     """
-    Give the rows of a CSV or JSON-lines file one by one, for a send.
+    Give the rows of a CSV or JSON-lines file, local or in a store, one by one, for a send.
 
-    :param path: UTF-8 text, local or in an object store. Its name ends in ``.csv`` (with a header line) or ``.jsonl``;
-        ``.gz`` may follow.
-    :param field_name: how the error names the argument.
     :param choose: which columns of a CSV are used. Objects of JSON lines come whole.
-    :return: each row with its values by column, or with what is wrong with it.
-    :raises RtiSmsInputError: the name ends otherwise, the columns are wrong, or the file cannot be decoded.
-    :raises RtiSmsStorageError: the file cannot be read.
-    :raises RtiSmsStorageUnavailableError: the file cannot be read at the moment.
     """
     place = storage_path(field_name, path)
-    suffix = _suffix(place)
+    suffix = suffix_of(place.name)[0]
     if suffix not in (".csv", ".jsonl"):
         raise wrong_ending(field_name)
     note = "Nothing was sent."
@@ -221,59 +178,37 @@ def wrong_ending(field_name: str) -> RtiSmsInputError:
 
 def read_id_file(path: str | StoragePath, column: str | None = None) -> Iterator[str]:
     """
-    Give the submission ids of a file one by one.
+    Give the submission ids of a file, local or in a store, one by one. Lines and rows without one are skipped.
 
-    :param path: UTF-8 text, local or in an object store; read through gzip if its name ends in ``.gz``.
-    :param column: the column of a CSV with a header line, or the key of the objects of a file whose name ends in
-        ``.jsonl``; None for one id per line. Empty lines, and rows without a value, are skipped.
-    :raises RtiSmsInputError: an id is malformed (names the line), or the column is not there or stands there twice.
-    :raises RtiSmsStorageError: the file cannot be read.
-    :raises RtiSmsStorageUnavailableError: the file cannot be read at the moment.
+    :param column: of a CSV with a header line, or the key of the objects of JSON lines; None for one id per line.
     """
     place = storage_path("submission_ids_path", path)
     report_input(place)
     with _open_text(place, "submission_ids_path") as text:
-        for number, value in _lines_or_column(text, place, column):
-            if value is None or not str(value).strip():
-                continue
-            try:
-                checked = check_submission_id(value)
-            except RtiSmsInputError:
-                checked = ""
-            yield checked or check_submission_id(value, f"{_position(number)} of {place.name}")
+        name = place.name
+        for position, value in _lines_or_column(text, name, column):
+            if value is not None and str(value).strip():
+                yield check_submission_id(value, f"{position} of {name}")
 
 
-def _lines_or_column(text: IO[str], place: StoragePath, column: str | None) -> Iterator[tuple[int | str, Any]]:
+def _lines_or_column(text: IO[str], name: str, column: str | None) -> Iterator[tuple[str, Any]]:
     if column is None:
-        yield from read_lines(text)
+        yield from ((f"line {number}", line) for number, line in read_lines(text))
         return
-    is_json = _suffix(place) == ".jsonl"
+    is_json = suffix_of(name)[0] == ".jsonl"
     used = {column: "submission_ids_column"}
-    for row in read_json_lines(text) if is_json else read_csv(text, lambda _: used, place.name):
+    for row in read_json_lines(text) if is_json else read_csv(text, lambda _: used, name):
         values = row.values.get_secret_value()
         if is_json and (row.problem or column not in values):
             raise RtiSmsInputError(
-                f"{row.position} of {place.name} {row.problem or f'has no key {column!r} (submission_ids_column)'}."
+                f"{row.position} of {name} {row.problem or f'has no key {column!r} (submission_ids_column)'}."
             )
         yield row.position, values[column]
 
 
-def _position(at: int | str) -> str:
-    return at if isinstance(at, str) else f"line {at}"
-
-
-def _suffix(path: StoragePath) -> str:
-    return PurePath(path.name.removesuffix(".gz")).suffix
-
-
 @contextmanager
 def _open_text(path: StoragePath, field_name: str, note: str = "") -> Iterator[IO[str]]:
-    """
-    Read a file as text in UTF-8, through gzip if its name ends in ``.gz``.
-
-    :raises RtiSmsInputError: it is not UTF-8, or a damaged gzip file.
-    :raises RtiSmsError: it cannot be read.
-    """
+    """Read a file as text in UTF-8, through gzip if its name ends in ``.gz``."""
     action = f"Reading {path} ({field_name})"
     with explain_failures(action, Exception), open_to_read(path, action) as raw:
         is_packed = path.name.endswith(".gz")

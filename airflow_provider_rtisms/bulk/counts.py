@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import copy
 import logging
 import threading
 import time
@@ -34,12 +35,7 @@ COUNTS = ("requested", "fetched", "missing", "duplicates", "by_status", "by_oper
 
 
 class Progress:
-    """
-    Logs a line every few seconds, from a thread of its own, until its ``with`` block ends.
-
-    The thread also reports while the caller converts a file, waits for a store, or blocks its event loop. Assign
-    another function to ``describe`` when the next phase begins.
-    """
+    """Logs a line every few seconds, from a thread of its own, until its ``with`` block ends."""
 
     def __init__(self, describe: Callable[[], str]) -> None:
         self.describe = describe
@@ -71,7 +67,6 @@ class Counter:
 
     @property
     def per_second(self) -> str:
-        """How many came in one second, on average."""
         return f"{self.count / max(time.monotonic() - self._started, 0.001):,.0f} a second"
 
 
@@ -90,9 +85,7 @@ class FetchStats:
         self._named_missing: list[str] = []
         self._by_status: collections.Counter[str] = collections.Counter()
         self._by_operator: collections.Counter[str] = collections.Counter()
-        #: The costs that are integers, and the others.
-        self._whole_cost = 0
-        self._other_cost = Decimal(0)
+        self._cost: int | Decimal = 0
         self._started = time.monotonic()
 
     def note(self, submission_id: str, outcome: SmsDetails | RtiSmsError) -> dict[str, Any] | None:
@@ -123,19 +116,15 @@ class FetchStats:
         self.fetched += count
         self._by_status[record["status"] or "no status"] += count
         self._by_operator[record["operator_name"] or "no operator"] += count
-        cost = record["cost"]
-        if type(cost) is int:  # nearly always
-            self._whole_cost += cost * count
-        elif cost:
-            self._other_cost += Decimal(str(cost)) * count
+        if cost := record["cost"]:
+            self._cost += count * (cost if type(cost) is int else Decimal(str(cost)))
 
     def raise_for_failures(self) -> None:
         """Raise, with the class of the first failure, if any submission is neither fetched nor unknown to the API."""
-        if self._first_failure is not None:
-            what = (
-                f"{self.failed} of {self.requested} submissions could not be fetched. The first: {self._first_failure}"
+        if (first := self._first_failure) is not None:
+            raise _like(
+                first, f"{self.failed} of {self.requested} submissions could not be fetched. The first: {first}"
             )
-            raise _like(self._first_failure, what)
         if lost := self.requested - self.fetched - self.missing:
             raise RtiSmsTransientError(
                 f"{lost} of {self.requested} submissions got no response. This is a defect of this package: report it."
@@ -155,7 +144,7 @@ class FetchStats:
     def progress(self, stats: Stats) -> str:
         """Return a line for people: done, total, per second, retries, time left."""
         done = self.fetched + self.missing + self.failed
-        per_second = (done - self.resumed) / max(self._seconds, 0.001)
+        per_second = (done - self.resumed) / max(time.monotonic() - self._started, 0.001)
         left = f"about {(self.requested - done) / per_second:,.0f} s left" if per_second else "time left unknown"
         return (
             f"{done:,} of {self.requested:,} submissions done ({done / max(1, self.requested):.0%}), "
@@ -189,22 +178,17 @@ class FetchStats:
             "tokens": stats.tokens,
             "retries": stats.retries,
             "throttled": stats.throttled,
-            "seconds": round(self._seconds, 3),
+            "seconds": round(time.monotonic() - self._started, 3),
         }
 
     def totals(self) -> dict[str, Any]:
         """Return ``by_status``, ``by_operator``, ``cost`` and ``duplicates`` of :meth:`summary`."""
-        cost = self._whole_cost + self._other_cost
         return {
             "by_status": dict(self._by_status.most_common()),
             "by_operator": dict(self._by_operator.most_common()),
-            "cost": int(cost) if cost == int(cost) else float(cost),
+            "cost": int(self._cost) if self._cost == int(self._cost) else float(self._cost),
             "duplicates": self.duplicates,
         }
-
-    @property
-    def _seconds(self) -> float:
-        return time.monotonic() - self._started
 
 
 def counts_in(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,6 +206,6 @@ def counts_of(records: Iterable[Mapping[str, Any]], requested: int, duplicates: 
 
 
 def _like(error: RtiSmsError, message: str) -> RtiSmsError:
-    return type(error)(
-        message, call=error.call, subject=error.subject, status=error.status, retry_after=error.retry_after
-    )
+    made = copy.copy(error)
+    made.args = (message,)
+    return made

@@ -7,8 +7,9 @@ import collections
 import hashlib
 import heapq
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import ExitStack, aclosing, closing
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -17,9 +18,7 @@ from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, Rt
 from airflow_provider_rtisms.api.models import SmsDetails
 from airflow_provider_rtisms.bulk.counts import Counter, FetchStats, Progress
 from airflow_provider_rtisms.bulk.formats import (
-    COLUMNS,
     RAW,
-    Convert,
     LineReader,
     Record,
     columns_of,
@@ -29,7 +28,6 @@ from airflow_provider_rtisms.bulk.formats import (
     suffix_of,
     write_rows,
 )
-from airflow_provider_rtisms.bulk.lineage import report_output
 from airflow_provider_rtisms.bulk.part import Part
 from airflow_provider_rtisms.bulk.store import STORAGE_ERRORS, Output, RtiSmsStorageUnavailableError, is_local
 
@@ -40,22 +38,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OnMissing: TypeAlias = Literal["fail", "skip"]
-Keep: TypeAlias = Callable[[Sequence[Record]], Awaitable[None]]
 #: Seconds for which records may wait until they are written. To write each one by itself takes more CPU time.
 COLLECT = 0.02
 #: How old a record of an earlier attempt may be. It bounds what a fetch outside of a DAG run takes over.
 RESUMED_FOR = timedelta(hours=24)
 
 
-# Ids
-
-
 class DistinctIds:
-    """
-    Distinct submission ids in their order. A million of them take about 75 MiB.
-
-    They are read to the end at once, so that a malformed id is found before the first request.
-    """
+    """Distinct submission ids in their order, read to the end at once. A million of them take about 75 MiB."""
 
     def __init__(self, ids: Iterable[str]) -> None:
         self._ids: dict[int, None] = {}  # of numbers, which take half of the memory of strings
@@ -71,15 +61,12 @@ class DistinctIds:
         self.duplicates: int = given.count - len(self._ids)
 
     def __len__(self) -> int:
-        """How many ids are left."""
         return len(self._ids)
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the ids in their order."""
         return map(str, self._ids)
 
     def discard(self, submission_id: int | str) -> bool:
-        """Remove an id; return whether it was there."""
         return self._ids.pop(int(submission_id), self) is None
 
     def add_missing(self, submission_id: str, reason: str) -> None:
@@ -107,87 +94,14 @@ class DistinctIds:
         return digest.hexdigest()[:16]
 
 
-# Outputs
-
-
+@dataclass
 class Target:
-    """The output of a bulk fetch, and the part that keeps the records until it is complete."""
+    """The output of a bulk fetch. ``write`` takes JSON lines, maybe twice, and returns what the summary says of it."""
 
-    def __init__(self, part: Part) -> None:
-        self.part = part
-
-    def __str__(self) -> str:
-        """Return the name of the output, for people."""
-        raise NotImplementedError
-
-    def probe(self) -> None:
-        """Find out whether the output can be written, before the first request."""
-        self.part.probe()
-
-    def commit(self, json_lines: Iterable[bytes]) -> dict[str, Any]:
-        """Write all records to the output, in one step, and remove the part."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Close the part."""
-        self.part.close()
-
-
-class FileTarget(Target):
-    """A file, local or in an object store. Until it is complete, its records are in a part of these columns."""
-
-    def __init__(
-        self, path: StoragePath, digest: str, convert: Convert, columns: Sequence[str] = COLUMNS, run: str | None = None
-    ) -> None:
-        super().__init__(Part(path, digest, columns, run))
-        self._output = Output(path, digest)
-        self._convert = convert
-
-    def __str__(self) -> str:
-        return str(self._output)
-
-    def probe(self) -> None:
-        """Create the staging file for a moment; in a store, write a part object, which stays until the end."""
-        if is_local(self._output.path):
-            self._output.probe()
-        super().probe()
-
-    def commit(self, json_lines: Iterable[bytes]) -> dict[str, Any]:
-        """Write the file, and return its ``path`` and its size in ``bytes``."""
-        self.part.save(is_last=True)
-        size = self._output.commit(lambda file: self._convert(json_lines, file))
-        self.part.remove()
-        report_output(self._output.path)
-        return {"path": str(self), "bytes": size}
-
-
-class _Missing:
-    """
-    What is done about ids that the API does not know, after the rest has been fetched: they go into a file, and then
-    into the log or into an error. A file that cannot be written is found out now, if it can be.
-    """
-
-    def __init__(self, on_missing: OnMissing, path: StoragePath | None, digest: str) -> None:
-        self._is_ok = on_missing == "skip"
-        self.path = None if path is None else str(path)
-        self._output: Output | None = None
-        if path is not None:
-            if suffix_of(path.name)[0] == ".parquet":
-                raise RtiSmsInputError(f"missing_path ends in {path.name[-20:]!r}: use .txt, .csv or .jsonl.")
-            self._output = Output(path, digest)
-            self._output.probe()
-
-    def handle(self, ids: DistinctIds, stats: FetchStats) -> None:
-        """Write the file before raising for them, so that a person can look at them."""
-        if self._output is not None:
-            name = self._output.path.name
-            rows = ({"submission_id": one, "reason": reason} for one, reason in ids.missing())
-            self._output.commit(lambda file: write_rows(name, missing_columns(name), rows, file))
-            report_output(self._output.path)
-        stats.handle_missing(missing_ok=self._is_ok, missing_path=self.path)
-
-
-# Fetches
+    name: str
+    part: Part
+    probe: Callable[[], None]
+    write: Callable[[Iterable[bytes]], dict[str, Any]]
 
 
 async def fetch_to_memory(
@@ -198,17 +112,15 @@ async def fetch_to_memory(
 ) -> list[Record]:
     """Return records in the order of arrival. Arguments and errors are those of :func:`fetch_to_target`."""
     check_on_missing(on_missing)
-    missing = _Missing(on_missing, missing_path, "" if missing_path is None else _digest(client, ids))
+    missing = _open_missing(missing_path, _digest(client, ids))
     records: list[Record] = []
     stats = FetchStats(len(ids), ids.duplicates)
-
-    async def keep(batch: Sequence[Record]) -> None:
-        records.extend(batch)
-
     with Progress(lambda: stats.progress(client.stats)):
-        await _fetch(client, ids, stats, keep)
-    missing.handle(ids, stats)
-    log.info("Bulk fetch done: %s", stats.summary(client.stats, None, missing.path))
+        async with aclosing(_fetch(client, ids, stats)) as batches:
+            async for batch in batches:
+                records += batch
+    _handle_missing(ids, stats, on_missing, missing)
+    log.info("Bulk fetch done: %s", stats.summary(client.stats, None, str(missing) if missing else None))
     return records
 
 
@@ -223,21 +135,15 @@ async def fetch_to_file(
     run: str | None = None,
 ) -> dict[str, Any]:
     """
-    Fetch many submissions into a file, as a stream.
+    Fetch many submissions into a file, as a stream, and return the summary.
 
-    Until the file is complete, the records are kept in a part, see :class:`~airflow_provider_rtisms.bulk.part.Part`.
-    If the same account fetches the same ids into the same file again in the same DAG run, only the rest is requested:
-    what has no record, a record that was not final, or one that is older than :data:`RESUMED_FOR`. What another DAG run
-    has left is replaced.
+    Until the file is complete, the records are kept in a :class:`~airflow_provider_rtisms.bulk.part.Part`. If the same
+    account fetches the same ids into the same file again in the same DAG run, only the rest is requested: what has no
+    record, a record that was not final, or one that is older than :data:`RESUMED_FOR`.
 
     :param client: an opened client, on an event loop that no one else needs: files are written on it.
     :param ids: what to fetch; the ids that an earlier attempt has fetched are removed.
-    :param path: its suffix selects the format, see :func:`~airflow_provider_rtisms.bulk.formats.converter`.
-    :param on_missing: what to do about ids that the API does not know, after having fetched the rest.
-    :param missing_path: a file for these ids: ids and reasons if it ends in ``.csv`` or ``.jsonl``, else one id a line.
-    :param raw: whether the file has a column of the JSON as it came.
     :param run: identifies the DAG run; None outside of one.
-    :return: the summary, see :meth:`~airflow_provider_rtisms.bulk.counts.FetchStats.summary`.
     :raises RtiSmsPermanentError: missing ids, at the end; anything else, such as 403, at once.
     :raises RtiSmsTransientError: the attempts of some ids were used up: at the end, or at once if the API seems down.
     :raises RtiSmsStorageError: a file cannot be written; found out before the first request, if it can be.
@@ -249,7 +155,16 @@ async def fetch_to_file(
     convert = converter(path.name, columns)
 
     def open_file(digest: str) -> Target:
-        return FileTarget(path, digest, convert, columns, run)
+        part, output = Part(path, digest, columns, run), Output(path, digest)
+
+        def write(lines: Iterable[bytes]) -> dict[str, Any]:
+            part.save(is_last=True)
+            size = output.commit(lambda file: convert(lines, file))
+            part.remove()
+            return {"path": str(path), "bytes": size}
+
+        # In a store, the part writes an object that stays until the end.
+        return Target(str(path), part, output.probe if is_local(path) else part.probe, write)
 
     return await fetch_to_target(client, ids, open_file, on_missing, missing_path)
 
@@ -257,21 +172,11 @@ async def fetch_to_file(
 async def fetch_to_target(
     client: AsyncRtiSmsClient,
     ids: DistinctIds,
-    open_output: Callable[[str], Target],
+    open_target: Callable[[str], Target],
     on_missing: OnMissing = "fail",
     missing_path: StoragePath | None = None,
 ) -> dict[str, Any]:
-    """
-    Do what :func:`fetch_to_file` does, for any output.
-
-    :param client: an opened client, on an event loop that no one else needs.
-    :param ids: what to fetch; the ids that an earlier attempt has fetched are removed.
-    :param open_output: called with what identifies the account and the ids; returns the output and its part.
-    :param on_missing: what to do about ids that the API does not know, after having fetched the rest.
-    :param missing_path: a file for these ids.
-    :return: the summary.
-    :raises RtiSmsError: as :func:`fetch_to_file`.
-    """
+    """Do what :func:`fetch_to_file` does, for the output that identifies the account and the ids by a digest."""
     check_on_missing(on_missing)
     stats = FetchStats(len(ids), ids.duplicates)
     looking = "Looking for records of an earlier attempt"
@@ -280,27 +185,34 @@ async def fetch_to_target(
             Progress(lambda: f"{looking}: {stats.resumed:,} so far, {stats.requested:,} submissions in all")
         )
         digest = _digest(client, ids)
-        missing = _Missing(on_missing, missing_path, digest)
-        target = stack.enter_context(closing(open_output(digest)))
-        _resume(target.part, ids, stats)
+        missing = _open_missing(missing_path, digest)
+        target = open_target(digest)
+        part = stack.enter_context(closing(target.part))
+        _resume(part, ids, stats)
         target.probe()
         if stats.resumed:
             log.info("An earlier attempt has fetched %d of %d submissions", stats.resumed, stats.requested)
-        log.info("Records are kept in %s until %s is complete", target.part.kept_at, target)
+        log.info("Records are kept in %s until %s is complete", part.kept_at, target.name)
         try:
             progress.describe = lambda: stats.progress(client.stats)
-            await _fetch(client, ids, stats, _keep_in(target.part), raw=RAW in target.part.columns)
-            missing.handle(ids, stats)
-            lines = _AllLines(target.part, stats, str(target))
+            async with aclosing(_fetch(client, ids, stats, raw=RAW in part.columns)) as batches:
+                async for batch in batches:
+                    stamp(batch, datetime.now(UTC))
+                    part.append(batch)
+                    if part.is_due():
+                        await asyncio.to_thread(part.save)
+            _handle_missing(ids, stats, on_missing, missing)
+            lines = _AllLines(target, stats)
             progress.describe = lines.progress
-            written = target.commit(lines)
+            written = target.write(lines)
         except BaseException as error:
-            target.part.save(is_last=_is_worth_waiting(error))
+            # A refused save is not repeated if the store has just failed, or if the task is killed.
+            part.save(is_last=isinstance(error, RtiSmsError) and not isinstance(error, STORAGE_ERRORS))
             if isinstance(error, RtiSmsError):
-                kept = f"{stats.fetched} of {stats.requested} submissions are kept in {target.part.kept_at}"
+                kept = f"{stats.fetched} of {stats.requested} submissions are kept in {part.kept_at}"
                 error.args = (f"{error} {kept}; the same fetch goes on from there.",)
             raise
-        summary = stats.summary(client.stats, None, missing.path) | written
+        summary = stats.summary(client.stats, None, str(missing) if missing else None) | written
     log.info("Bulk fetch done: %s", summary)
     return summary
 
@@ -313,6 +225,51 @@ def check_on_missing(value: Any) -> None:
 
 def _digest(client: AsyncRtiSmsClient, ids: DistinctIds) -> str:
     return ids.digest(client.settings.base_url, client.settings.client_id)
+
+
+async def _fetch(
+    client: AsyncRtiSmsClient, ids: DistinctIds, stats: FetchStats, *, raw: bool = False
+) -> AsyncGenerator[list[Record], None]:
+    """Yield records in batches. At the end, raise for what could not be fetched."""
+    from airflow_provider_rtisms.api.aio import fetch_batches
+
+    async with aclosing(fetch_batches(client, ids, COLLECT, raw=raw)) as batches:
+        async for batch in batches:
+            records = []
+            for submission_id, outcome in batch:
+                record = stats.note(submission_id, outcome)
+                if record is not None:
+                    if raw and isinstance(outcome, SmsDetails):
+                        record[RAW] = outcome.raw
+                    records.append(record)
+                elif isinstance(outcome, RtiSmsNotFoundError):
+                    ids.add_missing(submission_id, str(outcome))
+            yield records
+            if records:
+                client.stats.on_records(len(records))
+            if stats.fatal is not None:
+                raise stats.fatal
+    stats.raise_for_failures()
+
+
+def _open_missing(path: StoragePath | None, digest: str) -> Output | None:
+    """Return the file for ids that the API does not know; find out whether it can be written."""
+    if path is None:
+        return None
+    if suffix_of(path.name)[0] == ".parquet":
+        raise RtiSmsInputError(f"missing_path ends in {path.name[-20:]!r}: use .txt, .csv or .jsonl.")
+    output = Output(path, digest)
+    output.probe()
+    return output
+
+
+def _handle_missing(ids: DistinctIds, stats: FetchStats, on_missing: OnMissing, output: Output | None) -> None:
+    """Write the file of ids that the API does not know, so that a person can look at them, and log or raise them."""
+    if output is not None:
+        name = output.path.name
+        rows = ({"submission_id": one, "reason": reason} for one, reason in ids.missing())
+        output.commit(lambda file: write_rows(name, missing_columns(name), rows, file))
+    stats.handle_missing(missing_ok=on_missing == "skip", missing_path=str(output) if output else None)
 
 
 def _resume(part: Part, ids: DistinctIds, stats: FetchStats) -> None:
@@ -341,65 +298,23 @@ def _resume(part: Part, ids: DistinctIds, stats: FetchStats) -> None:
 class _AllLines:
     """The lines of a part, as many as were fetched; may be read again."""
 
-    def __init__(self, part: Part, stats: FetchStats, name: str) -> None:
-        self._part = part
-        self._stats = stats
-        self._name = name
-        self._read = Counter()
+    def __init__(self, target: Target, stats: FetchStats) -> None:
+        self._target, self._stats, self._read = target, stats, Counter()
 
     def __iter__(self) -> Iterator[bytes]:
-        self._read = Counter()
-        for line in self._part.lines():
+        if self._read.count:
+            self._read = Counter()
+        for line in self._target.part.lines():
             self._read.count += 1
             yield line
         if self._read.count != self._stats.fetched:
             raise RtiSmsStorageUnavailableError(
-                f"{self._part.path} holds {self._read} records, but {self._stats.fetched:,} were fetched: "
+                f"{self._target.part.path} holds {self._read} records, but {self._stats.fetched:,} were fetched: "
                 "another program has changed it."
             )
 
     def progress(self) -> str:
-        """Return a line for people."""
         total = f"{self._stats.fetched:,}"
         if self._read.count >= self._stats.fetched:
-            return f"Writing {self._name}: all {total} records are converted, saving them"
-        return f"Writing {self._name}: {self._read} of {total} records converted, {self._read.per_second}"
-
-
-def _is_worth_waiting(error: BaseException) -> bool:
-    """Return whether a refused save should be repeated: not if the store has just failed, or the task is killed."""
-    return isinstance(error, RtiSmsError) and not isinstance(error, STORAGE_ERRORS)
-
-
-def _keep_in(part: Part) -> Keep:
-    async def keep(batch: Sequence[Record]) -> None:
-        stamp(batch, datetime.now(UTC))
-        part.append(batch)
-        if part.is_due():
-            await asyncio.to_thread(part.save)
-
-    return keep
-
-
-async def _fetch(
-    client: AsyncRtiSmsClient, ids: DistinctIds, stats: FetchStats, keep: Keep, *, raw: bool = False
-) -> None:
-    from airflow_provider_rtisms.api.aio import fetch_batches
-
-    async with aclosing(fetch_batches(client, ids, COLLECT, raw=raw)) as batches:
-        async for batch in batches:
-            records = []
-            for submission_id, outcome in batch:
-                record = stats.note(submission_id, outcome)
-                if record is not None:
-                    if raw and isinstance(outcome, SmsDetails):
-                        record[RAW] = outcome.raw
-                    records.append(record)
-                elif isinstance(outcome, RtiSmsNotFoundError):
-                    ids.add_missing(submission_id, str(outcome))
-            await keep(records)
-            if records:
-                client.stats.on_records(len(records))
-            if stats.fatal is not None:
-                raise stats.fatal
-    stats.raise_for_failures()
+            return f"Writing {self._target.name}: all {total} records are converted, saving them"
+        return f"Writing {self._target.name}: {self._read} of {total} records converted, {self._read.per_second}"

@@ -39,11 +39,7 @@ _TYPES = {**dict.fromkeys(TIMES, "timestamp"), "is_final": "boolean", "cost": "d
 _ROW_SUFFIXES = (".csv", ".jsonl")
 
 
-# Records
-
-
 def stamp(records: Iterable[Record], moment: datetime) -> None:
-    """Add to records when they were fetched, as files hold them."""
     fetched_at = moment.isoformat(timespec="seconds")
     for record in records:
         raw = record.pop(RAW, None)
@@ -53,7 +49,6 @@ def stamp(records: Iterable[Record], moment: datetime) -> None:
 
 
 def columns_of(raw: bool) -> tuple[str, ...]:
-    """Return the columns of a fetch."""
     return (*COLUMNS, RAW) if raw else COLUMNS
 
 
@@ -63,18 +58,14 @@ def types_of(raw: bool) -> dict[str, str]:
 
 
 def to_line(record: Record) -> bytes:
-    """Return a record as a part file holds it."""
     return json.dumps(record).encode() + b"\n"
 
 
 def parse_record(line: bytes, columns: Sequence[str] = COLUMNS) -> Record | None:
     """
-    Read a JSON line that this package may have written. Anybody who may write to the folder or to the bucket may have
-    written it as well, so it is checked as a response is.
+    Return the record of a line of a part; None if it is damaged, or if this version would not write this very line.
 
-    :param line: one line of a part file.
-    :param columns: of the record, in their order.
-    :return: the record; None if the line is damaged, or if this version would not write this very line.
+    Anybody who may write to the folder or to the bucket may have written it, so it is checked as a response is.
     """
     try:
         record = json.loads(line)
@@ -111,8 +102,6 @@ class LineReader:
     The values of a line are good each by itself, except that ``is_final`` follows from the status and from whether
     there is a ``done_at``. So a line is good if its status, cost and network stood together in a good line, and the
     dates of its times in others. Everything else is asked of :func:`parse_record`.
-
-    :param columns: of the records.
     """
 
     #: What is remembered, at most.
@@ -126,11 +115,8 @@ class LineReader:
 
     def read(self, line: bytes) -> tuple[int, str, Record] | None:
         """
-        Read a line.
-
-        :param line: with its end.
-        :return: the submission id; when it was fetched; and a record with the same status, ``is_final``, cost and
-            network, which may be that of another line. None if the line is damaged.
+        Return a line's submission id, when it was fetched, and a record with the same status, ``is_final``, cost and
+        network, which may be that of another line; None if the line is damaged.
         """
         found = _LINE.fullmatch(line) if self._columns == COLUMNS else None
         if found is None:
@@ -155,19 +141,8 @@ class LineReader:
         return int(submission_id), fetched_at.decode(), example
 
 
-# Formats
-
-
 def converter(name: str, columns: Sequence[str] = COLUMNS) -> Convert:
-    """
-    Return the function that converts records to the format that a name asks for.
-
-    :param name: ends in ``.jsonl``, ``.csv`` or ``.parquet``; ``.gz`` may follow the first two.
-    :param columns: of the records.
-    :return: takes records as JSON lines, and a binary file to write to.
-    :raises RtiSmsInputError: the name has no such suffix.
-    :raises RtiSmsConfigError: pyarrow is missing.
-    """
+    """Return the function that converts records to the format that a name's suffix asks for."""
     suffix, is_packed = suffix_of(name)
     if suffix == ".parquet" and not is_packed:
         try:
@@ -198,14 +173,7 @@ def suffix_of(name: str) -> tuple[str, bool]:
 
 
 def write_rows(name: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]], file: IO[bytes]) -> None:
-    """
-    Write rows as CSV, as JSON lines, or each one's first column as a line of text.
-
-    :param name: ends in ``.csv`` or ``.jsonl``, else it is text; ``.gz`` may follow.
-    :param columns: those that are written.
-    :param rows: by column; a missing value is null.
-    :param file: binary.
-    """
+    """Write rows as the name asks for: as CSV, as JSON lines, or each one's first column as a line of text."""
     suffix = suffix_of(name)[0]
     with _packed(name, file) as target:
         if suffix == ".csv":
@@ -222,7 +190,6 @@ def missing_columns(path: str) -> Sequence[str]:
 
 
 def _packed(name: str, file: IO[bytes]) -> AbstractContextManager[Any]:
-    """Return what rows are written to, for a ``with`` block: gzip if the name says so, else the file itself."""
     if name.endswith(".gz"):
         return gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)  # equal rows make equal files
     return nullcontext(file)
@@ -240,13 +207,10 @@ def _write_parquet(records: Iterator[Record], columns: Sequence[str], file: IO[b
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    moment = pa.timestamp("s", tz="UTC")
-    types = {"is_final": pa.bool_(), "cost": pa.float64(), **dict.fromkeys(TIMES, moment)}
-    schema = pa.schema([(column, types.get(column, pa.string())) for column in columns])
+    types = {"boolean": pa.bool_(), "double": pa.float64(), "timestamp": pa.timestamp("s", tz="UTC")}
+    schema = pa.schema([(column, types.get(_TYPES.get(column, ""), pa.string())) for column in columns])
     with pq.ParquetWriter(file, schema) as writer:
-        while group := [_with_moments(record) for record in islice(records, ROW_GROUP)]:
+        while group := list(islice(records, ROW_GROUP)):
+            for record in group:
+                record.update((name, datetime.fromisoformat(record[name])) for name in TIMES if record[name])
             writer.write_table(pa.Table.from_pylist(group, schema))
-
-
-def _with_moments(record: Record) -> Record:
-    return record | {name: datetime.fromisoformat(record[name]) for name in TIMES if record[name]}

@@ -58,9 +58,7 @@ _PIECE = re.compile(r"(?P<offset>[0-9]{12})-(?P<size>[0-9]{1,9})-[0-9a-f]{16}(?=
 
 
 def header_of(columns: Sequence[str] = COLUMNS, run: str | None = None) -> bytes:
-    """
-    Return the first line of a part: the version of its format, the columns of its records, and the run it belongs to.
-    """
+    """Return the first line of a part: the version of its format, the columns of its records, and whose run it is."""
     belongs_to = {} if run is None else {"run": hashlib.sha256(run.encode()).hexdigest()[:16]}
     return json.dumps({"rtisms_part": 1, "columns": columns, **belongs_to}).encode() + b"\n"
 
@@ -73,31 +71,31 @@ class Part:
     """
     A header and records as JSON lines in a local file, which only its owner may read; and its copies in the store.
 
+    The file lies beside the output, or in the folder for temporary files; the digest identifies the account and the
+    ids.
     One process at a time may have it open. A file with another header is replaced: that of another version or of
     another run. One that names no run is continued.
-
-    :param output: the path of the output. The file lies beside it, or in the folder for temporary files.
-    :param digest: identifies the account and the ids, so that other ids are never mixed in.
-    :param columns: of the records.
-    :param run: identifies the DAG run; None outside of one.
-    :raises RtiSmsTransientError: another process has it open.
-    :raises RtiSmsError: the file cannot be written, or a symbolic link has that name.
     """
+
+    #: Bytes of the file.
+    size: int
 
     def __init__(
         self, output: StoragePath, digest: str, columns: Sequence[str] = COLUMNS, run: str | None = None
     ) -> None:
         self.path = work_file(output, digest, "part")
         self.columns = columns
-        #: Bytes of the file.
-        self.size = 0
         #: That of the file, which is the first one unless the file is older.
         self.header = header_of(columns, run)
         self._headers = {self.header, header_of(columns)}
         with explain_failures(f"Writing {self.path}"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = _open_locked(self.path)
-            self._begin()
+            try:
+                self._begin()
+            except BaseException:
+                self._close()
+                raise
         self._copies = None if is_local(output) else _Copies(self, cast("ObjectStoragePath", output), digest)
 
     @property
@@ -112,7 +110,7 @@ class Part:
         read = kept = len(self.header)
         moving = bytearray()  # lines that close the gap which dropped lines have left
         damaged = 0
-        for line in self._lines(len(self.header)):
+        for line in self.lines():
             is_kept = take(line)
             if is_kept and kept == read:
                 kept += len(line)
@@ -133,7 +131,7 @@ class Part:
             self._copies.resume(take)
 
     def probe(self) -> None:
-        """Find out whether the store takes copies, before the first request."""
+        """Find out whether the store takes copies."""
         if self._copies is not None:
             self._copies.write("header", b"")
 
@@ -142,37 +140,28 @@ class Part:
         self.append_lines(map(to_line, records))
 
     def append_lines(self, lines: Iterable[bytes]) -> None:
-        """Do the same with records as JSON lines."""
         with explain_failures(f"Writing {self.path}"):
             self._write(b"".join(lines))
 
     def is_due(self) -> bool:
-        """Return whether :meth:`save` should be called now; cheap."""
         return self._copies is not None and time.monotonic() - self._copies.saved_at > UPLOAD_EVERY
 
     def save(self, *, is_last: bool = False) -> None:
-        """
-        Save the records where an attempt on another machine finds them.
-
-        A failure is only logged. If this save is the last one, it is repeated with backoff before.
-        """
+        """Save the records where an attempt on another machine finds them; the last time with backoff."""
         if self._copies is not None:
             self._copies.save(None if is_last else 1)
 
-    def lines(self) -> Iterator[bytes]:
-        """Yield the records as JSON lines."""
-        return self._lines(len(self.header))
-
-    def pieces(self, offset: int, size: int) -> Iterator[bytes]:
-        """Yield the lines from an offset on, in pieces of whole lines of at most so many bytes, or of one line."""
-        piece = bytearray()
-        for line in self._lines(max(offset, len(self.header))):
-            if piece and len(piece) + len(line) > size:
-                yield bytes(piece)
-                piece.clear()
-            piece += line
-        if piece:
-            yield bytes(piece)
+    def lines(self, offset: int = 0) -> Iterator[bytes]:
+        """Yield the records from an offset on as JSON lines. A last line without its end is damage, and is left out."""
+        offset, rest = max(offset, len(self.header)), b""
+        while chunk := self.read(offset, _READ_SIZE):
+            offset += len(chunk)
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                yield line + b"\n"
+            if len(rest) > MAX_LINE:
+                yield rest
+                rest = b""
 
     def read(self, offset: int, size: int) -> bytes:
         """Return the bytes from an offset on, as many as there are."""
@@ -189,11 +178,10 @@ class Part:
 
     def close(self) -> None:
         """Let other processes open the file; remove it if the store has all of its records."""
-        if self._descriptor >= 0:
-            if self._copies is not None and self._copies.is_complete():
-                with suppress(OSError):
-                    self.path.unlink(missing_ok=True)
-            self._close()
+        if self._descriptor >= 0 and self._copies is not None and self._copies.is_complete():
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
+        self._close()
 
     def find_header(self, data: bytes) -> bytes | None:
         """Return the header that some data begins with; None if it is the part of another run or version."""
@@ -206,24 +194,19 @@ class Part:
         return "was written by another version, or is damaged"
 
     def _begin(self) -> None:
-        path = self.path
-        try:
-            self.size = os.fstat(self._descriptor).st_size
-            beginning = self.read(0, MAX_HEADER)
-            header = self.find_header(beginning)
-            if header is not None:
-                self.header = header
-            elif self.size:
-                log.warning("%s %s. Its submissions are fetched again", path, self.why_unusable(beginning))
-                path.unlink()  # never overwritten: it may be a hard link to a file of someone else
-                self._close()
-                self._descriptor = _open_locked(path, is_new=True)
-                self.size = 0
-            if not self.size:
-                self._write(self.header)
-        except BaseException:
+        self.size = os.fstat(self._descriptor).st_size
+        beginning = self.read(0, MAX_HEADER)
+        header = self.find_header(beginning)
+        if header is not None:
+            self.header = header
+        elif self.size:
+            log.warning("%s %s. Its submissions are fetched again", self.path, self.why_unusable(beginning))
+            self.path.unlink()  # never overwritten: it may be a hard link to a file of someone else
             self._close()
-            raise
+            self._descriptor = _open_locked(self.path, is_new=True)
+            self.size = 0
+        if not self.size:
+            self._write(self.header)
 
     def _close(self) -> None:
         if self._descriptor >= 0:
@@ -240,21 +223,9 @@ class Part:
             raise
         self.size += written
 
-    def _lines(self, offset: int) -> Iterator[bytes]:
-        """Yield the lines from an offset on. A last line without its end is damage, and is left out."""
-        rest = b""
-        while chunk := self.read(offset, _READ_SIZE):
-            offset += len(chunk)
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                yield line + b"\n"
-            if len(rest) > MAX_LINE:
-                yield rest
-                rest = b""
-
 
 class _Copies:
-    """The part objects of a part."""
+    """The part objects of a part. Failures to write them are only logged."""
 
     def __init__(self, part: Part, output: ObjectStoragePath, digest: str) -> None:
         self.url = f"{output}.{digest}.part"
@@ -268,7 +239,6 @@ class _Copies:
         self._saving = threading.Lock()  # a cancelled fetch saves while its last upload may still run in a thread
 
     def is_complete(self) -> bool:
-        """Return whether the store has all records of the part."""
         return self._saved >= self._part.size
 
     def resume(self, take: Take) -> None:
@@ -293,16 +263,14 @@ class _Copies:
             log.warning("%s The submissions that an earlier attempt has fetched are fetched again", error)
 
     def write(self, name: str, lines: bytes, attempts: int | None = None) -> None:
-        """Write a part object."""
         key = f"{self._folder}/{name}.jsonl"
         self._keys.add(key)
         self._store.write(key, self._part.header + lines, attempts)
 
     def save(self, attempts: int | None) -> None:
-        """Upload the new records. A failure is only logged."""
         with self._saving:
             try:
-                for piece in self._part.pieces(self._saved, PIECE_SIZE):
+                for piece in self._pieces():
                     self.write(_name_piece(self._saved, piece), piece, attempts)
                     self._saved += len(piece)
             except STORAGE_ERRORS as error:
@@ -322,6 +290,17 @@ class _Copies:
         except STORAGE_ERRORS as error:
             message = "%s is complete, but its part objects could not be deleted. %s Delete the folder %s yourself"
             log.warning(message, self._output, error, self.url)
+
+    def _pieces(self) -> Iterator[bytes]:
+        """Yield the lines that are not saved, in pieces of at most :data:`PIECE_SIZE` bytes, or of one line."""
+        piece = bytearray()
+        for line in self._part.lines(self._saved):
+            if piece and len(piece) + len(line) > PIECE_SIZE:
+                yield bytes(piece)
+                piece.clear()
+            piece += line
+        if piece:
+            yield bytes(piece)
 
     def _skip_copies(self, keys: Iterable[str]) -> list[str]:
         """

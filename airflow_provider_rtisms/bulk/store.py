@@ -1,5 +1,5 @@
 """
-The store of files: local ones, and objects of any store that ObjectStoragePath knows (fsspec).
+The store of files: local ones, and objects of any store that ObjectStoragePath knows (fsspec); and their lineage.
 
 An output appears under its name once it is complete: a private file is written first, and then either renamed (local)
 or uploaded. What a file system or a store raises becomes an error that says what failed, and what to do.
@@ -77,9 +77,6 @@ _PROVIDERS = {
 }
 
 
-# Errors
-
-
 class RtiSmsStorageError(RtiSmsPermanentError):
     """A file, an object or a table cannot be read or written until a person changes something."""
 
@@ -94,31 +91,18 @@ STORAGE_ERRORS = (RtiSmsStorageError, RtiSmsStorageUnavailableError)
 
 @contextmanager
 def explain_failures(action: str, catch: type[Exception] = OSError) -> Iterator[None]:
-    """
-    Raise our own errors instead of those of a file system.
-
-    :param action: what fails if something does, such as ``Reading /data/ids.txt``.
-    :param catch: what counts as a failure; stores raise exceptions of their own, so use Exception there.
-    :raises RtiSmsStorageError: a person has to change something first.
-    :raises RtiSmsStorageUnavailableError: the same may succeed later.
-    """
+    """Raise our own errors instead of those of a file system. Stores raise exceptions of their own: catch Exception."""
     try:
         yield
     except RtiSmsError:
         raise
     except catch as error:
-        raise storage_error(action, error) from error
-
-
-def storage_error(action: str, error: Exception) -> RtiSmsError:
-    """Return the error that says what failed and what to do."""
-    is_permanent, remedy = _diagnose(error)
-    error_class = RtiSmsStorageError if is_permanent else RtiSmsStorageUnavailableError
-    return error_class(f"{action} failed ({describe(error)}). {remedy}")
+        is_permanent, remedy = _diagnose(error)
+        error_class = RtiSmsStorageError if is_permanent else RtiSmsStorageUnavailableError
+        raise error_class(f"{action} failed ({describe(error)}). {remedy}") from error
 
 
 def describe(error: BaseException | None) -> str:
-    """Return the class and the message of a foreign error, on one line."""
     text = " ".join(str(error).split())[:MAX_REASON]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -146,7 +130,7 @@ def _diagnose(error: Exception) -> tuple[bool, str]:
 
 
 def _http_status(error: BaseException | None) -> int | None:
-    """Return the HTTP status in a chain of causes, as the libraries of Amazon, Microsoft and Google keep it."""
+    """Return the HTTP status that the libraries of Amazon, Microsoft and Google keep in a chain of causes."""
     for _ in range(10):
         if error is None:
             return None
@@ -162,14 +146,7 @@ def _http_status(error: BaseException | None) -> int | None:
 
 
 def repeat(action: str, attempt: Callable[[], T], attempts: int | None = None) -> T:
-    """
-    Repeat something with backoff while it raises RtiSmsStorageUnavailableError.
-
-    :param action: what it does, for the log.
-    :param attempt: does it once.
-    :param attempts: how often to try; default :data:`ATTEMPTS`.
-    :return: its result.
-    """
+    """Repeat something with backoff while it raises RtiSmsStorageUnavailableError; ``action`` names it in the log."""
     import tenacity
 
     most = ATTEMPTS if attempts is None else attempts
@@ -189,23 +166,13 @@ def repeat(action: str, attempt: Callable[[], T], attempts: int | None = None) -
     )(attempt)
 
 
-# Paths
-
-
 def is_local(path: object) -> TypeGuard[Path]:
     """Return whether a path is on this machine. On Airflow 2 ObjectStoragePath is a Path as well, but no PosixPath."""
     return isinstance(path, PosixPath)
 
 
 def storage_path(field_name: str, value: object) -> StoragePath:
-    """
-    Return a path to read from or write to.
-
-    :param field_name: how the error names it.
-    :param value: a local path, a URL such as ``s3://conn_id@bucket/key`` or ``file:///folder/name``, or a path object.
-    :raises RtiSmsInputError: it is anything else.
-    :raises RtiSmsStorageError: Airflow knows no store for the URL's scheme.
-    """
+    """Return a local path, or that of an object in the store of a URL such as ``s3://conn_id@bucket/key``."""
     check_rendered(field_name, value)
     if is_local(value):
         return value
@@ -235,11 +202,7 @@ def check_rendered(field_name: str, value: object) -> None:
 
 
 def _connect(path: ObjectStoragePath) -> None:
-    """
-    Let Airflow open the store, which it keeps for the rest of the process.
-
-    This is done here because the file systems of some providers call asyncio.run, which fails inside an event loop.
-    """
+    """Let Airflow open the store, which it keeps: some providers call asyncio.run, which fails in an event loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -247,9 +210,6 @@ def _connect(path: ObjectStoragePath) -> None:
     else:
         with ThreadPoolExecutor(1) as thread:
             thread.submit(lambda: path.fs).result()
-
-
-# Objects
 
 
 class ObjectStore:
@@ -268,7 +228,6 @@ class ObjectStore:
         self._renames = self._scheme not in _ATOMIC and type(self._fs).mv is not AbstractFileSystem.mv
 
     def read(self, key: str, start: int | None = None, end: int | None = None, action: str | None = None) -> bytes:
-        """Return the content of an object, or the bytes from ``start`` to before ``end``."""
         action = action or f"Reading {self._name(key)}"
         return self._repeat(action, lambda: bytes(self._call("cat_file", key, start=start, end=end)))
 
@@ -278,7 +237,6 @@ class ObjectStore:
         return info["size"], str(info.get("ETag") or info.get("etag"))
 
     def write(self, key: str, data: bytes, attempts: int | None = None) -> None:
-        """Write a small object."""
         self._repeat(f"Writing {self._name(key)}", lambda: self._call("pipe_file", self._placed(key), data), attempts)
 
     def upload(self, source: Path, key: str) -> None:
@@ -297,7 +255,7 @@ class ObjectStore:
 
         def list_objects() -> list[str]:
             with suppress(FileNotFoundError):
-                return sorted(str(key) for key in self._call("ls", folder, outdated=folder, detail=False))
+                return sorted(map(str, self._call("ls", folder, outdated=folder, detail=False)))
             return []
 
         return self._repeat(f"Listing {self._name(folder)}", list_objects)
@@ -357,7 +315,6 @@ def open_to_read(path: StoragePath, action: str) -> IO[bytes]:
 
 
 def _store_of(path: StoragePath) -> tuple[ObjectStore, str]:
-    """Return the store of a path that is not local, and the key in there."""
     remote = cast("ObjectStoragePath", path)
     return ObjectStore(remote), remote.path
 
@@ -384,9 +341,6 @@ class _Pieces(io.RawIOBase):
                 f"{self._action} failed: another program has replaced the object meanwhile. Run the task again."
             )
         return 0
-
-
-# Files of this machine that only their owner may read
 
 
 def open_private(path: Path, *, is_new: bool = False) -> int:
@@ -433,16 +387,8 @@ def _create(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
-# Outputs
-
-
 class Output:
-    """
-    A file or an object that gets its name once it is complete.
-
-    :param path: the final name, local or in an object store.
-    :param digest: identifies what is written.
-    """
+    """A file or an object that gets its name once it is complete. The digest identifies what is written."""
 
     def __init__(self, path: StoragePath, digest: str) -> None:
         self.path = path
@@ -453,9 +399,7 @@ class Output:
         return str(self.path)
 
     def probe(self) -> None:
-        """
-        Write something beside the final name and remove it, so that a refusal is found out before the first request.
-        """
+        """Write something beside the final name and remove it, so that a refusal is found out now."""
         path = self.path
         if is_local(path):
             with explain_failures(f"Writing {path}"):
@@ -474,9 +418,7 @@ class Output:
             log.warning("%s Delete it yourself: it shows that %s can be written", error, path)
 
     def commit(self, fill: Fill) -> int:
-        """
-        Write the file. A local one has the mode that the umask asks for; until it is complete, only its owner reads it.
-        """
+        """Write the file, and return its size. A local one has the mode that the umask asks for once it is complete."""
         path = self.path
         try:
             with explain_failures(f"Writing {path if is_local(path) else self._staging}"):
@@ -492,10 +434,10 @@ class Output:
         finally:
             with suppress(OSError):
                 self._staging.unlink(missing_ok=True)
+        report_output(path)
         return size
 
     def _write(self, fill: Fill) -> tuple[int, int]:
-        """Write the staging file, and return its size and the mode that the umask asks for."""
         with os.fdopen(_create(self._staging), "wb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             os.fchmod(file.fileno(), 0o600)
@@ -503,3 +445,43 @@ class Output:
             file.flush()
             os.fsync(file.fileno())
             return file.tell(), mode
+
+
+def report_input(path: StoragePath) -> None:
+    """
+    Report a file that was read to Airflow's hook lineage, once, without the conn_id.
+
+    ObjectStoragePath would report every part object instead, and OpenLineage would then ignore the outlets of the task.
+    """
+    _report("add_input_asset", path, path)
+
+
+def report_output(path: StoragePath) -> None:
+    """Report a file that was written."""
+    _report("add_output_asset", path, path)
+
+
+def report_table(context: object, uri: str) -> None:
+    """Report a table that was written."""
+    _report("add_output_asset", context, uri)
+
+
+def asset_uri(path: str | StoragePath) -> str:
+    """Return the URI that names a file in assets and in lineage."""
+    text = str(path)
+    if "://" not in text:
+        return f"file://{Path(text).expanduser().absolute()}"
+    text = re.sub(r"^(\w+://)[^/@]*@", r"\1", text)
+    return re.sub(r"^(https?://[^?#]*).*", r"\1", text)
+
+
+def _report(method: str, context: object, path: str | StoragePath) -> None:
+    try:
+        from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+    except ImportError:  # without Airflow
+        return
+    try:
+        collector = get_hook_lineage_collector()  # type: ignore[no-untyped-call]
+        getattr(collector, method)(context=context, uri=asset_uri(path))
+    except Exception:
+        log.warning("The lineage of %s could not be reported", path, exc_info=True)

@@ -99,7 +99,6 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
         from airflow_provider_rtisms.bulk.counts import counts_in, counts_of
         from airflow_provider_rtisms.bulk.fetch import DistinctIds
-        from airflow_provider_rtisms.bulk.lineage import asset_uri
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, run_of
 
         with fail_without_retry():
@@ -108,7 +107,6 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
                 raise RtiSmsInputError(
                     f"{len(ids)} records are too many for XCom, which takes {MAX_RECORDS_IN_XCOM}: set output_path."
                 )
-            requested, duplicates = len(ids), ids.duplicates
             result = RtiSmsHook(self.rtisms_conn_id).bulk_get_sms(
                 ids,
                 output_path=self.output_path,
@@ -121,9 +119,9 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
             )
         if isinstance(result, dict):
             self._summary = result
-            add_to_outlet_events(context, self.outlets, counts_in(result), written=asset_uri(result["path"]))
+            add_to_outlet_events(context, self.outlets, counts_in(result), path=result["path"])
         else:
-            add_to_outlet_events(context, self.outlets, counts_of(result, requested, duplicates))
+            add_to_outlet_events(context, self.outlets, counts_of(result, len(ids), ids.duplicates))
         return result
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
@@ -156,14 +154,7 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
 
 
 def read_ids(submission_ids: Any, path: Any, column: str | None) -> Iterator[str]:
-    """
-    Yield the ids of an operator's arguments.
-
-    :param submission_ids: ids, or None for those of the file.
-    :param path: the file of ids.
-    :param column: the column of the file, if it is a CSV.
-    :raises RtiSmsInputError: an argument or an id is malformed.
-    """
+    """Yield the ids of an operator's arguments."""
     from airflow_provider_rtisms.api.values.ids import iter_submission_ids
     from airflow_provider_rtisms.bulk.store import check_rendered
     from airflow_provider_rtisms.tables import read_id_file

@@ -25,26 +25,27 @@ _SCHEMES = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
 
 
 def add_to_outlet_events(
-    context: Context, outlets: Collection[Any], extra: Mapping[str, Any], written: str | None = None
+    context: Context, outlets: Collection[Any], extra: Mapping[str, Any], path: str | None = None
 ) -> None:
     """
     Add counts to the event of each declared outlet. A failure is only logged.
 
-    :param context: of the task; without ``outlet_events``, as in a plain call of ``execute``, nothing happens.
     :param outlets: of the task: assets (Airflow 2: datasets), aliases, and others, which have no events.
     :param extra: JSON-safe. What a DAG author has added stays.
-    :param written: the URI of what the task has written. An alias gets an event for it.
+    :param path: of the file that the task has written. An alias gets an event for it.
     """
     events: Any = context.get("outlet_events")
     if events is None or not outlets:
         return
     from airflow.providers.common.compat.sdk import Asset, AssetAlias
 
+    from airflow_provider_rtisms.bulk.store import asset_uri
+
     for outlet in outlets:
         try:
             if isinstance(outlet, AssetAlias):
-                if written is not None:
-                    events[outlet].add(Asset(written), extra=dict(extra))
+                if path is not None:
+                    events[outlet].add(Asset(asset_uri(path)), extra=dict(extra))
             elif isinstance(outlet, Asset) or _is_reference(outlet):
                 event = events[outlet]
                 event.extra = {**extra, **event.extra}
@@ -63,15 +64,7 @@ def _is_reference(outlet: Any) -> bool:
 
 @dataclass(frozen=True)
 class LineageDataset:
-    """
-    A file or a table.
-
-    :param namespace: the store or the database, as OpenLineage names it: ``s3://bucket``.
-    :param name: the name in there.
-    :param columns: the types of the columns by their names, if they are known.
-    :param rows: how many rows were written, if that is known.
-    :param size: how many bytes were written, if that is known.
-    """
+    """A file or a table, with the types of its columns, and the rows and bytes that were written, if known."""
 
     namespace: str
     name: str
@@ -81,13 +74,8 @@ class LineageDataset:
 
 
 def file_dataset(path: str | StoragePath, **described: Any) -> LineageDataset:
-    """
-    Return the dataset of a file.
-
-    :param path: local or in an object store; the conn_id of a URL is left out.
-    :param described: ``columns``, ``rows`` and ``size`` of :class:`LineageDataset`.
-    """
-    from airflow_provider_rtisms.bulk.lineage import asset_uri
+    """Return the dataset of a file, local or in an object store; the conn_id of a URL is left out."""
+    from airflow_provider_rtisms.bulk.store import asset_uri
 
     scheme, _, rest = asset_uri(path).partition("://")
     if scheme == "file":
@@ -106,13 +94,7 @@ def is_installed() -> bool:
 
 
 def sql_datasets(hook: Any, conn_id: str, sql: str) -> tuple[list[LineageDataset], list[LineageDataset]]:
-    """
-    Return the tables that a statement reads, and those that it writes.
-
-    :param hook: the ``DbApiHook`` of the Connection. PostgreSQL is asked for its current schema.
-    :param conn_id: the Connection.
-    :param sql: the statement. It is parsed, not run, and goes nowhere.
-    """
+    """Return the tables that a statement reads, and those that it writes. It is parsed, not run, and goes nowhere."""
     from airflow.providers.openlineage.sqlparser import DatabaseInfo, SQLParser
 
     connection = hook.get_connection(conn_id)
@@ -130,14 +112,7 @@ def sql_datasets(hook: Any, conn_id: str, sql: str) -> tuple[list[LineageDataset
 
 
 def table_dataset(hook: Any, conn_id: str, table: str, **described: Any) -> LineageDataset:
-    """
-    Return the dataset of one table.
-
-    :param hook: the ``DbApiHook`` of the Connection.
-    :param conn_id: the Connection.
-    :param table: its name in SQL, quoted.
-    :param described: ``columns`` and ``rows`` of :class:`LineageDataset`.
-    """
+    """Return the dataset of one table, whose name is quoted."""
     _, (dataset,) = sql_datasets(hook, conn_id, f"INSERT INTO {table} VALUES (1)")  # noqa: S608  # parsed only
     return replace(dataset, **described)
 
@@ -146,11 +121,8 @@ def operator_lineage(
     task: Any, inputs: Iterable[LineageDataset], outputs: Iterable[LineageDataset]
 ) -> OperatorLineage[Any, Any] | None:
     """
-    Return what ``get_openlineage_facets_on_complete`` of an operator returns.
+    Return what ``get_openlineage_facets_on_complete`` returns, with the declared inlets and outlets of a task.
 
-    :param task: the operator; its declared inlets and outlets are added.
-    :param inputs: what it has read.
-    :param outputs: what it has written.
     :return: None if the OpenLineage provider is not installed.
     """
     if not is_installed():
@@ -171,12 +143,7 @@ def operator_lineage(
 
 
 def missing_dataset(path: str, rows: int) -> LineageDataset:
-    """
-    Return the dataset of the file of missing ids.
-
-    :param path: local or in an object store.
-    :param rows: how many ids are in it.
-    """
+    """Return the dataset of the file of missing ids."""
     from airflow_provider_rtisms.bulk.formats import missing_columns
 
     return file_dataset(path, columns=dict.fromkeys(missing_columns(path), "string"), rows=rows)

@@ -451,11 +451,9 @@ def write_results(path: StoragePath, records: Iterable[Mapping[str, Any]]) -> No
     :raises RtiSmsStorageUnavailableError: the file cannot be written at the moment.
     """
     from airflow_provider_rtisms.bulk.formats import write_rows
-    from airflow_provider_rtisms.bulk.lineage import report_output
     from airflow_provider_rtisms.bulk.store import Output
 
     Output(path, "results").commit(lambda file: write_rows(path.name, COLUMNS, records, file))
-    report_output(path)
 
 
 def counts_in(results: Any) -> dict[str, int]:

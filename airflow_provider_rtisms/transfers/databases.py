@@ -90,7 +90,7 @@ _NO_SUCH_KEY = "ON CONFLICT clause does not match"  # of SQLite
 
 _PASSES = "This may be temporary: run the task again later. Airflow does so if the task has retries left."
 _NOT_SHOWN = "The message of the database is not shown, because it may repeat a value."
-_QUERY_REMEDIES: dict[Fault, str] = {
+QUERY_REMEDIES: dict[Fault, str] = {
     "statement": "Correct the query, or create what it names.",
     "rights": "Grant the user of the Connection SELECT on the tables of the query, and USAGE on their schemas.",
     "login": "Check the host, the login, the password and the database of the Connection.",
@@ -101,12 +101,10 @@ _QUERY_REMEDIES: dict[Fault, str] = {
     "plain type, and each parameter a placeholder.",
     "unknown": f"Run the query by hand to see what is wrong. {_NOT_SHOWN}",
 }
-_TABLE_REMEDIES: dict[Fault, str] = {
+TABLE_REMEDIES: dict[Fault, str] = {
     "rights": "Grant the user of the Connection USAGE on the schema, SELECT, INSERT and UPDATE on the table, and "
     "TEMPORARY on the database (CREATE TEMPORARY TABLES in MySQL and MariaDB); create_table=True also takes CREATE on "
     "the schema.",
-    "key": "Add a unique key on submission_id alone: ALTER TABLE ... ADD PRIMARY KEY (submission_id), or "
-    "CREATE UNIQUE INDEX in SQLite.",
     "login": "Check the host, the login, the password and the database of the Connection. In MySQL and MariaDB, the "
     "user also needs CREATE TEMPORARY TABLES on the database.",
     "read-only": "The Connection leads to a read-only server or file: use the primary server, or give the worker's "
@@ -143,13 +141,7 @@ _STRINGS_OF_MYSQL = re.compile(r'"(?:[^"\\]|""|\\.)*(?:"|\Z)', re.DOTALL)
 
 
 def get_hook(field_name: str, conn_id: Any) -> DbApiHook:
-    """
-    Return the hook of a database.
-
-    :param field_name: the argument that names the Connection, for errors.
-    :param conn_id: the Connection.
-    :raises RtiSmsConfigError: it is missing, is not one of a database, or a package is not installed.
-    """
+    """Return the hook of a database; ``field_name`` is the argument that names its Connection."""
     try:
         from airflow.providers.common.sql.hooks.sql import DbApiHook
     except ImportError:
@@ -174,12 +166,7 @@ def get_hook(field_name: str, conn_id: Any) -> DbApiHook:
 
 
 def check_parameters(parameters: Secret[Any]) -> None:
-    """
-    Check the parameters of a query.
-
-    :param parameters: its value is None, a list, a tuple or a mapping.
-    :raises RtiSmsInputError: it is anything else, such as one value.
-    """
+    """Check that the parameters of a query are None, a list, a tuple or a mapping."""
     value = parameters.get_secret_value()
     if value is not None and (isinstance(value, str | bytes) or not isinstance(value, Sequence | Mapping)):
         given = shape(value)
@@ -194,15 +181,10 @@ def read_rows(
     hook: DbApiHook, sql: str, parameters: Secret[Any], read: Callable[[Sequence[str], Iterator[Any]], Iterator[T]]
 ) -> Iterator[T]:
     """
-    Run a query, and yield what a function makes of its rows. The connection is closed at the end.
+    Run one SELECT, and yield what a function makes of its columns and rows. The connection is closed at the end.
 
-    :param hook: of the database.
-    :param sql: one SELECT.
-    :param parameters: of the query; its value may be None.
-    :param read: called with the columns and the rows (sequences, or mappings by column).
-    :raises RtiSmsInputError: the parameters are unfit, the query returns no table, or what ``read`` raises.
-    :raises RtiSmsStorageError: a person has to change the query, the Connection or the database first.
-    :raises RtiSmsStorageUnavailableError: the same may succeed later. No message repeats a value.
+    :raises RtiSmsError: from ``read``, or says what is wrong with the query or the database. No message repeats a
+        value.
     """
     check_parameters(parameters)
     failure: RtiSmsError | None = None
@@ -217,7 +199,7 @@ def read_rows(
     except (RtiSmsError, AirflowException):  # hooks raise AirflowException before they connect
         raise
     except Exception as error:  # each driver has exceptions of its own
-        remedies = _QUERY_REMEDIES
+        remedies = QUERY_REMEDIES
         if "%" in sql and parameters.get_secret_value() is not None:
             more = " Write %% for a % sign in the query, because it has parameters."
             remedies = {**remedies, "placeholders": remedies["placeholders"] + more}
@@ -226,16 +208,11 @@ def read_rows(
         raise failure
 
 
-def explain(
-    what: str, error: Exception, statement: str, remedies: Mapping[Fault, str] = _TABLE_REMEDIES
-) -> RtiSmsError:
+def explain(what: str, error: Exception, statement: str, remedies: Mapping[Fault, str] = TABLE_REMEDIES) -> RtiSmsError:
     """
     Return the error that says what failed and what to do, and that repeats no value of a row or a parameter.
 
-    :param what: what failed, such as ``The query``.
-    :param error: what the driver, SQLAlchemy or a hook raised.
     :param statement: whose names the message may repeat.
-    :param remedies: what to do about each fault; default: about those of a table of records.
     """
     error = getattr(error, "orig", None) or error  # SQLAlchemy's errors hold the driver's
     fault = fault_of(error)
@@ -271,7 +248,6 @@ def is_of_database(error: Exception) -> bool:
 
 
 def _number(error: Exception) -> int | None:
-    """Return the error number of MySQL or MariaDB."""
     if type(error).__module__.partition(".")[0] not in _MYSQL:
         return None
     number = getattr(error, "errno", None) or next(iter(error.args), None)
@@ -330,12 +306,7 @@ class LockWaits:
                 connection.rollback()
 
     def run(self, attempt: Callable[[], T]) -> T:
-        """
-        Do something that may wait for a lock.
-
-        :param attempt: does it; after a wait that took too long, its changes are undone, and it is called again.
-        :return: its result.
-        """
+        """Do something that may wait for a lock. After each slice, its changes are undone, and it is called again."""
         if self._limit is None:
             return attempt()
         retrying = tenacity.Retrying(
@@ -347,7 +318,7 @@ class LockWaits:
         try:
             return retrying(lambda: self._once(attempt))
         except _SliceEndedError as ended:
-            raise ended.error from None
+            raise ended.args[0] from None
 
     def _once(self, attempt: Callable[[], T]) -> T:
         if self._library != "sqlite3":
@@ -395,11 +366,7 @@ class LockWaits:
 
 
 class _SliceEndedError(Exception):
-    """The driver waited for a lock for one slice."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self.error = error
+    """The driver waited for a lock for one slice; the argument is its error."""
 
 
 def _is_lock_timeout(error: BaseException) -> bool:
@@ -446,17 +413,15 @@ def open_cursor(connection: Any) -> Any:
 
 
 def library_of(connection: Any) -> str:
-    """Return the name of the package that a connection comes from."""
     return type(connection).__module__.partition(".")[0]
 
 
 def row_values(row: Any) -> Sequence[Any]:
-    """Return the values of a row; some Connections ask for rows as mappings."""
+    """Return the values of a row, which is a mapping where the Connection says so."""
     return tuple(row.values()) if isinstance(row, Mapping) else row
 
 
-def _rows(cursor: Any, first: Sequence[Any]) -> Iterator[Any]:
-    batch = first
+def _rows(cursor: Any, batch: Sequence[Any]) -> Iterator[Any]:
     while batch:
         yield from batch
         batch = cursor.fetchmany(BATCH)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_rtisms.api.models import SendOutcome
 from airflow_provider_rtisms.bulk.store import STORAGE_ERRORS, repeat
 from airflow_provider_rtisms.transfers.databases import get_hook
-from airflow_provider_rtisms.transfers.sql_table import SqlTable, open_table, sends
+from airflow_provider_rtisms.transfers.sql_table import SqlTable, layout_of_sends, open_table
 
 if TYPE_CHECKING:
     from airflow_provider_rtisms.sending.outbox import Outbox, SentMessage
@@ -151,4 +151,4 @@ def open_ledger(conn_id: Any, table: Any, context: Mapping[str, Any], *, create:
     ti = context.get("ti")
     task = {name: getattr(ti, name, None) for name in ("dag_id", "task_id", "run_id", "map_index")}
     hook = get_hook("results_conn_id", conn_id)
-    return Ledger(open_table(hook, table, sends(), create=create), task)
+    return Ledger(open_table(hook, table, layout_of_sends(), create=create), task)

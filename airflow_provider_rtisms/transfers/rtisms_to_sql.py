@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -16,7 +19,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from airflow_provider_rtisms.bulk.fetch import OnMissing
+    from airflow_provider_rtisms.bulk.fetch import OnMissing, Target
+    from airflow_provider_rtisms.transfers.sql_table import SqlTable
 
 
 class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
@@ -144,8 +148,6 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
         from airflow_provider_rtisms.bulk.store import storage_path
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, run_of
         from airflow_provider_rtisms.transfers.databases import get_hook
-        from airflow_provider_rtisms.transfers.sql_table import details, open_table
-        from airflow_provider_rtisms.transfers.table_target import TableTarget
 
         with fail_without_retry(), RtiSmsHook(self.rtisms_conn_id) as hook:
             on_missing = self.on_missing or ("skip" if self.refresh else "fail")
@@ -155,17 +157,14 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
             hook.get_conn()  # refuses a malformed Connection before a table is created
             missing = None if self.missing_path is None else storage_path("missing_path", self.missing_path)
             database = get_hook("sql_conn_id", self.sql_conn_id)
-            layout = details(columns_of(self.raw), only_update=self.refresh)
+            from airflow_provider_rtisms.transfers.sql_table import layout_of_details, open_table
+
+            layout = layout_of_details(columns_of(self.raw), only_updates=self.refresh)
             table = open_table(database, self.table, layout, self.on_conflict, create=self.create_table)
             ids = DistinctIds(table.read_open_ids(since) if self.refresh else self._read_ids())
+            open_target = partial(self._open_target, table, run_of(context))
             self._summary = summary = hook.run_limited(
-                lambda client: fetch_to_target(
-                    client,
-                    ids,
-                    lambda digest: TableTarget(table, self.sql_conn_id, digest, self.part_folder, run_of(context)),
-                    on_missing,
-                    missing,
-                ),
+                lambda client: fetch_to_target(client, ids, open_target, on_missing, missing),
                 self.max_concurrency,
                 self.requests_per_second,
             )
@@ -209,6 +208,28 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
             if summary["missing_path"] is not None:
                 outputs.append(lineage.missing_dataset(summary["missing_path"], summary["missing"]))
         return lineage.operator_lineage(self, inputs, outputs)
+
+    def _open_target(self, table: SqlTable, run: str | None, digest: str) -> Target:
+        """Return the table as the output of a fetch. Its part is that of a file that is never written."""
+        from airflow_provider_rtisms.bulk.fetch import Target
+        from airflow_provider_rtisms.bulk.formats import columns_of
+        from airflow_provider_rtisms.bulk.part import Part
+        from airflow_provider_rtisms.bulk.store import private_folder, repeat, report_table, storage_path
+
+        folder = private_folder() if self.part_folder is None else storage_path("part_folder", self.part_folder)
+        identity = hashlib.sha256(f"{self.sql_conn_id}\n{table.name.quoted}".encode()).hexdigest()[:16]
+        name = f"{re.sub(r'[^A-Za-z0-9_.-]', '_', str(table.name))[:60]}.{identity}.jsonl"
+        part = Part(folder / name, digest, columns_of(self.raw), run)
+
+        def write(json_lines: Iterable[bytes]) -> dict[str, Any]:
+            part.save()
+            written = repeat(f"Writing the {table}", lambda: table.load(json_lines))
+            part.remove()
+            if uri := table.uri():
+                report_table(table.hook, uri)
+            return {"table": str(table.name), "written": written}
+
+        return Target(f"the {table}", part, part.probe, write)
 
     def _check_source(self) -> None:
         from airflow_provider_rtisms.api.errors import RtiSmsInputError

@@ -1,55 +1,36 @@
 """
-Private. A table that takes records, in PostgreSQL, SQLite, MySQL or MariaDB: all of them in one transaction, or none.
+Private. A table that takes rows, in PostgreSQL, SQLite, MySQL or MariaDB: all of them in one transaction, or none.
 
-The way of a load: records go in batches into a temporary table with the types of the table itself, and from there with
-one upsert into the table. Then what was to be written is compared with what stands there. The check before the first
-fetch goes the same way without a record.
+The way of a load: rows go in batches into a temporary table with the types of the table itself, and from there with one
+upsert into the table. Then what was to be written is compared with what stands there. The check before the first fetch
+goes the same way without a row.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from importlib import import_module
 from itertools import islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
-
-from sqlalchemy import (
-    Boolean,
-    Column,
-    DateTime,
-    Integer,
-    MetaData,
-    Numeric,
-    String,
-    Table,
-    Text,
-    bindparam,
-    case,
-    create_engine,
-    false,
-    func,
-    insert,
-    literal,
-    literal_column,
-    not_,
-    or_,
-    select,
-    text,
-    true,
-    update,
-)
-from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.pool import NullPool
-from sqlalchemy.sql import quoted_name
 
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsError, RtiSmsInputError, shape
 from airflow_provider_rtisms.bulk.formats import COLUMNS, RAW, TIMES
 from airflow_provider_rtisms.bulk.store import RtiSmsStorageError
-from airflow_provider_rtisms.transfers.databases import LockWaits, explain, is_of_database, library_of
+from airflow_provider_rtisms.transfers.databases import TABLE_REMEDIES, LockWaits, explain, is_of_database, library_of
+
+try:
+    import sqlalchemy as sa
+    from sqlalchemy.dialects import mysql, postgresql, sqlite
+    from sqlalchemy.pool import NullPool
+    from sqlalchemy.sql import quoted_name
+except ImportError:
+    remedy = "pip install 'airflow-provider-rtisms[sql]' on every worker."
+    raise RtiSmsConfigError(f"Tables take SQLAlchemy: {remedy}") from None
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -60,24 +41,6 @@ OnConflict: TypeAlias = Literal["update", "ignore"]
 #: What a column holds.
 Kind: TypeAlias = Literal["text", "boolean", "integer", "money", "time", "json"]
 
-#: The column that identifies a row, and the one that says which of two records is newer.
-KEY, MOMENT = "submission_id", "fetched_at"
-#: The columns of a row about a message that was sent; the first one is the key. ``status`` and ``sent_at`` are those of
-#: the details once these are there.
-SEND_COLUMNS = (
-    "message_key",
-    "reference",
-    "submission_id",
-    "outcome",
-    "status",
-    "dag_id",
-    "task_id",
-    "run_id",
-    "map_index",
-    "parts",
-    "charset",
-    "sent_at",
-)
 #: Records that go to the database together.
 BATCH = 1000
 #: Schemas of tables that only one connection sees: of PostgreSQL and of SQLite.
@@ -93,13 +56,51 @@ _UNSUPPORTED = (
 )
 
 
-class TableName(NamedTuple):
+class Layout(NamedTuple):
     """
-    The name of a table.
+    What the rows of a table hold.
 
-    :param schema: None for the default of the Connection.
-    :param name: of the table.
+    :param kinds: of the columns, in their order.
+    :param required: the columns that hold no null.
+    :param key: the columns that identify a row.
+    :param moment: the column that says which of two rows is newer. If rows do not have it, one is never replaced once
+        the table has a value there.
+    :param others: columns that the table has besides, and that somebody else fills.
+    :param only_updates: whether rows that are not there stay away. Then the table needs no unique key.
     """
+
+    kinds: Mapping[str, Kind]
+    required: Collection[str]
+    key: Sequence[str]
+    moment: str
+    others: Mapping[str, Kind] = MappingProxyType({})
+    only_updates: bool = False
+
+    def replaces(self, old: Any, new: Any) -> Any:
+        """Return the condition for a row that is there to be replaced by a new one."""
+        has_none = old[self.moment].is_(None)
+        return sa.or_(has_none, old[self.moment] <= new[self.moment]) if self.moment in self.kinds else has_none
+
+
+def layout_of_details(columns: Iterable[str], *, only_updates: bool = False) -> Layout:
+    """Return the layout of the records of a bulk fetch, one for each submission."""
+    kinds: dict[str, Kind] = {**dict.fromkeys(TIMES, "time"), "is_final": "boolean", "cost": "money", RAW: "json"}
+    required = ("submission_id", "is_final", "fetched_at", RAW)
+    of_columns = {one: kinds.get(one, "text") for one in columns}
+    return Layout(of_columns, required, ["submission_id"], "fetched_at", only_updates=only_updates)
+
+
+def layout_of_sends() -> Layout:
+    """Return the layout of a ledger: a row for each message. What has details is not changed by a send."""
+    texts = ("message_key", "reference", "submission_id", "outcome", "status", "dag_id", "task_id", "run_id")
+    kinds: dict[str, Kind] = dict.fromkeys(texts, "text")
+    kinds |= {**dict.fromkeys(("map_index", "parts", "charset"), "integer"), "sent_at": "time"}
+    others = {one: kind for one, kind in layout_of_details(COLUMNS).kinds.items() if one not in kinds}
+    return Layout(kinds, (), ["message_key"], "fetched_at", others)
+
+
+class TableName(NamedTuple):
+    """The name of a table. The schema is None for the default of the Connection."""
 
     schema: str | None
     name: str
@@ -109,17 +110,11 @@ class TableName(NamedTuple):
 
     @property
     def quoted(self) -> str:
-        """The name in standard SQL, in double quotes."""
         return ".".join(quote(part) for part in self if part)
 
 
 def parse_table_name(value: Any) -> TableName:
-    """
-    Read the name of a table.
-
-    :param value: ``table`` or ``schema.table``; a part that holds a dot is in double quotes.
-    :raises RtiSmsInputError: it is anything else.
-    """
+    """Read ``table`` or ``schema.table``; a part that holds a dot is in double quotes."""
     problem = RtiSmsInputError(
         f"table is {shape(value)} that names no table: use table or schema.table, and put a part that holds a dot "
         'into double quotes, such as "my.schema".table.'
@@ -143,58 +138,6 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def kind_of(column: str) -> Kind:
-    """Return what a column holds."""
-    if column in TIMES:
-        return "time"
-    kinds: dict[str, Kind] = {"is_final": "boolean", "cost": "money", RAW: "json"}
-    kinds |= dict.fromkeys(("map_index", "parts", "charset"), "integer")
-    return kinds.get(column, "text")
-
-
-class Layout(NamedTuple):
-    """
-    What the rows of a table are.
-
-    :param key: the column with a unique key, by which a row replaces another.
-    :param columns: what is written.
-    :param others: columns that the table has besides, and that somebody else writes.
-    :param replaces: takes the columns of a row that is there and of a new one; returns whether the new one replaces it.
-    :param is_landed: takes the same; returns whether the row that is there shows that the new one was written.
-    :param has_key: whether the table needs the unique key: not if rows are only updated.
-    """
-
-    key: str
-    columns: Sequence[str]
-    others: Sequence[str]
-    replaces: Callable[[Any, Any], Any]
-    is_landed: Callable[[Any, Any], Any]
-    has_key: bool = True
-
-
-def details(columns: Sequence[str], *, only_update: bool = False) -> Layout:
-    """
-    Return the layout of records: a row for each submission, replaced by a newer one.
-
-    :param columns: of the records.
-    :param only_update: whether rows that are not there stay away.
-    """
-
-    def replaces(old: Any, new: Any) -> Any:
-        return or_(old[MOMENT].is_(None), old[MOMENT] <= new[MOMENT])
-
-    # A resumed fetch may be older than what another run has written.
-    return Layout(KEY, columns, (), replaces, lambda old, new: old[MOMENT] >= new[MOMENT], not only_update)
-
-
-def sends() -> Layout:
-    """Return the layout of a ledger: a row for each message. What has details is not changed by a send."""
-    others = [column for column in COLUMNS if column not in SEND_COLUMNS]
-    return Layout(
-        SEND_COLUMNS[0], SEND_COLUMNS, others, lambda old, new: old[MOMENT].is_(None), lambda old, new: true()
-    )
-
-
 class Existing(NamedTuple):
     """A column of an existing table: its name, its type, and whether a row has to give a value."""
 
@@ -204,27 +147,34 @@ class Existing(NamedTuple):
 
 
 class Database:
-    """What one database does in its own way."""
+    """What one database does in its own way, with rows of a layout."""
 
     #: SQLAlchemy's dialects, by the package of the driver.
     dialects: ClassVar[Mapping[str, str]]
     #: The INSERT of the dialect, which knows the clause for rows that are there already.
     insert: ClassVar[Any]
-    #: The types of a table that this package creates.
-    types: ClassVar[Mapping[Kind, Any]]
-    #: The types that hold each kind without loss, in an existing table; those in front are named in errors.
-    accepted: ClassVar[Mapping[Kind, Sequence[str]]]
+    #: That of a column of the key, if it is another one.
+    key_type: ClassVar[Any] = None
+    #: For each kind: its type in a table that this package creates; and those that hold it without loss in an existing
+    #: table, the first two of which are named in errors.
+    kinds: ClassVar[Mapping[Kind, tuple[Any, Sequence[str]]]]
     #: Patterns of types that are refused, and why.
     reasons: ClassVar[Mapping[str, str]] = {}
     #: The schema of the temporary table; None for that of the table.
     temporary_schema: str | None = None
-    #: What follows the columns of the temporary table.
+    #: What follows the columns of the temporary table; ``{key}`` stands for the key.
     temporary_options = ""
     #: Whether the planner has to be told how many rows are staged.
     analyzes = False
+    #: Whether a query has to lock rows to see what was committed since the transaction began.
+    locks_to_compare = False
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.key = ", ".join(layout.key)
 
     def prepare(self, connection: Any) -> None:
-        """Prepare a new connection of the driver."""
+        """Prepare a new connection of the driver: transactions by hand, rows as tuples, UTF-8."""
 
     def begin(self, connection: Connection, waits: LockWaits) -> None:
         """Begin a transaction."""
@@ -233,12 +183,8 @@ class Database:
         """Return the columns of a table; none if there is no such table."""
         raise NotImplementedError
 
-    def check(self, connection: Connection, name: TableName, layout: Layout) -> None:
-        """
-        Check what an upsert without a record does not find out.
-
-        :raises RtiSmsError: a load would fail, or write something else.
-        """
+    def check(self, connection: Connection, name: TableName) -> None:
+        """Check what an upsert without a row does not find out: a load would fail, or write something else."""
 
     def bind(self, kind: Kind, value: Any, column_type: str) -> Any:
         """Return a value as the driver takes it: of a str, bool, float or None; times are ISO 8601 in UTC."""
@@ -246,16 +192,17 @@ class Database:
             return Decimal(str(value))
         return value
 
-    def upsert(self, table: Table, layout: Layout, staged: Any, on_conflict: OnConflict) -> Any:
-        """Return the statement that writes staged rows, unless the layout says that the row that is there stays."""
-        statement = self.insert(table).from_select(list(layout.columns), staged)
+    def upsert(self, table: sa.Table, staged: Any, on_conflict: OnConflict) -> Any:
+        """Return the statement that writes staged rows, unless the table has them already and newer."""
+        key = self.layout.key
+        statement = self.insert(table).from_select(list(self.layout.kinds), staged)
         if on_conflict == "ignore":
-            return statement.on_conflict_do_nothing(index_elements=[layout.key])
+            return statement.on_conflict_do_nothing(index_elements=key)
         new = statement.excluded
         return statement.on_conflict_do_update(
-            index_elements=[layout.key],
-            set_={column: new[column] for column in layout.columns if column != layout.key},
-            where=layout.replaces(table.c, new),
+            index_elements=key,
+            set_={column: new[column] for column in self.layout.kinds if column not in key},
+            where=self.layout.replaces(table.c, new),
         )
 
     def written(self, connection: Connection, upsert: Any, stale: Any) -> int:
@@ -272,21 +219,14 @@ class PostgreSql(Database):
 
     dialects: ClassVar[Mapping[str, str]] = {"psycopg2": "postgresql+psycopg2", "psycopg": "postgresql+psycopg"}
     insert = staticmethod(postgresql.insert)
-    types: ClassVar[Mapping[Kind, Any]] = {
-        "text": Text(),
-        "boolean": Boolean(),
-        "integer": Integer(),
-        "money": Numeric(),
-        "time": DateTime(timezone=True),
-        "json": postgresql.JSONB(),
-    }
-    accepted: ClassVar[Mapping[Kind, Sequence[str]]] = {
-        "text": ["text", "character varying", "citext"],
-        "boolean": ["boolean"],
-        "integer": ["integer", "bigint", "smallint", "numeric"],
-        "money": ["numeric", "double precision"],
-        "time": ["timestamp with time zone", "timestamp without time zone"],  # in UTC where there is no zone
-        "json": ["jsonb", "json", "text"],
+    kinds: ClassVar[Mapping[Kind, tuple[Any, Sequence[str]]]] = {
+        "text": (sa.Text(), ["text", "character varying", "citext"]),
+        "boolean": (sa.Boolean(), ["boolean"]),
+        "integer": (sa.Integer(), ["integer", "bigint", "smallint", "numeric"]),
+        "money": (sa.Numeric(), ["numeric", "double precision"]),
+        # A time without a zone is in UTC.
+        "time": (sa.DateTime(timezone=True), ["timestamp with time zone", "timestamp without time zone"]),
+        "json": (postgresql.JSONB(), ["jsonb", "json", "text"]),
     }
     reasons: ClassVar[Mapping[str, str]] = {r"numeric\(\d+,(0|-\d+)\)": "rounds 0.75 to 1"}
     temporary_schema = "pg_temp"
@@ -310,24 +250,23 @@ class PostgreSql(Database):
                (is_needed OR bool_or(typnotnull)) AND NOT is_given AND count(typdefault) = 0
         FROM columns JOIN types USING (attnum) GROUP BY attnum, attname, is_needed, is_given
     """
-    #: What a table is: its schema, whether it lacks partitions, whether a key on the submission id is deferrable.
+    #: What a table is: its schema, whether it lacks partitions, whether its key is deferrable.
     _TABLE = """
         SELECT nspname,
                relkind = 'p' AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_inherits WHERE inhparent = pg_class.oid),
                EXISTS (
-                   SELECT 1 FROM pg_catalog.pg_index JOIN pg_catalog.pg_attribute ON attrelid = indrelid
-                   WHERE indrelid = pg_class.oid AND indisunique AND NOT indimmediate AND indnkeyatts = 1
-                         AND attnum = indkey[0] AND attname = :key
+                   SELECT 1 FROM pg_catalog.pg_index
+                   WHERE indrelid = pg_class.oid AND indisunique AND NOT indimmediate AND :key = (
+                       SELECT string_agg(attname, ', ' ORDER BY attname) FROM pg_catalog.pg_attribute
+                       WHERE attrelid = indrelid AND attnum = ANY ((indkey::int2[])[0:indnkeyatts - 1])
+                   )
                )
         FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
         WHERE pg_class.oid = to_regclass(:name)
     """
-
-    def __init__(self) -> None:
-        self._schema = ""
+    _schema = ""
 
     def prepare(self, connection: Any) -> None:
-        """Read rows as tuples, whatever the Connection says, and leave autocommit."""
         connection.autocommit = False
         if library_of(connection) == "psycopg2":
             connection.cursor_factory = None
@@ -345,26 +284,23 @@ class PostgreSql(Database):
         """Read them from the catalog, since the inspector does not see through domains."""
         if (connection.dialect.server_version_info or ()) < (12,):  # also Redshift, which says that it is 8.0
             raise RtiSmsConfigError(f"The server of the table {name} is older than PostgreSQL 12. {_UNSUPPORTED}")
-        return [Existing(*row) for row in connection.execute(text(self._COLUMNS), {"name": name.quoted})]
+        return [Existing(*row) for row in connection.execute(sa.text(self._COLUMNS), {"name": name.quoted})]
 
-    def check(self, connection: Connection, name: TableName, layout: Layout) -> None:
-        """Check partitions and that the key is not deferrable."""
-        found = connection.execute(text(self._TABLE), {"name": name.quoted, "key": layout.key}).one()
-        self._schema, lacks_partitions, is_deferrable = found
+    def check(self, connection: Connection, name: TableName) -> None:
+        names = {"name": name.quoted, "key": ", ".join(sorted(self.layout.key))}
+        self._schema, lacks_partitions, is_deferrable = connection.execute(sa.text(self._TABLE), names).one()
         if lacks_partitions:
             raise RtiSmsInputError(f"The table {name} has no partitions: create those that the rows need.")
-        if is_deferrable and layout.has_key:
+        if is_deferrable and not self.layout.only_updates:
             raise RtiSmsInputError(
-                f"The table {name} has a unique key on {layout.key} that is DEFERRABLE, with which ON CONFLICT does "
-                f"not work: drop it, and add PRIMARY KEY ({layout.key}) NOT DEFERRABLE."
+                f"The table {name} has a unique key on {self.key} that is DEFERRABLE, with which ON CONFLICT does not "
+                f"work: drop it, and add PRIMARY KEY ({self.key}) NOT DEFERRABLE."
             )
 
     def bind(self, kind: Kind, value: Any, column_type: str) -> Any:
-        """Make JSON fit."""
         return to_strict_json(value) if kind == "json" and column_type != "text" else super().bind(kind, value, "")
 
     def uri(self, hook: Any, name: TableName) -> str:
-        """Return the asset in the form of Airflow's PostgreSQL provider."""
         connection = hook.connection
         database = getattr(hook, "database", None) or connection.schema
         return f"postgres://{connection.host}:{connection.port or 5432}/{database}/{self._schema}/{name.name}"
@@ -375,22 +311,14 @@ class Sqlite(Database):
 
     dialects: ClassVar[Mapping[str, str]] = {"sqlite3": "sqlite"}
     insert = staticmethod(sqlite.insert)
-    types: ClassVar[Mapping[Kind, Any]] = {
-        "text": Text(),
-        "boolean": Boolean(),
-        "integer": Integer(),
-        "money": Numeric(),
-        "time": Text(),
-        "json": Text(),
-    }
     #: The affinities that keep each kind as it is.
-    accepted: ClassVar[Mapping[Kind, Sequence[str]]] = {
-        "text": ["TEXT", "BLOB"],
-        "boolean": ["NUMERIC", "INTEGER", "BLOB"],
-        "integer": ["INTEGER", "NUMERIC", "BLOB"],
-        "money": ["NUMERIC", "REAL", "INTEGER", "BLOB"],
-        "time": ["TEXT", "NUMERIC", "BLOB"],
-        "json": ["TEXT", "BLOB"],
+    kinds: ClassVar[Mapping[Kind, tuple[Any, Sequence[str]]]] = {
+        "text": (sa.Text(), ["TEXT", "BLOB"]),
+        "boolean": (sa.Boolean(), ["NUMERIC", "INTEGER", "BLOB"]),
+        "integer": (sa.Integer(), ["INTEGER", "NUMERIC", "BLOB"]),
+        "money": (sa.Numeric(), ["NUMERIC", "REAL", "INTEGER", "BLOB"]),
+        "time": (sa.Text(), ["TEXT", "NUMERIC", "BLOB"]),
+        "json": (sa.Text(), ["TEXT", "BLOB"]),
     }
     temporary_schema = "temp"
     #: SQLite fills an INTEGER PRIMARY KEY itself.
@@ -400,7 +328,6 @@ class Sqlite(Database):
     """
 
     def prepare(self, connection: Any) -> None:
-        """Begin transactions by hand, and read rows as tuples."""
         connection.isolation_level = None
         connection.row_factory = None
 
@@ -409,13 +336,11 @@ class Sqlite(Database):
         waits.run(lambda: connection.exec_driver_sql("BEGIN IMMEDIATE"))
 
     def read_columns(self, connection: Connection, name: TableName) -> list[Existing]:
-        """Return the columns with their affinities."""
-        rows = connection.execute(text(self._COLUMNS), {"name": name.name, "schema": name.schema or "main"})
+        rows = connection.execute(sa.text(self._COLUMNS), {"name": name.name, "schema": name.schema or "main"})
         return [Existing(column, _affinity(declared), bool(is_needed)) for column, declared, is_needed in rows]
 
     def bind(self, kind: Kind, value: Any, column_type: str) -> Any:
-        """Return the value as it is: SQLite has neither decimals nor times."""
-        return value
+        return value  # SQLite has neither decimals nor times
 
 
 class MySql(Database):
@@ -427,21 +352,14 @@ class MySql(Database):
         "mysql": "mysql+mysqlconnector",
     }
     insert = staticmethod(mysql.insert)
-    types: ClassVar[Mapping[Kind, Any]] = {
-        "text": Text(),
-        "boolean": Boolean(),
-        "integer": Integer(),
-        "money": Numeric(38, 12),
-        "time": mysql.DATETIME(fsp=6),
-        "json": mysql.LONGTEXT(),
-    }
-    accepted: ClassVar[Mapping[Kind, Sequence[str]]] = {
-        "text": ["varchar", "text", "char", "tinytext", "mediumtext", "longtext"],
-        "boolean": ["tinyint", "boolean", "smallint", "mediumint", "int", "bigint"],
-        "integer": ["int", "bigint", "mediumint"],
-        "money": ["decimal with a scale", "double", "decimal"],
-        "time": ["datetime"],
-        "json": ["longtext", "json", "mediumtext", "text"],
+    key_type = sa.String(100)
+    kinds: ClassVar[Mapping[Kind, tuple[Any, Sequence[str]]]] = {
+        "text": (sa.Text(), ["varchar", "text", "char", "tinytext", "mediumtext", "longtext"]),
+        "boolean": (sa.Boolean(), ["tinyint", "boolean", "smallint", "mediumint", "int", "bigint"]),
+        "integer": (sa.Integer(), ["int", "bigint", "mediumint"]),
+        "money": (sa.Numeric(38, 12), ["decimal with a scale", "double", "decimal"]),
+        "time": (mysql.DATETIME(fsp=6), ["datetime"]),
+        "json": (mysql.LONGTEXT(), ["longtext", "json", "mediumtext", "text"]),
     }
     reasons: ClassVar[Mapping[str, str]] = {
         r"decimal\(\d+,0\).*": "rounds 0.75 to 1",
@@ -449,6 +367,7 @@ class MySql(Database):
         r".* in (?!utf8mb4)\w+": "cannot hold every character",
     }
     temporary_options = " (PRIMARY KEY ({key}))"  # which some servers demand of each table
+    locks_to_compare = True
     _COLUMNS = """
         SELECT lower(column_name), column_type, character_set_name,
                is_nullable = 'NO' AND column_default IS NULL AND extra NOT LIKE '%auto_increment%'
@@ -464,7 +383,6 @@ class MySql(Database):
     """
 
     def prepare(self, connection: Any) -> None:
-        """Speak UTF-8, read rows as tuples, and leave autocommit."""
         library = library_of(connection)
         if library == "mysql":
             connection.set_charset_collation("utf8mb4")
@@ -481,30 +399,31 @@ class MySql(Database):
     def read_columns(self, connection: Connection, name: TableName) -> list[Existing]:
         """Return the columns; a type of text with another character set than utf8mb4 names it."""
         columns = []
-        for column, declared, charset, is_needed in connection.execute(text(self._COLUMNS), name._asdict()):
+        for column, declared, charset, is_needed in connection.execute(sa.text(self._COLUMNS), name._asdict()):
             is_other = charset not in (None, "utf8mb4") and column not in _ASCII
             columns.append(Existing(column, f"{declared} in {charset}" if is_other else declared, bool(is_needed)))
         return columns
 
-    def check(self, connection: Connection, name: TableName, layout: Layout) -> None:
+    def check(self, connection: Connection, name: TableName) -> None:
         """Check the engine and the keys: with ON DUPLICATE KEY UPDATE, any unique key decides what is replaced."""
-        engine, transactions = connection.execute(text(self._TABLE), name._asdict()).one()
+        engine, transactions = connection.execute(sa.text(self._TABLE), name._asdict()).one()
         if transactions != "YES":
             raise RtiSmsInputError(
                 f"The table {name} has the engine {engine or 'of a view'}, which has no transactions: a load that "
                 "fails would leave a part of its rows. Use ALTER TABLE ... ENGINE=InnoDB, or name another table."
             )
-        keys: dict[str, list[str]] = {}
-        for key, column, prefix in connection.execute(text(self._KEYS), name._asdict()):
-            keys.setdefault(key, []).append(column if prefix is None else f"{column}({prefix})")
-        if not layout.has_key:
+        if self.layout.only_updates:
             return
-        if [layout.key] not in keys.values():
-            raise RtiSmsInputError(f"The table {name} has no unique key on {layout.key} alone: add a primary key.")
+        keys: dict[str, list[str]] = {}
+        for key, column, prefix in connection.execute(sa.text(self._KEYS), name._asdict()):
+            keys.setdefault(key, []).append(column if prefix is None else f"{column}({prefix})")
+        wanted = set(self.layout.key)
+        if wanted not in map(set, keys.values()):
+            raise RtiSmsInputError(f"The table {name} has no unique key on {self.key} alone: add a primary key.")
         others = [
             key
             for key, parts in keys.items()
-            if parts != [layout.key] and {re.sub(r"\(.*", "", p) for p in parts} <= {*layout.columns}
+            if {*parts} != wanted and {part.partition("(")[0] for part in parts} <= self.layout.kinds.keys()
         ]
         if others:
             raise RtiSmsInputError(
@@ -513,24 +432,24 @@ class MySql(Database):
             )
 
     def bind(self, kind: Kind, value: Any, column_type: str) -> Any:
-        """Return times without their zone, which is UTC, and JSON that fits."""
         if kind == "time" and value is not None:
             return value.replace("T", " ").removesuffix("+00:00")
         if kind == "json" and column_type == "json":
             return to_strict_json(value)
         return super().bind(kind, value, column_type)
 
-    def upsert(self, table: Table, layout: Layout, staged: Any, on_conflict: OnConflict) -> Any:
-        """Return INSERT ... ON DUPLICATE KEY UPDATE; ``fetched_at`` changes last, since the others depend on it."""
-        key, columns = layout.key, layout.columns
-        statement = self.insert(table).from_select(list(columns), staged)
+    def upsert(self, table: sa.Table, staged: Any, on_conflict: OnConflict) -> Any:
+        """Return INSERT ... ON DUPLICATE KEY UPDATE; the moment changes last, since the others depend on it."""
+        key, moment = self.layout.key, self.layout.moment
+        names = list(self.layout.kinds)
+        statement = self.insert(table).from_select(names, staged)
         if on_conflict == "ignore":
-            return statement.on_duplicate_key_update([(key, table.c[key])])
+            return statement.on_duplicate_key_update([(key[0], table.c[key[0]])])
         new = statement.inserted
-        is_replaced = layout.replaces(table.c, new)
-        changed = sorted((one for one in columns if one != key), key=lambda one: one == MOMENT)
+        is_newer = self.layout.replaces(table.c, new)
+        changed = sorted((one for one in names if one not in key), key=lambda one: one == moment)
         return statement.on_duplicate_key_update(
-            [(one, case((is_replaced, new[one]), else_=table.c[one])) for one in changed]
+            [(one, sa.case((is_newer, new[one]), else_=table.c[one])) for one in changed]
         )
 
     def written(self, connection: Connection, upsert: Any, stale: Any) -> int:
@@ -545,16 +464,14 @@ _DATABASES: dict[str, type[Database]] = {"PostgresHook": PostgreSql, "SqliteHook
 
 class SqlTable:
     """
-    A table that takes rows.
+    A table of rows of a layout. It may have other columns, which keep what they hold.
 
     :param hook: of the database. Its class is found by its name, so as not to import it.
-    :param name: of the table.
-    :param layout: of the rows.
-    :param on_conflict: what to do with a row that the table has already.
-    :raises RtiSmsConfigError: the database is not supported.
+    :param on_conflict: what to do with a row that the table has already: ``update`` it unless it is newer, or
+        ``ignore`` the new one.
     """
 
-    def __init__(self, hook: DbApiHook, name: TableName, layout: Layout, on_conflict: OnConflict = "update") -> None:
+    def __init__(self, hook: DbApiHook, name: TableName, layout: Layout, on_conflict: OnConflict) -> None:
         names = [one.__name__ for one in type(hook).__mro__]
         kind = next((_DATABASES[one] for one in names if one in _DATABASES), None)
         if kind is None:
@@ -562,15 +479,14 @@ class SqlTable:
         self.hook = hook
         self.name = name
         self.layout = layout
-        self.columns = tuple(layout.columns)
         self.on_conflict: OnConflict = on_conflict
-        self._database = kind()
+        self._database = kind(layout)
         self._types: dict[str, str] = {}
         self._opened: Engine | None = None
-        self._table = Table(
+        self._table = sa.Table(
             quoted_name(name.name, quote=True),
-            MetaData(),
-            *(self._column(one) for one in (*layout.columns, *layout.others)),
+            sa.MetaData(),
+            *(self._column(one, kind) for one, kind in {**layout.kinds, **layout.others}.items()),
             schema=quoted_name(name.schema, quote=True) if name.schema else None,
             mysql_engine="InnoDB",
             mysql_charset="utf8mb4",
@@ -578,7 +494,7 @@ class SqlTable:
         staging = "rtisms_staging_2" if name.name.lower() == "rtisms_staging" else "rtisms_staging"
         schema = self._database.temporary_schema or self._table.schema
         # Without types, so that values reach the server as they are bound; the temporary table has those of the table.
-        self._staging = Table(staging, MetaData(), *(Column(one) for one in self.columns), schema=schema)
+        self._staging = sa.Table(staging, sa.MetaData(), *(sa.Column(one) for one in layout.kinds), schema=schema)
 
     def __str__(self) -> str:
         return f"table {self.name}"
@@ -588,14 +504,7 @@ class SqlTable:
         return self._database.uri(self.hook, self.name)
 
     def check(self, *, create: bool) -> None:
-        """
-        Find out whether the table can take records. Nothing is written into it.
-
-        :param create: whether to make the table if it does not exist.
-        :raises RtiSmsInputError: it does not exist, or it has other columns.
-        :raises RtiSmsStorageError: it has no unique key on the submission id, or the user may not write to it.
-        :raises RtiSmsStorageUnavailableError: the database cannot be reached at the moment.
-        """
+        """Find out whether the table can take rows, and make it if it may be made. Nothing is written into it."""
         schema = (self.name.schema or "").lower()
         if schema in _TEMPORARY or schema.startswith("pg_temp_"):
             raise RtiSmsInputError(
@@ -617,30 +526,23 @@ class SqlTable:
         self._check_columns(existing)
 
         def rehearse(connection: Connection, waits: LockWaits) -> None:
-            self._database.check(connection, self.name, self.layout)
+            self._database.check(connection, self.name)
             self._write(connection, waits, ())
 
         self._do("Checking", rehearse, commit=False)
 
     def load(self, json_lines: Iterable[bytes]) -> int:
         """
-        Write records in one transaction.
-
-        :param json_lines: the records.
-        :return: how many rows were inserted or updated.
-        :raises RtiSmsStorageError: a person has to change something first. The table is as it was before.
-        :raises RtiSmsStorageUnavailableError: the same may succeed later. The table is as it was before.
+        Write records in one transaction, and return how many rows were inserted or updated. A failure changes none.
         """
         return self._do("Writing", lambda connection, waits: self._write(connection, waits, json_lines))
 
-    def read_submissions(self, task: Mapping[str, Any]) -> dict[str, str]:
-        """Return the submissions of a task in a ledger, by the keys of their rows."""
+    def read_submissions(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """Return the submissions of the rows that have certain values, by their keys."""
         c = self._table.c
-        query = select(c[self.layout.key], c[KEY]).where(
-            c[KEY].is_not(None), *(c[name].is_not_distinct_from(value) for name, value in task.items())
-        )
-        rows = self._do("Reading", lambda connection, _: connection.execute(query).all(), commit=False)
-        return dict(rows)
+        having = (c[name].is_not_distinct_from(value) for name, value in values.items())
+        query = sa.select(c[self.layout.key[0]], c.submission_id).where(c.submission_id.is_not(None), *having)
+        return dict(self._do("Reading", lambda connection, _: connection.execute(query).all(), commit=False))
 
     def read_open_ids(self, since: str) -> list[str]:
         """
@@ -648,46 +550,33 @@ class SqlTable:
 
         :param since: ISO 8601 in UTC; those that were registered, or else sent, before are left out.
         """
-        query = select(self._table.c[KEY]).where(*self._open(), self._since(since)).distinct()
-        return self._do(
-            "Reading", lambda connection, _: [str(one) for one in connection.execute(query).scalars()], commit=False
-        )
+        query = sa.select(self._table.c.submission_id).where(*self._is_open(), self._is_since(since)).distinct()
+        read = partial(self._do, "Reading", commit=False)
+        return list(map(str, read(lambda connection, _: connection.execute(query).scalars().all())))
 
     def count_open(self, since: str) -> tuple[int, int]:
-        """Return how many submissions are not final: those since a moment, and those before it."""
-        ids = func.count(self._table.c[KEY].distinct())
-        queries = [select(ids).where(*self._open(), one) for one in (self._since(since), not_(self._since(since)))]
-        young, old = self._do(
-            "Reading", lambda connection, _: [connection.execute(one).scalar_one() for one in queries], commit=False
-        )
-        return young, old
+        """Return how many submissions are not final: of those since a moment, and of those before."""
+        ids, is_young = sa.func.count(self._table.c.submission_id.distinct()), self._is_since(since)
+        young, old = (sa.select(ids).where(*self._is_open(), one) for one in (is_young, sa.not_(is_young)))
+        read = partial(self._do, "Reading", commit=False)
+        return read(lambda connection, _: (connection.scalar(young) or 0, connection.scalar(old) or 0))
 
-    def _open(self) -> list[Any]:
-        is_final = self._table.c.is_final
-        return [self._table.c[KEY].is_not(None), or_(is_final.is_(None), is_final == false())]
-
-    def _since(self, moment: str) -> Any:
+    def _is_open(self) -> tuple[Any, Any]:
         c = self._table.c
-        bound = self._database.bind("time", moment, self._types.get("registered_at", ""))
-        return func.coalesce(c.registered_at, c.sent_at, c[MOMENT], literal_column("'1970-01-01 00:00:00'")) >= literal(
-            bound, c.registered_at.type
-        )
+        return c.submission_id.is_not(None), sa.or_(c.is_final.is_(None), c.is_final == sa.false())
 
-    def _column(self, name: str) -> Column[Any]:
-        is_key = name == self.layout.key and self.layout.has_key
-        is_indexed = is_key or name == KEY
-        type_ = self._database.types[kind_of(name)]
-        if is_indexed and isinstance(self._database, MySql):
-            type_ = String(100)
-        is_required = is_key or (name in ("is_final", MOMENT, RAW) and name in self.layout.columns)
-        return Column(
-            name,
-            type_,
-            primary_key=is_key,
-            autoincrement=False,
-            nullable=not is_required,
-            index=is_indexed and not is_key,
-        )
+    def _is_since(self, moment: str) -> Any:
+        c = self._table.c
+        bound = sa.literal(self._database.bind("time", moment, ""), c.registered_at.type)
+        epoch: Any = sa.literal_column("'1970-01-01 00:00:00'")  # so that a row without a time is too old
+        return sa.func.coalesce(c.registered_at, c.sent_at, c.fetched_at, epoch) >= bound
+
+    def _column(self, name: str, kind: Kind) -> sa.Column[Any]:
+        is_key = name in self.layout.key
+        is_indexed = not is_key and name == "submission_id"
+        type_ = ((is_key or is_indexed) and self._database.key_type) or self._database.kinds[kind][0]
+        is_needed = is_key or name in self.layout.required
+        return sa.Column(name, type_, primary_key=is_key, autoincrement=False, nullable=not is_needed, index=is_indexed)
 
     def _create(self) -> None:
         try:
@@ -705,10 +594,10 @@ class SqlTable:
 
     def _check_columns(self, existing: Sequence[Existing]) -> None:
         types = {one.name: one.type for one in existing}
-        columns = (*self.columns, *self.layout.others)
-        problems = [f"has no column {column}" for column in columns if column not in types]
-        for column in columns:
-            accepted = self._database.accepted[kind_of(column)]
+        kinds = {**self.layout.kinds, **self.layout.others}
+        problems = [f"has no column {column}" for column in kinds if column not in types]
+        for column, kind in kinds.items():
+            accepted = self._database.kinds[kind][1]
             given = types.get(column, accepted[0])
             reason = next((why for one, why in self._database.reasons.items() if re.fullmatch(one, given)), None)
             if reason or re.sub(r"\([^)]*\)", "", given).split(" unsigned")[0] not in accepted:
@@ -722,8 +611,8 @@ class SqlTable:
                 f"The table {self.name} {', '.join(problems)}. Change the table (ALTER TABLE), or name a table that "
                 "does not exist yet and set create_table=True."
             )
-        left = [one.name for one in existing if one.is_needed and one.name not in self.columns]
-        if left and self.layout.has_key:
+        left = [one.name for one in existing if one.is_needed and one.name not in self.layout.kinds]
+        if left and not self.layout.only_updates:
             raise RtiSmsInputError(
                 f"The table {self.name} has columns that records do not fill, and that must not be null: "
                 f"{', '.join(left)}. Give them a default, or allow null."
@@ -732,12 +621,12 @@ class SqlTable:
 
     def _write(self, connection: Connection, waits: LockWaits, json_lines: Iterable[bytes]) -> int:
         """Write rows, and return how many were inserted or updated."""
-        if not self.layout.has_key:
+        if self.layout.only_updates:
             return self._update(connection, waits, json_lines)
-        table, staging, layout, update = self._table, self._staging, self.layout, self.on_conflict == "update"
+        table, staging, update = self._table, self._staging, self.on_conflict == "update"
         staged = connection.dialect.identifier_preparer.format_table(staging)
-        nothing = select(*(table.c[one] for one in layout.columns)).where(false()).compile(connection)
-        options = self._database.temporary_options.format(key=layout.key)
+        nothing = sa.select(*(table.c[one] for one in self.layout.kinds)).where(sa.false()).compile(connection)
+        options = self._database.temporary_options.format(key=self._database.key)
         create = f"CREATE TEMPORARY TABLE {staged}{options} AS {nothing}"
         waits.run(lambda: connection.exec_driver_sql(create))
         records = self._fill_staging(connection, json_lines)
@@ -745,13 +634,19 @@ class SqlTable:
             connection.exec_driver_sql(f"ANALYZE {staged}")
 
         # Two loads that lock their rows in the same order cannot block each other.
-        rows = select(*staging.c).order_by(staging.c[layout.key])
-        upsert = self._database.upsert(table, layout, rows, self.on_conflict)
-        is_there = table.c[layout.key] == staging.c[layout.key]
-        stale = self._count_without(is_there & not_(layout.replaces(table.c, staging.c)) if update else is_there)
+        rows = sa.select(*staging.c).order_by(*(staging.c[one] for one in self.layout.key))
+        upsert = self._database.upsert(table, rows, self.on_conflict)
+        is_there = sa.and_(*(table.c[one] == staging.c[one] for one in self.layout.key))
+        # A resumed fetch may be older than what another run has written.
+        is_stale = sa.not_(self.layout.replaces(table.c, staging.c))
+        stale = self._count_without(is_there & is_stale if update else is_there)
         written = waits.run(lambda: self._database.written(connection, upsert, stale))
-        is_kept = is_there & layout.is_landed(table.c, staging.c) if update else is_there
-        if lost := waits.run(lambda: connection.execute(self._count_without(is_kept, lock=True)).scalar_one()):
+        if update and (moment := self.layout.moment) in self.layout.kinds:
+            is_there &= table.c[moment] >= staging.c[moment]
+        kept = self._count_without(is_there)
+        if self._database.locks_to_compare:
+            kept = kept.with_for_update(read=True)
+        if lost := waits.run(lambda: connection.execute(kept).scalar_one()):
             raise RtiSmsStorageError(
                 f"{lost} of {records} records did not land in the table {self.name}, and the database reported no "
                 "error. Check its triggers, rules and row security policies."
@@ -760,47 +655,42 @@ class SqlTable:
 
     def _update(self, connection: Connection, waits: LockWaits, json_lines: Iterable[bytes]) -> int:
         """Update the rows that are there, and return how many records there were."""
-        plain = Table(self._table.name, MetaData(), *(Column(one) for one in self.columns), schema=self._table.schema)
-        new: dict[str, Any] = {one: bindparam(f"new_{one}") for one in self.columns}
+        columns: list[sa.Column[Any]] = [
+            sa.Column(one) for one in self.layout.kinds
+        ]  # without types, as those of the staging table
+        table = sa.Table(self._table.name, sa.MetaData(), *columns, schema=self._table.schema)
+        new: dict[str, Any] = {one: sa.bindparam(f"new_{one}") for one in self.layout.kinds}
         statement = (
-            update(plain)
-            .where(plain.c[KEY] == new[KEY], self.layout.replaces(plain.c, new))
-            .values({one: new[one] for one in self.columns if one != KEY})
+            sa.update(table)
+            .where(*(table.c[one] == new[one] for one in self.layout.key), self.layout.replaces(table.c, new))
+            .values({one: value for one, value in new.items() if one not in self.layout.key})
         )
         count = 0
-        for rows in self._bound(json_lines) if json_lines else [[dict.fromkeys(self.columns)]]:
-            named = [{f"new_{name}": value for name, value in row.items()} for row in rows]
+        for rows in self._bound(json_lines) if json_lines else [[dict.fromkeys(new)]]:  # without lines, a rehearsal
+            named = [{f"new_{one}": value for one, value in row.items()} for row in rows]
             waits.run(partial(connection.execute, statement, named))
             count += len(rows)
         return count
 
     def _fill_staging(self, connection: Connection, json_lines: Iterable[bytes]) -> int:
-        """Write rows into the temporary table, and return how many."""
+        """Write records into the temporary table, and return how many."""
         count = 0
         for rows in self._bound(json_lines):
-            connection.execute(insert(self._staging), rows)
+            connection.execute(sa.insert(self._staging), rows)
             count += len(rows)
         return count
 
     def _bound(self, json_lines: Iterable[bytes]) -> Iterator[list[dict[str, Any]]]:
-        """Yield the rows in batches, with their values as the driver takes them."""
-        columns = [(one, kind_of(one), self._types.get(one, "")) for one in self.columns]
+        """Yield the rows in batches, with values as the driver takes them."""
+        columns = [(one, kind, self._types.get(one, "")) for one, kind in self.layout.kinds.items()]
         bind = self._database.bind
         lines = iter(json_lines)
-        while rows := [json.loads(line) for line in islice(lines, BATCH)]:
-            yield [{one: bind(kind, row[one], type_) for one, kind, type_ in columns} for row in rows]
+        while records := [json.loads(line) for line in islice(lines, BATCH)]:
+            yield [{one: bind(kind, row[one], type_) for one, kind, type_ in columns} for row in records]
 
-    def _count_without(self, condition: Any, *, lock: bool = False) -> Any:
-        """Return the query that counts the staged rows without such a row in the table."""
-        table, staging = self._table, self._staging
-        query = (
-            select(func.count())
-            .select_from(staging.outerjoin(table, condition))
-            .where(table.c[self.layout.key].is_(None))
-        )
-        if lock and isinstance(self._database, MySql):  # which else compares with what stood there when it began
-            return query.with_for_update(read=True)
-        return query
+    def _count_without(self, condition: Any) -> Any:
+        joined = self._staging.outerjoin(self._table, condition)
+        return sa.select(sa.func.count()).select_from(joined).where(self._table.c[self.layout.key[0]].is_(None))
 
     def _do(self, action: str, work: Callable[[Connection, LockWaits], T], *, commit: bool = True) -> T:
         """Do something in a transaction, and explain errors of the driver."""
@@ -815,8 +705,11 @@ class SqlTable:
         except Exception as error:
             if isinstance(error, RtiSmsError) or not is_of_database(error):
                 raise
-            names = " ".join((*filter(None, self.name), *self.columns))
-            failure = explain(f"{action} the table {self.name}", error, names)
+            names = " ".join((*filter(None, self.name), *self.layout.kinds))
+            key = self._database.key
+            remedy = f"Add a unique key on {key} alone: ALTER TABLE ... ADD PRIMARY KEY ({key})"
+            remedies = {**TABLE_REMEDIES, "key": f"{remedy}, or CREATE UNIQUE INDEX in SQLite."}
+            failure = explain(f"{action} the table {self.name}", error, names, remedies)
         raise failure  # outside of the block, since a traceback would show the row in the driver's message
 
     def _engine(self) -> Engine:
@@ -826,7 +719,7 @@ class SqlTable:
             connection.close()
             if driver not in self._database.dialects:
                 raise RtiSmsConfigError(f"The driver {driver} of the table {self.name} is unknown. {_UNSUPPORTED}")
-            self._opened = create_engine(
+            self._opened = sa.create_engine(
                 f"{self._database.dialects[driver]}://",
                 creator=self._connect,
                 poolclass=NullPool,
@@ -841,17 +734,8 @@ class SqlTable:
         return connection
 
 
-def open_table(hook: Any, name: Any, layout: Layout, on_conflict: Any = "update", *, create: bool) -> SqlTable:
-    """
-    Return a table that can take records.
-
-    :param hook: of the database.
-    :param name: ``table`` or ``schema.table``.
-    :param layout: of the rows.
-    :param on_conflict: ``update`` or ``ignore``.
-    :param create: whether to make the table if it does not exist.
-    :raises RtiSmsError: the table cannot take them.
-    """
+def open_table(hook: Any, name: Any, layout: Layout, on_conflict: Any = "update", *, create: bool = False) -> SqlTable:
+    """Return a table that can take rows; see :class:`SqlTable` and its ``check``."""
     if on_conflict not in ("update", "ignore"):
         raise RtiSmsInputError(f'on_conflict is {shape(on_conflict)}: use "update" or "ignore".')
     table = SqlTable(hook, parse_table_name(name), layout, on_conflict)
@@ -879,12 +763,6 @@ def to_strict_json(raw: str) -> str:
 def _affinity(declared: str) -> str:
     """Return the affinity of a declared type of SQLite (sqlite.org/datatype3.html, section 3.1)."""
     declared = declared.upper()
-    for words, affinity in (
-        (("INT",), "INTEGER"),
-        (("CHAR", "CLOB", "TEXT"), "TEXT"),
-        (("BLOB",), "BLOB"),
-        (("REAL", "FLOA", "DOUB"), "REAL"),
-    ):
-        if any(word in declared for word in words):
-            return affinity
-    return "NUMERIC" if declared and declared != "ANY" else "BLOB"
+    affinities = {"INT": "INTEGER", "CHAR|CLOB|TEXT": "TEXT", "BLOB": "BLOB", "REAL|FLOA|DOUB": "REAL"}
+    found = next((affinity for words, affinity in affinities.items() if re.search(words, declared)), None)
+    return found or ("NUMERIC" if declared and declared != "ANY" else "BLOB")

@@ -87,12 +87,15 @@ class SqlToRtiSmsOperator(RtiSmsSendOperator):
         return self.results_conn_id or self.sql_conn_id
 
     def _source(self) -> dict[str, Any]:
-        from airflow_provider_rtisms.transfers.sql_rows import TableOfMessages, query
+        from airflow_provider_rtisms.transfers.sql_rows import query_messages
 
-        table = TableOfMessages(
+        rows = query_messages(
+            self.sql_conn_id,
+            self.sql,
+            Redacted(self.parameters),
             recipient_column=self.recipient_column,
             text=self.text if self.text is None else Redacted(self.text),
             text_column=self.text_column,
             reference_column=self.reference_column,
         )
-        return {"rows": query(self.sql_conn_id, self.sql, Redacted(self.parameters), table)}
+        return {"rows": rows}

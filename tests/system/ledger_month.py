@@ -180,8 +180,8 @@ class Month:
         problem = pickle.loads(written)  # noqa: S301  # of our own child
         return None if problem is None else str(problem)
 
-    def disturb(self) -> threading.Thread:
-        """Let something go wrong for a moment, beside what goes on, and return the thread that does."""
+    def disturb(self) -> int:
+        """Let something go wrong for a moment, beside what goes on, and return the process that does."""
         choices: list[Callable[[], Any]] = [
             lambda: self.sandbox.set_faults(Fault("outage", times=5)),
             lambda: self.sandbox.set_faults(Fault("error", statuses=(503,), probability=0.1, times=20, path="sms")),
@@ -190,9 +190,12 @@ class Month:
             self._stop_the_database,
             lambda: None,
         ]
-        thread = threading.Thread(target=self.random.choice(choices))
-        thread.start()
-        return thread
+        choice = self.random.choice(choices)
+        if (process := os.fork()) == 0:  # a thread that holds a lock of SQLite would block the workers, which are forks
+            with suppress(Exception):
+                choice()
+            os._exit(0)
+        return process
 
     def _stop_the_database(self) -> None:
         if self.postgres is not None:
@@ -222,7 +225,7 @@ class Month:
             self.send(run_id)
             for _ in range(self.random.randint(1, 3)):
                 self.refresh()
-            trouble.join()
+            os.waitpid(trouble, 0)
             self.sandbox.set_faults()
             if self.random.random() < 0.2:
                 self.send(run_id)  # somebody clears the task

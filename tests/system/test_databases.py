@@ -19,12 +19,19 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_rtisms.api.errors import RtiSmsError
 from airflow_provider_rtisms.bulk import store as file_store
 from airflow_provider_rtisms.bulk.formats import columns_of
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.transfers.databases import get_hook
 from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
-from airflow_provider_rtisms.transfers.sql_table import open_table
+from airflow_provider_rtisms.transfers.sql_table import (
+    Layout,
+    SqlTable,
+    layout_of_details,
+    open_table,
+    parse_table_name,
+)
 from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
 from scripts.servers import DEBIAN_POSTGRESQL, MariaDb, Postgres
 from tests.unit.bulk.conftest import seeded
@@ -53,7 +60,7 @@ class Database:
     def __init__(self, kind: str, connect: Callable[[], Any], time: str) -> None:
         self.kind = kind
         self.connect = connect
-        self._time = time
+        self.time = time
 
     def do(self, *statements: str) -> list[Any]:
         """Run statements, and return the rows of the last one."""
@@ -72,7 +79,7 @@ class Database:
         self.do(
             "CREATE TABLE people (id integer PRIMARY KEY, phone varchar(100), day varchar(100), name varchar(100))",
             f"INSERT INTO people VALUES ({values}, '{name}')",  # noqa: S608
-            f"CREATE TABLE details ({COLUMNS.format(time=self._time)})",
+            f"CREATE TABLE details ({COLUMNS.format(time=self.time)})",
         )
 
 
@@ -91,8 +98,20 @@ def servers() -> Iterator[Callable[[type[Any]], Any]]:
         one.__exit__(None, None, None)
 
 
+def with_drivers(*names: str) -> pytest.MarkDecorator:
+    """Run a test with some of the drivers only."""
+    return pytest.mark.parametrize("database", names, indirect=True)
+
+
+POSTGRESQL = with_drivers("psycopg2", "psycopg")
+MARIADB = with_drivers("MySQLdb", "mysql.connector")
+SERVERS = with_drivers("psycopg2", "psycopg", "MySQLdb", "mysql.connector")
+
+
 @pytest.fixture(params=["psycopg2", "psycopg", "MySQLdb", "mysql.connector", "sqlite3"])
-def database(request: pytest.FixtureRequest, servers: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Database:
+def database(
+    request: pytest.FixtureRequest, servers: Any, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Database:
     driver = pytest.importorskip(request.param, reason=f"{request.param} is not installed")
     fields: dict[str, Any] = {"host": "127.0.0.1"}
     if request.param.startswith("psycopg"):
@@ -173,9 +192,8 @@ class TestErrorsOfQueries:
             ("SELECT name::json FROM people", None),
         ],
     )
+    @POSTGRESQL
     def test_values_are_not_shown(self, sandbox: Sandbox, database: Database, sql: str, parameters: Any) -> None:
-        if database.kind != "postgres":
-            pytest.skip("MariaDB and SQLite convert")
         is_permanent, message = failure_of(lambda: send(sql, parameters))
         assert is_permanent
         assert "The query failed (" in message
@@ -208,9 +226,8 @@ class TestErrorsOfQueries:
         assert named in message
         assert not sandbox.state().requests
 
-    def test_a_percent_sign_beside_parameters(self, sandbox: Sandbox, database: Database) -> None:
-        if database.kind == "sqlite":
-            pytest.skip("SQLite has other placeholders")
+    @SERVERS
+    def test_a_percent_sign_beside_parameters(self, database: Database) -> None:
         sql, least = "SELECT phone FROM people WHERE name LIKE '%' AND id > %s", 4711
         try:
             is_permanent, message = failure_of(lambda: send(sql, [least]))
@@ -220,16 +237,8 @@ class TestErrorsOfQueries:
         assert "Write %% for a % sign" in message
         assert send(sql.replace("'%'", "'%%'"), [least]) == []
 
-    @pytest.mark.parametrize("parameters", [4711, PHONE, b"4711", 4711.5, True, ""])
-    def test_one_value_is_no_parameters(self, sandbox: Sandbox, database: Database, parameters: Any) -> None:
-        for operator in (send, lambda sql, value: load(sql=sql, parameters=value)):
-            is_permanent, message = failure_of(lambda: operator("SELECT phone FROM people", parameters))  # noqa: B023
-            assert is_permanent
-            assert "parameters is" in message
-            assert "use a list such as" in message
-
     @pytest.mark.parametrize("parameters", [[], [1, 2, 3], {"other": PHONE}])
-    def test_parameters_that_do_not_fit(self, sandbox: Sandbox, database: Database, parameters: Any) -> None:
+    def test_parameters_that_do_not_fit(self, database: Database, parameters: Any) -> None:
         mark = "?" if database.kind == "sqlite" else "%s"
         is_permanent, message = failure_of(lambda: send(f"SELECT phone FROM people WHERE id = {mark}", parameters))  # noqa: S608
         assert is_permanent
@@ -237,11 +246,8 @@ class TestErrorsOfQueries:
 
 
 class TestRights:
-    def test_a_missing_right_is_not_retried(
-        self, sandbox: Sandbox, database: Database, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        if database.kind == "sqlite":
-            pytest.skip("SQLite has no rights")
+    @SERVERS
+    def test_a_missing_right_is_not_retried(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
         if database.kind == "postgres":
             with suppress(Exception):  # it is there already
                 database.do("CREATE ROLE reader LOGIN")
@@ -286,53 +292,8 @@ class TestRights:
         assert not sandbox.state().requests
 
 
-PASSING = {
-    "postgres": ["40P01", "40001", "55P03", "53300", "53100", "57014", "57P01", "57P03", "08006", "XX000"],
-    "mysql": [1205, 1213, 1040, 1203, 1053, 1317, 1927],
-}
-PERMANENT = {
-    "postgres": ["25006", "22001", "23505", "23514", "42501", "42P01", "0A000", "28P01", "3D000", "P0001", "55000"],
-    "mysql": [1064, 1142, 1044, 1045, 1049, 1290, 1366, 1292, 1062, 1048, 1406, 1644, 4025],
-}
-
-
-def raising(database: Database, code: Any) -> str:
-    """Return a query whose function fails with a code, and with a message full of values."""
-    text = (PHONE + " " + NAME).replace("'", "''")
-    if database.kind == "postgres":
-        database.do(
-            "CREATE OR REPLACE FUNCTION fails(state text) RETURNS text LANGUAGE plpgsql AS "
-            f"$$ BEGIN RAISE EXCEPTION '{text}' USING ERRCODE = state, DETAIL = '{text}', HINT = '{text}'; END $$"
-        )
-        return f"SELECT fails('{code}') AS phone"
-    database.do(
-        "CREATE OR REPLACE FUNCTION fails() RETURNS int DETERMINISTIC "
-        f"BEGIN SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = {code}, MESSAGE_TEXT = '{text}'; RETURN 1; END"
-    )
-    return "SELECT fails() AS phone"
-
-
 class TestCodes:
-    def test_what_passes_is_retried(self, sandbox: Sandbox, database: Database) -> None:
-        for code in PASSING.get(database.kind, []):
-            sql = raising(database, code)
-            for operator in (lambda sql: load(sql=sql), send):
-                is_permanent, message = failure_of(lambda: operator(sql))  # noqa: B023
-                assert (code, is_permanent) == (code, False)
-                assert str(code) in message
-                assert "run the task again later" in message
-        assert not sandbox.state().requests
-
-    def test_what_stays_is_not(self, sandbox: Sandbox, database: Database) -> None:
-        for code in PERMANENT.get(database.kind, []):
-            sql = raising(database, code)
-            for operator in (lambda sql: load(sql=sql), send):
-                is_permanent, message = failure_of(lambda: operator(sql))  # noqa: B023
-                assert (code, is_permanent) == (code, True)
-                assert str(code) in message
-        assert not sandbox.state().requests
-
-    def test_a_load_that_fails_shows_nothing(self, sandbox: Sandbox, database: Database) -> None:
+    def test_a_load_that_fails_shows_nothing(self, database: Database) -> None:
         """A trigger of the table reports values."""
         text = (PHONE + " " + NAME).replace("'", "''")
         body = {
@@ -373,9 +334,7 @@ class TestOldRows:
         database.do(f"INSERT INTO details ({columns}) VALUES ('{submission_id}', 'SENT', false, {moment})")  # noqa: S608
 
     @pytest.mark.parametrize("returned", ["RETURN NULL", "RETURN OLD", "new := old; RETURN new"])
-    def test_a_trigger_that_keeps_the_old_row_fails_the_load(
-        self, sandbox: Sandbox, database: Database, returned: str
-    ) -> None:
+    def test_a_trigger_that_keeps_the_old_row_fails_the_load(self, database: Database, returned: str) -> None:
         if database.kind != "postgres" and returned != "RETURN NULL":
             pytest.skip("PostgreSQL's")
         self.insert(database, seeded(1)[0], self.OLD)
@@ -388,7 +347,7 @@ class TestOldRows:
         assert database.do("SELECT status FROM details") == [("SENT",)]
         assert load(seeded(3), on_conflict="ignore")["written"] == 2
 
-    def test_rows_that_are_newer_stay(self, sandbox: Sandbox, database: Database) -> None:
+    def test_rows_that_are_newer_stay(self, database: Database) -> None:
         one, two, _ = seeded(3)
         self.insert(database, one, self.OLD)
         self.insert(database, two, self.NEW)
@@ -397,7 +356,7 @@ class TestOldRows:
         states = database.do("SELECT status FROM details ORDER BY submission_id")
         assert [row[0] for row in states] == ["DELIVERED", "SENT", "DELIVERED"]
 
-    def test_a_column_that_rounds_times_does_not_fail(self, sandbox: Sandbox, database: Database) -> None:
+    def test_a_column_that_rounds_times_does_not_fail(self, database: Database) -> None:
         if database.kind == "postgres":
             database.do("CREATE DOMAIN moment AS timestamp(0)", "ALTER TABLE details ALTER fetched_at TYPE moment")
         elif database.kind == "mysql":
@@ -457,11 +416,8 @@ class TestLocks:
 
     @pytest.mark.parametrize("whole", [True, False], ids=["table", "row"])
     @pytest.mark.parametrize("operator", [lambda: load(seeded(3)), lambda: send("SELECT phone FROM people FOR UPDATE")])
-    def test_a_signal_ends_the_wait(
-        self, sandbox: Sandbox, database: Database, operator: Callable[[], Any], *, whole: bool
-    ) -> None:
-        if database.kind == "sqlite":
-            pytest.skip("SQLite gives up after 5 s")
+    @SERVERS
+    def test_a_signal_ends_the_wait(self, database: Database, operator: Callable[[], Any], *, whole: bool) -> None:
         TestOldRows().insert(database, seeded(1)[0], TestOldRows.OLD)
         with (
             self.locked(database, "details", whole=whole),
@@ -473,7 +429,7 @@ class TestLocks:
         assert isinstance(caught.value, Stopped) or isinstance(caught.value.__cause__, Stopped)
         assert database.do("SELECT status FROM details") == [("SENT",)]
 
-    def test_the_load_goes_on_once_the_lock_is_gone(self, sandbox: Sandbox, database: Database) -> None:
+    def test_the_load_goes_on_once_the_lock_is_gone(self, database: Database) -> None:
         TestOldRows().insert(database, seeded(1)[0], TestOldRows.OLD)
         held, release = threading.Event(), threading.Event()
 
@@ -495,12 +451,9 @@ class TestLocks:
             timer.join()
         assert database.do("SELECT count(*) FROM details WHERE status = 'DELIVERED'") == [(30,)]
 
-    def test_the_limit_of_the_connection_holds(
-        self, sandbox: Sandbox, database: Database, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    @POSTGRESQL
+    def test_the_limit_of_the_connection_holds(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
         fields = json.loads(os.environ["AIRFLOW_CONN_DB"])
-        if database.kind != "postgres":
-            pytest.skip("how to set a limit differs")
         fields["extra"] = {"options": "-c lock_timeout=1500"}
         monkeypatch.setenv("AIRFLOW_CONN_DB", json.dumps(fields))
         with self.locked(database, "people"):
@@ -547,11 +500,10 @@ class TestBeforeTheFirstRequest:
             ),
         ],
     )
+    @POSTGRESQL
     def test_a_table_that_would_fail_after_the_fetch(
         self, database: Database, statements: list[str], named: str
     ) -> None:
-        if database.kind != "postgres":
-            pytest.skip("PostgreSQL's")
         try:
             database.do(*statements)
             with pytest.raises(AirflowFailException, match=named):
@@ -559,9 +511,8 @@ class TestBeforeTheFirstRequest:
         finally:
             database.do("DROP TABLE details", "DROP DOMAIN IF EXISTS needed CASCADE")
 
+    @POSTGRESQL
     def test_domains_and_partitions_that_fit(self, database: Database) -> None:
-        if database.kind != "postgres":
-            pytest.skip("PostgreSQL's")
         columns = COLUMNS.format(time="timestamptz")
         database.do(
             "DROP TABLE details",
@@ -581,7 +532,7 @@ class TestBeforeTheFirstRequest:
             load(seeded(3), table=table, create_table=create)
 
 
-def test_a_table_may_be_called_as_our_staging_table(sandbox: Sandbox, database: Database) -> None:
+def test_a_table_may_be_called_as_our_staging_table(database: Database) -> None:
     name = "RTISMS_staging" if database.kind == "sqlite" else "rtisms_staging"
     database.do(f"DROP TABLE IF EXISTS {name}", f"ALTER TABLE details RENAME TO {name}")
     assert load(seeded(3), table=name)["written"] == 3
@@ -596,7 +547,7 @@ def record(**values: Any) -> bytes:
 
 
 class TestCreateTable:
-    def test_a_table_of_ours_takes_every_value(self, sandbox: Sandbox, database: Database) -> None:
+    def test_a_table_of_ours_takes_every_value(self, database: Database) -> None:
         database.do("DROP TABLE details")
         name = "\\N \\. \t \n % %s :x 'Ñ\" \N{PILE OF POO}" + "x" * 300
         lines = [
@@ -606,7 +557,7 @@ class TestCreateTable:
             record(submission_id="8" * 100, cost=1e-7, is_final=False, raw="{}"),
         ]
         for expected in (2, 2):
-            table = open_table(get_hook("it", "db"), "details", columns_of(raw=True), "update", create=True)
+            table = open_table(get_hook("it", "db"), "details", layout_of_details(columns_of(raw=True)), create=True)
             assert table.load(lines) == expected
         rows = database.do(
             "SELECT submission_id, operator_name, cost, is_final, sent_at, raw FROM details ORDER BY submission_id"
@@ -623,7 +574,7 @@ class TestCreateTable:
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         assert moment == datetime(2026, 9, 6, 0, 30, tzinfo=UTC)
 
-    def test_names_are_taken_as_they_are(self, sandbox: Sandbox, database: Database) -> None:
+    def test_names_are_taken_as_they_are(self, database: Database) -> None:
         for name in ("Od'd :x", "select"):
             assert load(seeded(3), table=name, create_table=True)["written"] == 3
             assert load(seeded(4), table=name, on_conflict="ignore")["written"] == 1
@@ -631,10 +582,35 @@ class TestCreateTable:
             assert database.do(f"SELECT count(*) FROM {mark}{name}{mark}") == [(4,)]  # noqa: S608
             database.do(f"DROP TABLE {mark}{name}{mark}")
 
-    def test_more_rows_than_one_batch_land(self, sandbox: Sandbox, database: Database) -> None:
-        table = open_table(get_hook("it", "db"), "details", columns_of(raw=False), "update", create=False)
+    def test_more_rows_than_one_batch_land(self, database: Database) -> None:
+        table = open_table(get_hook("it", "db"), "details", layout_of_details(columns_of(raw=False)))
         assert table.load(record(submission_id=str(number)) for number in range(1, 2502)) == 2501
         assert database.do("SELECT count(*) FROM details") == [(2501,)]
+
+
+def test_a_key_may_have_two_columns(database: Database) -> None:
+    layout = Layout(
+        {"reference": "text", "run": "text", "status": "text", "at": "time"}, ["at"], ["reference", "run"], "at"
+    )
+
+    def write(*rows: tuple[str, str, str, int]) -> int:
+        table = SqlTable(get_hook("it", "db"), parse_table_name("ledger"), layout, "update")
+        table.check(create=True)
+        made = [dict(zip(layout.kinds, (*row[:3], f"2026-01-0{row[3]}T00:00:00+00:00"), strict=True)) for row in rows]
+        return table.load(json.dumps(row).encode() for row in made)
+
+    database.do("DROP TABLE IF EXISTS ledger")
+    assert write(("a", "1", "SENT", 2), ("a", "2", "SENT", 2), ("b", "1", "SENT", 2)) == 3
+    assert write(("a", "1", "DELIVERED", 3), ("a", "2", "DELIVERED", 1)) == 1
+    rows = database.do("SELECT status FROM ledger ORDER BY reference, run")
+    assert [row[0] for row in rows] == ["DELIVERED", "SENT", "SENT"]
+    database.do(
+        "DROP TABLE ledger", "CREATE TABLE ledger (reference varchar(9) PRIMARY KEY, run varchar(9), status varchar(9))"
+    )
+    database.do(f"ALTER TABLE ledger ADD at {database.time}")
+    with pytest.raises(RtiSmsError, match="unique key on reference, run alone"):
+        write()
+    database.do("DROP TABLE ledger")
 
 
 class TestTablesThatChangeValues:
@@ -668,17 +644,15 @@ class TestTablesThatChangeValues:
             ("ADD day date NOT NULL", r"columns that records do not fill.*: day"),
         ],
     )
+    @MARIADB
     def test_of_mariadb(self, database: Database, statement: str, named: str) -> None:
-        if database.kind != "mysql":
-            pytest.skip("MariaDB's")
         database.do(f"ALTER TABLE details {statement}")
         with pytest.raises(AirflowFailException, match=named):
             load(seeded(3))
 
     @pytest.mark.parametrize("declared", ["numeric(10,0)", "numeric(10,-1)", "rounded"])
+    @POSTGRESQL
     def test_of_postgresql(self, database: Database, declared: str) -> None:
-        if database.kind != "postgres":
-            pytest.skip("PostgreSQL's")
         database.do("CREATE DOMAIN rounded AS numeric(8,0)", f"ALTER TABLE details ALTER cost TYPE {declared}")
         try:
             with pytest.raises(AirflowFailException, match=r"has cost as numeric\(.*, which rounds 0\.75 to 1"):
@@ -687,13 +661,9 @@ class TestTablesThatChangeValues:
             database.do("DROP TABLE details", "DROP DOMAIN rounded")
 
 
+@MARIADB
 class TestMariaDb:
-    @pytest.fixture(autouse=True)
-    def _mariadb(self, database: Database) -> None:
-        if database.kind != "mysql":
-            pytest.skip("MariaDB's")
-
-    def test_more_columns_and_a_key_of_the_users(self, sandbox: Sandbox, database: Database) -> None:
+    def test_more_columns_and_a_key_of_the_users(self, database: Database) -> None:
         database.do(
             "ALTER TABLE details DROP PRIMARY KEY, ADD id bigint AUTO_INCREMENT PRIMARY KEY, "
             "ADD UNIQUE (submission_id), "
@@ -704,7 +674,7 @@ class TestMariaDb:
         assert load(seeded(4))["written"] == 4
         assert database.do("SELECT count(*), min(note) FROM details") == [(4, "none")]
 
-    def test_a_server_that_cuts_values_is_told_not_to(self, sandbox: Sandbox, database: Database) -> None:
+    def test_a_server_that_cuts_values_is_told_not_to(self, database: Database) -> None:
         before = database.do("SELECT @@GLOBAL.sql_mode")[0][0]
         database.do("ALTER TABLE details MODIFY operator_name varchar(5)", "SET GLOBAL sql_mode = ''")
         try:
@@ -747,15 +717,6 @@ class TestMariaDb:
             "GRANT CREATE TEMPORARY TABLES ON warehouse.* TO loader@localhost",
         )
         assert load(seeded(3))["written"] == 3
-
-    def test_a_wrong_password_is_not_retried(
-        self, sandbox: Sandbox, database: Database, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("AIRFLOW_CONN_DB", json.dumps(json.loads(os.environ["AIRFLOW_CONN_DB"]) | {"password": "x"}))
-        is_permanent, message = failure_of(lambda: load(seeded(3)))
-        assert is_permanent
-        assert "1045). Check the host, the login, the password" in message
-        assert not sandbox.state().requests
 
     def test_rows_that_are_not_read_hide_no_mistake(self, sandbox: Sandbox, database: Database) -> None:
         is_permanent, message = failure_of(

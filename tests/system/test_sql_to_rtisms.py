@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -13,9 +12,8 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseHook
 
-from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.sandbox import Sandbox
-from airflow_provider_rtisms.transfers import databases, sql_rows
+from airflow_provider_rtisms.transfers import databases
 from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
 from scripts.servers import DEBIAN_POSTGRESQL, Postgres
 from tests.system.conftest import RunDag
@@ -113,34 +111,6 @@ def test_rows_stay_on_the_server_until_they_are_read() -> None:
         assert len(cursor.fetchmany(10)) == 10
 
 
-def test_the_older_driver_streams_too(rtisms_sandbox: Sandbox, postgres: Postgres) -> None:
-    table = sql_rows.TableOfMessages(recipient_column="phone", text="{name}", text_column=None, reference_column="id")
-    with closing(psycopg2.connect(host="127.0.0.1", port=postgres.port, user="postgres")) as connection:
-        cursor = databases.open_cursor(connection)
-        cursor.execute("SELECT * FROM people ORDER BY id")
-        first = cursor.fetchmany(10)
-        columns = [column[0] for column in cursor.description]
-        rows = list(table.rows(columns, databases._rows(cursor, first)))
-    assert len(rows) == COUNT
-    assert (rows[-1].position, rows[-1].values) == (
-        "row 3000",
-        Secret({"recipient": number(2999), "text": Secret("Señora 2999"), "reference": 2999}),
-    )
-
-
-def test_a_database_error_repeats_no_values(rtisms_sandbox: Sandbox) -> None:
-    with pytest.raises(AirflowFailException, match=r"The query failed .*Nothing was sent") as caught:
-        send(sql="SELECT phone::date, name FROM people").execute({})
-    assert DIGITS not in str(caught.value)
-
-
-def test_all_messages_go_out_once(rtisms_sandbox: Sandbox) -> None:
-    rtisms_sandbox.set_balance("10000")
-    results = send().execute({})
-    assert Counter(result["outcome"] for result in results) == {"submitted": COUNT}
-    assert set(Counter(message.recipient for message in rtisms_sandbox.state().messages).values()) == {1}
-
-
 def test_values_go_out_as_a_person_writes_them(rtisms_sandbox: Sandbox) -> None:
     columns = (
         "0::numeric(20,8) AS a, 12.50::numeric AS b, 1e22::float8 AS c, 0.1::float8 AS d, 7::float8 AS e, "
@@ -174,14 +144,4 @@ def test_a_value_that_no_text_can_hold_is_refused(rtisms_sandbox: Sandbox, value
     sql = "SELECT phone, id, ? AS name FROM people WHERE id = 1".replace("?", value)
     with pytest.raises(AirflowFailException, match=r"row 1 has .* in name.*Nothing was sent"):
         send(sql=sql, text="Hola {name}").execute({})
-    assert rtisms_sandbox.state().requests == {}
-
-
-def test_a_name_of_two_joined_tables_is_refused(rtisms_sandbox: Sandbox) -> None:
-    with pytest.raises(
-        AirflowFailException, match=r"more than one column 'name' \(text\).*AS other_name\. Nothing was"
-    ):
-        send(sql="SELECT p.id, p.phone, p.name, q.name FROM people p JOIN people q USING (id)", text="{name}").execute(
-            {}
-        )
     assert rtisms_sandbox.state().requests == {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import signal
@@ -13,11 +12,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_rtisms.api.errors import RtiSmsForbiddenError, RtiSmsNotFoundError
+from airflow_provider_rtisms.api.errors import RtiSmsNotFoundError
 from airflow_provider_rtisms.bulk import part, store
 from airflow_provider_rtisms.bulk.store import RtiSmsStorageError, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.tables import read_id_file
 from tests.patience import wait_until, with_more_time
@@ -78,7 +76,6 @@ def test_a_url_without_a_connection_uses_the_environment(
 @pytest.mark.parametrize("is_first_machine", [True, False])
 def test_a_retry_asks_only_for_the_rest(
     hook: RtiSmsHook,
-    sandbox: Sandbox,
     s3: S3Server,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -157,25 +154,6 @@ class TestMissingFile:
         assert sorted(s3.objects()) == [KEY, "day/missing.csv"]
         assert s3.objects()["day/missing.csv"].startswith(b"submission_id,reason\n1,")
 
-    def test_a_refused_deletion_of_its_probe_is_a_warning(
-        self, hook: RtiSmsHook, s3: S3Server, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        s3.faults = [S3Fault(403, "DELETE")]
-        hook.bulk_get_sms(seeded(3), missing_path="s3://store@bucket/day/missing.txt")
-        assert re.search(r"Deleting s3://bucket/day/missing\.txt\.\w+\.probe failed.* Delete it yourself", caplog.text)
-
-
-def test_the_results_of_a_send_may_be_an_object(sandbox: Sandbox, s3: S3Server) -> None:
-    fault = S3Fault(503, "PUT", r"results\.csv$", times=3)
-    s3.faults = [fault]
-    url = "s3://store@bucket/day/results.csv"
-    RtiSmsSendOperator(
-        task_id="send", recipients=["+56900000100"], text="hola", sender="96000", output_path=url
-    ).execute({})
-    assert fault.times == 0
-    assert list(s3.objects()) == ["day/results.csv"]
-    assert b"submitted" in s3.objects()["day/results.csv"]
-
 
 class TestBeforeTheFirstRequest:
     def test_a_store_that_may_not_be_written_is_found_out(
@@ -195,87 +173,8 @@ class TestBeforeTheFirstRequest:
         assert not sandbox.state().requests
         assert "PUT typo" not in s3.requests
 
-    def test_a_store_that_is_down_stays_retryable(self, hook: RtiSmsHook, sandbox: Sandbox, s3: S3Server) -> None:
-        s3.faults = [S3Fault("drop")]
-        with pytest.raises(RtiSmsStorageUnavailableError):
-            hook.bulk_get_sms(seeded(50), output_path=URL)
-        assert not sandbox.state().requests
-
-    def test_without_permission_to_list_all_is_fetched(
-        self, hook: RtiSmsHook, s3: S3Server, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        s3.faults = [S3Fault(403, "GET")]
-        hook.bulk_get_sms(seeded(50), output_path=URL)
-        assert list(s3.objects()) == [KEY]
-        assert "are fetched again" in caplog.text
-
-
-class TestCommit:
-    """The last upload of a fetch that was over before any part was due."""
-
-    @pytest.mark.parametrize(
-        "fault", [S3Fault(503, "PUT", rf"{KEY}$", times=5), S3Fault("drop", "PUT", rf"{KEY}$", times=5)]
-    )
-    def test_it_is_repeated_while_the_store_is_down(
-        self, hook: RtiSmsHook, s3: S3Server, fault: S3Fault, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        s3.faults = [fault]
-        hook.bulk_get_sms(seeded(50), output_path=URL)
-        assert fault.times == 0
-        assert list(s3.objects()) == [KEY]
-        assert re.search(
-            r"Writing s3://bucket/day/details\.jsonl failed .*Attempt 1 of 6 failed, the next", caplog.text
-        )
-
-    @pytest.mark.parametrize(("status", "error"), [(403, RtiSmsStorageError), (503, RtiSmsStorageUnavailableError)])
-    def test_what_was_fetched_is_kept_in_the_store(
-        self, hook: RtiSmsHook, sandbox: Sandbox, s3: S3Server, tmp_path: Path, status: int, error: type[Exception]
-    ) -> None:
-        s3.faults = [S3Fault(status, "PUT", rf"{KEY}$")]
-        with pytest.raises(error, match=rf"^Writing s3://bucket/{KEY} failed .* 50 of 50 .* kept in s3:.*{PART[:-1]}"):
-            hook.bulk_get_sms(seeded(50), output_path=URL)
-        assert not scratch_files(tmp_path)
-        s3.faults = []
-        asked = sandbox.state().requests_by_id
-        summary: Any = hook.bulk_get_sms(seeded(50), output_path=URL)
-        assert summary["resumed"] == 50
-        assert sandbox.state().requests_by_id == asked
-        assert list(s3.objects()) == [KEY]
-
-    @pytest.mark.parametrize("status", [403, 503])
-    def test_what_no_store_takes_is_kept_on_this_machine(
-        self, hook: RtiSmsHook, sandbox: Sandbox, s3: S3Server, tmp_path: Path, status: int
-    ) -> None:
-        s3.faults = [S3Fault(status, "PUT", r"(?<!header\.jsonl)$")]
-        with pytest.raises((RtiSmsStorageError, RtiSmsStorageUnavailableError)) as caught:
-            hook.bulk_get_sms(seeded(50), output_path=URL)
-        (kept,) = scratch_files(tmp_path)
-        assert f"50 of 50 submissions are kept in {kept} on " in str(caught.value)
-        s3.faults = [S3Fault(status, "PUT", rf"{KEY}$")]
-        with pytest.raises((RtiSmsStorageError, RtiSmsStorageUnavailableError), match=r"50 of 50 .* kept in s3:"):
-            hook.bulk_get_sms(seeded(50), output_path=URL)
-        assert not scratch_files(tmp_path)  # now the store has them
-        s3.faults = []
-        summary: Any = hook.bulk_get_sms(seeded(50), output_path=URL)
-        assert (summary["resumed"], summary["requests"]) == (50, 0)
-        assert ids_in(s3.objects()[KEY]) == seeded(50)
-        assert list(s3.objects()) == [KEY]
-        assert not scratch_files(tmp_path)
-
 
 class TestPartsDuringTheFetch:
-    def test_a_refused_one_is_uploaded_later(
-        self, hook: RtiSmsHook, s3: S3Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        monkeypatch.setattr(part, "UPLOAD_EVERY", 0.0)
-        s3.faults = [S3Fault(403, "PUT", rf"{PART}(?!header)", times=1), S3Fault(403, "PUT", rf"{KEY}$")]
-        with pytest.raises(RtiSmsStorageError, match=rf"100 of 100 .* kept in s3://.*{PART[:-1]}"):
-            hook.bulk_get_sms(seeded(100), output_path=URL)
-        assert "for now" in caplog.text
-        s3.faults = []
-        summary: Any = hook.bulk_get_sms(seeded(100), output_path=URL)
-        assert summary["resumed"] == 100
-
     def test_a_killed_task_saves_what_it_has(
         self, hook: RtiSmsHook, sandbox: Sandbox, s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
@@ -330,34 +229,6 @@ class TestPartsDuringTheFetch:
         assert [pieces[-1] in one for one in uploads] == [True]
         assert list(s3.objects()) == [KEY]
 
-    def test_an_object_of_another_version_is_not_used(self, hook: RtiSmsHook, s3: S3Server) -> None:
-        with pytest.raises(RtiSmsNotFoundError):
-            hook.bulk_get_sms(["1", *seeded(10)], output_path=URL)
-        for key, content in s3.objects().items():
-            s3.write(key, content.replace(b'"rtisms_part": 1', b'"rtisms_part": 0'))
-        summary: Any = hook.bulk_get_sms(["1", *seeded(10)], output_path=URL, on_missing="skip")
-        assert (summary["resumed"], summary["fetched"]) == (0, 10)
-        assert list(s3.objects()) == [KEY]
-
-
-class TestCleanup:
-    @pytest.mark.parametrize("fault", [S3Fault(403, "DELETE"), S3Fault(503, "DELETE"), S3Fault("drop", "DELETE")])
-    def test_a_refused_one_is_one_warning(
-        self, hook: RtiSmsHook, s3: S3Server, fault: S3Fault, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        s3.faults = [fault]
-        summary: Any = hook.bulk_get_sms(seeded(50), output_path=URL)
-        assert summary["fetched"] == 50
-        assert ids_in(s3.objects()[KEY]) == seeded(50)
-        (warning,) = [one for one in caplog.records if "could not be deleted" in one.message]
-        assert re.search(rf"{URL} is complete.* s3://store@bucket/{PART[:-1]} yourself", warning.getMessage())
-        assert warning.levelno == logging.WARNING
-
-    def test_a_503_for_a_while_is_waited_for(self, hook: RtiSmsHook, s3: S3Server) -> None:
-        s3.faults = [S3Fault(503, "DELETE", times=2)]
-        hook.bulk_get_sms(seeded(50), output_path=URL)
-        assert list(s3.objects()) == [KEY]
-
 
 def test_a_hanging_store_is_given_up(hook: RtiSmsHook, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "ATTEMPTS", 1)
@@ -370,10 +241,3 @@ def test_a_hanging_store_is_given_up(hook: RtiSmsHook, s3: S3Server, monkeypatch
         return str(caught.value)
 
     assert "TimeoutError" in with_more_time(attempt, was_enough=lambda message: "50 of 50" in message)
-
-
-def test_a_refused_api_keeps_the_records_in_the_store(hook: RtiSmsHook, sandbox: Sandbox, s3: S3Server) -> None:
-    sandbox.set_faults(Fault("error", probability=0.05, times=1, statuses=(403,), path="sms"))
-    with pytest.raises(RtiSmsForbiddenError, match=rf"submissions are kept in s3://.*{PART[:-1]}"):
-        hook.bulk_get_sms(seeded(500), output_path=URL)
-    assert any(re.search(PART, key) for key in s3.objects())

@@ -59,14 +59,6 @@ def test_the_first_fatal_error_counts() -> None:
     assert noted(first, second).fatal is first
 
 
-def test_a_record_comes_of_a_submission_and_of_nothing_else() -> None:
-    stats = FetchStats(3, 0)
-    assert stats.note("1", FOUND) == FOUND.to_record()
-    assert stats.note("2", UNKNOWN) is None
-    assert stats.note("3", UNAVAILABLE) is None
-    assert (stats.fetched, stats.missing, stats.failed, stats.resumed) == (1, 1, 1, 0)
-
-
 def test_failures_raise_the_first_with_its_class_and_its_details() -> None:
     with pytest.raises(errors.RtiSmsServerError) as caught:
         noted(FOUND, UNAVAILABLE, errors.RtiSmsTimeoutError("late")).raise_for_failures()

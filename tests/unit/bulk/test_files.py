@@ -1,68 +1,118 @@
-"""The files of a bulk fetch: ids in, records out, here and in object stores."""
+"""The files of a bulk fetch: each format, with and without the JSON of each response as it came."""
 
 from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fsspec.implementations.local import LocalFileSystem
+from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_rtisms.api.errors import RtiSmsInputError, RtiSmsInvalidResponseError, RtiSmsNotFoundError
+from airflow_provider_rtisms.api.models import SmsDetails
 from airflow_provider_rtisms.bulk.formats import COLUMNS
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-from tests.unit.bulk.conftest import attach, seeded
+from airflow_provider_rtisms.operators.rtisms import RtiSmsBulkGetDetailsOperator
+from airflow_provider_rtisms.sandbox import Sandbox
+from tests import hostile
+from tests.unit.bulk.conftest import seeded
+from tests.unit.conftest import Serve
+
+pytestmark = pytest.mark.outer_minors
+
+#: JSON that a decoder would change: spaces, line breaks, a decimal zero, a key that comes twice, an escape.
+ODD = '{"id": "7",\r\n "info":{"cost":1.50, "cost":1.50,\t"status":{"status":"SENT"}, "x":"a\\u00f1 ñ \\" ,"}}\n'
 
 
-def read_back(path: Path) -> list[dict[str, Any]]:
-    """Read records with the readers that people use."""
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a file."""
     if path.suffix == ".parquet":
-        import pyarrow.parquet
+        import pyarrow.parquet as pq
 
-        return list(pyarrow.parquet.read_table(path).to_pylist())
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8", newline="") as text:
-        return list(csv.DictReader(text)) if ".csv" in path.name else [json.loads(line) for line in text]
-
-
-class TestFormats:
-    @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet"])
-    def test_each_holds_all_columns_of_all_records(self, hook: RtiSmsHook, tmp_path: Path, suffix: str) -> None:
-        path = tmp_path / f"details{suffix}"
-        began = datetime.now(UTC).replace(microsecond=0)
-        hook.bulk_get_sms(seeded(25), output_path=f"file://{path}")
-        records = sorted(read_back(path), key=lambda record: record["submission_id"])
-        assert [record["submission_id"] for record in records] == seeded(25)
-        assert all(tuple(record) == COLUMNS for record in records)
-        assert records[0]["operator_mcc"] == "730"
-        assert str(records[0]["done_at"]).startswith("2020-09-17")
-        assert str(records[0]["is_final"]).lower() == "true"
-        assert datetime.fromisoformat(str(records[0]["fetched_at"])) >= began
-
-    @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
-    def test_no_ids_make_a_file_without_records(self, hook: RtiSmsHook, tmp_path: Path, suffix: str) -> None:
-        path = tmp_path / f"details{suffix}"
-        hook.bulk_get_sms([], output_path=path)
-        assert read_back(path) == []
+        return list(pq.read_table(path).to_pylist())
+    text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_bytes().decode()
+    if ".csv" in path.name:
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+    return [json.loads(line) for line in text.splitlines()]
 
 
-class TestObjectStore:
-    def test_a_store_with_folders_renames_a_staging_file(
-        self, hook: RtiSmsHook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """SFTP and HDFS are such stores; this one is a folder of this machine."""
-        renamed = []
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet"])
+def test_each_holds_all_columns_of_all_records(hook: RtiSmsHook, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"details{suffix}"
+    began = datetime.now(UTC).replace(microsecond=0)
+    hook.bulk_get_sms(seeded(25), output_path=f"file://{path}")
+    records = sorted(read(path), key=lambda record: record["submission_id"])
+    assert [record["submission_id"] for record in records] == seeded(25)
+    assert all(tuple(record) == COLUMNS for record in records)
+    assert records[0]["operator_mcc"] == "730"
+    assert str(records[0]["done_at"]).startswith("2020-09-17")
+    assert str(records[0]["is_final"]).lower() == "true"
+    assert datetime.fromisoformat(str(records[0]["fetched_at"])) >= began
 
-        class FolderStore(LocalFileSystem):
-            def mv(self, path1: str, path2: str, **options: Any) -> None:
-                renamed.append((path1, path2))
-                super().mv(path1, path2, **options)
 
-        attach(protocol="sftp", fs=FolderStore(skip_instance_cache=True))
-        key = f"{tmp_path}/new/details.jsonl"
-        hook.bulk_get_sms(seeded(3), output_path=f"sftp://{key}")
-        assert renamed == [(f"{key}.staging", key)]
-        assert [path.name for path in (tmp_path / "new").iterdir()] == ["details.jsonl"]
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_no_ids_make_a_file_without_records(hook: RtiSmsHook, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"details{suffix}"
+    hook.bulk_get_sms([], output_path=path)
+    assert read(path) == []
+
+
+@pytest.mark.parametrize("name", ["d.jsonl", "d.csv", "d.csv.gz", "d.parquet"])
+def test_each_format_holds_the_json_as_it_came(serve_default: Serve, tmp_path: Path, name: str) -> None:
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    serve_default(hostile.raw(hostile.message(ODD.encode())))
+    RtiSmsBulkGetDetailsOperator(
+        task_id="bulk", submission_ids=["7"], output_path=str(tmp_path / name), raw=True
+    ).execute({})
+    (record,) = read(tmp_path / name)
+    assert tuple(record) == (*COLUMNS, "raw")
+    assert record["raw"] == ODD
+
+
+def test_a_resumed_fetch_keeps_it(hook: RtiSmsHook, tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    with pytest.raises(RtiSmsNotFoundError):
+        hook.bulk_get_sms(["7", *seeded(5)], output_path=path, raw=True)
+    summary: Any = hook.bulk_get_sms(["7", *seeded(5)], output_path=path, raw=True, on_missing="skip")
+    assert summary["resumed"] == 5
+    assert sorted(json.loads(record["raw"])["id"] for record in read(path)) == seeded(5)
+
+
+def test_records_without_it_are_not_used_for_a_file_with_it(hook: RtiSmsHook, tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    with pytest.raises(RtiSmsNotFoundError):
+        hook.bulk_get_sms(["7", *seeded(5)], output_path=path)
+    summary: Any = hook.bulk_get_sms(["7", *seeded(5)], output_path=path, raw=True, on_missing="skip")
+    assert summary["resumed"] == 0
+    assert all(record["raw"] for record in read(path))
+
+
+def test_it_does_not_go_to_xcom(sandbox: Sandbox) -> None:
+    with pytest.raises(AirflowFailException, match="raw=True needs output_path"):
+        RtiSmsBulkGetDetailsOperator(task_id="bulk", submission_ids=seeded(1), raw=True).execute({})
+    with pytest.raises(RtiSmsInputError, match="raw=True needs output_path"):
+        RtiSmsHook().bulk_get_sms(seeded(1), raw=True)
+    assert not sandbox.state().requests
+
+
+@pytest.mark.parametrize("form", ["s3cret-of-the-account", r"\u0073\u0033cret-of-the-account"])
+def test_a_response_that_repeats_a_credential_is_refused(
+    serve_default: Serve, quick_retries: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: str
+) -> None:
+    body = f'{{"id": "7", "info": {{"x": "{form}"}}}}'.encode()
+    server = serve_default(hostile.raw(hostile.message(body)))
+    fields = {"conn_type": "rtisms", "login": "me", "password": "s3cret-of-the-account", "host": server.url}
+    monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps(fields))
+    with pytest.raises(RtiSmsInvalidResponseError, match="repeats the client secret or the token") as caught:
+        RtiSmsHook().bulk_get_sms(["7"], output_path=tmp_path / "d.jsonl", raw=True)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_repr_does_not_show_it() -> None:
+    assert "phone" not in repr(SmsDetails("7", raw='{"phone": 1}'))

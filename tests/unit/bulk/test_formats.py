@@ -93,12 +93,6 @@ def test_parquet_has_types_and_groups_of_rows(monkeypatch: pytest.MonkeyPatch) -
     }
 
 
-def test_a_group_of_rows_of_parquet_has_at_most_10_000() -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
-    file = parquet.ParquetFile(io.BytesIO(converted("x.parquet", *[line()] * 10_001)))
-    assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == [10_000, 1]
-
-
 @pytest.mark.parametrize("name", ["details", "details.xls", "details.gz", "details.parquet.gz", ".csv"])
 def test_another_suffix_is_refused_with_the_end_of_the_name(name: str) -> None:
     with pytest.raises(RtiSmsInputError, match=rf"^output_path ends in '{name}': use \.jsonl"):
@@ -150,58 +144,29 @@ def test_a_record_of_a_part_file_is_taken(changes: Any) -> None:
             assert found[2][column] == expected[column]
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"submission_id": None},
-        {"submission_id": ""},
-        {"submission_id": 7},
-        {"submission_id": "x"},
-        {"submission_id": "٤"},
-        {"submission_id": "9" * 101},
-        {"status": ""},
-        {"status": "Call me: +56900000000"},
-        {"status": 1},
-        {"status": "SENT"},  # is_final is true
-        {"is_final": False},
-        {"is_final": None},
-        {"is_final": 1},
-        {"cost": "1"},
-        {"cost": 1e15},
-        {"cost": -1e15},
-        {"cost": float("inf")},
-        {"cost": float("nan")},
-        {"cost": False},
-        {"cost": "1.5"},
-        {"operator_mcc": 730},
-        {"operator_name": "\x1b[2J"},
-        {"operator_name": "\x9b"},
-        {"operator_name": "\u202e"},
-        {"operator_name": "a\nb"},
-        {"operator_id": "\x00"},
-        {"status_code": "\x07"},
-        {"sent_at": OTHER_OFFSET},
-        {"sent_at": "2020-09-17T14:08:14.500000+00:00"},
-        {"sent_at": "2020-09-17 14:08:14+00:00"},
-        {"sent_at": "1969-12-31T23:59:59+00:00"},
-        {"sent_at": "0001-01-01T00:00:00+00:00"},
-        {"sent_at": "20200917T140814Z"},
-        {"sent_at": ["2020-09-17T14:08:14+00:00"]},
-        {"done_at": 0},
-        {"fetched_at": "2999-01-01T00:00:00+00:00"},
-        {"fetched_at": 1600351683},
-        {"sent_at": ""},
-        {"sent_at": "2026-01-01"},
-        {"sent_at": 1600351683},
-        {"fetched_at": None},
-        {"fetched_at": "2026-01-01T00:00:00"},
-        {"operator_name": "\udc80"},
+REFUSED: dict[str, list[Any]] = {
+    "submission_id": [None, "", 7, "x", "٤", "9" * 101],
+    "status": ["", "Call me: +56900000000", 1, "SENT"],  # is_final is true
+    "is_final": [False, None, 1],
+    "cost": ["1", 1e15, -1e15, float("inf"), float("nan"), False, "1.5"],
+    "operator_mcc": [730],
+    "operator_name": ["\x1b[2J", "\x9b", "\u202e", "a\nb", "\udc80"],
+    "operator_id": ["\x00"],
+    "status_code": ["\x07"],
+    "sent_at": [
+        *(OTHER_OFFSET, "2020-09-17T14:08:14.500000+00:00", "2020-09-17 14:08:14+00:00", "1969-12-31T23:59:59+00:00"),
+        *("0001-01-01T00:00:00+00:00", "20200917T140814Z", ["2020-09-17T14:08:14+00:00"], "", "2026-01-01", 1600351683),
     ],
-)
-def test_a_record_that_this_version_would_not_write_is_damage(changes: Any) -> None:
-    assert parse_record(line(**changes)) is None
+    "done_at": [0],
+    "fetched_at": ["2999-01-01T00:00:00+00:00", 1600351683, None, "2026-01-01T00:00:00"],
+}
+
+
+@pytest.mark.parametrize(("column", "value"), [(column, one) for column, values in REFUSED.items() for one in values])
+def test_a_record_that_this_version_would_not_write_is_damage(column: str, value: Any) -> None:
+    assert parse_record(line(**{column: value})) is None
     assert READER.read(line(submission_id="71")) is not None
-    assert READER.read(line(**{"submission_id": "71", **changes})) is None
+    assert READER.read(line(**{"submission_id": "71", column: value})) is None
 
 
 def test_lines_that_look_like_good_ones_are_checked_as_closely() -> None:

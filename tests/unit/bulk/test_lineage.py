@@ -12,7 +12,6 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_rtisms.api.errors import RtiSmsNotFoundError
 from airflow_provider_rtisms.bulk import part
-from airflow_provider_rtisms.bulk.lineage import asset_uri
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.tables import read_id_file
 from tests.unit.bulk.conftest import seeded
@@ -81,7 +80,7 @@ def test_a_collector_that_fails_breaks_nothing(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("airflow_provider_rtisms.bulk.lineage.asset_uri", lambda path: 1 / 0)
+    monkeypatch.setattr("airflow_provider_rtisms.bulk.store.asset_uri", lambda path: 1 / 0)
     hook.bulk_get_sms(seeded(1), output_path=tmp_path / "details.jsonl")
     assert reported() == ([], [])
     (warning,) = [one for one in caplog.records if one.levelname == "WARNING"]
@@ -89,20 +88,8 @@ def test_a_collector_that_fails_breaks_nothing(
     assert warning.exc_info
 
 
-@pytest.mark.parametrize(
-    ("url", "uri"),
-    [
-        ("s3://conn@bucket/day/x", "s3://bucket/day/x"),
-        ("s3://bucket/day/a@b", "s3://bucket/day/a@b"),
-        ("s3a://bucket/x", "s3a://bucket/x"),
-    ],
-)
-def test_lineage_names_an_object_without_its_connection(url: str, uri: str) -> None:
-    assert asset_uri(url) == uri  # type: ignore[arg-type]
-
-
 def test_without_airflow_there_is_no_lineage(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    from airflow_provider_rtisms.bulk.lineage import report_input
+    from airflow_provider_rtisms.bulk.store import report_input
 
     monkeypatch.setitem(sys.modules, "airflow.providers.common.compat.lineage.hook", None)
     report_input(Path("x.csv"))

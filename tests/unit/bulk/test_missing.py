@@ -6,25 +6,19 @@ import csv
 import gzip
 import io
 import json
-import logging
-import os
 import re
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_rtisms.api import retrying as retry
 from airflow_provider_rtisms.api.errors import RtiSmsNotFoundError, RtiSmsServerError
 from airflow_provider_rtisms.bulk.part import Part
 from airflow_provider_rtisms.bulk.store import RtiSmsStorageError, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
-from tests.unit.bulk.conftest import kill_on_the_way, seeded
+from airflow_provider_rtisms.sandbox import Fault, Sandbox
+from tests.unit.bulk.conftest import seeded
 
 pytestmark = [pytest.mark.slow, pytest.mark.outer_minors]
 
@@ -58,23 +52,6 @@ def test_skipped_ids_are_in_a_file(hook: RtiSmsHook, tmp_path: Path, name: str, 
     assert {len(row) for row in rows} == {2 if re.search("csv|jsonl", name) else 1}
 
 
-def test_the_summary_and_the_log_name_the_first(
-    hook: RtiSmsHook, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "missing.txt"
-    with caplog.at_level(logging.INFO):
-        summary: Any = hook.bulk_get_sms(
-            IDS, output_path=tmp_path / "details.jsonl", on_missing="skip", missing_path=path, max_concurrency=1
-        )
-    assert summary["missing"] == 25
-    assert summary["missing_ids"] == UNKNOWN[:10]
-    assert summary["missing_path"] == str(path)
-    json.dumps(summary)
-    (line,) = [one for one in caplog.messages if "unknown to the API" in one]
-    assert f"{', '.join(UNKNOWN[:10])} and 15 more" in line
-    assert str(path) in line
-
-
 @pytest.mark.parametrize("output", [None, "details.jsonl"])
 def test_a_fetch_that_fails_for_them_writes_the_file_first(
     hook: RtiSmsHook, tmp_path: Path, output: str | None
@@ -105,13 +82,6 @@ def test_an_incomplete_fetch_leaves_the_file_alone(
     assert path.read_text() == "yesterday's"
 
 
-def test_it_may_be_an_object(hook: RtiSmsHook, bucket: ObjectStoragePath) -> None:
-    hook.bulk_get_sms(IDS, output_path=bucket / "details.jsonl", missing_path=bucket / "missing.txt", on_missing="skip")
-    assert sorted(one.name for one in bucket.iterdir()) == ["details.jsonl", "missing.txt"]
-    with (bucket / "missing.txt").open("rb") as content:
-        assert sorted(content.read().decode().split()) == UNKNOWN
-
-
 class TestBeforeTheFirstRequest:
     @pytest.mark.parametrize("field", ["output_path", "missing_path"])
     @pytest.mark.parametrize("name", ["file/x.jsonl", "folder.jsonl", "/proc/x.jsonl", "x" * 300 + ".jsonl"])
@@ -124,27 +94,6 @@ class TestBeforeTheFirstRequest:
         with pytest.raises(RtiSmsStorageError, match=r"^Writing /.* failed \("):
             hook.bulk_get_sms(IDS, **paths)
         assert not sandbox.state().requests
-
-
-def test_none_is_lost_by_a_kill_and_a_resume(tmp_path: Path) -> None:
-    count = 400
-    output, missing = tmp_path / "details.jsonl", tmp_path / "missing.txt"
-    fetch = textwrap.dedent(
-        f"""
-        from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-        from tests.unit.bulk.conftest import kill_on_the_way, seeded
-        ids = [one for pair in zip(seeded({count}), map(str, range(1, {count} + 1))) for one in pair]
-        RtiSmsHook().bulk_get_sms(ids, output_path={str(output)!r}, missing_path={str(missing)!r}, on_missing="skip")
-        """
-    )
-    with SandboxProcess(seed=count) as sandbox:
-        environment = os.environ | {"AIRFLOW_CONN_RTISMS_DEFAULT": sandbox.connection_json()}
-        kill_on_the_way(sandbox, fetch, after=count // 2)
-        subprocess.run([sys.executable, "-c", fetch], env=environment, check=True, capture_output=True)
-    fetched = [json.loads(line)["submission_id"] for line in output.read_text().splitlines()]
-    assert sorted(fetched) == seeded(count)
-    assert sorted(map(int, missing.read_text().split())) == list(range(1, count + 1))
-    assert sorted(tmp_path.iterdir()) == [output, missing]
 
 
 def test_a_part_file_that_someone_changed_is_found_out(

@@ -24,7 +24,6 @@ from airflow_provider_rtisms.bulk.formats import LineReader, Record, stamp, to_l
 from airflow_provider_rtisms.bulk.part import HEADER, Part
 from airflow_provider_rtisms.bulk.store import RtiSmsStorageError, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-from airflow_provider_rtisms.sandbox import Sandbox
 from tests.unit.bulk.conftest import open_files, seeded
 from tests.unit.bulk.stores import FolderStore, Store, StoredPath
 from tests.unit.bulk.test_store import DOWN, REFUSED
@@ -72,22 +71,13 @@ def resumed(folder: Path) -> list[str]:
         return resume(part)
 
 
+#: What is damage in a line is in test_formats.py.
 DAMAGE = {
     "cut off": line("2")[:-20],
     "no JSON": b"junk\n",
-    "no object": b"[]\n",
     "repeated": line("1"),
-    "missing field": b'{"submission_id": "2"}\n',
     "field of another version": line("2", shoe_size=43),
-    "status is a list": line("2", status=[]),
-    "cost is huge": line("2").replace(b'"cost": null', b'"cost": 1' + b"0" * 400),
-    "cost has too many digits for Python": line("2").replace(b'"cost": null', b'"cost": 1' + b"0" * 9000),
-    "cost is NaN": line("2", cost=float("nan")),
-    "time is no time": line("2", sent_at="yesterday"),
-    "lone surrogate": line("2", operator_name="\ud800"),
-    "deeply nested": b"[" * 100_000 + b"\n",
     "not UTF-8": line("2")[:-3] + b"\xff\n",
-    "no id": line("2").replace(b'"2"', b"null"),
     "a zero before the id": line("02"),
     "endless": b"x" * 10_000,
     "zeros of a disk that lost its power": b"\0" * 500,
@@ -110,13 +100,6 @@ class TestDamage:
         path.write_bytes(HEADER + line("1") + damage)
         assert resumed(tmp_path) == ["1"]
         assert path.read_bytes() == HEADER + line("1")
-
-    def test_an_intact_part_is_left_as_it_is(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        content = HEADER + line("1") + line("2")
-        (tmp_path / NAME).write_bytes(content)
-        assert resumed(tmp_path) == ["1", "2"]
-        assert (tmp_path / NAME).read_bytes() == content
-        assert caplog.messages == []
 
     def test_lines_that_are_not_kept_leave_no_gap(self, tmp_path: Path) -> None:
         with open_part(tmp_path) as part:
@@ -239,7 +222,7 @@ class TestWhoMayRead:
 
 
 def test_a_part_that_cannot_be_removed_is_a_warning(
-    hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+    hook: RtiSmsHook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     unlink = Path.unlink
 
@@ -371,13 +354,16 @@ class TestCopies:
         assert caplog.messages[-1].endswith(f"Delete the folder sftp://conn@{FOLDER} yourself")
 
     @pytest.mark.parametrize("is_refused", [False, True])
-    def test_the_local_part_stays_only_if_the_store_lacks_records(self, folder: Path, is_refused: bool) -> None:
+    def test_the_local_part_stays_only_if_the_store_lacks_records(
+        self, folder: Path, is_refused: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
         fs = Store()
         part = self.open(fs)
         part.append([record("1")])
         fs.failures["pipe_file"] = [DOWN] * is_refused
         part.save()
-        part.close()
+        assert (f"The records are kept in {part.path} on" in caplog.text) is is_refused
         part.close()
         assert [path.suffix for path in folder.iterdir()] == [".part"] * is_refused
+        part.close()
         assert open_files(folder) == []

@@ -19,7 +19,7 @@ from airflow_provider_rtisms.bulk.store import ObjectStore
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from tests import hostile
 from tests.hostile import Exchange, details
-from tests.patience import PATIENCE, wait_until
+from tests.patience import wait_until
 from tests.unit.bulk.conftest import seeded
 from tests.unit.conftest import Serve
 
@@ -104,18 +104,3 @@ def test_while_a_store_takes_its_time(
     hook.bulk_get_sms([*seeded(3), "1"], output_path=bucket / "details.jsonl", on_missing="skip")
     assert any(re.match(r"Looking for records of an earlier attempt: \d so far", line) for line in caplog.messages)
     assert any("all 3 records are converted, saving them" in line for line in caplog.messages)
-
-
-def test_lines_of_progress_come_from_one_thread_that_ends_with_the_block() -> None:
-    asked = threading.Event()
-
-    def describe() -> str:
-        (thread,) = [one for one in threading.enumerate() if one.name == "rtisms-progress"]
-        assert thread is threading.current_thread()
-        assert thread.daemon
-        asked.set()
-        return "working"
-
-    with counts.Progress(describe):
-        assert asked.wait(PATIENCE)
-    assert not is_logging()

@@ -99,7 +99,8 @@ class TestRuns:
         fail(seeded(3), output, context_of("scheduled__1"))
         if place == "other machine":
             other_machine()
-        assert fetch([*seeded(3), UNKNOWN], output, context_of("scheduled__1"))["resumed"] == 3
+        summary = fetch([*seeded(3), UNKNOWN], output, context_of("scheduled__1"))
+        assert (summary["resumed"], summary["cost"], summary["by_status"]) == (3, 3, {"DELIVERED": 3})
         assert names_beside(output) == ["details.jsonl"]
 
     def test_what_was_not_final_is_asked_again_in_the_same_run(
@@ -180,23 +181,7 @@ def forge(output: Any, changes: list[dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [
-        {"submission_id": "4000"},
-        {"submission_id": 4193366853543393},
-        {"submission_id": "../../etc/passwd"},
-        {"status": "PAID", "is_final": False},
-        {"status": "Call +56900000000 now"},
-        {"status": "SENT", "is_final": True},
-        {"status": "", "is_final": True},
-        {"cost": 1e300},
-        {"cost": "free"},
-        {"operator_name": "\x1b]0;gotcha\x07"},
-        {"operator_name": {"a": 1}},
-        {"operator_mcc": 730},
-        {"done_at": "tomorrow"},
-        {"fetched_at": "2999-01-01T00:00:00+00:00"},
-        {"shoe_size": 43},
-    ],
+    [{"submission_id": "../../etc/passwd"}, {"status": "SENT", "is_final": True}, {"cost": 1e300}, {"shoe_size": 43}],
     ids=repr,
 )
 def test_what_no_response_gives_is_asked_again(

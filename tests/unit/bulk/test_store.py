@@ -30,7 +30,6 @@ from airflow_provider_rtisms.bulk.store import (
     open_private,
     open_to_read,
     private_folder,
-    storage_error,
     storage_path,
 )
 from tests.unit.bulk.conftest import attach, open_files
@@ -216,25 +215,6 @@ class TestOutput:
         assert modes == [0o600]
         assert list(folder.iterdir()) == []
 
-    def test_a_disk_that_is_full_is_explained(self, folder: Path) -> None:
-        def fill(_: Any) -> None:
-            next(folder.iterdir()).unlink()  # its absence does not mask the reason
-            raise OSError(28, "No space left on device")
-
-        with pytest.raises(
-            RtiSmsStorageUnavailableError, match=rf"^Writing {folder}/.*\.staging failed .* disk is full"
-        ):
-            output_to(Store()).commit(fill)
-
-    def test_each_file_and_each_set_of_ids_has_a_local_name_of_its_own(self, folder: Path) -> None:
-        names = {
-            output_to(Store(), protocol, digest)._staging.name for protocol in ("s3", "gs") for digest in ("1", "2")
-        }
-        assert len(names) == 4
-        assert all(len(name) == len(".staging") + 16 for name in names)
-        assert output_to(Store())._staging == output_to(Store())._staging
-        assert output_to(Store())._staging.parent == folder
-
 
 @pytest.mark.parametrize(
     ("value", "path"),
@@ -294,13 +274,7 @@ def test_a_store_is_read_through_its_own_calls() -> None:
     assert fs.called("cat_file") == [path.path]
 
 
-@pytest.mark.parametrize("value", ["None", " None "])
-def test_a_path_that_a_template_left_empty_is_explained(value: str) -> None:
-    with pytest.raises(RtiSmsInputError, match=r'output_path is the word "None".* returned nothing'):
-        storage_path("output_path", value)
-
-
-@pytest.mark.parametrize("value", [None, "", 7, b"x"])
+@pytest.mark.parametrize("value", [None, "", 7, b"x", "None", " None "])
 def test_what_is_no_path_is_refused(value: Any) -> None:
     with pytest.raises(RtiSmsInputError, match="output_path"):
         storage_path("output_path", value)
@@ -325,15 +299,6 @@ def mode_of(path: Path) -> int:
 
 @pytest.mark.usefixtures("umask")
 class TestOpenPrivate:
-    def test_a_new_file_is_for_its_owner_and_for_reading_and_writing(self, tmp_path: Path) -> None:
-        os.umask(0)
-        descriptor = open_private(tmp_path / "part")
-        os.write(descriptor, b"mine")
-        assert os.pread(descriptor, 10, 0) == b"mine"
-        assert mode_of(tmp_path / "part") == 0o600
-        assert not os.get_inheritable(descriptor)
-        os.close(descriptor)
-
     def test_what_is_no_regular_file_is_refused_and_closed(self, tmp_path: Path) -> None:
         (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
         os.mkfifo(tmp_path / "pipe")
@@ -379,6 +344,7 @@ class TestLocalOutput:
 
         def fill(file: IO[bytes]) -> None:
             file.write(b"half")
+            Path(f"{output.path}.d1.staging").unlink()  # its absence does not mask the reason
             raise error
 
         expected = RtiSmsStorageUnavailableError if isinstance(error, OSError) else KeyboardInterrupt
@@ -386,16 +352,6 @@ class TestLocalOutput:
             output.commit(fill)
         assert list(output.path.parent.iterdir()) == [output.path]
         assert output.path.read_bytes() == b"yesterday's"
-
-    def test_a_failure_is_not_masked_by_a_staging_file_that_has_gone(self, output: Output) -> None:
-        output.probe()
-
-        def fill(_: IO[bytes]) -> None:
-            Path(f"{output.path}.d1.staging").unlink()
-            raise OSError(errno.EIO, "Input/output error")
-
-        with pytest.raises(RtiSmsStorageUnavailableError, match="Input/output error"):
-            output.commit(fill)
 
     def test_the_staging_file_of_a_killed_attempt_is_replaced(self, output: Output) -> None:
         output.probe()
@@ -472,109 +428,77 @@ def _named(name: str) -> Exception:
     return type("Newer", (type(name, (Exception,), {}),), {})("No such connection")
 
 
-PATH = "Check the path."
-EXISTS = "Check the path: the file or folder, the bucket, and the Connection must exist."
-PERMISSION = "Give the worker's user, or the Connection in the URL, the permission to do this."
-FULL = "The disk is full: free some space there, and run the task again."
+def _caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
 LATER = "This may be temporary: run the task again later. Airflow does so if the task has retries left."
-NO_PROVIDER = "Install the Airflow provider for this scheme on every worker, or use a local path."
-
-
-def install(package: str) -> str:
-    return f"Install the provider on every worker: pip install 'apache-airflow-providers-{package}'."
-
-
-@pytest.mark.parametrize(
-    ("error", "remedy"),
-    [
-        (FileNotFoundError(errno.ENOENT, "No such file"), EXISTS),
-        (StatusError(status_code=404), EXISTS),
-        (_boto(404), EXISTS),
-        (_named("AirflowNotFoundException"), EXISTS),
-        (PermissionError("Access Denied"), PERMISSION),
-        (OSError(errno.EROFS, "Read-only file system"), PERMISSION),
-        (StatusError(code=401), PERMISSION),
-        (StatusError(code=403), PERMISSION),
-        (_boto(403), PERMISSION),
-        (_boto(400), PATH),
-        (StatusError(status_code=400), PATH),
-        (StatusError(status_code=499), PATH),
-        (StatusError(code=412), PATH),
-        *[
-            (OSError(number, "Whatever"), PATH)
-            for number in (
-                errno.EISDIR,
-                errno.ENOTDIR,
-                errno.EEXIST,
-                errno.ENAMETOOLONG,
-                errno.ELOOP,
-                errno.EINVAL,
-            )
-        ],
-        (ImportError("Install s3fs to access S3"), install("amazon[s3fs]")),
-        (ImportError("Please install gcsfs to access Google Storage"), install("google")),
-        (ImportError("Install adlfs to access Azure"), install("microsoft-azure")),
-        *[
-            (ValueError(f"No file system registered for scheme {scheme}"), install(package))
-            for scheme, package in {
-                "s3": "amazon[s3fs]",
-                "s3a": "amazon[s3fs]",
-                "gs": "google",
-                "gcs": "google",
-                "abfs": "microsoft-azure",
-                "abfss": "microsoft-azure",
-                "adl": "microsoft-azure",
-            }.items()
-        ],
-        (ValueError("Unsupported filesystem: 'gs'"), install("google")),
-        (ValueError("No file system registered for scheme hdfs"), NO_PROVIDER),
-        (ImportError("No module named 'paramiko'"), NO_PROVIDER),
-        (ImportError("cannot import name 'kwargs' from 'logs'"), NO_PROVIDER),
+#: A failure of which a person can read what to do, for each remedy.
+PERMANENT: dict[str, list[Exception]] = {
+    "Check the path: the file or folder, the bucket, and the Connection must exist.": [
+        FileNotFoundError(errno.ENOENT, "No such file"),
+        StatusError(status_code=404),
+        _boto(404),
+        _named("AirflowNotFoundException"),
     ],
-)
-def test_what_a_person_has_to_change_is_permanent(error: Exception, remedy: str) -> None:
-    raised = storage_error("Writing s3://bucket/key", error)
-    assert isinstance(raised, RtiSmsStorageError)
-    assert str(raised) == f"Writing s3://bucket/key failed ({describe(error)}). {remedy}"
-
-
-@pytest.mark.parametrize(
-    ("error", "remedy"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), FULL),
-        (OSError(errno.EDQUOT, "Quota exceeded"), FULL),
-        (OSError(errno.EIO, "Input/output error"), LATER),
-        (TimeoutError(), LATER),
-        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), LATER),
-        (_boto(503), LATER),
-        (_boto(None), LATER),
-        (StatusError(response={}), LATER),
-        (StatusError(status_code=500), LATER),
-        (StatusError(status_code=600), LATER),
-        (StatusError(status_code=399), LATER),
-        *[(StatusError(code=str(status)), LATER) for status in (408, 409, 423, 425, 429)],
-        (StatusError(code="AccessDenied"), LATER),
-        (StatusError(code=lambda: 403), LATER),
-        (_named("AirflowException"), LATER),
+    "Give the worker's user, or the Connection in the URL, the permission to do this.": [
+        PermissionError("Access Denied"),
+        OSError(errno.EROFS, "Read-only file system"),
+        StatusError(code=401),
+        StatusError(code=403),
+        _boto(403),
     ],
-)
-def test_what_may_pass_is_transient(error: Exception, remedy: str) -> None:
-    raised = storage_error("Writing s3://bucket/key", error)
-    assert isinstance(raised, RtiSmsStorageUnavailableError)
-    assert str(raised) == f"Writing s3://bucket/key failed ({describe(error)}). {remedy}"
+    "Check the path.": [
+        *(_boto(400), StatusError(status_code=400), StatusError(status_code=499), StatusError(code=412)),
+        *(OSError(number, "Whatever") for number in (errno.EISDIR, errno.ENOTDIR, errno.EEXIST)),
+        *(OSError(number, "Whatever") for number in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)),
+    ],
+    "Install the Airflow provider for this scheme on every worker, or use a local path.": [
+        ValueError("No file system registered for scheme hdfs"),
+        ImportError("No module named 'paramiko'"),
+        ImportError("cannot import name 'kwargs' from 'logs'"),
+    ],
+    **{
+        f"Install the provider on every worker: pip install 'apache-airflow-providers-{package}'.": [
+            ImportError(f"Install {library} to access it"),
+            *(ValueError(f"No file system registered for scheme {scheme}") for scheme in schemes),
+            ValueError(f"Unsupported filesystem: '{schemes[0]}'"),
+        ]
+        for package, library, schemes in (
+            ("amazon[s3fs]", "s3fs", ["s3", "s3a"]),
+            ("google", "gcsfs", ["gs", "gcs"]),
+            ("microsoft-azure", "adlfs", ["abfs", "abfss", "adl"]),
+        )
+    },
+}
+CIRCLE = StatusError()
+TRANSIENT: dict[str, list[Exception]] = {
+    "The disk is full: free some space there, and run the task again.": [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Quota exceeded"),
+    ],
+    LATER: [
+        *(OSError(errno.EIO, "Input/output error"), TimeoutError(), ConnectionResetError(errno.ECONNRESET, "Reset")),
+        *(_boto(503), _boto(None), StatusError(response={}), _named("AirflowException")),
+        *(StatusError(status_code=status) for status in (500, 600, 399)),
+        *(StatusError(code=str(status)) for status in (408, 409, 423, 425, 429)),
+        *(StatusError(code="AccessDenied"), StatusError(code=lambda: 403)),
+        # s3fs turns a 503 into an OSError with a number of its own choice.
+        _caused(OSError(errno.EINVAL, "Slow down"), StatusError(status_code=503)),
+        _caused(CIRCLE, _caused(StatusError(), CIRCLE)),
+    ],
+}
 
 
-def test_a_status_goes_before_the_number_of_an_error() -> None:
-    """s3fs turns a 503 into an OSError with a number of its own choice, such as EINVAL."""
-    error = OSError(errno.EINVAL, "Slow down")
-    error.__cause__ = StatusError(status_code=503)
-    assert isinstance(storage_error("Writing", error), RtiSmsStorageUnavailableError)
-
-
-def test_causes_in_a_circle_end() -> None:
-    error, cause = StatusError(), StatusError()
-    error.__cause__, cause.__cause__ = cause, error
-    assert isinstance(storage_error("Writing", error), RtiSmsStorageUnavailableError)
+@pytest.mark.parametrize(("kind", "remedies"), [("permanent", PERMANENT), ("transient", TRANSIENT)])
+def test_a_failure_says_whether_it_may_pass_and_what_to_do(kind: str, remedies: dict[str, list[Exception]]) -> None:
+    expected = RtiSmsStorageError if kind == "permanent" else RtiSmsStorageUnavailableError
+    for remedy, errors in remedies.items():
+        for error in errors:
+            with pytest.raises(expected) as caught, explain_failures("Writing s3://bucket/key", Exception):
+                raise error
+            assert str(caught.value) == f"Writing s3://bucket/key failed ({describe(error)}). {remedy}"
 
 
 def test_a_description_is_one_line_of_bounded_length() -> None:

@@ -45,17 +45,6 @@ class TestIdFile:
         with pytest.raises(RtiSmsInputError, match=rf"^sent\.csv .*line {line}\b"):
             list(read_id_file(path, "id"))
 
-    def test_a_broken_quote_in_the_header_is_on_line_1(self, tmp_path: Path) -> None:
-        (tmp_path / "sent.csv").write_text('"id,day\n11,a\n')
-        with pytest.raises(
-            RtiSmsInputError, match=r"^sent\.csv is not a valid CSV: .*in the row that begins on line 1\."
-        ):
-            list(read_id_file(tmp_path / "sent.csv", "id"))
-
-    def test_a_path_that_a_template_left_empty_is_named(self) -> None:
-        with pytest.raises(RtiSmsInputError, match=r'^submission_ids_path is the word "None"'):
-            list(read_id_file("None"))
-
     @pytest.mark.parametrize(
         ("content", "column", "line"),
         [
@@ -200,13 +189,6 @@ class TestUnreadableIdFile:
                 list(read_id_file(tmp_path / "ids.csv", column))
             assert f"{tmp_path}/ids.csv (submission_ids_path) is {kind}" in str(caught.value)
 
-    def test_an_object_that_is_cut_off_is_not_retried(self, bucket: ObjectStoragePath) -> None:
-        for content in (gzip.compress(b"1\n" * 10_000)[:-10], b""):
-            with (bucket / "ids.txt.gz").open("wb") as file:
-                file.write(content)
-            with pytest.raises(RtiSmsInputError, match=r"^memory:///?bucket/day/ids\.txt\.gz .* damaged gzip file"):
-                list(read_id_file(bucket / "ids.txt.gz"))
-
     def test_a_missing_file_is_not_retried(self, tmp_path: Path) -> None:
         with pytest.raises(
             RtiSmsStorageError, match=r"^Reading /.*/ids\.txt \(submission_ids_path\) failed .*the path"
@@ -223,14 +205,6 @@ class TestUnreadableIdFile:
             RtiSmsStorageUnavailableError, match=r"^Reading /.*/ids\.txt \(submission_ids_path\) failed"
         ):
             list(read_id_file(tmp_path / "ids.txt"))
-
-    def test_a_missing_provider_is_named(self) -> None:
-        with pytest.raises(RtiSmsStorageError, match="apache-airflow-providers-google"):
-            list(read_id_file("gs://bucket/ids.txt"))
-
-    def test_a_scheme_that_nobody_knows_is_refused(self) -> None:
-        with pytest.raises(RtiSmsStorageError, match="Install the Airflow provider for this scheme"):
-            list(read_id_file("nosuch://bucket/ids.txt"))
 
     def test_a_file_that_vanishes_from_a_store_is_explained(self, bucket: ObjectStoragePath) -> None:
         with pytest.raises(RtiSmsStorageError, match=r"Reading memory:.*ids\.txt .*FileNotFoundError"):

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError, RtiSmsTransientError
+from airflow_provider_rtisms.api.errors import RtiSmsInputError, RtiSmsTransientError
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.tables import Row
-from airflow_provider_rtisms.transfers.sql_rows import TableOfMessages, query, query_ids
+from airflow_provider_rtisms.transfers.sql_rows import query_ids, query_messages
 
 DbApiHook = pytest.importorskip(
     "airflow.providers.common.sql.hooks.sql", reason="the package for databases is not installed"
@@ -66,8 +66,8 @@ def messages(monkeypatch: pytest.MonkeyPatch, connection: Connection, parameters
     hook = DbApiHook.__new__(DbApiHook)
     monkeypatch.setattr(hook, "get_conn", lambda: connection)
     monkeypatch.setattr(BaseHook, "get_hook", lambda *_: hook)
-    table = TableOfMessages(recipient_column="phone", text="hola", text_column=None, reference_column=None)
-    return list(query("db", "SELECT phone FROM people", Secret(parameters), table))
+    rows = query_messages("db", "SELECT phone FROM people", Secret(parameters), recipient_column="phone", text="hola")
+    return list(rows)
 
 
 @pytest.mark.parametrize("form", [lambda number: (number,), lambda number: {"phone": number}])
@@ -94,15 +94,6 @@ def test_ids_of_a_numeric_column(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_number_that_is_no_id_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     with pytest.raises(RtiSmsInputError, match=r"^row 2 of the query is a value of type (Decimal|int): use"):
         ids(monkeypatch, 1, Decimal(value))
-
-
-@pytest.mark.parametrize(
-    ("parameters", "executed"), [(None, ()), ({"least": 1}, ({"least": 1},)), ([7], ([7],)), ((), ((),))]
-)
-def test_parameters_go_to_the_driver(monkeypatch: pytest.MonkeyPatch, parameters: Any, executed: tuple[Any]) -> None:
-    connection = Connection([])
-    messages(monkeypatch, connection, parameters)
-    assert connection.executed == ("SELECT phone FROM people", *executed)
 
 
 @pytest.mark.parametrize(
@@ -140,10 +131,3 @@ def test_an_error_of_the_database_shows_no_value_of_a_row(monkeypatch: pytest.Mo
     assert local_variables
     assert "s3cret parameter" not in local_variables
     assert connection.closed == 2
-
-
-def test_the_package_for_databases_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "airflow.providers.common.sql.hooks.sql", None)
-    table = TableOfMessages(recipient_column="phone", text="hola", text_column=None, reference_column=None)
-    with pytest.raises(RtiSmsConfigError, match=r"pip install 'airflow-provider-rtisms\[sql\]'"):
-        list(query("db", "SELECT 1", Secret(None), table))
