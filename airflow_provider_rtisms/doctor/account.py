@@ -23,7 +23,9 @@ from airflow_provider_rtisms.api.errors import (
 from airflow_provider_rtisms.api.values.lists import name_some
 from airflow_provider_rtisms.api.values.text import SmsText
 from airflow_provider_rtisms.doctor.examination import (
-    REPORT_IT,
+    CHECK_HOST,
+    GRANT,
+    ISSUE,
     Check,
     Examination,
     FailedError,
@@ -31,6 +33,7 @@ from airflow_provider_rtisms.doctor.examination import (
     differs,
     failed,
     milliseconds,
+    not_the_api,
     ok,
     safe_name,
     skipped,
@@ -39,7 +42,6 @@ from airflow_provider_rtisms.doctor.examination import (
 
 #: An object is a dict of its fields; other values are one of these words.
 STRING, INTEGER, NUMBER = "a string", "an integer", "a number"
-GRANT = {"access_token": STRING, "validity_period": STRING}
 BALANCE = {"balance": STRING}
 SUBMISSION = {"status": STRING, "submissionId": STRING}
 DETAILS = {
@@ -65,60 +67,49 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 
 _CHECK_CREDENTIALS = REMEDIES[RtiSmsAuthenticationError]
 _TOKEN_REFUSED = f"The server refused its own new token. {_CHECK_CREDENTIALS}"
-_NOT_A_TOKEN = REMEDIES[RtiSmsUnsafeTokenError]
-_CHECK_HOST = "Check that Host of the Connection points at the API."
-_ISSUE = "Open an issue with this report."
 _ASSUMED = "The package assumes a validity, and gets a new token after a 401"
 _LIMIT_HEADERS = re.compile(r"(x-)?(rate-?limit|quota|throttl)[a-z-]*|retry-after", re.IGNORECASE)
 
 
 @dataclass(slots=True)
 class Drift:
-    """
-    How a response differs from its documented form. Fields are named by their path, such as ``info.status.code``.
-
-    :param missing: documented fields that are not there.
-    :param unknown: fields that are not documented. A name that could hold a secret is not shown.
-    :param other_type: documented fields with a value of another type, and both types.
-    """
+    """How a response differs from its documented form. Fields are named by their path, such as info.status.code."""
 
     missing: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     other_type: list[str] = field(default_factory=list)
 
     def compare(self, form: Mapping[str, Any], response: Mapping[str, Any], prefix: str = "") -> Drift:
-        """Add how a response differs from its documented form."""
         self.unknown += [prefix + safe_name(name) for name in response if name not in form]
         for name, expected in form.items():
             path, found = prefix + name, type_name(response.get(name))
             if name not in response:
                 self.missing.append(path)
-            elif not isinstance(expected, str):
-                if found == "an object":
-                    self.compare(expected, response[name], f"{path}.")
-                else:
-                    self.other_type.append(f"{path} ({found}, not an object)")
+            elif not isinstance(expected, str) and found == "an object":
+                self.compare(expected, response[name], f"{path}.")
             elif found != expected and (found, expected) != (INTEGER, NUMBER):
-                self.other_type.append(f"{path} ({found}, not {expected})")
+                wanted = expected if isinstance(expected, str) else "an object"
+                self.other_type.append(f"{path} ({found}, not {wanted})")
         return self
 
     def __str__(self) -> str:
-        """Return the differences as a sentence, or nothing."""
-        parts = {
-            "missing fields": self.missing,
-            "unknown fields": self.unknown,
-            "fields of another type": self.other_type,
-        }
-        return "; ".join(f"{title}: {name_some(names, limit=NAMED)}" for title, names in parts.items() if names)
+        parts = (
+            ("missing fields", self.missing),
+            ("unknown fields", self.unknown),
+            ("fields of another type", self.other_type),
+        )
+        return "; ".join(f"{title}: {name_some(names, limit=NAMED)}" for title, names in parts if names)
 
 
 def check_authentication(exam: Examination) -> Finding:
-    """Get a token."""
-    response = exam.authenticate(exam.settings.client_secret)
-    if response.status in (400, 401):
+    response = exam.granted
+    if exam.is_refused:
         why = exam.settings.odd_credentials() or "A client secret that was replaced no longer works."
-        remedy = f"{_CHECK_CREDENTIALS} {why}"
-        return failed(f"the server refused the credentials: HTTP {response.status}", remedy)
+        return failed(f"the server refused the credentials: HTTP {response.status}", f"{_CHECK_CREDENTIALS} {why}")
+    if response.status == 403:
+        raise response.unexpected()
+    if not exam.is_granted:
+        raise not_the_api(str(response))
     exam.grant = response.json_object()
     got = f"accepted in {milliseconds(response.seconds)}"
     drift = Drift().compare(GRANT, exam.grant)
@@ -128,23 +119,21 @@ def check_authentication(exam: Examination) -> Finding:
 
 
 def check_access_token(exam: Examination) -> Finding:
-    """Look at the form of the token."""
     if "access_token" not in exam.grant:
-        return failed(f"missing{_unknown_fields(exam)}", _NOT_A_TOKEN)
+        return failed(f"missing{_unknown_fields(exam)}", CHECK_HOST)
     token = exam.grant["access_token"]
     if not isinstance(token, str) or not token:
-        return failed(f"{'an empty string' if token == '' else type_name(token)}, not a token", _NOT_A_TOKEN)
+        return failed(f"{'an empty string' if token == '' else type_name(token)}, not a token", CHECK_HOST)
     exam.secrets.append(Secret(token))
     try:
         endpoints.authenticate(exam.settings).parse(exam.grant)
     except RtiSmsUnsafeTokenError:
-        return failed("the token holds characters that a header must not contain", _NOT_A_TOKEN)
+        return failed("the token holds characters that a header must not contain", CHECK_HOST)
     exam.token = token
     return ok(f"a string of {len(token)} characters")
 
 
 def check_validity_period(exam: Examination) -> Finding:
-    """Look at the validity of the token."""
     if "validity_period" not in exam.grant:
         return differs(f"missing{_unknown_fields(exam)}. {_ASSUMED}")
     value = exam.grant["validity_period"]
@@ -165,36 +154,33 @@ def _unknown_fields(exam: Examination) -> str:
 
 
 def check_balance(exam: Examination) -> Finding:
-    """Read the balance, and do not show it."""
     response = exam.send("GET", "/balance")
     if response.status == 401:
         raise response.unexpected(_TOKEN_REFUSED)
     body = response.json_object()
     drift = Drift().compare(BALANCE, body)
     if drift.missing:
-        return failed(str(drift), f"The package cannot read the balance. {_ISSUE}")
+        return failed(str(drift), f"The package cannot read the balance. {ISSUE}")
     try:
         endpoints.get_balance().parse(body)
     except ValueError:
-        return failed(f"{type_name(body['balance'])} that is not an amount", _ISSUE)
+        return failed(f"{type_name(body['balance'])} that is not an amount", ISSUE)
     return differs(str(drift)) if str(drift) else ok("a decimal string")
 
 
 def check_unknown_token(exam: Examination) -> Finding:
-    """Look at the response to a token that does not exist."""
     response = exam.first_contact
     if response.status == 401:
         if response.body:
             return differs(f"HTTP 401 with a body of {len(response.body)} bytes")
         return ok("HTTP 401 with an empty body")
     if response.status == 200:
-        return differs("HTTP 200: the server accepts any token", _CHECK_HOST)
-    remedy = f"The package gets a new token only after a 401, so a wait fails once its token has expired. {_ISSUE}"
+        return differs("HTTP 200: the server accepts any token", CHECK_HOST)
+    remedy = f"The package gets a new token only after a 401, so a wait fails once its token has expired. {ISSUE}"
     return failed(f"HTTP {response.status}", remedy)
 
 
 def check_unknown_id(exam: Examination) -> Finding:
-    """Ask for a submission that cannot exist."""
     statuses = []
     for submission_id in IMPOSSIBLE_IDS:
         response = exam.send("GET", f"/sms/{submission_id}")
@@ -207,13 +193,12 @@ def check_unknown_id(exam: Examination) -> Finding:
     if response.status == 401:
         raise response.unexpected(_TOKEN_REFUSED)
     if response.status == 200:
-        remedy = f"The package cannot tell an unknown submission from a known one. {_ISSUE}"
+        remedy = f"The package cannot tell an unknown submission from a known one. {ISSUE}"
         return failed(f"{got}: the server returns a submission that cannot exist", remedy)
-    return differs(got, f"The package reports unknown ids with another error than usual. {REPORT_IT}")
+    return differs(got, "The package reports unknown ids with another error than usual. Please open an issue with this report.")
 
 
 def check_latency(exam: Examination) -> Finding:
-    """Time some calls, one after the other, and estimate the capacity of a bulk fetch."""
     times: list[float] = []
     give_up_at = time.monotonic() + exam.timeout
     while len(times) < TIMED_CALLS and (not times or time.monotonic() < give_up_at):
@@ -250,7 +235,6 @@ def _capacity(exam: Examination, seconds: float) -> str:
 
 
 def check_rate_limit(exam: Examination) -> Finding:
-    """Look for headers that say how much an account may call."""
     found = {
         safe_name(name): value if re.fullmatch(r"[0-9]{1,6}", value) else "(not shown)"
         for response in exam.responses
@@ -264,7 +248,6 @@ def check_rate_limit(exam: Examination) -> Finding:
 
 
 def check_submission(exam: Examination) -> Finding:
-    """Compare the details of one submission with their documented form."""
     submission_id = exam.submission_id
     if submission_id is None:
         return skipped("not asked for: --submission-id ID does it, with the id of one of your own submissions")
@@ -275,13 +258,13 @@ def check_submission(exam: Examination) -> Finding:
     try:
         details = SmsDetails.from_response(submission_id, body)
     except ValueError as error:
-        return failed(str(error), f"The package cannot read this submission. {_ISSUE}")
+        return failed(str(error), f"The package cannot read this submission. {ISSUE}")
     drift = Drift().compare(DETAILS, body)
     pending = [name for name in drift.missing if name in LATER and not details.is_final]
     drift.missing = [name for name in drift.missing if name not in pending]
     drift.other_type = [text for text in drift.other_type if not text.startswith(LATER) or "(null" not in text]
     if details.status is None:
-        return failed(str(drift), f"The package cannot see the status. {_ISSUE}")
+        return failed(str(drift), f"The package cannot see the status. {ISSUE}")
     got = str(drift)
     if details.status not in SmsStatus.__members__:
         got = "; ".join(filter(None, [got, f"an undocumented status: {safe_name(details.status)}"]))
@@ -290,18 +273,16 @@ def check_submission(exam: Examination) -> Finding:
 
 
 def check_wrong_secret(exam: Examination) -> Finding:
-    """Authenticate with a wrong secret."""
     if not exam.probe_credentials:
         return skipped("not asked for: --probe-credentials does it. It may count against the account")
     response = exam.authenticate(Secret(f"doctor-{token_hex(16)}"))
     if response.status == 200:
-        return failed("a wrong secret was accepted", _CHECK_HOST)
+        return failed("a wrong secret was accepted", CHECK_HOST)
     got = f"refused with HTTP {response.status}"
     return ok(got) if response.status in (400, 401) else differs(got)
 
 
 def check_send(exam: Examination) -> Finding:
-    """Send one SMS."""
     recipient, sender = exam.send_to, exam.sender
     if recipient is None or sender is None:
         return skipped("not asked for: --send-to NUMBER --sender SENDER sends one SMS, which costs money")
@@ -333,7 +314,6 @@ def check_send(exam: Examination) -> Finding:
 
 
 def check_delivery(exam: Examination) -> Finding:
-    """Follow the SMS until its status is final."""
     if exam.sent_id is None:
         return skipped("not asked for: it follows the SMS of --send-to")
     started, seen, pause = time.monotonic(), [""], FIRST_PAUSE
@@ -365,33 +345,25 @@ def _client(exam: Examination) -> RtiSmsClient:
     return RtiSmsClient(exam.settings, on_secret=lambda token: exam.secrets.append(Secret(token)))
 
 
-_AUTH, _OPEN = "Authenticate", "What the vendor leaves open"
 _GRANT = "HTTP 200, with a JSON object of access_token and validity_period"
 _401 = "HTTP 401 with an empty body for a made-up token"
 _404 = "HTTP 404 for a submission that does not exist"
-_LATENCY = f"a median of {SLOW:g} s or less; the vendor promises nothing"
+_LATENCY = f"a median of {SLOW:g} s or less; RealTime promises nothing"
 _FIELDS = "the documented fields, each of its type, and no others"
 _SEND = "HTTP 200, with one submission that has a submissionId"
+_DELIVERY = "PENDING, SENT, and at the end DELIVERED"
 
 CHECKS = (
-    Check("authentication", _GRANT, _AUTH, ("http",), check_authentication),
-    Check("access_token", "a string without spaces", _AUTH, ("authentication",), check_access_token),
-    Check("validity_period", "a string of seconds", _AUTH, ("authentication",), check_validity_period),
-    Check("balance", "a balance that is a decimal string", "Get balance", ("access_token",), check_balance),
-    Check("unknown_token", _401, "Headers of every other call", ("http",), check_unknown_token),
-    Check("unknown_id", _404, "Get SMS info", ("access_token",), check_unknown_id, steps=2),
-    Check("latency", _LATENCY, _OPEN, ("balance",), check_latency, steps=2),
-    Check("rate_limit", "no documented limits", _OPEN, ("http",), check_rate_limit),
-    Check("submission", _FIELDS, "Get SMS info", ("access_token",), check_submission),
-    Check("wrong_secret", "HTTP 400 or 401 for a wrong secret", _AUTH, ("authentication",), check_wrong_secret),
-    Check("send", _SEND, "Send SMS", ("access_token",), check_send, steps=2),
-    Check(
-        "delivery",
-        "PENDING, SENT, and at the end DELIVERED",
-        "Get SMS info",
-        ("send",),
-        check_delivery,
-        steps=2,
-        extra_seconds=lambda exam: exam.follow_for + 2.0,
-    ),
+    Check("authentication", _GRANT, "http", check_authentication),
+    Check("access_token", "a string without spaces", "authentication", check_access_token),
+    Check("validity_period", "a string of seconds", "authentication", check_validity_period),
+    Check("balance", "a balance that is a decimal string", "access_token", check_balance),
+    Check("unknown_token", _401, "http", check_unknown_token),
+    Check("unknown_id", _404, "access_token", check_unknown_id, steps=2),
+    Check("latency", _LATENCY, "balance", check_latency, steps=2),
+    Check("rate_limit", "no documented limits", "http", check_rate_limit),
+    Check("submission", _FIELDS, "access_token", check_submission),
+    Check("wrong_secret", "HTTP 400 or 401 for a wrong secret", "authentication", check_wrong_secret),
+    Check("send", _SEND, "access_token", check_send, steps=2),
+    Check("delivery", _DELIVERY, "send", check_delivery, 2, lambda exam: exam.follow_for + 2.0),
 )

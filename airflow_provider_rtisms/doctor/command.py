@@ -24,7 +24,7 @@ from airflow_provider_rtisms.api.models import printable
 from airflow_provider_rtisms.api.settings import DEFAULT_BASE_URL, ApiSettings
 from airflow_provider_rtisms.api.values.recipients import parse_recipients
 from airflow_provider_rtisms.api.values.secret import Secret
-from airflow_provider_rtisms.doctor.report import DEFAULT_FOLLOW_FOR, DEFAULT_TIMEOUT
+from airflow_provider_rtisms.doctor.report import DEFAULT_FOLLOW_FOR, DEFAULT_TIMEOUT, CheckResult
 
 SECRET_VARIABLE = "RTISMS_CLIENT_SECRET"  # noqa: S105  # the name of a variable
 
@@ -66,6 +66,7 @@ is sent unless you ask for it. The report holds no secret, token, phone number, 
 _EPILOG = f"""\
 The client secret comes from the environment variable {SECRET_VARIABLE}, or the doctor asks for it.
 Exit status: 0 if no check failed, 1 if one did, 2 if an argument cannot be used.
+RealTime documents the API at https://developers.real-time.cl.
 """
 
 
@@ -104,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, options in _SETTINGS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", **options)
     parser.add_argument("--conn-id", metavar="ID", help="a Connection, where Airflow is installed")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print every check, and what it expects")
     for flag, options in OPTIONS.items():
         parser.add_argument(flag, **options)
     return parser
@@ -153,16 +155,21 @@ def run(load: Callable[[], ApiSettings], args: argparse.Namespace) -> int:
     Run the checks, and print the report: each result as soon as it is there, or one JSON document at the end.
 
     :param load: returns the settings.
-    :param args: the values of :data:`OPTIONS`.
+    :param args: the values of :data:`OPTIONS`, ``verbose`` and ``conn_id``.
     :return: the exit status: 0 if no check failed, 1 if one did, 2 if an argument cannot be used.
     """
     from airflow_provider_rtisms.doctor.runner import diagnose
+
+    def show(result: CheckResult) -> None:
+        line = result.to_text() if args.verbose else result.to_line()
+        if line and not args.json:
+            print(line, flush=True)
 
     try:
         if args.send_to is not None and not args.yes and not _confirm(args.send_to):
             print("Nothing was checked, and no SMS was sent.", file=sys.stderr)
             return 2
-        if not args.json:
+        if args.verbose and not args.json:
             print(f"{_versions()}\n", flush=True)
         report = diagnose(
             load,
@@ -172,12 +179,18 @@ def run(load: Callable[[], ApiSettings], args: argparse.Namespace) -> int:
             send_to=args.send_to,
             sender=args.sender,
             follow_for=args.follow_for,
-            on_result=lambda result: None if args.json else print(result.to_text(), flush=True),
+            conn_id=args.conn_id,
+            on_result=show,
         )
     except RtiSmsInputError as error:
         print(f"{printable(str(error))} Nothing was checked.", file=sys.stderr)
         return 2
-    print(report.to_json() if args.json else f"\n{report.summary()}")
+    if args.json:
+        print(report.to_json())
+    elif args.verbose:
+        print(f"\n{report.summary()}")
+    elif report.last_line():
+        print(report.last_line())
     return report.exit_status
 
 

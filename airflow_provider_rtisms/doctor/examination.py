@@ -9,29 +9,27 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from http.client import BadStatusLine, RemoteDisconnected
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import requests
 
 from airflow_provider_rtisms import __version__
 from airflow_provider_rtisms.api import ApiSettings, Secret
-from airflow_provider_rtisms.api.errors import (
-    REMEDIES,
-    STATUS_ERRORS,
-    RtiSmsRedirectError,
-    RtiSmsUnexpectedStatusError,
-)
+from airflow_provider_rtisms.api.errors import REMEDIES, STATUS_ERRORS, RtiSmsForbiddenError
 from airflow_provider_rtisms.api.values.recipients import Recipient
 from airflow_provider_rtisms.doctor.report import Outcome
 
-#: The page that the checks compare with.
-PAGE = "docs/vendor-api.md"
 #: Chunks of 64 KiB that are read of a response; no response of the API comes near it.
 MOST_CHUNKS = 16
+#: The documented response to POST /auth.
+GRANT = {"access_token": "a string", "validity_period": "a string"}
+CHECK_HOST = "Check Base URL (Host) of the Connection."
+ISSUE = "Open an issue with this report."
 #: What to do about a difference that does no harm.
-REPORT_IT = "Nothing: the package handles this. Please open an issue with this report, since the API has changed."
+REPORT_IT = "The package handles this. Please open an issue with this report, since the API has changed."
 TIMEOUT_REMEDY = (
     "The server or a proxy sends too slowly, or not at all. Run the doctor again with a longer --timeout. If that "
     "helps, raise 'timeout' of the Connection; if not, ask RealTime or your network's administrator."
@@ -48,11 +46,10 @@ UNTRUSTED_REMEDY = (
     "If your company inspects TLS with its own authority, set extra 'ca_bundle' of the Connection, or the variable "
     "REQUESTS_CA_BUNDLE, to the PEM file of that authority. Otherwise do not trust this server: it may not be the API."
 )
-_NOT_THE_API = "Something between this machine and the API sends web pages, such as a login page of the network; or "
+PAGE_REMEDY = f"{CHECK_HOST} If it is right, a proxy or a login page of the network answers in place of the API."
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """What a check found: how it ended, what came or why it was skipped, and what a person can do."""
 
     outcome: Outcome
@@ -61,22 +58,18 @@ class Finding:
 
 
 def ok(got: str, remedy: str = "") -> Finding:
-    """Return a finding that is as documented."""
     return Finding(Outcome.OK, got, remedy)
 
 
 def differs(got: str, remedy: str = REPORT_IT) -> Finding:
-    """Return a finding that is not as documented, although the package works."""
     return Finding(Outcome.DIFFERS, got, remedy)
 
 
 def failed(got: str, remedy: str) -> Finding:
-    """Return a finding that keeps the package from working."""
     return Finding(Outcome.FAILED, got, remedy)
 
 
 def skipped(got: str) -> Finding:
-    """Return why a check was skipped."""
     return Finding(Outcome.SKIPPED, got)
 
 
@@ -86,6 +79,10 @@ class FailedError(Exception):
     def __init__(self, got: str, remedy: str) -> None:
         super().__init__(got, remedy)
         self.finding = failed(got, remedy)
+
+
+def not_the_api(got: str, remedy: str = CHECK_HOST) -> FailedError:
+    return FailedError(f"{got}: this is not the RTI SMS API", remedy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,37 +102,49 @@ class Response:
         except (ValueError, RecursionError):
             return None
 
-    def json_object(self) -> dict[str, Any]:
-        """Return the JSON object of a response with status 200, or raise FailedError."""
+    @property
+    def is_page(self) -> bool:
+        """Whether it is HTML or XML."""
+        is_declared = "html" in self.headers.get("Content-Type", "").lower()
+        return self.body.lstrip()[:1] == b"<" or (is_declared and self.json() is None)
+
+    def __str__(self) -> str:
+        """Return what came, in words."""
+        if 300 <= self.status < 400:
+            return f"HTTP {self.status}, a redirect{self._redirect_host()}"
+        if self.is_page:
+            return f"HTTP {self.status} with a web page"
         if self.status != 200:
-            raise self.unexpected()
+            return f"HTTP {self.status}"
         value = self.json()
         if isinstance(value, dict):
-            return value
+            return "HTTP 200 with a JSON object"
         what = "something that is not JSON" if value is None else f"{type_name(value)} in JSON, not an object"
-        raise FailedError(f"HTTP 200 with {what}", REMEDIES[RtiSmsUnexpectedStatusError])
+        return f"HTTP 200 with {what}"
+
+    def json_object(self) -> dict[str, Any]:
+        """Return the JSON object of a response with status 200, or raise FailedError."""
+        value = self.json()
+        if self.status == 200 and isinstance(value, dict):
+            return value
+        raise self.unexpected()
 
     def unexpected(self, remedy: str = "") -> FailedError:
-        """Return the failure of a status that is not the expected one, with the usual remedy or a better one."""
-        kind = STATUS_ERRORS.get(self.status, RtiSmsUnexpectedStatusError)
-        return FailedError(f"HTTP {self.status}", remedy or REMEDIES.get(kind) or REMEDIES[RtiSmsUnexpectedStatusError])
+        """Return the failure of a status that is not the expected one."""
+        if STATUS_ERRORS.get(self.status) is RtiSmsForbiddenError:
+            remedy = remedy or REMEDIES[RtiSmsForbiddenError]
+        return FailedError(str(self), remedy or (PAGE_REMEDY if self.is_page else CHECK_HOST))
 
-    def check_sender(self) -> None:
-        """Raise FailedError for a redirect, a web page, or an error of a proxy or of the server."""
-        status = self.status
-        if 300 <= status < 400:
-            raise FailedError(f"HTTP {status}, a redirect{self._redirect_host()}", REMEDIES[RtiSmsRedirectError])
-        if status == 407:
+    def check_server(self) -> None:
+        """Raise FailedError for an error of a proxy or of the server."""
+        if self.status == 407:
             raise FailedError("the proxy refused the request: HTTP 407", PROXY_REMEDY)
-        if status == 429:
+        if self.status == 429:
             remedy = "The account passed a threshold. Wait some minutes, then run the doctor again."
             raise FailedError("HTTP 429: too many requests", remedy)
-        if status >= 500:
+        if self.status >= 500 and self.status != 501:  # a server that does not know the method
             remedy = "The server or a proxy before it has a problem. Run the doctor again later; then ask RealTime."
-            raise FailedError(f"HTTP {status}: an error of the server", remedy)
-        is_declared = "html" in self.headers.get("Content-Type", "").lower()
-        if status == 200 and (self.body.lstrip()[:1] == b"<" or (is_declared and self.json() is None)):
-            raise FailedError("a web page (HTML) with HTTP 200, not JSON", f"{_NOT_THE_API}Host is not the API.")
+            raise FailedError(f"HTTP {self.status}: an error of the server", remedy)
 
     def _redirect_host(self) -> str:
         """Return where a redirect leads, for a sentence; its path and query may hold secrets."""
@@ -155,10 +164,7 @@ class _Session(requests.Session):
 
 @dataclass(kw_only=True)
 class Examination:
-    """
-    The state of one run: what the caller of :func:`~airflow_provider_rtisms.doctor.diagnose` asked for, and what the
-    checks have got.
-    """
+    """The state of one run: what the caller of ``diagnose`` asked for, and what the checks have got."""
 
     load: Callable[[], ApiSettings]
     timeout: float
@@ -198,6 +204,22 @@ class Examination:
             session.verify = self.settings.trusted_certificates()
         return session
 
+    @cached_property
+    def granted(self) -> Response:
+        """The response to the credentials."""
+        return self.authenticate(self.settings.client_secret)
+
+    @property
+    def is_granted(self) -> bool:
+        """Whether the credentials got something with a documented field."""
+        body = self.granted.json()
+        return self.granted.status == 200 and isinstance(body, dict) and not GRANT.keys().isdisjoint(body)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the credentials got a documented refusal."""
+        return self.granted.status in (400, 401)
+
     @property
     def pause(self) -> float:
         """Seconds between two requests, which ``requests_per_second`` of the Connection asks for."""
@@ -210,7 +232,7 @@ class Examination:
 
         :param token: default the token of this run.
         :param form: for POST /auth, which takes no token.
-        :raises FailedError: no complete response came, or the API itself did not send it.
+        :raises FailedError: no complete response came, or the server or a proxy has a problem.
         """
         headers = {
             "Accept": "application/json",
@@ -233,7 +255,9 @@ class Examination:
             raise self._no_response(error) from None
         response = Response(got.status_code, got.headers, body, time.monotonic() - started, time.time())
         self.responses.append(response)
-        response.check_sender()
+        response.check_server()
+        if self.grant and 300 <= response.status < 400:  # before there is one, this is not the API
+            raise response.unexpected()
         return response
 
     def authenticate(self, client_secret: Secret[str]) -> Response:
@@ -251,28 +275,25 @@ class Examination:
             return FailedError("no TLS connection, or the certificate is not trusted", UNTRUSTED_REMEDY)
         if isinstance(error, requests.Timeout) or "timed out" in str(error):  # requests wraps one of the body
             return FailedError(f"no complete response within {self.timeout:g} s", TIMEOUT_REMEDY)
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, BadStatusLine) and not isinstance(cause, RemoteDisconnected):
+                return not_the_api("the server does not speak HTTP")
+            cause = cause.__context__
         return FailedError(f"the connection broke ({type(error).__name__})", BROKEN_REMEDY)
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One check, and what the section of docs/vendor-api.md says of it."""
+class Check(NamedTuple):
+    """One check, and what is documented of it. If one that it needs failed, it is skipped."""
 
     name: str
     expected: str
-    section: str
-    #: Names of earlier checks. If one of them failed, this check is skipped.
-    needs: tuple[str, ...]
+    needs: str
     #: Does it; may raise FailedError.
     run: Callable[[Examination], Finding]
     #: Most requests or connections, each of which takes at most the timeout; and how much longer it may take.
     steps: int = 1
     extra_seconds: Callable[[Examination], float] = lambda exam: 2.0
-
-    @property
-    def documented(self) -> str:
-        """What is documented, and where."""
-        return f'{self.expected} ({PAGE}, "{self.section}")'
 
     def limit(self, exam: Examination) -> float:
         """Return the seconds after which the check is given up."""

@@ -12,7 +12,6 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from urllib3.util import make_headers
@@ -22,16 +21,18 @@ from airflow_provider_rtisms.api.errors import RtiSmsConfigError
 from airflow_provider_rtisms.api.settings import is_loopback
 from airflow_provider_rtisms.doctor.examination import (
     BROKEN_REMEDY,
+    CHECK_HOST,
+    PAGE_REMEDY,
     PROXY_REMEDY,
     TIMEOUT_REMEDY,
     UNTRUSTED_REMEDY,
     Check,
     Examination,
-    FailedError,
     Finding,
     differs,
     failed,
     milliseconds,
+    not_the_api,
     ok,
     skipped,
 )
@@ -42,7 +43,7 @@ LEAST_DAYS_LEFT = 14
 MOST_CLOCK_SKEW = 60
 
 _NEEDS_PROXY = "If this network needs a proxy, set extra 'proxy' of the Connection or the variable HTTPS_PROXY."
-_WRONG_NAME = "Check Host of the Connection: the server there has a certificate for another name."
+_WRONG_NAME = f"{CHECK_HOST} The server there has a certificate for another name."
 #: Reasons of OpenSSL (X509_V_ERR_*), and what to do.
 _CERTIFICATE_REMEDIES = {
     9: "Check the clock of this machine: the certificate is not valid yet.",
@@ -53,7 +54,6 @@ _CERTIFICATE_REMEDIES = {
 
 
 def check_settings(exam: Examination) -> Finding:
-    """Check the values of the Connection."""
     try:
         settings = exam.configured
         exam.secrets += settings.secrets()
@@ -74,17 +74,17 @@ def check_settings(exam: Examination) -> Finding:
 
 
 def check_name(exam: Examination) -> Finding:
-    """Resolve the name of the API, or of the proxy."""
     host, port = _first_hop(exam.settings)
-    if _is_address(host):
-        return ok(f"{host} is an address, not a name")
-    whose = "" if _proxy(exam.settings) is None else " of the proxy, which resolves the name of the API itself"
+    try:
+        return ok(f"{ipaddress.ip_address(host)} is an address, not a name")
+    except ValueError:
+        whose = "" if _proxy(exam.settings) is None else " of the proxy, which resolves the name of the API itself"
     started = time.monotonic()
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
-        remedy = f"Check the host name in Host of the Connection, and the DNS of this machine. {_NEEDS_PROXY}"
+        remedy = f"{CHECK_HOST} Check the DNS of this machine too. {_NEEDS_PROXY}"
         return failed(f"the name {host}{whose} cannot be resolved: {reason}", remedy)
     addresses = sorted({str(one[4][0]) for one in found})
     shown = ", ".join(addresses[:4]) + (" and others" if len(addresses) > 4 else "")
@@ -92,14 +92,13 @@ def check_name(exam: Examination) -> Finding:
 
 
 def check_tcp(exam: Examination) -> Finding:
-    """Connect to the API, or to the proxy."""
     host, port = _first_hop(exam.settings)
     started = time.monotonic()
     try:
         socket.create_connection((host, port), exam.timeout).close()
     except OSError as error:
         reason = "timeout" if isinstance(error, TimeoutError) else error.strerror or type(error).__name__
-        remedy = f"Check host and port of the Connection, and that a firewall lets this machine connect. {_NEEDS_PROXY}"
+        remedy = f"{CHECK_HOST} Check that a firewall lets this machine connect. {_NEEDS_PROXY}"
         if _proxy(exam.settings) is not None:
             remedy = f"Check host and port of the proxy, which come from {_proxy_source(exam.settings)}."
         return failed(f"no connection to {host} port {port}: {reason}", remedy)
@@ -107,7 +106,6 @@ def check_tcp(exam: Examination) -> Finding:
 
 
 def check_proxy(exam: Examination) -> Finding:
-    """Ask the proxy for a way to the API."""
     proxy, timeout = _proxy(exam.settings), exam.timeout
     if proxy is None:
         return ok("none: direct connections")
@@ -132,22 +130,21 @@ def check_proxy(exam: Examination) -> Finding:
         return failed(f"{name}: the connection to the proxy broke ({type(error).__name__})", BROKEN_REMEDY)
     finally:
         connection.close()
-    if status == 407:
-        return failed(f"{name}: the proxy refused the connection: HTTP 407", PROXY_REMEDY)
     if status != 200:
         remedy = "Ask the administrator of the proxy to allow connections to the API."
-        return failed(f"{name}: the proxy refused the connection: HTTP {status}", remedy)
+        got = f"{name}: the proxy refused the connection: HTTP {status}"
+        return failed(got, PROXY_REMEDY if status == 407 else remedy)
     return ok(f"{name}: it connects to the API")
 
 
 def check_tls(exam: Examination) -> Finding:
-    """Complete a TLS handshake, and look at the certificate."""
     host, port = _address(urlsplit(exam.settings.base_url))
     proxy, timeout = _proxy(exam.settings), exam.timeout
     if not exam.settings.is_tls:
         if is_loopback(host):
             return skipped("plain http to this machine itself")
-        return differs("plain http: everyone on the network can read the client secret", "Use https in Host.")
+        remedy = "Use https in Base URL (Host) of the Connection."
+        return differs("plain http: everyone on the network can read the client secret", remedy)
     if proxy is not None and proxy.scheme == "https":
         return skipped("not checked by itself, since the proxy speaks TLS too; the check http verifies the certificate")
     connection = http.client.HTTPSConnection(
@@ -155,15 +152,16 @@ def check_tls(exam: Examination) -> Finding:
     )
     if proxy is not None:
         connection.set_tunnel(host, port, headers=_login(proxy))
+    verifier = _verifier(exam.settings)
     try:
         connection.connect()
         version, certificate = connection.sock.version(), dict(connection.sock.getpeercert() or {})
     except ssl.SSLCertVerificationError as error:
-        reason = f"{error.verify_message.rstrip('.')}. Verified by {_verifier(exam.settings)}"
+        reason = f"{error.verify_message.rstrip('.')}. Verified by {verifier}"
         remedy = _CERTIFICATE_REMEDIES.get(error.verify_code, UNTRUSTED_REMEDY)
         return failed(f"the certificate is not trusted: {reason}", remedy)
     except ssl.SSLError as error:
-        remedy = "Check host and port of the Connection: the server there may not speak TLS."
+        remedy = f"{CHECK_HOST} The server there may not speak TLS."
         return failed(f"no TLS connection: {error.reason or type(error).__name__}", remedy)
     except TimeoutError:
         return failed(f"the TLS handshake was not complete after {timeout:g} s", TIMEOUT_REMEDY)
@@ -171,14 +169,10 @@ def check_tls(exam: Examination) -> Finding:
         return failed(f"the connection broke during the TLS handshake ({type(error).__name__})", BROKEN_REMEDY)
     finally:
         connection.close()
-    return _judge_certificate(f"{version}, certificate by", certificate, _verifier(exam.settings))
-
-
-def _judge_certificate(got: str, certificate: dict[str, Any], verifier: str) -> Finding:
     days = (ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time()) / 86400
     issuer = {name: value for part in certificate.get("issuer", ()) for name, value in part}
     issued_by = str(issuer.get("organizationName") or issuer.get("commonName") or "an authority without a name")[:60]
-    got = f"{got} {issued_by}, {days:.0f} days left, verified by {verifier}"
+    got = f"{version}, certificate by {issued_by}, {days:.0f} days left, verified by {verifier}"
     if days < LEAST_DAYS_LEFT:
         remedy = "The certificate expires soon. If it is not renewed in time, every call fails: tell RealTime."
         return differs(got, remedy)
@@ -186,11 +180,19 @@ def _judge_certificate(got: str, certificate: dict[str, Any], verifier: str) -> 
 
 
 def check_http(exam: Examination) -> Finding:
-    """Send a request with a made-up token, and see whether an API responds."""
+    """Send a made-up token. If the refusal is not the documented one, the credentials show whether it is the API."""
     response = exam.first_contact = exam.send("GET", "/balance", token=f"doctor.{token_hex(16)}.made-up")
-    if response.status in (404, 405):
-        raise FailedError(f"HTTP {response.status}: this is not the RTI SMS API", "Check Host of the Connection.")
-    return ok(f"HTTP {response.status} to a request with a made-up token, in {milliseconds(response.seconds)}")
+    got = f"HTTP {response.status} to a request with a made-up token, in {milliseconds(response.seconds)}"
+    if response.status == 401 and not response.body:
+        return ok(got)
+    body = response.json()
+    is_balance = response.status == 200 and isinstance(body, dict) and "balance" in body
+    if not is_balance and (response.status not in (400, 401, 403) or (response.is_page and response.status != 401)):
+        raise not_the_api(str(response), PAGE_REMEDY if response.is_page else CHECK_HOST)
+    if not exam.is_granted:
+        remedy = f"{CHECK_HOST} If it is right, check Login and Password." if exam.is_refused else CHECK_HOST
+        raise not_the_api(f"{response} to a made-up token, and {exam.granted} to the credentials", remedy)
+    return ok(got)
 
 
 def check_clock(exam: Examination) -> Finding:
@@ -211,14 +213,6 @@ def check_clock(exam: Examination) -> Finding:
         "Synchronize the clock of this machine (NTP). Wrong clocks break TLS, and make the times in Airflow's logs "
         "differ from those of the submissions. If this machine is right, the server is wrong: tell RealTime.",
     )
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _proxy(settings: ApiSettings) -> SplitResult | None:
@@ -268,23 +262,20 @@ def _verifier(settings: ApiSettings) -> str:
     return f"certifi {certifi.__version__}"
 
 
-_API, _AUTH = "The RTI SMS HTTP API", "Authenticate"
 _TLS = f"TLS, with a trusted certificate that is valid for {LEAST_DAYS_LEFT} days or more"
-_HTTP = "the API itself responds: no redirect, no web page, no error"
 
 CHECKS = (
     Check(
         "settings",
         "a base URL, a client id and a client secret that can be used",
-        _AUTH,
-        (),
+        "",
         check_settings,
         extra_seconds=lambda exam: 60.0,  # Airflow and a secrets backend can be slow
     ),
-    Check("name_resolution", "the host name resolves", _API, ("settings",), check_name),
-    Check("tcp", "the port accepts connections", _API, ("name_resolution",), check_tcp, steps=2),
-    Check("proxy", "no proxy, or one that lets requests through", _API, ("tcp",), check_proxy, steps=3),
-    Check("tls", _TLS, _API, ("proxy",), check_tls, steps=3),
-    Check("http", _HTTP, "Errors", ("tls",), check_http, steps=2),
-    Check("clock", f"clocks that differ by {MOST_CLOCK_SKEW} s or less", _AUTH, ("tls",), check_clock),
+    Check("name_resolution", "the host name resolves", "settings", check_name),
+    Check("tcp", "the port accepts connections", "name_resolution", check_tcp, steps=2),
+    Check("proxy", "no proxy, or one that lets requests through", "tcp", check_proxy, steps=3),
+    Check("tls", _TLS, "proxy", check_tls, steps=3),
+    Check("http", "the API itself responds: no redirect, no web page, no error", "tls", check_http, steps=3),
+    Check("clock", f"clocks that differ by {MOST_CLOCK_SKEW} s or less", "tls", check_clock),
 )

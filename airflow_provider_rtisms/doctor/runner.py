@@ -14,6 +14,7 @@ from airflow_provider_rtisms.api.values.recipients import parse_recipients
 from airflow_provider_rtisms.api.values.redaction import redact
 from airflow_provider_rtisms.doctor import account, network
 from airflow_provider_rtisms.doctor.examination import (
+    ISSUE,
     TIMEOUT_REMEDY,
     Check,
     Examination,
@@ -37,6 +38,7 @@ def diagnose(
     send_to: str | None = None,
     sender: str | None = None,
     follow_for: float = DEFAULT_FOLLOW_FOR,
+    conn_id: str | None = None,
     on_result: Callable[[CheckResult], Any] = lambda result: None,
 ) -> Report:
     """
@@ -50,6 +52,7 @@ def diagnose(
     :param send_to: a phone number in international form. **One SMS is sent to it, which costs money.**
     :param sender: the sender of that SMS.
     :param follow_for: most seconds to wait until that SMS is final.
+    :param conn_id: the Connection that the settings come from; the report names it.
     :param on_result: called with each result as soon as it is there.
     :return: the results.
     :raises RtiSmsInputError: an argument cannot be used; nothing was checked.
@@ -67,12 +70,13 @@ def diagnose(
         sender=sender,
         follow_for=follow_for,
     )
+    named = "the Connection" if conn_id is None else f"the Connection {conn_id}"
     results: list[CheckResult] = []
     blocked: dict[str, str] = {}
     for check in CHECKS:
-        finding = _run(exam, check, blocked)
-        got, remedy = (redact(text, exam.secrets) for text in (finding.got, finding.remedy))
-        results.append(CheckResult(check.name, finding.outcome, check.documented, got, remedy))
+        outcome, *texts = _run(exam, check, blocked)
+        got, remedy = (redact(text, exam.secrets).replace("the Connection", named) for text in texts)
+        results.append(CheckResult(check.name, outcome, check.expected, got, remedy))
         on_result(results[-1])
     exam.close()
     return Report(results)
@@ -83,13 +87,8 @@ class _ExpiredError(Exception):
 
 
 def _run(exam: Examination, check: Check, blocked: dict[str, str]) -> Finding:
-    """
-    Run one check.
-
-    :param blocked: for each check that failed or was skipped because of another one: the check that is to blame.
-    """
-    blame = next((blocked[name] for name in check.needs if name in blocked), None)
-    if blame is not None:
+    """Run one check; ``blocked`` names, for each check that failed or was skipped for another one, which is to blame."""
+    if blame := blocked.get(check.needs):
         blocked[check.name] = blame
         return skipped(f"not checked, because {blame} failed")
     limit = check.limit(exam)
@@ -102,18 +101,14 @@ def _run(exam: Examination, check: Check, blocked: dict[str, str]) -> Finding:
     except RtiSmsError as error:
         finding = failed(str(error), "See the message.")
     except Exception as error:
-        finding = failed(f"the check itself has a defect: {type(error).__name__}", "Open an issue with this report.")
+        finding = failed(f"the check itself has a defect: {type(error).__name__}", ISSUE)
     if finding.outcome is Outcome.FAILED:
         blocked[check.name] = check.name
     return finding
 
 
 def _run_within(seconds: float, work: Callable[[], Finding]) -> Finding:
-    """
-    Do some work in a thread, and leave it behind if it takes too long.
-
-    The lookup of a name has no timeout, and neither has a response whose bytes come one by one.
-    """
+    """Do some work in a thread, and leave it behind if it takes too long: the lookup of a name has no timeout."""
     done: Future[Finding] = Future()
 
     def target() -> None:
