@@ -6,24 +6,22 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from http.client import BadStatusLine, RemoteDisconnected
-from itertools import islice
+from functools import cached_property, partial
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
-import requests
-
-from airflow_provider_rtisms import __version__
-from airflow_provider_rtisms.api import ApiSettings, Secret
-from airflow_provider_rtisms.api.errors import REMEDIES, STATUS_ERRORS, RtiSmsForbiddenError
+from airflow_provider_rtisms.api import ApiSettings, RtiSmsClient, Secret, endpoints
+from airflow_provider_rtisms.api.calls import Call, TransportError
+from airflow_provider_rtisms.api.errors import (
+    REMEDIES,
+    RtiSmsCertificateError,
+    RtiSmsForbiddenError,
+    RtiSmsResponseTooLargeError,
+    RtiSmsTimeoutError,
+)
 from airflow_provider_rtisms.api.values.recipients import Recipient
 from airflow_provider_rtisms.doctor.report import Outcome
 
-#: Chunks of 64 KiB that are read of a response; no response of the API comes near it.
-MOST_CHUNKS = 16
 #: The documented response to POST /auth.
 GRANT = {"access_token": "a string", "validity_period": "a string"}
 CHECK_HOST = "Check Base URL (Host) of the Connection."
@@ -57,20 +55,11 @@ class Finding(NamedTuple):
     remedy: str = ""
 
 
-def ok(got: str, remedy: str = "") -> Finding:
-    return Finding(Outcome.OK, got, remedy)
+ok, failed, skipped = (partial(Finding, outcome) for outcome in (Outcome.OK, Outcome.FAILED, Outcome.SKIPPED))
 
 
 def differs(got: str, remedy: str = REPORT_IT) -> Finding:
     return Finding(Outcome.DIFFERS, got, remedy)
-
-
-def failed(got: str, remedy: str) -> Finding:
-    return Finding(Outcome.FAILED, got, remedy)
-
-
-def skipped(got: str) -> Finding:
-    return Finding(Outcome.SKIPPED, got)
 
 
 class FailedError(Exception):
@@ -109,18 +98,17 @@ class Response:
         return self.body.lstrip()[:1] == b"<" or (is_declared and self.json() is None)
 
     def __str__(self) -> str:
-        """Return what came, in words."""
+        """Return what came, in words. The path and the query of a redirect may hold secrets."""
+        value, words = self.json(), ""
         if 300 <= self.status < 400:
-            return f"HTTP {self.status}, a redirect{self._redirect_host()}"
-        if self.is_page:
-            return f"HTTP {self.status} with a web page"
-        if self.status != 200:
-            return f"HTTP {self.status}"
-        value = self.json()
-        if isinstance(value, dict):
-            return "HTTP 200 with a JSON object"
-        what = "something that is not JSON" if value is None else f"{type_name(value)} in JSON, not an object"
-        return f"HTTP 200 with {what}"
+            host = re.match(r"https?://([A-Za-z0-9.:-]{1,100})(?=[/?#]|$)", self.headers.get("Location", ""))
+            words = f", a redirect to {host[1]}" if host else ", a redirect"
+        elif self.is_page:
+            words = " with a web page"
+        elif self.status == 200:
+            kind = "something that is not JSON" if value is None else f"{type_name(value)} in JSON, not an object"
+            words = " with a JSON object" if isinstance(value, dict) else f" with {kind}"
+        return f"HTTP {self.status}{words}"
 
     def json_object(self) -> dict[str, Any]:
         """Return the JSON object of a response with status 200, or raise FailedError."""
@@ -130,10 +118,8 @@ class Response:
         raise self.unexpected()
 
     def unexpected(self, remedy: str = "") -> FailedError:
-        """Return the failure of a status that is not the expected one."""
-        if STATUS_ERRORS.get(self.status) is RtiSmsForbiddenError:
-            remedy = remedy or REMEDIES[RtiSmsForbiddenError]
-        return FailedError(str(self), remedy or (PAGE_REMEDY if self.is_page else CHECK_HOST))
+        usual = REMEDIES[RtiSmsForbiddenError] if self.status == 403 else PAGE_REMEDY if self.is_page else CHECK_HOST
+        return FailedError(str(self), remedy or usual)
 
     def check_server(self) -> None:
         """Raise FailedError for an error of a proxy or of the server."""
@@ -145,21 +131,6 @@ class Response:
         if self.status >= 500 and self.status != 501:  # a server that does not know the method
             remedy = "The server or a proxy before it has a problem. Run the doctor again later; then ask RealTime."
             raise FailedError(f"HTTP {self.status}: an error of the server", remedy)
-
-    def _redirect_host(self) -> str:
-        """Return where a redirect leads, for a sentence; its path and query may hold secrets."""
-        with suppress(ValueError):
-            host = urlsplit(self.headers.get("Location", "")).netloc
-            if re.fullmatch(r"[A-Za-z0-9.:-]{1,100}", host):
-                return f" to {host}"
-        return ""
-
-
-class _Session(requests.Session):
-    """Ignore redirects; requests would read the whole body and parse Location to prepare the next request."""
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        return None
 
 
 @dataclass(kw_only=True)
@@ -179,7 +150,7 @@ class Examination:
     #: The response to a request with a made-up token.
     first_contact: Response = field(init=False)
     grant: dict[str, Any] = field(default_factory=dict)
-    token: str = ""
+    token: Secret[str] = field(init=False)
     sent_id: str | None = None
     _next_at: float = 0.0
 
@@ -194,20 +165,13 @@ class Examination:
         return replace(self.configured, timeout=self.timeout, max_attempts=1)
 
     @cached_property
-    def session(self) -> requests.Session:
-        """Connections that stay open."""
-        session = _Session()
-        session.trust_env = False  # requests would also read .netrc
-        proxy = self.settings.proxy_to_use()
-        session.proxies = {"all": proxy} if proxy else {}
-        if self.settings.is_tls:
-            session.verify = self.settings.trusted_certificates()
-        return session
+    def client(self) -> RtiSmsClient:
+        return RtiSmsClient(self.settings, on_secret=lambda token: self.secrets.append(Secret(token)))
 
     @cached_property
     def granted(self) -> Response:
         """The response to the credentials."""
-        return self.authenticate(self.settings.client_secret)
+        return self.send(endpoints.authenticate(self.settings))
 
     @property
     def is_granted(self) -> bool:
@@ -216,71 +180,36 @@ class Examination:
         return self.granted.status == 200 and isinstance(body, dict) and not GRANT.keys().isdisjoint(body)
 
     @property
-    def is_refused(self) -> bool:
-        """Whether the credentials got a documented refusal."""
-        return self.granted.status in (400, 401)
-
-    @property
     def pause(self) -> float:
         """Seconds between two requests, which ``requests_per_second`` of the Connection asks for."""
         rate = self.settings.requests_per_second if "settings" in self.__dict__ else None
         return 0.0 if rate is None else min(1 / rate, self.timeout)
 
-    def send(self, method: str, path: str, token: str | None = None, form: Mapping[str, str] | None = None) -> Response:
+    def send(self, call: Call[Any], token: Secret[str] | None = None) -> Response:
         """
-        Send a request to a path below ``/api``, and return what came back.
+        Send the request of a call, and return what came back, whatever it is.
 
-        :param token: default the token of this run.
-        :param form: for POST /auth, which takes no token.
-        :raises FailedError: no complete response came, or the server or a proxy has a problem.
+        :raises FailedError: no complete response came, or a proxy or the server has a problem.
         """
-        headers = {
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            "User-Agent": f"airflow-provider-rtisms/{__version__}",
-            "Content-Type": "application/json",
-            "Authorization": f"Bearer {token or self.token}",
-        }
-        if form is not None:
-            headers["Content-Type"] = "application/x-www-form-urlencoded; charset=utf-8"
-            del headers["Authorization"]
         time.sleep(max(0.0, self._next_at - time.monotonic()))
         started = time.monotonic()
         self._next_at = started + self.pause
-        request = requests.Request(method, f"{self.settings.base_url}/api{path}", headers, data=form).prepare()
         try:
-            with self.session.send(request, timeout=self.timeout, allow_redirects=False, stream=True) as got:
-                body = b"".join(islice(got.iter_content(65536), MOST_CHUNKS))
-        except requests.RequestException as error:  # its text may repeat what a server or a proxy wrote
+            got = self.client.send(call.request(token))
+        except TransportError as error:  # its detail may repeat what a server or a proxy wrote
             raise self._no_response(error) from None
-        response = Response(got.status_code, got.headers, body, time.monotonic() - started, time.time())
+        response = Response(got.status, got.headers, got.body, time.monotonic() - started, time.time())
         self.responses.append(response)
         response.check_server()
         if self.grant and 300 <= response.status < 400:  # before there is one, this is not the API
             raise response.unexpected()
         return response
 
-    def authenticate(self, client_secret: Secret[str]) -> Response:
-        """Ask for a token."""
-        credentials = {"client_id": self.settings.client_id, "client_secret": client_secret.get_secret_value()}
-        return self.send("POST", "/auth", form={"grant_type": "client_credentials", **credentials})
-
-    def close(self) -> None:
-        """Close all sockets."""
-        if "session" in self.__dict__:
-            self.session.close()
-
-    def _no_response(self, error: requests.RequestException) -> FailedError:
-        if isinstance(error, requests.exceptions.SSLError):
-            return FailedError("no TLS connection, or the certificate is not trusted", UNTRUSTED_REMEDY)
-        if isinstance(error, requests.Timeout) or "timed out" in str(error):  # requests wraps one of the body
-            return FailedError(f"no complete response within {self.timeout:g} s", TIMEOUT_REMEDY)
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, BadStatusLine) and not isinstance(cause, RemoteDisconnected):
-                return not_the_api("the server does not speak HTTP")
-            cause = cause.__context__
-        return FailedError(f"the connection broke ({type(error).__name__})", BROKEN_REMEDY)
+    def _no_response(self, error: TransportError) -> FailedError:
+        if error.kind is RtiSmsResponseTooLargeError or "BadStatusLine" in error.what:
+            return not_the_api(error.what)
+        remedies = {RtiSmsCertificateError: UNTRUSTED_REMEDY, RtiSmsTimeoutError: TIMEOUT_REMEDY}
+        return FailedError(error.what, remedies.get(error.kind, BROKEN_REMEDY))
 
 
 class Check(NamedTuple):
@@ -302,10 +231,8 @@ class Check(NamedTuple):
 
 def type_name(value: Any) -> str:
     """Return the JSON type of a value, with its article."""
-    if value is None:
-        return "null"
-    kinds = ((bool, "a boolean"), (str, "a string"), (int, "an integer"), (float, "a number"), (list, "an array"))
-    return next((name for type_, name in kinds if isinstance(value, type_)), "an object")
+    names = {"NoneType": "null", "bool": "a boolean", "str": "a string", "int": "an integer", "float": "a number"}
+    return {**names, "list": "an array", "dict": "an object"}[type(value).__name__]
 
 
 def safe_name(name: str) -> str:
@@ -316,5 +243,4 @@ def safe_name(name: str) -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    """Return a duration for a person."""
     return f"{seconds * 1000:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
