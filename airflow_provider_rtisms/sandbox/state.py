@@ -14,9 +14,10 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import takewhile
 from random import Random
 from reprlib import repr as short_repr
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from airflow_provider_rtisms.sandbox.settings import ActiveFault, Settings, check_number, check_text
@@ -60,7 +61,6 @@ _ID = r"[0-9]{1,100}"
 
 # Only "1" is documented; the other numbers are made up, so clients have to decide by name.
 _CODES = {"PENDING": "0", "DELIVERED": "1", "SENT": "2", "REJECTED": "3", "UNDELIVERED": "4", "EXPIRED": "5"}
-_UNDOCUMENTED_CODE = "9"
 
 _OPERATORS = (
     {"id": "188", "name": "Entel Pcs", "mcc": "730", "mnc": "10"},
@@ -93,7 +93,7 @@ class Submission:
                 "done": int(done) if done <= now else 0,
             },
             "info": {
-                "status": {"code": _CODES.get(status, _UNDOCUMENTED_CODE), "status": status},
+                "status": {"code": _CODES.get(status, "9"), "status": status},
                 "cost": self.cost,
                 "operator": _OPERATORS[int(self.submission_id) % len(_OPERATORS)],
             },
@@ -123,12 +123,7 @@ class Submissions:
         return None
 
     def add(
-        self,
-        status: str,
-        pending_for: float,
-        sent_for: float,
-        cost: float = 1,
-        submission_id: str | None = None,
+        self, status: str, pending_for: float, sent_for: float, cost: float = 1, submission_id: str | None = None
     ) -> Submission:
         check_text("status", status)
         for name, value in (("pending_for", pending_for), ("sent_for", sent_for), ("cost", cost)):
@@ -154,16 +149,11 @@ _BASIC = (
     "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞ\x1bÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?"
     "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà"
 )
-_ESC = 0x1B
-_EXTENSION = {
-    0x0A: "\f", 0x14: "^", 0x28: "{", 0x29: "}", 0x2F: "\\",
-    0x3C: "[", 0x3D: "~", 0x3E: "]", 0x40: "|", 0x65: "€",
-}  # fmt: skip
-_TWO_SEPTETS = frozenset(_EXTENSION.values())
+#: The basic character with the same code, and the character of the extension.
+_EXTENSION = dict(zip("\nΛ()/<=>¡e", "\f^{}\\[~]|€", strict=True))
 
 
-@dataclass(frozen=True)
-class Text:
+class Text(NamedTuple):
     """The decoded text of a message."""
 
     characters: str
@@ -173,7 +163,7 @@ class Text:
 
 def read_text(charset: int, encoded: str) -> Text:
     if charset in (DEFAULT, GSM_7BIT):
-        septets = sum(2 if character in _TWO_SEPTETS else 1 for character in encoded)
+        septets = len(encoded) + sum(character in _EXTENSION.values() for character in encoded)
         return Text(encoded, charset, _parts(septets, 160, 153))
     if charset == UCS_2_HEX:
         if not re.fullmatch(r"([0-9A-Fa-f]{4})*", encoded):
@@ -184,20 +174,11 @@ def read_text(charset: int, encoded: str) -> Text:
         if not re.fullmatch(r"([!-$&-~]|%[0-7][0-9A-Fa-f])*", encoded):
             raise ValueError("message.text in charset 8 takes URL-encoded GSM 7-bit codes")
         codes = unquote_to_bytes(encoded.replace("+", "%20"))
-        return Text(_gsm_characters(codes), charset, _parts(len(codes), 160, 153))
+        basic = "".join(_BASIC[code] for code in codes)
+        # ESC before an unknown code is shown as a space (TS 23.038, 6.2.1.1).
+        characters = re.sub("\x1b(.?)", lambda escape: _EXTENSION.get(escape[1], " "), basic, flags=re.DOTALL)
+        return Text(characters, charset, _parts(len(codes), 160, 153))
     raise ValueError(f"message.charset must be 0, 1, 6 or 8, not {charset!r}")
-
-
-def _gsm_characters(codes: bytes) -> str:
-    characters = []
-    remaining = iter(codes)
-    for code in remaining:
-        if code == _ESC:
-            # ESC before an unknown code is shown as a space (TS 23.038, 6.2.1.1).
-            characters.append(_EXTENSION.get(next(remaining, -1), " "))
-        else:
-            characters.append(_BASIC[code])
-    return "".join(characters)
 
 
 def _parts(units: int, alone: int, joined: int) -> int:
@@ -297,8 +278,8 @@ class State:
     def issue_token(self) -> str:
         now = self.now()
         # Tokens mostly expire in the order of their issue, so drop the expired ones at the front.
-        while self._expiry_by_token and next(iter(self._expiry_by_token.values())) <= now:
-            del self._expiry_by_token[next(iter(self._expiry_by_token))]
+        for old in [*takewhile(lambda token: self._expiry_by_token[token] <= now, self._expiry_by_token)]:
+            del self._expiry_by_token[old]
         token = f"sandbox.{secrets.token_urlsafe(24)}.${secrets.token_urlsafe(8)}"
         self._expiry_by_token[token] = now + self.settings.token_lifetime
         self._tokens.append(token)
