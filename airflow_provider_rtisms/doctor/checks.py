@@ -1,9 +1,14 @@
-"""The checks, in the order in which they run, each within its time."""
+"""
+The checks of the doctor, in the order in which they run, each within its time.
+
+A check asks through the :class:`Examination`, which holds the settings and what earlier checks have got.
+"""
 
 from __future__ import annotations
 
 import http.client
 import ipaddress
+import json
 import os
 import re
 import socket
@@ -13,48 +18,52 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import cached_property, partial
 from pathlib import Path
 from secrets import token_hex
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from urllib3.util import make_headers
 
-from airflow_provider_rtisms.api import ApiSettings, Secret, SmsDetails, SmsStatus, Submission, endpoints, errors
+from airflow_provider_rtisms.api import ApiSettings, RtiSmsClient, Secret, SmsDetails, SmsStatus, endpoints, errors
+from airflow_provider_rtisms.api.calls import Call, TransportError
+from airflow_provider_rtisms.api.models import Submission
 from airflow_provider_rtisms.api.settings import is_loopback
 from airflow_provider_rtisms.api.values.ids import check_submission_id
 from airflow_provider_rtisms.api.values.lists import name_some
-from airflow_provider_rtisms.api.values.recipients import parse_recipients
+from airflow_provider_rtisms.api.values.recipients import Recipient, parse_recipients
 from airflow_provider_rtisms.api.values.redaction import redact
 from airflow_provider_rtisms.api.values.text import SmsText
-from airflow_provider_rtisms.doctor.examination import (
-    BROKEN_REMEDY,
-    CHECK_HOST,
-    GRANT,
-    ISSUE,
-    PAGE_REMEDY,
-    PROXY_REMEDY,
-    TIMEOUT_REMEDY,
-    UNTRUSTED_REMEDY,
-    Check,
-    Examination,
-    FailedError,
-    Finding,
-    differs,
-    failed,
-    milliseconds,
-    not_the_api,
-    ok,
-    safe_name,
-    skipped,
-    type_name,
-)
 from airflow_provider_rtisms.doctor.report import DEFAULT_FOLLOW_FOR, DEFAULT_TIMEOUT, CheckResult, Outcome, Report
 
+#: The documented response to POST /auth.
+GRANT = {"access_token": "a string", "validity_period": "a string"}
+CHECK_HOST = "Check Base URL (Host) of the Connection."
+ISSUE = "Open an issue with this report."
+#: What to do about a difference that does no harm.
+REPORT_IT = "The package handles this. Please open an issue with this report, since the API has changed."
+TIMEOUT_REMEDY = (
+    "The server or a proxy sends too slowly, or not at all. Run the doctor again with a longer --timeout. If that "
+    "helps, raise 'timeout' of the Connection; if not, ask RealTime or your network's administrator."
+)
+BROKEN_REMEDY = (
+    "Something ends the connection: the server, a proxy or a firewall. Run the doctor again; then ask your network's "
+    "administrator."
+)
+PROXY_REMEDY = (
+    "Put the user name and the password into the URL of the proxy, percent-encoded: http://user:password@host:port, in "
+    "extra 'proxy' of the Connection or in the environment variable HTTPS_PROXY."
+)
+UNTRUSTED_REMEDY = (
+    "If your company inspects TLS with its own authority, set extra 'ca_bundle' of the Connection, or the variable "
+    "REQUESTS_CA_BUNDLE, to the PEM file of that authority. Otherwise do not trust this server: it may not be the API."
+)
+PAGE_REMEDY = f"{CHECK_HOST} If it is right, a proxy or a login page of the network answers in place of the API."
 STRING, INTEGER, NUMBER = "a string", "an integer", "a number"
 BALANCE = {"balance": STRING}
 SUBMISSION = {"status": STRING, "submissionId": STRING}
@@ -91,6 +100,206 @@ _CERTIFICATE_REMEDIES = {
     62: _WRONG_NAME,
     64: _WRONG_NAME,
 }
+
+
+class Finding(NamedTuple):
+    """What a check found: how it ended, what came or why it was skipped, and what a person can do."""
+
+    outcome: Outcome
+    got: str
+    remedy: str = ""
+
+
+ok, failed, skipped = (partial(Finding, outcome) for outcome in (Outcome.OK, Outcome.FAILED, Outcome.SKIPPED))
+
+
+def differs(got: str, remedy: str = REPORT_IT) -> Finding:
+    return Finding(Outcome.DIFFERS, got, remedy)
+
+
+class FailedError(Exception):
+    """A check failed: what came, and what a person can do."""
+
+    def __init__(self, got: str, remedy: str) -> None:
+        super().__init__(got, remedy)
+        self.finding = failed(got, remedy)
+
+
+def not_the_api(got: str, remedy: str = CHECK_HOST) -> FailedError:
+    return FailedError(f"{got}: this is not the RTI SMS API", remedy)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One response. The repr shows neither headers nor body, since both may hold secrets."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)  # ignores case
+    body: bytes = field(repr=False)
+    seconds: float  # from the request to the last byte
+    at: float  # Unix time of the last byte
+
+    def json(self) -> Any:
+        """Return the decoded body, or None if it is not JSON."""
+        try:
+            return json.loads(self.body.decode("utf-8-sig"))
+        except (ValueError, RecursionError):
+            return None
+
+    @property
+    def is_page(self) -> bool:
+        """Whether it is HTML or XML."""
+        is_declared = "html" in self.headers.get("Content-Type", "").lower()
+        return self.body.lstrip()[:1] == b"<" or (is_declared and self.json() is None)
+
+    def __str__(self) -> str:
+        """Return what came, in words. The path and the query of a redirect may hold secrets."""
+        value, words = self.json(), ""
+        if 300 <= self.status < 400:
+            host = re.match(r"https?://([A-Za-z0-9.:-]{1,100})(?=[/?#]|$)", self.headers.get("Location", ""))
+            words = f", a redirect to {host[1]}" if host else ", a redirect"
+        elif self.is_page:
+            words = " with a web page"
+        elif self.status == 200:
+            kind = "something that is not JSON" if value is None else f"{type_name(value)} in JSON, not an object"
+            words = " with a JSON object" if isinstance(value, dict) else f" with {kind}"
+        return f"HTTP {self.status}{words}"
+
+    def json_object(self) -> dict[str, Any]:
+        """Return the JSON object of a response with status 200, or raise FailedError."""
+        value = self.json()
+        if self.status == 200 and isinstance(value, dict):
+            return value
+        raise self.unexpected()
+
+    def unexpected(self, remedy: str = "") -> FailedError:
+        if self.status == 403:
+            remedy = remedy or errors.REMEDIES[errors.RtiSmsForbiddenError]
+        return FailedError(str(self), remedy or (PAGE_REMEDY if self.is_page else CHECK_HOST))
+
+    def check_server(self) -> None:
+        """Raise FailedError for an error of a proxy or of the server."""
+        if self.status == 407:
+            raise FailedError("the proxy refused the request: HTTP 407", PROXY_REMEDY)
+        if self.status == 429:
+            remedy = "The account passed a threshold. Wait some minutes, then run the doctor again."
+            raise FailedError("HTTP 429: too many requests", remedy)
+        if self.status >= 500 and self.status != 501:  # a server that does not know the method
+            remedy = "The server or a proxy before it has a problem. Run the doctor again later; then ask RealTime."
+            raise FailedError(f"HTTP {self.status}: an error of the server", remedy)
+
+
+@dataclass(kw_only=True)
+class Examination:
+    """The state of one run: what the caller of ``diagnose`` asked for, and what the checks have got."""
+
+    load: Callable[[], ApiSettings]
+    timeout: float
+    submission_id: str | None
+    probe_credentials: bool
+    send_to: Recipient | None
+    sender: str | None
+    follow_for: float
+    #: What no result may show. Checks add the tokens that they get.
+    secrets: list[Secret[str]] = field(default_factory=list)
+    responses: list[Response] = field(default_factory=list)
+    #: The response to a request with a made-up token.
+    first_contact: Response = field(init=False)
+    grant: dict[str, Any] = field(default_factory=dict)
+    token: Secret[str] = field(init=False)
+    sent_id: str | None = None
+    _next_at: float = 0.0
+
+    @cached_property
+    def configured(self) -> ApiSettings:
+        """The settings as they are stored."""
+        return self.load()
+
+    @cached_property
+    def settings(self) -> ApiSettings:
+        """The settings with the timeout of this run."""
+        return replace(self.configured, timeout=self.timeout, max_attempts=1)
+
+    @cached_property
+    def client(self) -> RtiSmsClient:
+        return RtiSmsClient(self.settings, on_secret=lambda token: self.secrets.append(Secret(token)))
+
+    @cached_property
+    def granted(self) -> Response:
+        """The response to the credentials."""
+        return self.send(endpoints.authenticate(self.settings))
+
+    @property
+    def is_granted(self) -> bool:
+        """Whether the credentials got something with a documented field."""
+        body = self.granted.json()
+        return self.granted.status == 200 and isinstance(body, dict) and not GRANT.keys().isdisjoint(body)
+
+    @property
+    def pause(self) -> float:
+        """Seconds between two requests, which ``requests_per_second`` of the Connection asks for."""
+        rate = self.settings.requests_per_second if "settings" in self.__dict__ else None
+        return 0.0 if rate is None else min(1 / rate, self.timeout)
+
+    def send(self, call: Call[Any], token: Secret[str] | None = None) -> Response:
+        """
+        Send the request of a call, and return what came back, whatever it is.
+
+        :raises FailedError: no complete response came, or a proxy or the server has a problem.
+        """
+        time.sleep(max(0.0, self._next_at - time.monotonic()))
+        started = time.monotonic()
+        self._next_at = started + self.pause
+        try:
+            got = self.client.send(call.request(token))
+        except TransportError as error:  # its detail may repeat what a server or a proxy wrote
+            raise self._no_response(error) from None
+        response = Response(got.status, got.headers, got.body, time.monotonic() - started, time.time())
+        self.responses.append(response)
+        response.check_server()
+        if self.grant and 300 <= response.status < 400:  # before there is one, this is not the API
+            raise response.unexpected()
+        return response
+
+    def _no_response(self, error: TransportError) -> FailedError:
+        if error.kind is errors.RtiSmsResponseTooLargeError or "BadStatusLine" in error.what:
+            return not_the_api(error.what)
+        remedies = {errors.RtiSmsCertificateError: UNTRUSTED_REMEDY, errors.RtiSmsTimeoutError: TIMEOUT_REMEDY}
+        return FailedError(error.what, remedies.get(error.kind, BROKEN_REMEDY))
+
+
+class Check(NamedTuple):
+    """One check, and what is documented of it. If one that it needs failed, it is skipped."""
+
+    name: str
+    expected: str
+    needs: str
+    #: Does it; may raise FailedError.
+    run: Callable[[Examination], Finding]
+    #: Most requests or connections, each of which takes at most the timeout; and how much longer it may take.
+    steps: int = 1
+    extra_seconds: Callable[[Examination], float] = lambda exam: 2.0
+
+    def limit(self, exam: Examination) -> float:
+        """Return the seconds after which the check is given up."""
+        return self.steps * (exam.timeout + exam.pause) + self.extra_seconds(exam)
+
+
+def type_name(value: Any) -> str:
+    """Return the JSON type of a value, with its article."""
+    names = {"NoneType": "null", "bool": "a boolean", "str": "a string", "int": "an integer", "float": "a number"}
+    return {**names, "list": "an array", "dict": "an object"}[type(value).__name__]
+
+
+def safe_name(name: str) -> str:
+    """Return a name that the server chose, such as the name of a field, if it cannot be a secret or a number."""
+    if re.fullmatch(r"[A-Za-z_$@][A-Za-z0-9_$@-]{0,39}", name) and not re.search(r"[0-9]{4}", name):
+        return name
+    return f"(a name of {len(name)} characters, not shown)"
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
 
 
 def check_settings(exam: Examination) -> Finding:
@@ -187,7 +396,7 @@ def check_tls(exam: Examination) -> Finding:
     connection = http.client.HTTPSConnection(*_first_hop(exam.settings), timeout=exam.timeout, context=context)
     if proxy is not None:
         connection.set_tunnel(host, port, headers=_login(proxy))
-    verifier = _verifier(exam.settings)
+    verifier = exam.settings.trusted_certificates()
     with _connecting("the TLS handshake", connection):
         try:
             connection.connect()
@@ -220,12 +429,9 @@ def check_http(exam: Examination) -> Finding:
     if not is_balance and (response.status not in (400, 401, 403) or (response.is_page and response.status != 401)):
         raise not_the_api(str(response), PAGE_REMEDY if response.is_page else CHECK_HOST)
     if not exam.is_granted:
-        remedy = (
-            f"{CHECK_HOST} If it is right, check Login and Password."
-            if exam.granted.status in (400, 401)
-            else CHECK_HOST
-        )
-        raise not_the_api(f"{response} to a made-up token, and {exam.granted} to the credentials", remedy)
+        remedy = " If it is right, check Login and Password." if exam.granted.status in (400, 401) else ""
+        got = f"{response} to a made-up token, and {exam.granted} to the credentials"
+        raise not_the_api(got, CHECK_HOST + remedy)
     return ok(got)
 
 
@@ -283,17 +489,6 @@ def _tls_context(settings: ApiSettings) -> ssl.SSLContext:
     trusted = settings.trusted_certificates()
     is_folder = Path(trusted).is_dir()
     return ssl.create_default_context(capath=trusted if is_folder else None, cafile=None if is_folder else trusted)
-
-
-def _verifier(settings: ApiSettings) -> str:
-    if settings.ca_bundle:
-        return f"extra ca_bundle ({settings.ca_bundle})"
-    for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
-        if os.environ.get(name):
-            return f"the environment variable {name} ({os.environ[name]})"
-    import certifi
-
-    return f"certifi {certifi.__version__}"
 
 
 @contextmanager
@@ -438,10 +633,8 @@ def check_latency(exam: Examination) -> Finding:
             raise response.unexpected()
         times.append(response.seconds)
     least, middle, most = min(times), median(times), max(times)
-    rate, reason = (
-        exam.settings.max_concurrency / max(middle, 1e-6),
-        f"{exam.settings.max_concurrency} requests at once give",
-    )
+    rate = (concurrent := exam.settings.max_concurrency) / max(middle, 1e-6)
+    reason = f"{concurrent} requests at once give"
     if (limit := exam.settings.requests_per_second) is not None and limit < rate:
         rate, reason = limit, "requests_per_second allows"
     a_second = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
@@ -449,11 +642,8 @@ def check_latency(exam: Examination) -> Finding:
         f"{len(times)} calls: min {milliseconds(least)}, median {milliseconds(middle)}, max {milliseconds(most)}. "
         f"{reason} at most {a_second} a second, {rate * 3600:,.0f} submissions an hour, if this machine is fast enough"
     )
-    return (
-        differs(got, "Bulk fetches and waits take long. Check the network, then ask RealTime.")
-        if middle > SLOW
-        else ok(got)
-    )
+    remedy = "Bulk fetches and waits take long. Check the network, then ask RealTime."
+    return differs(got, remedy) if middle > SLOW else ok(got)
 
 
 def check_rate_limit(exam: Examination) -> Finding:

@@ -66,7 +66,7 @@ class TestTls:
             report = examine(f"https://localhost:{port}", ca_bundle=bundle)
         assert {check.outcome for check in report.checks} == {"ok"}, report.to_text()
         assert re.fullmatch(
-            rf"TLSv1\.3, certificate by .+, [0-9]+ days left, verified by extra ca_bundle \({re.escape(bundle)}\)",
+            rf"TLSv1\.3, certificate by .+, [0-9]+ days left, verified by {re.escape(bundle)}",
             got(report, "tls"),
         )
 
