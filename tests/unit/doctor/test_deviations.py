@@ -172,6 +172,7 @@ DEVIATIONS: dict[str, tuple[Deviation, str]] = {
     "another status": (edit(SMS, {"info.status.status": "READ"}), "submission differs"),
     "404 as 200": (on(is_unknown, lambda: Reply(200, details("0"))), "unknown_id failed"),
     "404 as 400": (on(is_unknown, lambda: Reply(400)), "unknown_id differs"),
+    "404 as 301": (on(is_unknown, redirect), "unknown_id failed"),
     "404 as 500": (on(is_unknown, lambda: Reply(500)), "unknown_id failed"),
     "wrong secret accepted": (on(is_wrong_secret, granted), "wrong_secret failed"),
     "own secret refused": (on(is_auth, lambda: Reply(401, SECRET.encode())), "authentication failed"),

@@ -42,11 +42,11 @@ def file_server(folder: Path) -> Iterator[int]:
         server.shutdown()
 
 
-@pytest.mark.parametrize("has_files", [False, True])
-def test_a_file_server(tmp_path: Path, has_files: bool) -> None:
-    if has_files:
-        (tmp_path / "api").mkdir()
-        (tmp_path / "api" / "balance").write_text("hello")
+@pytest.mark.parametrize("size", [None, 5, 3_000_000])
+def test_a_file_server(tmp_path: Path, size: int | None) -> None:
+    (tmp_path / "api").mkdir()
+    if size is not None:
+        (tmp_path / "api" / "balance").write_text("x" * size)
     with file_server(tmp_path) as port:
         assert_one_line(examine(url(port)))
 

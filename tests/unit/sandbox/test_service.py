@@ -90,6 +90,8 @@ class TestEveryOtherCall:
 
     def test_a_revoked_token_is_401_and_a_new_one_works(self, api: Api) -> None:
         assert api.get("balance").status_code == 200
+        api.authenticate()  # another token, which leaves the first one valid
+        assert api.get("balance").status_code == 200
         api.sandbox.revoke_tokens()
         assert api.get("balance").status_code == 401
         api._token = None
@@ -180,6 +182,7 @@ class TestSendSms:
             (6, "0061" * 71, "a" * 71, 2),
             (8, "%7F%7E", "àü", 1),
             (8, "hi+%1Be%20%00", "hi € @", 1),
+            (8, "%1B%0A%1B%1B%1Bz%1B", "\f   ", 1),
         ],
     )
     def test_each_charset_is_read_and_costs_by_its_parts(
