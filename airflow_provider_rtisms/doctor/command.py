@@ -24,35 +24,25 @@ from airflow_provider_rtisms.api.models import printable
 from airflow_provider_rtisms.api.settings import DEFAULT_BASE_URL, ApiSettings
 from airflow_provider_rtisms.api.values.recipients import parse_recipients
 from airflow_provider_rtisms.api.values.secret import Secret
-from airflow_provider_rtisms.doctor.report import DEFAULT_FOLLOW_FOR, DEFAULT_TIMEOUT
+from airflow_provider_rtisms.doctor.report import DEFAULT_FOLLOW_FOR, DEFAULT_TIMEOUT, CheckResult
+
+
+def _seconds(meaning: str, default: float) -> dict[str, Any]:
+    return {"help": f"{meaning} (default: {default:g})", "default": default, "type": float, "metavar": "SECONDS"}
+
 
 SECRET_VARIABLE = "RTISMS_CLIENT_SECRET"  # noqa: S105  # the name of a variable
 
-_SECONDS: dict[str, Any] = {"type": float, "metavar": "SECONDS"}
 #: Flags and the keyword arguments that argparse and Airflow's ``Arg`` both take.
 OPTIONS: dict[str, dict[str, Any]] = {
     "--json": {"help": "print the report as JSON", "action": "store_true"},
-    "--timeout": {
-        "help": f"seconds for one request and its response (default: {DEFAULT_TIMEOUT:g})",
-        "default": DEFAULT_TIMEOUT,
-        **_SECONDS,
-    },
-    "--submission-id": {
-        "help": "a submission of the account: compare its details with the documentation",
-        "metavar": "ID",
-    },
-    "--probe-credentials": {
-        "help": "authenticate once with a wrong secret; it may count against the account",
-        "action": "store_true",
-    },
+    "--timeout": _seconds("seconds for one request and its response", DEFAULT_TIMEOUT),
+    "--submission-id": {"help": "one of your submissions: compare its details with the documentation", "metavar": "ID"},
+    "--probe-credentials": {"help": "authenticate once with a wrong secret; it may count", "action": "store_true"},
     "--send-to": {"help": "send one SMS to this number, which costs money, and follow it", "metavar": "NUMBER"},
     "--sender": {"help": "the sender of that SMS", "metavar": "SENDER"},
     "--yes": {"help": "do not ask before sending", "action": "store_true"},
-    "--follow-for": {
-        "help": f"most seconds to wait until that SMS is final (default: {DEFAULT_FOLLOW_FOR:g})",
-        "default": DEFAULT_FOLLOW_FOR,
-        **_SECONDS,
-    },
+    "--follow-for": _seconds("most seconds to wait until that SMS is final", DEFAULT_FOLLOW_FOR),
 }
 #: Settings that a Connection has in its extras. A proxy comes from the environment, since its URL may hold a password.
 _SETTINGS: dict[str, dict[str, Any]] = {
@@ -66,6 +56,7 @@ is sent unless you ask for it. The report holds no secret, token, phone number, 
 _EPILOG = f"""\
 The client secret comes from the environment variable {SECRET_VARIABLE}, or the doctor asks for it.
 Exit status: 0 if no check failed, 1 if one did, 2 if an argument cannot be used.
+RealTime documents the API at https://developers.real-time.cl.
 """
 
 
@@ -104,27 +95,23 @@ def _parser() -> argparse.ArgumentParser:
     for name, options in _SETTINGS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", **options)
     parser.add_argument("--conn-id", metavar="ID", help="a Connection, where Airflow is installed")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print every check, and what it expects")
     for flag, options in OPTIONS.items():
         parser.add_argument(flag, **options)
     return parser
 
 
 def _settings(client_secret: Secret[str], args: argparse.Namespace) -> ApiSettings:
-    return ApiSettings(
-        client_id=args.client_id,
-        client_secret=client_secret,
-        base_url=args.base_url or DEFAULT_BASE_URL,
-        **{name: getattr(args, name) for name in _SETTINGS},
-    )
+    extras = {name: getattr(args, name) for name in _SETTINGS}
+    base_url = args.base_url or DEFAULT_BASE_URL
+    return ApiSettings(client_id=args.client_id, client_secret=client_secret, base_url=base_url, **extras)
 
 
 def _ask_for_secret(parser: argparse.ArgumentParser) -> Secret[str]:
     secret = os.environ.get(SECRET_VARIABLE)
-    if secret is None:
-        if not sys.stdin.isatty():
-            parser.error(f"set the environment variable {SECRET_VARIABLE} to the client secret")
-        secret = getpass.getpass("Client secret: ")
-    return Secret(secret)
+    if secret is None and not sys.stdin.isatty():
+        parser.error(f"set the environment variable {SECRET_VARIABLE} to the client secret")
+    return Secret(getpass.getpass("Client secret: ") if secret is None else secret)
 
 
 def settings_of_connection(conn_id: str) -> ApiSettings:
@@ -153,49 +140,44 @@ def run(load: Callable[[], ApiSettings], args: argparse.Namespace) -> int:
     Run the checks, and print the report: each result as soon as it is there, or one JSON document at the end.
 
     :param load: returns the settings.
-    :param args: the values of :data:`OPTIONS`.
+    :param args: the values of :data:`OPTIONS`, ``verbose`` and ``conn_id``.
     :return: the exit status: 0 if no check failed, 1 if one did, 2 if an argument cannot be used.
     """
-    from airflow_provider_rtisms.doctor.runner import diagnose
+    from airflow_provider_rtisms.doctor.checks import diagnose
+
+    def show(result: CheckResult) -> None:
+        line = result.to_text() if args.verbose else result.to_line()
+        if line and not args.json:
+            print(line, flush=True)
 
     try:
         if args.send_to is not None and not args.yes and not _confirm(args.send_to):
             print("Nothing was checked, and no SMS was sent.", file=sys.stderr)
             return 2
-        if not args.json:
+        if args.verbose and not args.json:
             print(f"{_versions()}\n", flush=True)
-        report = diagnose(
-            load,
-            timeout=args.timeout,
-            submission_id=args.submission_id,
-            probe_credentials=args.probe_credentials,
-            send_to=args.send_to,
-            sender=args.sender,
-            follow_for=args.follow_for,
-            on_result=lambda result: None if args.json else print(result.to_text(), flush=True),
-        )
+        names = ("timeout", "submission_id", "probe_credentials", "send_to", "sender", "follow_for", "conn_id")
+        report = diagnose(load, on_result=show, **{name: getattr(args, name) for name in names})
     except RtiSmsInputError as error:
         print(f"{printable(str(error))} Nothing was checked.", file=sys.stderr)
         return 2
-    print(report.to_json() if args.json else f"\n{report.summary()}")
+    end = report.to_json() if args.json else f"\n{report.summary()}" if args.verbose else report.last_line()
+    print(end, end="\n" if end else "")
     return report.exit_status
 
 
 def _versions() -> str:
     import requests
 
-    python, openssl = platform.python_version(), ssl.OPENSSL_VERSION.partition(" ")[2].partition(" ")[0]
-    return (
-        f"airflow-provider-rtisms {__version__}, Python {python}, requests {requests.__version__}, OpenSSL {openssl}, "
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    )
+    openssl = ssl.OPENSSL_VERSION.split(" ")[1]
+    versions = f"Python {platform.python_version()}, requests {requests.__version__}, OpenSSL {openssl}"
+    return f"airflow-provider-rtisms {__version__}, {versions}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _confirm(number: str) -> bool:
     recipient = parse_recipients([number])[0]
     if not sys.stdin.isatty():
         raise RtiSmsInputError("--send-to sends an SMS, which costs money: add --yes where nobody can be asked.")
-    print(
-        f"This sends one SMS to {recipient}, which costs money. Continue? [y/N] ", end="", file=sys.stderr, flush=True
-    )
+    question = f"This sends one SMS to {recipient}, which costs money. Continue? [y/N] "
+    print(question, end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -13,9 +13,8 @@ from airflow_provider_rtisms.api.models import printable
 
 #: Seconds for one request and its response, and for which a test message is followed.
 DEFAULT_TIMEOUT, DEFAULT_FOLLOW_FOR = 10.0, 300.0
-_WIDTH = 118
-#: Where the results begin, below the outcome and the name.
-_INDENT = 26
+#: The widest line, and where the results begin in it, below the outcome and the name.
+_WIDTH, _INDENT = 118, 26
 
 
 class Outcome(StrEnum):
@@ -39,7 +38,7 @@ class CheckResult:
 
     :param name: the name of the check.
     :param outcome: how it ended.
-    :param expected: what is documented, and in which section of the documentation.
+    :param expected: what is documented.
     :param got: what came, or why the check was skipped.
     :param remedy: what a person can do; empty if there is nothing to do.
     """
@@ -50,8 +49,15 @@ class CheckResult:
     got: str
     remedy: str
 
+    def to_line(self) -> str:
+        """Return what is wrong and what to do on one line; nothing if the check is ok or skipped."""
+        if self.outcome in (Outcome.OK, Outcome.SKIPPED):
+            return ""
+        line = f"{self.outcome:<8} {self.name:<16} {self.got}: {self.remedy[:1].lower()}{self.remedy[1:]}"
+        return printable(line)
+
     def to_text(self) -> str:
-        """Return the lines of the report for this check."""
+        """Return the lines of the whole report for this check, with what is expected."""
         parts = [(f"{self.outcome:<8} {self.name:<16} ", self.got)]
         if self.outcome is not Outcome.SKIPPED:
             parts.append(("expected: ", self.expected))
@@ -79,18 +85,31 @@ class Report:
         """Return how many checks ended how, and where to begin."""
         counts = Counter(check.outcome for check in self.checks)
         line = ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome)
-        failed = [check.name for check in self.checks if check.outcome is Outcome.FAILED]
-        if failed:
+        if failed := self._names(Outcome.FAILED):
             return f"{line}. Begin with {failed[0]}: other checks may depend on it."
         return f"{line}. Nothing failed."
 
-    def to_text(self) -> str:
-        """Return the report for a person."""
-        return "\n".join([*(check.to_text() for check in self.checks), "", self.summary()])
+    def last_line(self) -> str:
+        """Return the names of the checks that are ok, for the short report."""
+        well, end = ", ".join(self._names(Outcome.OK)), "" if self.exit_status else " Nothing failed."
+        return f"{Outcome.OK:<8} {well}.{end}" if well else end.strip()
+
+    def to_text(self, verbose: bool = False) -> str:
+        """
+        Return the report for a person.
+
+        :param verbose: every check with what is expected. Default: what is wrong, what to do, and what is ok.
+        """
+        if verbose:
+            return "\n".join([*(check.to_text() for check in self.checks), "", self.summary()])
+        return "\n".join(filter(None, [*(check.to_line() for check in self.checks), self.last_line()]))
 
     def to_json(self) -> str:
         """Return ``{"checks": [{"name", "outcome", "expected", "got", "remedy"}, ...]}``."""
         return json.dumps({"checks": [asdict(check) for check in self.checks]}, indent=2)
+
+    def _names(self, outcome: Outcome) -> list[str]:
+        return [check.name for check in self.checks if check.outcome is outcome]
 
 
 def _wrap(title: str, text: str) -> str:

@@ -20,18 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Fault", "Message", "Sandbox", "SandboxClient", "SandboxProcess", "Settings", "Snapshot"]
 
-_HOMES = {
-    "Fault": "settings",
-    "Message": "state",
-    "Sandbox": "client",
-    "SandboxClient": "client",
-    "SandboxProcess": "client",
-    "Settings": "settings",
-    "Snapshot": "state",
-}
+_HOMES = {"Fault": "settings", "Settings": "settings", "Message": "state", "Snapshot": "state"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'client')}"), name)

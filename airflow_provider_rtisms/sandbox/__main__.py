@@ -6,12 +6,11 @@ import argparse
 import asyncio
 import signal
 from dataclasses import fields
+from typing import Any
 
 from airflow_provider_rtisms.sandbox.server import serve
 from airflow_provider_rtisms.sandbox.settings import KINDS, Fault, Settings
 from airflow_provider_rtisms.sandbox.state import EXAMPLE_ID, FIRST_SEEDED_ID, MAGIC_ID_PREFIX, MAGIC_NUMBERS
-
-_DESCRIPTION = "Run a local stand-in for the RTI SMS API. It prints its base URL, and serves until it is interrupted."
 
 
 def _table(rows: dict[str, str]) -> str:
@@ -49,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_rtisms.sandbox",
         usage="%(prog)s [options]",
-        description=_DESCRIPTION,
+        description="Run a local stand-in for the RTI SMS API. It prints its base URL, and serves until interrupted.",
         epilog=_EPILOG,
         formatter_class=_HelpFormatter,
     )
@@ -57,14 +56,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", default=0, type=int, help="the port to bind; 0 for any free port")
     for setting in fields(Settings):
         if setting.name == "faults":
-            parser.add_argument(
-                "--fault",
-                dest="faults",
-                action="append",
-                default=argparse.SUPPRESS,
-                type=_fault,
-                **setting.metadata,
-            )
+            options: dict[str, Any] = {
+                "dest": "faults",
+                "action": "append",
+                "default": argparse.SUPPRESS,
+                "type": _fault,
+            }
+            parser.add_argument("--fault", **options, **setting.metadata)
         else:
             flag = f"--{setting.name.replace('_', '-')}"
             parser.add_argument(flag, default=setting.default, type=type(setting.default), **setting.metadata)

@@ -7,9 +7,8 @@ import json
 import subprocess
 import sys
 import threading
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from concurrent.futures import Future
-from types import TracebackType
 from typing import Any, Self
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
@@ -43,27 +42,13 @@ class SandboxClient:
         return str(self._control("GET", "settings")["client_secret"])
 
     def connection_json(self) -> str:
-        """
-        Return an Airflow Connection to this sandbox.
-
-        :return: the Connection in JSON, for an environment variable such as ``AIRFLOW_CONN_RTISMS_DEFAULT``.
-        """
+        """Return an Airflow Connection to this sandbox in JSON, for ``AIRFLOW_CONN_RTISMS_DEFAULT`` and the like."""
         settings = self._control("GET", "settings")
-        return json.dumps(
-            {
-                "conn_type": "rtisms",
-                "login": settings["client_id"],
-                "password": settings["client_secret"],
-                "host": self.url,
-            }
-        )
+        login = {"login": settings["client_id"], "password": settings["client_secret"]}
+        return json.dumps({"conn_type": "rtisms", **login, "host": self.url})
 
     def state(self) -> Snapshot:
-        """
-        Return what the sandbox has received since its start or its last reset, and what it holds now.
-
-        :return: a snapshot; later requests do not change it.
-        """
+        """Return what the sandbox has received since its start or its last reset, and what it holds now."""
         fields = self._control("GET", "state")
         return Snapshot(**{**fields, "messages": [Message(**message) for message in fields["messages"]]})
 
@@ -135,16 +120,9 @@ class SandboxClient:
         :return: its id.
         :raises ValueError: if a value is not valid.
         """
-        response = self._control(
-            "POST",
-            "submissions",
-            status=status,
-            submission_id=submission_id,
-            pending_for=pending_for,
-            sent_for=sent_for,
-            cost=cost,
-        )
-        return str(response["submission_id"])
+        times = {"pending_for": pending_for, "sent_for": sent_for}
+        fields = {"status": status, "submission_id": submission_id, **times, "cost": cost}
+        return str(self._control("POST", "submissions", **fields)["submission_id"])
 
     def _control(self, method: str, name: str, **fields: Any) -> dict[str, Any]:
         body = json.dumps(fields, default=vars).encode() if method == "POST" else None
@@ -157,7 +135,7 @@ class SandboxClient:
                 raise ValueError(error.read().decode()) from None
 
 
-class RunningSandbox(SandboxClient, ABC):
+class RunningSandbox(SandboxClient):
     """
     A sandbox that runs inside a ``with`` block.
 
@@ -166,6 +144,10 @@ class RunningSandbox(SandboxClient, ABC):
     :param settings: see :class:`~airflow_provider_rtisms.sandbox.settings.Settings`.
     :raises ValueError: if a setting is unknown or its value is not valid.
     """
+
+    #: Start the sandbox, and return its base URL once it accepts connections; stop it, and return once it has stopped.
+    _start: Callable[[], str]
+    _stop: Callable[[], None]
 
     def __init__(self, *, host: str = "127.0.0.1", port: int = 0, **settings: Any) -> None:
         super().__init__("")
@@ -177,18 +159,8 @@ class RunningSandbox(SandboxClient, ABC):
         self.url = self._start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop()
-
-    @abstractmethod
-    def _start(self) -> str:
-        """Start the sandbox, and return its base URL once it accepts connections."""
-
-    @abstractmethod
-    def _stop(self) -> None:
-        """Stop the sandbox, and return once it has stopped."""
 
 
 class Sandbox(RunningSandbox):
@@ -226,15 +198,9 @@ class SandboxProcess(RunningSandbox):
     process: subprocess.Popen[str]
 
     def _start(self) -> str:
-        self.process = subprocess.Popen(  # noqa: S603  # our own command
-            [
-                *(sys.executable, "-m", "airflow_provider_rtisms.sandbox"),
-                *(f"--host={self._host}", f"--port={self._port}"),
-                *self._settings.arguments(),
-            ],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        address = [f"--host={self._host}", f"--port={self._port}"]
+        command = [sys.executable, "-m", "airflow_provider_rtisms.sandbox", *address, *self._settings.arguments()]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603  # our own command
         with self.process.stdout as first_line:  # type: ignore[union-attr]  # it is a pipe
             url = first_line.readline().strip()
         if not url:

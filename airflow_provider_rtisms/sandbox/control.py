@@ -30,7 +30,7 @@ import struct
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from reprlib import repr as short_repr
-from typing import Any, Protocol
+from typing import Any
 
 from airflow_provider_rtisms.sandbox.service import Request, Response, json_response, text_response
 from airflow_provider_rtisms.sandbox.settings import Settings, check_names, read_object
@@ -41,7 +41,6 @@ _HOST = re.compile(r"(?:\[(?P<ipv6>[0-9a-f:.]+)\]|(?P<name>[^\s:/@\[\]]+))(?::[0
 
 
 def why_refused(headers: Mapping[str, str], own_hosts: Collection[str]) -> str | None:
-    """Return why a control call is refused."""
     host, origin = headers.get("Host", ""), headers.get("Origin")
     match = _HOST.fullmatch(host)
     name = (match["ipv6"] or match["name"]).lower() if match else ""
@@ -62,43 +61,21 @@ def _is_loopback(name: str) -> bool:
         return name == "localhost"
 
 
-class Connection(Protocol):
-    """The part of aiohttp's protocol for one connection that is used here."""
-
-    @property
-    def transport(self) -> asyncio.Transport | None:
-        """The transport; None once the connection is closed."""
-
-
 class Sockets:
     """Counts connections from their first API request on. Connections with control calls only do not count."""
 
     def __init__(self) -> None:
-        self._connections: set[Connection] = set()
+        self._connections: set[Any] = set()  # aiohttp's protocols; one without a transport is closed
         self.peak = 0
 
-    def add(self, connection: Connection) -> None:
-        """Count a connection, once."""
-        if connection not in self._connections:
-            self._connections = {*self._open(), connection}
-            self.peak = max(self.peak, len(self._connections))
-
     @property
-    def open(self) -> int:
-        """How many connections are open now."""
-        return len(self._open())
-
-    def restart_peak(self) -> None:
-        """Set the peak to the number of connections that are open now."""
-        self.peak = self.open
-
-    def reset_all(self) -> None:
-        """Reset every connection."""
-        for connection in self._open():
-            reset(connection.transport)
-
-    def _open(self) -> set[Connection]:
+    def open(self) -> set[Any]:
         return {connection for connection in self._connections if connection.transport is not None}
+
+    def add(self, connection: Any) -> None:
+        if connection not in self._connections:
+            self._connections = {*self.open, connection}
+            self.peak = max(self.peak, len(self._connections))
 
 
 def reset(transport: asyncio.Transport | None) -> None:
@@ -111,12 +88,7 @@ def reset(transport: asyncio.Transport | None) -> None:
 
 
 class Control:
-    """
-    Responds to control calls.
-
-    :param settings: the initial settings, also after a reset.
-    :param sockets: the connections of the API's users.
-    """
+    """Responds to control calls."""
 
     def __init__(self, settings: Settings, sockets: Sockets) -> None:
         self.state = State(settings)
@@ -134,10 +106,9 @@ class Control:
         }
 
     def respond(self, request: Request) -> Response:
-        """Respond to a control call."""
         name = request.path.removeprefix("/sandbox/")
         if request.method == "GET" and name == "state":
-            return json_response(self.state.snapshot(self._sockets.open, self._sockets.peak))
+            return json_response(self.state.snapshot(len(self._sockets.open), self._sockets.peak))
         if request.method == "GET" and name == "settings":
             return json_response(self.state.settings)
         if request.method != "POST" or name not in self._posts:
@@ -155,22 +126,10 @@ class Control:
         self._start_outage()
         return {}
 
-    def _add_submission(
-        self,
-        submission_id: str | None = None,
-        status: str = "DELIVERED",
-        pending_for: float | None = None,
-        sent_for: float | None = None,
-        cost: float = 1,
-    ) -> dict[str, str]:
+    def _add_submission(self, **given: Any) -> dict[str, str]:
         settings = self.state.settings
-        submission = self.state.submissions.add(
-            status,
-            settings.pending_for if pending_for is None else pending_for,
-            settings.sent_for if sent_for is None else sent_for,
-            cost,
-            submission_id,
-        )
+        times = {name: getattr(settings, name) for name in ("pending_for", "sent_for") if given.get(name) is None}
+        submission = self.state.submissions.add(**{"status": "DELIVERED", **given, **times})
         return {"submission_id": submission.submission_id}
 
     def _revoke_tokens(self) -> dict[str, str]:
@@ -179,10 +138,11 @@ class Control:
 
     def _reset(self, **changes: Any) -> dict[str, str]:
         self.state = State(self._initial_settings.changed(changes))
-        self._sockets.restart_peak()
+        self._sockets.peak = len(self._sockets.open)
         self._start_outage()
         return {}
 
     def _start_outage(self) -> None:
         if any(fault.kind == "outage" for fault in self.state.settings.faults):
-            self._sockets.reset_all()
+            for connection in self._sockets.open:
+                reset(connection.transport)

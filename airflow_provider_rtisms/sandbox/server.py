@@ -25,7 +25,6 @@ _SHUTDOWN_SECONDS = 1.0
 
 @asynccontextmanager
 async def serve(settings: Settings, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
-    """Serve a sandbox inside an ``async with`` block."""
     http = web.Server(_Handler(settings, host), access_log=None)
     listener = await asyncio.get_running_loop().create_server(http, host, port, backlog=_BACKLOG)
     try:
@@ -88,8 +87,7 @@ async def _read(request: web.BaseRequest, path: str) -> Request:
 
 
 def _refusal(active: ActiveFault | None) -> Response | None:
-    status = None if active is None else active.next_status()
-    if active is None or status is None:
+    if active is None or (status := active.next_status()) is None:
         return None
     retry_after = active.fault.retry_after
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
@@ -105,8 +103,7 @@ def _send_interim(request: web.BaseRequest, statuses: Iterable[int]) -> None:
     if request.transport is None or request.version < HttpVersion11:  # HTTP/1.0 has none (RFC 9110, 15.2)
         return
     for status in statuses:
-        phrase = responses.get(status, "")
-        request.transport.write(f"HTTP/1.1 {status} {phrase}\r\n\r\n".encode())
+        request.transport.write(f"HTTP/1.1 {status} {responses.get(status, '')}\r\n\r\n".encode())
 
 
 def _reset(request: web.BaseRequest) -> web.StreamResponse:

@@ -15,12 +15,10 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
 from airflow_provider_rtisms.sandbox.settings import check_text, read_object
-from airflow_provider_rtisms.sandbox.state import DEFAULT, Message, State, Text, read_text
+from airflow_provider_rtisms.sandbox.state import DEFAULT, State, Text, read_text
 
 
 class Request(NamedTuple):
-    """A request to the sandbox: its path as it was sent, without the query; names of headers ignore case."""
-
     method: str
     path: str
     headers: Mapping[str, str]
@@ -28,42 +26,29 @@ class Request(NamedTuple):
 
 
 class Response(NamedTuple):
-    """A response of the sandbox."""
-
     status: int
     body: bytes = b""
     headers: Mapping[str, str] = MappingProxyType({})
 
 
 class RefusedError(Exception):
-    """
-    A request is refused with a status other than 200.
-
-    :param status: the status of the response.
-    :param reason: its body, a line for people. The vendor says only that it is empty for a bad token.
-    :param headers: its headers.
-    """
+    """A request is refused with a status other than 200."""
 
     def __init__(self, status: int, reason: str = "", headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status, reason)
-        self.status = status
-        self.reason = reason
-        self.headers = headers or {}
+        self.response = text_response(status, reason, headers)
 
 
 def json_response(payload: object) -> Response:
-    """Return a response with status 200 and a JSON body."""
     body = json.dumps(payload, ensure_ascii=False, default=vars).encode()
     return Response(200, body, {"Content-Type": "application/json; charset=utf-8"})
 
 
 def text_response(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Return a response with a body of plain text."""
     return Response(status, text.encode(), {"Content-Type": "text/plain; charset=utf-8", **(headers or {})})
 
 
 def locate(path: str) -> tuple[str, str | None]:
-    """Return which part of the API a path belongs to."""
     if path.startswith("/api/sms/"):
         return "sms", path.removeprefix("/api/sms/")
     family = path.removeprefix("/api/")
@@ -71,14 +56,13 @@ def locate(path: str) -> tuple[str, str | None]:
 
 
 def respond(state: State, request: Request) -> Response:
-    """Respond to a request to the API."""
     try:
-        return _respond(state, request)
+        return json_response(_respond(state, request))
     except RefusedError as refused:
-        return text_response(refused.status, refused.reason, refused.headers)
+        return refused.response
 
 
-def _respond(state: State, request: Request) -> Response:
+def _respond(state: State, request: Request) -> dict[str, Any]:
     family, submission_id = locate(request.path)
     if family == "other":
         raise RefusedError(404, "no such path")
@@ -86,13 +70,20 @@ def _respond(state: State, request: Request) -> Response:
     if request.method != allowed:
         raise RefusedError(405, f"{request.method} is not allowed here", {"Allow": allowed})  # RFC 9110, 15.5.6
     if family == "auth":
-        return json_response(_authenticate(state, request))
-    _check_headers(state, request.headers)
+        return _authenticate(state, request)
+    # "Bearer", exactly one space, the token. For anything else the response has an empty body.
+    bearer = re.fullmatch(r"Bearer (\S+)", request.headers.get("Authorization", ""))
+    if bearer is None or not state.accepts_token(bearer[1]):
+        raise RefusedError(401)
+    _check_content_type(request.headers, "application/json")
     if family == "balance":
-        return json_response({"balance": f"{state.balance:f}"})
+        return {"balance": f"{state.balance:f}"}
     if submission_id is None:
-        return json_response(_send_sms(state, request.body))
-    return json_response(_get_sms(state, submission_id))
+        return _send_sms(state, request.body)
+    submission = state.submissions.find(submission_id)
+    if submission is None:
+        raise RefusedError(404, "no such submission")
+    return submission.details(state.now())
 
 
 def _authenticate(state: State, request: Request) -> dict[str, str]:
@@ -110,30 +101,14 @@ def _authenticate(state: State, request: Request) -> dict[str, str]:
         raise RefusedError(400, "grant_type must be client_credentials")
     if (client_id, client_secret) != (state.settings.client_id, state.settings.client_secret):
         raise RefusedError(401, "wrong credentials")
-    return {
-        "access_token": state.issue_token(),
-        "validity_period": _plain_number(state.settings.token_lifetime),
-    }
-
-
-def _check_headers(state: State, headers: Mapping[str, str]) -> None:
-    # "Bearer", exactly one space, the token. For anything else the response has an empty body.
-    bearer = re.fullmatch(r"Bearer (\S+)", headers.get("Authorization", ""))
-    if bearer is None or not state.accepts_token(bearer[1]):
-        raise RefusedError(401)
-    _check_content_type(headers, "application/json")
+    lifetime = state.settings.token_lifetime
+    seconds = int(lifetime) if lifetime == int(lifetime) else lifetime
+    return {"access_token": state.issue_token(), "validity_period": str(seconds)}
 
 
 def _check_content_type(headers: Mapping[str, str], expected: str) -> None:
     if headers.get("Content-Type", "").partition(";")[0].strip().lower() != expected:
         raise RefusedError(400, f"the header Content-Type must be {expected}")
-
-
-def _get_sms(state: State, submission_id: str) -> dict[str, Any]:
-    submission = state.submissions.find(submission_id)
-    if submission is None:
-        raise RefusedError(404, "no such submission")
-    return submission.details(state.now())
 
 
 def _send_sms(state: State, body: bytes) -> dict[str, Any]:
@@ -146,13 +121,9 @@ def _send_sms(state: State, body: bytes) -> dict[str, Any]:
         raise RefusedError(400, str(error)) from None
     if sender == "blocked" or not re.fullmatch(r"[A-Za-z0-9]{1,11}", sender):
         raise RefusedError(406, "the sender is malformed or not allowed")
-    return {"submissions": [_submission(message) for message in state.send(recipients, sender, text)]}
-
-
-def _submission(message: Message) -> dict[str, str]:
-    if message.submission_id is None:
-        return {"status": message.status}
-    return {"status": message.status, "submissionId": message.submission_id}
+    messages = state.send(recipients, sender, text)
+    ids = [{} if one.submission_id is None else {"submissionId": one.submission_id} for one in messages]
+    return {"submissions": [{"status": message.status, **known} for message, known in zip(messages, ids, strict=True)]}
 
 
 def _read_recipients(recipients: object) -> list[str]:
@@ -174,7 +145,3 @@ def _read_message(message: object) -> Text:
     if type(charset) is not int:
         raise ValueError(f"message.charset must be a number, not {short_repr(charset)}")
     return read_text(charset, encoded)
-
-
-def _plain_number(value: float) -> str:
-    return str(int(value)) if value == int(value) else str(value)

@@ -22,7 +22,6 @@ MAXIMUM = 10**15
 
 
 def read_object(body: bytes) -> dict[str, Any]:
-    """Parse the body of a request."""
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -33,7 +32,6 @@ def read_object(body: bytes) -> dict[str, Any]:
 
 
 def check_names(names: Iterable[str], known: Collection[str]) -> None:
-    """Check the names of fields."""
     if unknown := [short_repr(name) for name in names if name not in known]:
         raise ValueError(f"there is no field {', '.join(unknown)}; the fields are: {', '.join(known) or 'none'}")
 
@@ -128,24 +126,20 @@ class Fault:
         if self.statuses is not None:
             self._check_statuses(self.statuses)
             object.__setattr__(self, "statuses", tuple(self.statuses))  # a list in JSON
-        self._check_retry_after()
+        if not isinstance(self.retry_after, str | None):
+            check_number("retry_after", self.retry_after)
+        elif not (self.retry_after or "").isascii() or not (self.retry_after or "").isprintable():
+            raise ValueError(f"retry_after must be printable ASCII, not {short_repr(self.retry_after)}")
 
     def _check_statuses(self, statuses: object) -> None:
         if not isinstance(statuses, list | tuple) or not statuses:
             raise ValueError(f"statuses must be a list that is not empty, not {short_repr(statuses)}")
-        is_interim = self.kind == "interim"
-        valid = (100, *range(102, 200)) if is_interim else range(200, 600)
+        valid, meaning = range(200, 600), "200 to 599"
+        if self.kind == "interim":
+            valid, meaning = range(100, 200), "100 to 199, except 101"
         for status in statuses:
-            if type(status) is not int or status not in valid:
-                meaning = "100 to 199, except 101" if is_interim else "200 to 599"
+            if type(status) is not int or status not in valid or status == 101:
                 raise ValueError(f"statuses must be whole numbers from {meaning}, not {short_repr(status)}")
-
-    def _check_retry_after(self) -> None:
-        if isinstance(self.retry_after, str):
-            if not (self.retry_after.isascii() and self.retry_after.isprintable()):
-                raise ValueError(f"retry_after must be printable ASCII, not {short_repr(self.retry_after)}")
-        elif self.retry_after is not None:
-            check_number("retry_after", self.retry_after)
 
     @classmethod
     def from_fields(cls, values: Mapping[str, Any]) -> Self:
@@ -182,22 +176,16 @@ class Fault:
 
     def __str__(self) -> str:
         """Return the fault in the form of the command line; :meth:`parse` reads it back."""
-        changed = []
-        for one in fields(self)[1:]:
-            value = getattr(self, one.name)
-            if value != one.default:
-                changed.append(f"{one.name}={'/'.join(map(str, value)) if one.name == 'statuses' else value}")
-        return f"{self.kind}:{','.join(changed)}" if changed else self.kind
+        values = {
+            one.name: getattr(self, one.name) for one in fields(self)[1:] if getattr(self, one.name) != one.default
+        }
+        if "statuses" in values:
+            values["statuses"] = "/".join(map(str, values["statuses"]))
+        return ":".join(filter(None, [self.kind, ",".join(f"{name}={value}" for name, value in values.items())]))
 
 
 class ActiveFault:
-    """
-    A fault, and how often it has affected a request.
-
-    :param fault: what goes wrong.
-    :param random: decides about probabilities.
-    :param clock: returns seconds, for rate limits.
-    """
+    """A fault, and how often it has affected a request."""
 
     def __init__(self, fault: Fault, random: Random, clock: Callable[[], float] = time.monotonic) -> None:
         self.fault = fault
@@ -210,7 +198,6 @@ class ActiveFault:
         self._filled_at = clock()
 
     def applies(self, method: str, path: str) -> bool:
-        """Return whether it affects a request, and count it."""
         fault = self.fault
         if fault.path not in (None, path) or fault.method not in (None, method):
             return False
@@ -242,11 +229,7 @@ class ActiveFault:
 
 
 def judge(faults: Iterable[ActiveFault], method: str, path: str) -> tuple[float, ActiveFault | None]:
-    """
-    Return what happens to a request: by how many seconds it is delayed, and which fault affects it after that.
-
-    Latencies add up. Of the other faults, the first one that applies affects the request.
-    """
+    """Return what happens to a request: by how many seconds it is delayed, and which fault affects it after that."""
     delay, affecting = 0.0, None
     for active in faults:
         if active.fault.kind == "latency":
@@ -316,10 +299,7 @@ class Settings:
 def _faults(values: object) -> tuple[Fault, ...]:
     if not isinstance(values, list | tuple):
         raise ValueError(f"faults must be a list, not {short_repr(values)}")
-    return tuple(value if isinstance(value, Fault) else _fault(value) for value in values)
-
-
-def _fault(value: object) -> Fault:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"each of the faults must be an object, not {short_repr(value)}")
-    return Fault.from_fields(value)
+    for value in values:
+        if not isinstance(value, Fault | Mapping):
+            raise ValueError(f"each of the faults must be an object, not {short_repr(value)}")
+    return tuple(value if isinstance(value, Fault) else Fault.from_fields(value) for value in values)

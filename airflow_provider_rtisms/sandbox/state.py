@@ -14,9 +14,10 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import takewhile
 from random import Random
 from reprlib import repr as short_repr
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from airflow_provider_rtisms.sandbox.settings import ActiveFault, Settings, check_number, check_text
@@ -24,14 +25,7 @@ from airflow_provider_rtisms.sandbox.settings import ActiveFault, Settings, chec
 
 @dataclass(frozen=True)
 class MagicNumber:
-    """
-    What happens to a message whose recipient has certain last three digits.
-
-    :param meaning: one line for people.
-    :param status: the final status of the submission; with ``SENT`` it never becomes final.
-    :param refusal: the status of a message that is not accepted, such as ``unknown_error``; None if it is accepted.
-    :param refusals: how many messages to the same recipient are not accepted before one is.
-    """
+    """What happens to a message whose recipient has certain last three digits."""
 
     meaning: str
     status: str = "DELIVERED"
@@ -67,7 +61,6 @@ _ID = r"[0-9]{1,100}"
 
 # Only "1" is documented; the other numbers are made up, so clients have to decide by name.
 _CODES = {"PENDING": "0", "DELIVERED": "1", "SENT": "2", "REJECTED": "3", "UNDELIVERED": "4", "EXPIRED": "5"}
-_UNDOCUMENTED_CODE = "9"
 
 _OPERATORS = (
     {"id": "188", "name": "Entel Pcs", "mcc": "730", "mnc": "10"},
@@ -81,17 +74,6 @@ _EXAMPLE_REGISTERED, _EXAMPLE_PENDING_FOR, _EXAMPLE_SENT_FOR = 1600351683, 11, 3
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """
-    One submission.
-
-    :param submission_id: its id, decimal digits.
-    :param status: its final status, under any name. With PENDING or SENT it never becomes final.
-    :param registered: when it was accepted, in epoch seconds.
-    :param pending_for: seconds until it is SENT.
-    :param sent_for: seconds from then until it is final.
-    :param cost: its cost.
-    """
-
     submission_id: str
     status: str
     registered: float
@@ -100,7 +82,6 @@ class Submission:
     cost: float = 1
 
     def details(self, now: float) -> dict[str, Any]:
-        """Return the response of "Get SMS info"."""
         sent = math.inf if self.status == "PENDING" else self.registered + self.pending_for
         done = math.inf if self.status in ("PENDING", "SENT") else sent + self.sent_for
         status = "PENDING" if now < sent else "SENT" if now < done else self.status
@@ -112,7 +93,7 @@ class Submission:
                 "done": int(done) if done <= now else 0,
             },
             "info": {
-                "status": {"code": _CODES.get(status, _UNDOCUMENTED_CODE), "status": status},
+                "status": {"code": _CODES.get(status, "9"), "status": status},
                 "cost": self.cost,
                 "operator": _OPERATORS[int(self.submission_id) % len(_OPERATORS)],
             },
@@ -120,12 +101,7 @@ class Submission:
 
 
 class Submissions:
-    """
-    All submissions of a sandbox.
-
-    :param seed: how many DELIVERED submissions exist from :data:`FIRST_SEEDED_ID` on; they take no memory.
-    :param clock: returns the time, in epoch seconds.
-    """
+    """All submissions of a sandbox."""
 
     def __init__(self, seed: int, clock: Callable[[], float]) -> None:
         self._seeded_ids = range(FIRST_SEEDED_ID, FIRST_SEEDED_ID + seed)
@@ -138,7 +114,6 @@ class Submissions:
                 self._known[submission_id] = _done_long_ago(submission_id, number.status)
 
     def find(self, submission_id: str) -> Submission | None:
-        """Return the submission with an id."""
         known = self._known.get(submission_id)
         if known is not None or not (submission_id.isascii() and submission_id.isdigit()):
             return known
@@ -148,14 +123,8 @@ class Submissions:
         return None
 
     def add(
-        self,
-        status: str,
-        pending_for: float,
-        sent_for: float,
-        cost: float = 1,
-        submission_id: str | None = None,
+        self, status: str, pending_for: float, sent_for: float, cost: float = 1, submission_id: str | None = None
     ) -> Submission:
-        """Add a submission that is registered now."""
         check_text("status", status)
         for name, value in (("pending_for", pending_for), ("sent_for", sent_for), ("cost", cost)):
             check_number(name, value)
@@ -180,23 +149,12 @@ _BASIC = (
     "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞ\x1bÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?"
     "¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà"
 )
-_ESC = 0x1B
-_EXTENSION = {
-    0x0A: "\f", 0x14: "^", 0x28: "{", 0x29: "}", 0x2F: "\\",
-    0x3C: "[", 0x3D: "~", 0x3E: "]", 0x40: "|", 0x65: "€",
-}  # fmt: skip
-_TWO_SEPTETS = frozenset(_EXTENSION.values())
+#: The basic character with the same code, and the character of the extension.
+_EXTENSION = dict(zip("\nΛ()/<=>¡e", "\f^{}\\[~]|€", strict=True))
 
 
-@dataclass(frozen=True)
-class Text:
-    """
-    The decoded text of a message.
-
-    :param characters: the text as a person reads it.
-    :param charset: the charset's number in the request.
-    :param parts: how many SMS it takes.
-    """
+class Text(NamedTuple):
+    """The decoded text of a message."""
 
     characters: str
     charset: int
@@ -204,9 +162,8 @@ class Text:
 
 
 def read_text(charset: int, encoded: str) -> Text:
-    """Decode the text of a message."""
     if charset in (DEFAULT, GSM_7BIT):
-        septets = sum(2 if character in _TWO_SEPTETS else 1 for character in encoded)
+        septets = len(encoded) + sum(character in _EXTENSION.values() for character in encoded)
         return Text(encoded, charset, _parts(septets, 160, 153))
     if charset == UCS_2_HEX:
         if not re.fullmatch(r"([0-9A-Fa-f]{4})*", encoded):
@@ -217,20 +174,11 @@ def read_text(charset: int, encoded: str) -> Text:
         if not re.fullmatch(r"([!-$&-~]|%[0-7][0-9A-Fa-f])*", encoded):
             raise ValueError("message.text in charset 8 takes URL-encoded GSM 7-bit codes")
         codes = unquote_to_bytes(encoded.replace("+", "%20"))
-        return Text(_gsm_characters(codes), charset, _parts(len(codes), 160, 153))
+        basic = "".join(_BASIC[code] for code in codes)
+        # ESC before an unknown code is shown as a space (TS 23.038, 6.2.1.1).
+        characters = re.sub("\x1b(.?)", lambda escape: _EXTENSION.get(escape[1], " "), basic, flags=re.DOTALL)
+        return Text(characters, charset, _parts(len(codes), 160, 153))
     raise ValueError(f"message.charset must be 0, 1, 6 or 8, not {charset!r}")
-
-
-def _gsm_characters(codes: bytes) -> str:
-    characters = []
-    remaining = iter(codes)
-    for code in remaining:
-        if code == _ESC:
-            # ESC before an unknown code is shown as a space (TS 23.038, 6.2.1.1).
-            characters.append(_EXTENSION.get(next(remaining, -1), " "))
-        else:
-            characters.append(_BASIC[code])
-    return "".join(characters)
 
 
 def _parts(units: int, alone: int, joined: int) -> int:
@@ -302,19 +250,14 @@ class Snapshot:
 
 
 class State:
-    """
-    The state of a sandbox since its start or its last reset.
-
-    :param settings: the initial settings.
-    :param clock: returns the time, in epoch seconds.
-    """
+    """The state of a sandbox since its start or its last reset."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self.settings = settings
         self.submissions = Submissions(settings.seed, clock)
         self.balance = Decimal(settings.balance)
         self.tokens_issued = 0
-        self._clock = clock
+        self.now = clock
         self._random = Random(0)  # noqa: S311  # the same faults in every run
         self.faults = [ActiveFault(fault, self._random) for fault in settings.faults]
         self._expiry_by_token: dict[str, float] = {}
@@ -325,12 +268,7 @@ class State:
         self._messages: deque[Message] = deque(maxlen=KEPT)
         self._tokens: deque[str] = deque(maxlen=KEPT)
 
-    def now(self) -> float:
-        """Return the time, in epoch seconds."""
-        return self._clock()
-
     def change(self, changes: Mapping[str, Any]) -> None:
-        """Change settings. Tokens and submissions that exist do not change."""
         self.settings = self.settings.changed(changes)
         if "balance" in changes:
             self.balance = Decimal(self.settings.balance)
@@ -338,11 +276,10 @@ class State:
             self.faults = [ActiveFault(fault, self._random) for fault in self.settings.faults]
 
     def issue_token(self) -> str:
-        """Issue a token. The settings say how long it is valid."""
-        now = self._clock()
+        now = self.now()
         # Tokens mostly expire in the order of their issue, so drop the expired ones at the front.
-        while self._expiry_by_token and next(iter(self._expiry_by_token.values())) <= now:
-            del self._expiry_by_token[next(iter(self._expiry_by_token))]
+        for old in [*takewhile(lambda token: self._expiry_by_token[token] <= now, self._expiry_by_token)]:
+            del self._expiry_by_token[old]
         token = f"sandbox.{secrets.token_urlsafe(24)}.${secrets.token_urlsafe(8)}"
         self._expiry_by_token[token] = now + self.settings.token_lifetime
         self._tokens.append(token)
@@ -350,15 +287,12 @@ class State:
         return token
 
     def accepts_token(self, token: str) -> bool:
-        """Return whether a token is valid now."""
-        return self._expiry_by_token.get(token, 0.0) > self._clock()
+        return self._expiry_by_token.get(token, 0.0) > self.now()
 
     def revoke_tokens(self) -> None:
-        """Make every issued token invalid."""
         self._expiry_by_token.clear()
 
     def send(self, recipients: Iterable[str], sender: str, text: Text) -> list[Message]:
-        """Accept or refuse a message to each recipient. The balance and magic numbers decide which."""
         messages = [self._send_one(recipient, sender, text) for recipient in recipients]
         self._messages.extend(messages)
         return messages
@@ -379,17 +313,14 @@ class State:
         return Message(recipient, sender, text.characters, text.charset, status, submission_id)
 
     def count_request(self, call: str, submission_id: str | None) -> None:
-        """Count a request that has come in."""
         self._requests[call] += 1
         if submission_id and (submission_id in self._requests_by_id or len(self._requests_by_id) < KEPT):
             self._requests_by_id[submission_id] += 1
 
     def count_response(self, call: str, result: int | str) -> None:
-        """Count the response to a request."""
         self._responses[call][str(result)] += 1
 
     def snapshot(self, sockets: int, sockets_peak: int) -> Snapshot:
-        """Return the whole state at this moment."""
         return Snapshot(
             requests=self._requests,
             responses=self._responses,

@@ -58,5 +58,5 @@ def test_api_and_sandbox_import_where_airflow_is_absent() -> None:
         f"{package}.api.aio",
         f"{package}.sending.outbox",
         f"{package}.sandbox.server",
-        f"{package}.doctor.runner",
+        f"{package}.doctor.checks",
     } <= loaded

@@ -6,27 +6,24 @@ from typing import Any
 
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.secret import encodings
-from airflow_provider_rtisms.doctor import Report, diagnose
-from airflow_provider_rtisms.doctor.account import TEXT
-from airflow_provider_rtisms.doctor.runner import CHECKS
+from airflow_provider_rtisms.doctor import CheckResult, Report, diagnose
+from airflow_provider_rtisms.doctor.checks import CHECKS, TEXT
 from tests.patience import PATIENCE, with_more_time
 from tests.unit.doctor.vendor import BALANCE, CLIENT_ID, NUMBER, SECRET, SUBMISSION_ID, TOKEN
 
 ALL: dict[str, Any] = {
-    "submission_id": SUBMISSION_ID,
-    "probe_credentials": True,
-    "send_to": NUMBER,
-    "sender": "96000",
+    **{"submission_id": SUBMISSION_ID, "probe_credentials": True, "send_to": NUMBER, "sender": "96000"},
+    "conn_id": "my_sms",
 }
 NAMES = [check.name for check in CHECKS]
 
 
 def examine(base_url: str, options: dict[str, Any] | None = None, timeout: float = PATIENCE, **settings: Any) -> Report:
-    """Run the doctor with all checks, and look for leaks in both forms of the report."""
+    """Run the doctor with all checks, and look for leaks in each form of the report."""
     values = {"client_id": CLIENT_ID, "client_secret": SECRET, "base_url": base_url, **settings}
     report = diagnose(ApiSettings(**values), timeout=timeout, **(ALL if options is None else options))
     assert [check.name for check in report.checks] == NAMES
-    text = report.to_text() + report.to_json()
+    text = report.to_text() + report.to_text(verbose=True) + report.to_json()
     leaks = [SECRET, TOKEN, BALANCE, NUMBER, NUMBER[1:], TEXT, "proxy-pass", CLIENT_ID]
     assert [leak for leak in leaks if any(one in text for one in encodings(leak))] == []
     return report
@@ -44,13 +41,17 @@ def not_ok(report: Report) -> dict[str, str]:
     return {check.name: str(check.outcome) for check in report.checks if check.outcome in ("differs", "failed")}
 
 
+def result(report: Report, name: str) -> CheckResult:
+    return next(check for check in report.checks if check.name == name)
+
+
 def got(report: Report, name: str) -> str:
-    return next(check.got for check in report.checks if check.name == name)
+    return result(report, name).got
+
+
+def remedy(report: Report, name: str) -> str:
+    return result(report, name).remedy
 
 
 def url(port: int) -> str:
     return f"http://127.0.0.1:{port}"
-
-
-def remedy(report: Report, name: str) -> str:
-    return next(check.remedy for check in report.checks if check.name == name)

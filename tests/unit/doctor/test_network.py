@@ -33,14 +33,24 @@ def context_of(certificate: trustme.LeafCert) -> ssl.SSLContext:
     return context
 
 
-def test_connection_refused() -> None:
+def unused_port() -> int:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        port = taken.getsockname()[1]
-    assert not_ok(examine(url(port))) == {"tcp": "failed"}
+        return int(taken.getsockname()[1])
 
 
-def test_unknown_name() -> None:
-    assert not_ok(examine("https://api.invalid")) == {"name_resolution": "failed"}
+@pytest.mark.parametrize(
+    ("address", "proxy", "finds"),
+    [
+        ("http://127.0.0.1:{port}", None, "tcp"),
+        ("https://api.invalid", None, "name_resolution"),
+        ("https://api.invalid", "http://127.0.0.1:{port}", "tcp"),
+    ],
+)
+def test_nothing_is_there(address: str, proxy: str | None, finds: str) -> None:
+    port = unused_port()
+    report = examine(address.format(port=port), proxy=proxy and proxy.format(port=port))
+    assert not_ok(report) == {finds: "failed"}
+    assert "Base URL (Host)" in remedy(report, finds) or (proxy and "of the proxy" in remedy(report, finds))
 
 
 def test_a_server_that_is_silent() -> None:
@@ -56,30 +66,29 @@ class TestTls:
             report = examine(f"https://localhost:{port}", ca_bundle=bundle)
         assert {check.outcome for check in report.checks} == {"ok"}, report.to_text()
         assert re.fullmatch(
-            rf"TLSv1\.3, certificate by .+, [0-9]+ days left, verified by extra ca_bundle \({re.escape(bundle)}\)",
+            rf"TLSv1\.3, certificate by .+, [0-9]+ days left, verified by {re.escape(bundle)}",
             got(report, "tls"),
         )
 
-    def test_expires_soon(self, authority: trustme.CA, bundle: str) -> None:
-        soon = authority.issue_cert("localhost", not_after=datetime.now(UTC) + timedelta(days=3))
-        with vendor(context=context_of(soon)) as (port, _):
-            report = examine(f"https://localhost:{port}", ca_bundle=bundle)
-        assert not_ok(report) == {"tls": "differs"}
-
-    def test_expired(self, authority: trustme.CA, bundle: str) -> None:
-        expired = authority.issue_cert("localhost", not_after=datetime.now(UTC) - timedelta(days=3))
-        with vendor(context=context_of(expired)) as (port, requests):
-            report = examine(f"https://localhost:{port}", ca_bundle=bundle)
-        assert not_ok(report) == {"tls": "failed"}
-        assert "certificate has expired" in got(report, "tls")
-        assert requests == []
-
-    def test_unknown_authority(self, authority: trustme.CA) -> None:
-        with vendor(context=context_of(authority.issue_cert("localhost"))) as (port, requests):
-            report = examine(f"https://localhost:{port}")
-        assert not_ok(report) == {"tls": "failed"}
-        assert "certifi" in got(report, "tls")
-        assert requests == []
+    @pytest.mark.parametrize(
+        ("days", "name", "is_trusted", "outcome", "words"),
+        [
+            (3, "localhost", True, "differs", "3 days left"),
+            (-3, "localhost", True, "failed", "certificate has expired"),
+            (30, "other.example", True, "failed", "mismatch"),
+            (30, "localhost", False, "failed", "certifi"),
+        ],
+    )
+    def test_certificates(
+        self, authority: trustme.CA, bundle: str, days: int, name: str, is_trusted: bool, outcome: str, words: str
+    ) -> None:
+        certificate = authority.issue_cert(name, not_after=datetime.now(UTC) + timedelta(days=days, hours=1))
+        with vendor(context=context_of(certificate)) as (port, requests):
+            report = examine(f"https://localhost:{port}", ca_bundle=bundle if is_trusted else None)
+        assert not_ok(report) == {"tls": outcome}
+        assert words in got(report, "tls")
+        assert (requests == []) is (outcome == "failed")
+        assert ("Base URL (Host)" in remedy(report, "tls")) is (name == "other.example")
 
     def test_self_signed(self, tmp_path: Path) -> None:
         own = trustme.CA()
@@ -91,12 +100,6 @@ class TestTls:
             report = examine(f"https://localhost:{port}")
         assert not_ok(report) == {"tls": "failed"}
         assert "self-signed" in got(report, "tls").replace("self signed", "self-signed")
-
-    def test_another_name(self, authority: trustme.CA, bundle: str) -> None:
-        with vendor(context=context_of(authority.issue_cert("other.example"))) as (port, _):
-            report = examine(f"https://localhost:{port}", ca_bundle=bundle)
-        assert not_ok(report) == {"tls": "failed"}
-        assert "Host" in remedy(report, "tls")
 
     def test_no_tls_at_all(self) -> None:
         with vendor() as (port, _):
@@ -121,16 +124,14 @@ class TestProxy:
         assert not_ok(without_proxy) == {"name_resolution": "failed"}
         assert "proxy" in remedy(without_proxy, "name_resolution")
 
-    def test_a_proxy_that_wants_a_password(self, authority: trustme.CA, bundle: str) -> None:
-        with (
-            vendor(context=context_of(authority.issue_cert("api.invalid"))) as (port, requests),
-            connect_proxy(port, "user:other") as (proxy, _),
-        ):
-            address = f"http://user:proxy-pass@127.0.0.1:{proxy}"
-            report = examine("https://api.invalid", ca_bundle=bundle, proxy=address)
+    @pytest.mark.parametrize("status", [407, 403])
+    def test_a_proxy_that_refuses(self, status: int) -> None:
+        with vendor(lambda request, reply: Reply(status)) as (port, requests):
+            report = examine("https://api.invalid", proxy=f"http://user:proxy-pass@127.0.0.1:{port}")
         assert not_ok(report) == {"proxy": "failed"}
-        assert "HTTP 407" in got(report, "proxy")
-        assert requests == []
+        assert f"HTTP {status}" in got(report, "proxy")
+        assert ("password" in remedy(report, "proxy")) is (status == 407)
+        assert [request.method for request in requests] == ["CONNECT"]
 
     def test_a_proxy_for_plain_http_that_wants_a_password(self) -> None:
         with vendor(lambda request, reply: Reply(407)) as (port, _):
@@ -150,16 +151,3 @@ class TestProxy:
         assert not_ok(report) == {}
         assert "not checked by itself" in got(report, "tls")
         assert "from the environment (HTTPS_PROXY)" in got(report, "proxy")
-
-    def test_a_proxy_that_forbids_the_api(self, bundle: str) -> None:
-        with vendor(lambda request, reply: Reply(403)) as (port, _):
-            report = examine("https://api.invalid", ca_bundle=bundle, proxy=url(port))
-        assert not_ok(report) == {"proxy": "failed"}
-        assert "HTTP 403" in got(report, "proxy")
-
-    def test_a_proxy_that_is_not_there(self) -> None:
-        with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-            port = taken.getsockname()[1]
-        report = examine("https://api.invalid", proxy=url(port))
-        assert not_ok(report) == {"tcp": "failed"}
-        assert "proxy" in remedy(report, "tcp")

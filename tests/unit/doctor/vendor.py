@@ -32,17 +32,12 @@ SENT_ID = "4200000000000777"
 
 @dataclass
 class Reply:
-    """
-    A response before it is sent.
-
-    :param body: bytes, or anything that JSON can hold.
-    :param pause: seconds between two bytes of the body.
-    """
+    """A response before it is sent."""
 
     status: int
-    body: Any = b""
+    body: Any = b""  # bytes, or anything that JSON can hold
     headers: dict[str, str] = field(default_factory=dict)
-    pause: float = 0.0
+    pause: float = 0.0  # seconds between two bytes of the body
 
     def encoded(self) -> bytes:
         return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
@@ -76,9 +71,9 @@ def details(submission_id: str) -> dict[str, Any]:
 
 def respond(request: Request) -> Reply:
     """Respond as documented."""
-    if request.path == "/api/auth":
-        if request.method != "POST":
-            return Reply(405)
+    submission_id = request.path.removeprefix("/api/sms/")
+    allowed = "POST" if request.path in ("/api/auth", "/api/sms") else "GET"
+    if request.path == "/api/auth" and request.method == "POST":
         form = {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
         if form != {"grant_type": "client_credentials", "client_id": CLIENT_ID, "client_secret": SECRET}:
             return Reply(401, b"who are you?")
@@ -87,15 +82,14 @@ def respond(request: Request) -> Reply:
         return Reply(401)
     if request.headers.get("content-type") != "application/json":
         return Reply(400, b"no content type")
+    if request.method != allowed:
+        return Reply(405)
     if request.path == "/api/balance":
-        return Reply(200, {"balance": BALANCE}) if request.method == "GET" else Reply(405)
+        return Reply(200, {"balance": BALANCE})
     if request.path == "/api/sms":
-        if request.method != "POST":
-            return Reply(405)
         return Reply(200, {"submissions": [{"status": "submitted", "submissionId": SENT_ID}]})
-    submission_id = request.path.removeprefix("/api/sms/")
     if submission_id in (SUBMISSION_ID, SENT_ID):
-        return Reply(200, details(submission_id)) if request.method == "GET" else Reply(405)
+        return Reply(200, details(submission_id))
     return Reply(404, b"nothing here")
 
 
@@ -149,13 +143,7 @@ class _Server(ThreadingHTTPServer):
 def vendor(
     deviate: Deviation = lambda request, reply: reply, context: ssl.SSLContext | None = None
 ) -> Iterator[tuple[int, list[Request]]]:
-    """
-    Serve the API.
-
-    :param deviate: changes a response before it is sent.
-    :param context: for TLS.
-    :return: the port, and what has been requested.
-    """
+    """Serve the API, each response changed by ``deviate``; return the port, and what has been requested."""
     requests: list[Request] = []
     handler = type("Handler", (_Handler,), {"deviate": staticmethod(deviate), "requests": requests})
     with _Server(("127.0.0.1", 0), handler) as server:
@@ -169,13 +157,7 @@ def vendor(
 def connect_proxy(
     target: int, credentials: str | None = None, context: ssl.SSLContext | None = None
 ) -> Iterator[tuple[int, list[bytes]]]:
-    """
-    Run a proxy that knows the method CONNECT, and connects to one port whatever host is asked for.
-
-    :param credentials: ``user:password`` that it wants.
-    :param context: for TLS between the client and the proxy.
-    :return: its port, and the heads of the requests.
-    """
+    """Run a proxy for CONNECT that leads to one port; return its own port, and the heads of the requests."""
     heads: list[bytes] = []
     wanted = None if credentials is None else b"basic " + base64.b64encode(credentials.encode()).lower()
 

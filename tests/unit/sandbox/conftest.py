@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -40,6 +42,10 @@ class Api:
         message = {"charset": charset, "text": text}
         body = {"recipients": recipients, "sender": sender, "message": message}
         return self.request("POST", "sms", headers=self.headers, json=body)
+
+    def connect(self) -> socket.socket:
+        address = urlsplit(self.sandbox.url)
+        return socket.create_connection((address.hostname, address.port), timeout=PATIENCE)
 
     def status_of(self, submission_id: str) -> str:
         return str(self.get(f"sms/{submission_id}").json()["info"]["status"]["status"])

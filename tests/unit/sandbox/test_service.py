@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_rtisms.sandbox.state import Submission
+
 if TYPE_CHECKING:
     from tests.unit.sandbox.conftest import Api
 
+GRANT = "grant_type=client_credentials"
 FORM = "application/x-www-form-urlencoded; charset=utf-8"
 
 
@@ -29,7 +33,7 @@ class TestAuthenticate:
 
     def test_a_secret_that_was_not_encoded_is_another_secret(self, api: Api) -> None:
         api.sandbox.rotate_secret("a+b")
-        body = "grant_type=client_credentials&client_id=sandbox-client&client_secret=a+b"
+        body = f"{GRANT}&client_id=sandbox-client&client_secret=a+b"
         response = api.request("POST", "auth", data=body, headers={"Content-Type": FORM})
         assert response.status_code == 401
 
@@ -41,23 +45,18 @@ class TestAuthenticate:
     @pytest.mark.parametrize(
         "body",
         [
-            b"",
-            b"grant_type=client_credentials&client_id=sandbox-client",
-            b"grant_type=client_credentials&client_id=sandbox-client&client_secret=",
-            b"grant_type=password&client_id=sandbox-client&client_secret=sandbox-secret",
-            b"grant_type=client_credentials&client_id=a&client_id=b&client_secret=c",
-            b"grant_type=client_credentials&client_id=sandbox-client&client_secret=50%",
-            b"grant_type=client_credentials&client_id=sandbox-client&client_secret=%ff",
-            "grant_type=client_credentials&client_id=sandbox-client&client_secret=ñ".encode(),
-            b'{"grant_type": "client_credentials"}',
+            *("", '{"grant_type": "client_credentials"}', f"{GRANT}&client_id=sandbox-client"),
+            *(f"{GRANT}&client_id=sandbox-client&client_secret={secret}" for secret in ("", "50%", "%ff", "ñ")),
+            "grant_type=password&client_id=sandbox-client&client_secret=sandbox-secret",
+            f"{GRANT}&client_id=a&client_id=b&client_secret=c",
         ],
     )
-    def test_malformed_credentials_are_400(self, api: Api, body: bytes) -> None:
-        assert api.request("POST", "auth", data=body, headers={"Content-Type": FORM}).status_code == 400
+    def test_malformed_credentials_are_400(self, api: Api, body: str) -> None:
+        assert api.request("POST", "auth", data=body.encode(), headers={"Content-Type": FORM}).status_code == 400
 
     @pytest.mark.parametrize("headers", [{}, {"Content-Type": "application/json"}])
     def test_another_content_type_is_400(self, api: Api, headers: dict[str, str]) -> None:
-        body = b"grant_type=client_credentials&client_id=sandbox-client&client_secret=sandbox-secret"
+        body = f"{GRANT}&client_id=sandbox-client&client_secret=sandbox-secret"
         assert api.request("POST", "auth", data=body, headers=headers).status_code == 400
 
 
@@ -65,14 +64,8 @@ class TestEveryOtherCall:
     @pytest.mark.parametrize(
         "authorization",
         [
-            None,
-            "{token}",
-            "Bearer",
-            "Bearer  {token}",
-            "bearer {token}",
-            "Bearer {token} x",
-            "Bearer x",
-            "Basic {token}",
+            *(None, "{token}", "Bearer", "Bearer  {token}", "bearer {token}"),
+            *("Bearer {token} x", "Bearer x", "Basic {token}"),
         ],
     )
     @pytest.mark.parametrize("path", ["balance", "sms/4193366853543393"])
@@ -89,15 +82,15 @@ class TestEveryOtherCall:
         response = api.request("GET", "balance", headers={**api.headers, "Content-Type": content_type})
         assert response.status_code == 400
 
-    def test_a_token_expires_after_its_lifetime(self, api: Api) -> None:
-        api.sandbox.set_timing(token_lifetime=0.0)
-        assert api.get("balance").status_code == 401
-
-    def test_a_fraction_of_a_second_is_a_lifetime_too(self, api: Api) -> None:
-        api.sandbox.set_timing(token_lifetime=0.6)
-        assert api.authenticate().json()["validity_period"] == "0.6"
+    @pytest.mark.parametrize(("lifetime", "shown", "status"), [(0.0, "0", 401), (60.5, "60.5", 200)])
+    def test_a_token_expires_after_its_lifetime(self, api: Api, lifetime: float, shown: str, status: int) -> None:
+        api.sandbox.set_timing(token_lifetime=lifetime)
+        assert api.authenticate().json()["validity_period"] == shown
+        assert api.get("balance").status_code == status
 
     def test_a_revoked_token_is_401_and_a_new_one_works(self, api: Api) -> None:
+        assert api.get("balance").status_code == 200
+        api.authenticate()  # another token, which leaves the first one valid
         assert api.get("balance").status_code == 200
         api.sandbox.revoke_tokens()
         assert api.get("balance").status_code == 401
@@ -107,10 +100,8 @@ class TestEveryOtherCall:
     @pytest.mark.parametrize(
         ("method", "path", "allowed"),
         [
-            ("GET", "auth", "POST"),
-            ("GET", "sms", "POST"),
-            ("POST", "sms/4193366853543393", "GET"),
-            ("DELETE", "sms/4193366853543393", "GET"),
+            *(("GET", path, "POST") for path in ("auth", "sms")),
+            *((method, "sms/4193366853543393", "GET") for method in ("POST", "DELETE")),
             ("POST", "balance", "GET"),
         ],
     )
@@ -136,22 +127,16 @@ class TestGetSms:
         }
 
     @pytest.mark.parametrize(
-        ("digits", "status", "is_done"),
+        ("digits", "status"),
         [
-            ("000", "DELIVERED", True),
-            ("001", "REJECTED", True),
-            ("002", "UNDELIVERED", True),
-            ("003", "EXPIRED", True),
-            ("004", "SENT", False),
-            ("008", "UNKNOWN", True),
+            *(("000", "DELIVERED"), ("001", "REJECTED"), ("002", "UNDELIVERED"), ("003", "EXPIRED")),
+            *(("004", "SENT"), ("008", "UNKNOWN")),
         ],
     )
-    def test_there_is_a_submission_for_each_magic_number(
-        self, api: Api, digits: str, status: str, is_done: bool
-    ) -> None:
+    def test_there_is_a_submission_for_each_magic_number(self, api: Api, digits: str, status: str) -> None:
         details = api.get(f"sms/4193366853543{digits}").json()
         assert details["info"]["status"]["status"] == status
-        assert bool(details["timestamps"]["done"]) is is_done
+        assert bool(details["timestamps"]["done"]) is (status != "SENT")
 
     @pytest.mark.parametrize("submission_id", ["1", "", "abc", "04193366853543393", "9" * 5000, "4193366853543393/"])
     def test_an_unknown_id_is_404(self, api: Api, submission_id: str) -> None:
@@ -197,6 +182,7 @@ class TestSendSms:
             (6, "0061" * 71, "a" * 71, 2),
             (8, "%7F%7E", "àü", 1),
             (8, "hi+%1Be%20%00", "hi € @", 1),
+            (8, "%1B%0A%1B%1B%1Bz%1B", "\f   ", 1),
         ],
     )
     def test_each_charset_is_read_and_costs_by_its_parts(
@@ -217,23 +203,15 @@ class TestSendSms:
         assert api.sandbox.state().messages == []
 
     @pytest.mark.parametrize(
-        "body",
+        "change",
         [
-            b"",
-            b"{",
-            b"[]",
-            b'{"sender": "96000", "message": {"text": "x"}}',
-            b'{"recipients": [], "sender": "96000", "message": {"text": "x"}}',
-            b'{"recipients": "+56900000000", "sender": "96000", "message": {"text": "x"}}',
-            b'{"recipients": ["56900000000"], "sender": "96000", "message": {"text": "x"}}',
-            b'{"recipients": ["+56900000000", 7], "sender": "96000", "message": {"text": "x"}}',
-            b'{"recipients": ["+56900000000"], "sender": 96000, "message": {"text": "x"}}',
-            b'{"recipients": ["+56900000000"], "sender": "96000", "message": "x"}',
-            b'{"recipients": ["+56900000000"], "sender": "96000", "message": {}}',
+            *({"recipients": value} for value in (None, [], "+56900000000", ["56900000000"], ["+56900000000", 7])),
+            *({"sender": 96000}, {"message": "x"}, {"message": {}}),
         ],
     )
-    def test_a_malformed_body_is_400(self, api: Api, body: bytes) -> None:
-        assert api.request("POST", "sms", headers=api.headers, data=body).status_code == 400
+    def test_a_malformed_body_is_400(self, api: Api, change: dict[str, Any]) -> None:
+        body = {"recipients": ["+56900000000"], "sender": "96000", "message": {"text": "x"}, **change}
+        assert api.request("POST", "sms", headers=api.headers, data=json.dumps(body)).status_code == 400
         assert api.sandbox.state().messages == []
 
     @pytest.mark.parametrize("sender", ["96000", "Acme2", "a" * 11])
@@ -258,3 +236,17 @@ class TestGetBalance:
         submissions = api.send("+56900000000", "+56900000009").json()["submissions"]
         assert [submission["status"] for submission in submissions] == ["submitted", "account_no_balance"]
         assert api.get("balance").json() == {"balance": "0.50"}
+
+
+@pytest.mark.parametrize(
+    ("final", "age", "status", "sent", "done"),
+    [
+        *(("EXPIRED", 0, "PENDING", 0, 0), ("EXPIRED", 9.9, "PENDING", 0, 0), ("EXPIRED", 10, "SENT", 1010, 0)),
+        *(("EXPIRED", 29, "SENT", 1010, 0), ("EXPIRED", 30, "EXPIRED", 1010, 1030)),
+        *(("PENDING", 1e12, "PENDING", 0, 0), ("SENT", 1e12, "SENT", 1010, 0)),
+    ],
+)
+def test_it_is_pending_then_sent_then_final(final: str, age: float, status: str, sent: int, done: int) -> None:
+    details = Submission("1", final, registered=1000.0, pending_for=10, sent_for=20).details(1000.0 + age)
+    assert details["info"]["status"]["status"] == status
+    assert details["timestamps"] == {"registered": 1000, "sent": sent, "done": done}
