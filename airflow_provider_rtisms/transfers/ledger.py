@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,7 @@ class Ledger:
         #: What the table has, by key: the columns that change.
         self._written: dict[str, tuple[Any, ...]] = {}
         self._flushed_at = time.monotonic()
+        self._began_at = datetime.now(UTC).isoformat(timespec="seconds")
         #: The submissions that the table had when this attempt began.
         self._known = repeat(f"Reading the {table}", lambda: table.read_submissions(task))
 
@@ -122,7 +124,7 @@ class Ledger:
             **self._task,
             "parts": message.text.parts,
             "charset": int(message.text.charset),
-            "sent_at": sent.sent_at,
+            "sent_at": sent.sent_at or self._began_at,
         }
 
     def _free_key(self, base: str, submission_id: str | None) -> str:
