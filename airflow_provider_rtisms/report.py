@@ -15,8 +15,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
@@ -41,6 +42,17 @@ UNSENT = (str(SendOutcome.REFUSED), str(SendOutcome.NOT_SENT), str(SendOutcome.U
 #: Columns that a table must have, and those that a table of details lacks.
 _COLUMNS = ("submission_id", "status", "is_final", "registered_at", "sent_at", "done_at", "cost", "operator_name")
 _COLUMNS_OF_SENDS = ("reference", "outcome")
+#: Seconds that the axis of a plot names.
+_TICKS = {
+    1: "1 s",
+    10: "10 s",
+    60: "1 min",
+    600: "10 min",
+    3600: "1 h",
+    6 * 3600: "6 h",
+    86400: "1 day",
+    604800: "1 week",
+}
 
 #: The options of the command line.
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -346,25 +358,37 @@ def plot_report(lines: Sequence[Mapping[str, Any]], path: str | None = None) -> 
     :raises RtiSmsConfigError: matplotlib is not installed.
     :raises RtiSmsInputError: the lines are others, none has a day, or the file cannot be written.
     """
-    figure_class, days = _figure_class(), [line for line in lines[:-1] if line.get("day")]
+    figures, axes_of_dates = _matplotlib("figure"), _matplotlib("dates")
+    days = [line for line in lines[:-1] if line.get("day")]
     if not days or {"network", "campaign"} & days[0].keys():
         raise RtiSmsInputError('There is nothing to plot: a plot takes the lines of read_report(..., by="day").')
-    figure = figure_class(figsize=(10, 7), layout="constrained")
+    figure: Figure = figures.Figure(figsize=(10, 7), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     dates = [date.fromisoformat(day["day"]) for day in days]
     counts = {name: [day[name] for day in days] for name in ("delivered", "open")}
     counts["failed"] = [sum(day[state] for state in FAILED) for day in days]
-    base = [0] * len(days)
+    is_long, base = len(days) > 60, [0] * len(days)
     for (name, values), color in zip(counts.items(), ("#4477aa", "#ccbb44", "#cc3311"), strict=True):
-        above.bar(dates, values, bottom=base, width=0.85, color=color, label=f"{name}: {sum(values):,}")
+        style = {"width": 1 if is_long else 0.85, "color": color, "snap": not is_long}
+        above.bar(dates, values, bottom=base, label=f"{name}: {sum(values):,}", **style)
         base = [one + more for one, more in zip(base, values, strict=True)]
-    longest = max(day["p95_seconds"] or 0 for day in days)
-    unit, size = next((one for one in (("hours", 3600), ("minutes", 60)) if longest >= 2 * one[1]), ("seconds", 1))
-    for key, form, label in (("p95_seconds", "s--", "95 % within"), ("median_seconds", "o-", "half within (median)")):
-        times = [float("nan") if day[key] is None else day[key] / size for day in days]
-        below.plot(dates, times, form, color="#cc3311" if "s" in form else "#4477aa", label=label, markersize=4)
+    for key, color, label in (
+        ("p95_seconds", "#cc3311", "95 % within"),
+        ("median_seconds", "#4477aa", "half within (median)"),
+    ):
+        times = [float("nan") if day[key] is None else max(day[key], 1) for day in days]
+        below.plot(dates, times, "-" if is_long else "o-", color=color, label=label)
     above.set(title="Messages sent on each day (UTC), by what became of them", ylabel="messages")
-    below.set(title="Time to delivery of the messages of each day", ylabel=unit, ylim=(0, None))
+    below.set(title="Time to delivery of the messages of each day", yscale="log")
+    known = [day[key] for day in days for key in ("median_seconds", "p95_seconds") if day[key] is not None]
+    below.set_ylim(max(min(known, default=1), 1) / 3, max(known, default=1) * 3 + 3)
+    shown = {seconds: name for seconds, name in _TICKS.items() if below.get_ylim()[0] < seconds < below.get_ylim()[1]}
+    below.set_yticks([*shown], shown.values())
+    below.minorticks_off()
+    edge = timedelta(max(1, 4 - (dates[-1] - dates[0]).days // 2))
+    below.set_xlim(dates[0] - edge, dates[-1] + edge)
+    below.xaxis.set_major_locator(locator := axes_of_dates.AutoDateLocator(minticks=3, maxticks=9))
+    below.xaxis.set_major_formatter(axes_of_dates.ConciseDateFormatter(locator))
     for panel in (above, below):
         panel.grid(axis="y", alpha=0.3)
         panel.set_axisbelow(True)
@@ -377,12 +401,11 @@ def plot_report(lines: Sequence[Mapping[str, Any]], path: str | None = None) -> 
     return figure
 
 
-def _figure_class() -> type[Figure]:
+def _matplotlib(module: str) -> Any:
     try:
-        from matplotlib.figure import Figure
+        return import_module(f"matplotlib.{module}")
     except ImportError:
         raise RtiSmsConfigError("Plots take matplotlib: pip install 'airflow-provider-rtisms[plot]'.") from None
-    return Figure
 
 
 def show(options: Namespace) -> str:
@@ -398,7 +421,7 @@ def show(options: Namespace) -> str:
     if not options.conn_id:
         raise RtiSmsInputError("--conn-id is missing: name the Connection of the database.")
     if options.plot:
-        _figure_class()
+        _matplotlib("figure")
     from airflow.models.connection import Connection
 
     # A hook asks the execution API for its Connection; a shell has the database instead.
