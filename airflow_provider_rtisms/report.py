@@ -43,15 +43,8 @@ UNSENT = (str(SendOutcome.REFUSED), str(SendOutcome.NOT_SENT), str(SendOutcome.U
 _COLUMNS = ("submission_id", "status", "is_final", "registered_at", "sent_at", "done_at", "cost", "operator_name")
 _COLUMNS_OF_SENDS = ("reference", "outcome")
 #: Seconds that the axis of a plot names.
-_TICKS = {
-    1: "1 s",
-    10: "10 s",
-    60: "1 min",
-    600: "10 min",
-    3600: "1 h",
-    6 * 3600: "6 h",
-    86400: "1 day",
-    604800: "1 week",
+_TICKS = {1: "1 s", 5: "5 s", 10: "10 s", 30: "30 s", 60: "1 min", 300: "5 min", 600: "10 min", 1800: "30 min"} | {
+    hours * 3600: name for hours, name in ((1, "1 h"), (6, "6 h"), (24, "1 day"), (168, "1 week"))
 }
 
 #: The options of the command line.
@@ -185,12 +178,12 @@ def _messages(own: _Dialect, source: _Source, known: Iterable[str]) -> Any:
     return sa.select(*(value.label(name) for name, value in columns.items())).select_from(source.table()).where(*bounds)
 
 
-def _summary(own: _Dialect, messages: Any, by: Sequence[str], name: str, shown: Sequence[str]) -> Any:
+def _summary(own: _Dialect, messages: Any, by: Sequence[str], shown: Sequence[str]) -> Any:
     """Return the lines by some keys. A key that is shown, and that they are not by, is null."""
     group = [*(messages.c[one] for one in (*by, "state")), messages.c.seconds.is_(None)]
     place = sa.func.row_number().over(partition_by=group, order_by=messages.c.seconds)
     places = sa.func.count().over(partition_by=group)
-    ranked = sa.select(*messages.c, place.label("place"), places.label("places")).cte(name)
+    ranked = sa.select(*messages.c, place.label("place"), places.label("places")).subquery("ranked")
     is_delivered = ranked.c.state == "delivered"
 
     def count(condition: Any) -> Any:
@@ -249,11 +242,11 @@ def read_report(
     source = _source(table, campaign_separator, campaign_column, since, until)
 
     def statement(own: _Dialect, known: Iterable[str]) -> Any:
-        messages = _messages(own, source, known).cte("messages")
-        total = _summary(own, messages, (), "ranked_in_all", keys).add_columns(_verbatim("1").label("is_total"))
+        messages = _messages(own, source, known).subquery("messages")
+        total = _summary(own, messages, (), keys).add_columns(_verbatim("1").label("is_total"))
         if not keys:
             return total
-        lines = _summary(own, messages, keys, "ranked", keys).add_columns(_verbatim("0").label("is_total"))
+        lines = _summary(own, messages, keys, keys).add_columns(_verbatim("0").label("is_total"))
         return sa.union_all(lines, total)
 
     rows = _read(sql_conn_id, source, statement)
@@ -341,7 +334,7 @@ def view_sql(dialect: str, table: str, *, campaign_separator: str = "-", campaig
     if dialect not in _DIALECTS:
         raise RtiSmsInputError(f"dialect is {shape(dialect)}: use {', '.join(_DIALECTS)}.")
     own, source = _DIALECTS[dialect], _source(table, campaign_separator, campaign_column)
-    query = _summary(own, _messages(own, source, (*_COLUMNS, *_COLUMNS_OF_SENDS)).cte("messages"), KEYS, "ranked", KEYS)
+    query = _summary(own, _messages(own, source, (*_COLUMNS, *_COLUMNS_OF_SENDS)).subquery("messages"), KEYS, KEYS)
     compiler = own.compiler(paramstyle="named")  # the usual ones write %% for %
     sql = str(query.compile(dialect=compiler, compile_kwargs={"literal_binds": True}))
     sql = re.sub(r" AS (\w+), ", r" AS \1,\n    ", re.sub(r" +$", "", sql, flags=re.MULTILINE))
@@ -433,7 +426,7 @@ def show(options: Namespace) -> str:
         plot_report(read_report(options.conn_id, options.table, by="day", **days), options.plot)
     if options.output == "json":
         return json.dumps(lines, indent=2)
-    cells = [[*lines[0]], *([printable("" if one is None else str(one)) for one in line.values()] for line in lines)]
+    cells = [[*lines[0]], *([_cell(one) for one in line.values()] for line in lines)]
     if options.output == "csv":
         csv.writer(target := io.StringIO(), lineterminator="\n").writerows(cells)
         return target.getvalue().removesuffix("\n")
@@ -444,6 +437,10 @@ def show(options: Namespace) -> str:
         for width in [max(map(len, column))]
     ]
     return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else printable("" if value is None else str(value))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,7 +7,9 @@ import csv
 import io
 import json
 import math
+import os
 import random
+import shlex
 import sqlite3
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +24,7 @@ import pytest
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsError, RtiSmsInputError
 from airflow_provider_rtisms.cli import get_cli_commands
 from airflow_provider_rtisms.report import main, plot_report, read_report, view_sql
-from tests.documents import blocks
+from tests.documents import BLOCKS, blocks
 
 pytestmark = pytest.mark.airflow
 
@@ -133,6 +135,31 @@ def cost(value: Decimal) -> str:
     return shown
 
 
+def example(days: int) -> list[Row]:
+    """Return the messages of the page: a reminder on each day, an offer on Thursdays, Claro in trouble on the third."""
+    chance = random.Random(7)
+    rows = []
+    for day in range(days):
+        start = datetime(2026, 11, 3, 12, tzinfo=UTC) + timedelta(days=day)
+        for number in range(chance.randrange(150, 200) + 250 * (start.weekday() == 3)):
+            campaign, network = (
+                "reminder" if number < 150 else "offer",
+                chance.choice(["Claro", "Entel Pcs", "Movistar"]),
+            )
+            is_late = chance.random() < (0.6 if (day, network) == (2, "Claro") else 0.02)
+            status = chance.choices(["EXPIRED" if is_late else "DELIVERED", "UNDELIVERED"], [97, 3])[0]
+            done_at = start + timedelta(seconds=round(chance.lognormvariate(6 if is_late else 3, 1)))
+            is_final = day < days - 1 or chance.random() < 0.8
+            rows.append(
+                {"team": None, "message_key": f"{day} {number}", "reference": f"{campaign}-{day}-{number}"}
+                | {"submission_id": f"{4193366853540000 + len(rows)}", "outcome": "submitted", "sent_at": start}
+                | {"status": status if is_final else "SENT", "is_final": is_final, "registered_at": start}
+                | {"done_at": done_at if is_final else None, "cost": Decimal("0.75"), "operator_name": network}
+            )
+    unsent = {"team": None, "message_key": "x", "reference": "reminder-x", "outcome": "not_sent", "sent_at": start}
+    return [*rows, dict.fromkeys(COLUMNS) | unsent]
+
+
 class Ledger:
     """A file of SQLite behind the Connection ``db``."""
 
@@ -200,7 +227,7 @@ def test_costs_add_up_exactly(ledger: Ledger) -> None:
     assert read_report("db", "ledger", by=())[0]["cost"] == "1000.000001"
 
 
-@pytest.mark.parametrize("name", ['a"b', "100%s", "select", "Ledger ; x", "a'b"])
+@pytest.mark.parametrize("name", ["messages", "ranked", 'a"b', "100%s", "select", "Ledger ; x", "a'b"])
 def test_names_are_quoted(ledger: Ledger, name: str) -> None:
     ledger.create(make_rows(1, 3), name)
     quoted = '"' + name.replace('"', '""') + '"'
@@ -275,6 +302,25 @@ def test_outputs(ledger: Ledger, capsys: Capture) -> None:
     assert head.split()[:5] == ["day", "campaign", "sent", "delivered", "share"]
     assert total.split()[0] == "total"
     assert total.split()[-1] == expected[-1]["cost"]
+
+
+def test_the_page_shows_what_runs_print(ledger: Ledger, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", os.environ["AIRFLOW_CONN_DB"])
+    ledger.create(example(4), "messages")
+    for command in blocks("report", document="report.md"):
+        run(*shlex.split(command.code.replace("\\\n", ""))[3:])
+        output = next(one for one in BLOCKS[BLOCKS.index(command) :] if one.language in ("text", "sql"))
+        assert capsys.readouterr().out == output.code
+
+
+def test_the_script_of_the_page(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", os.environ["AIRFLOW_CONN_DB"])
+    monkeypatch.chdir(tmp_path)
+    ledger.create(example(4), "messages")
+    (script,) = blocks("report-script")
+    exec(script.code, {})  # noqa: S102
+    assert (tmp_path / "report.png").exists()
 
 
 def test_a_terminal_gets_text(ledger: Ledger, capsys: Capture) -> None:
