@@ -11,6 +11,7 @@ import argparse
 import csv
 import io
 import json
+import logging
 import os
 import re
 import sys
@@ -21,6 +22,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy import literal_column
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.sql import quoted_name
 from sqlalchemy.types import NullType
@@ -85,14 +87,10 @@ class _Dialect(NamedTuple):
     total: Callable[[Any], Any]
 
 
-def _verbatim(sql: str) -> Any:
-    return sa.literal_column(sql)
-
-
 _DIALECTS = {
     "postgresql": _Dialect(
         postgresql.dialect,
-        lambda time: sa.cast(sa.cast(time, sa.DateTime(True)).op("AT TIME ZONE")(_verbatim("'UTC'")), sa.Date),
+        lambda time: sa.cast(sa.cast(time, sa.DateTime(True)).op("AT TIME ZONE")(literal_column("'UTC'")), sa.Date),
         lambda start, end: sa.cast(sa.extract("epoch", end - start), sa.BigInteger),
         lambda value, separator: sa.func.split_part(value, separator, 1),
         lambda value: value,
@@ -106,14 +104,14 @@ _DIALECTS = {
         ),
         lambda value, separator: sa.func.substr(value, 1, sa.func.instr(value, separator) - 1),
         lambda value: value,
-        lambda cost: sa.func.sum(sa.cast(sa.func.round(cost * _verbatim("1000000")), sa.Integer)).op("/")(
-            _verbatim("1000000.0")
+        lambda cost: sa.func.sum(sa.cast(sa.func.round(cost * literal_column("1000000")), sa.Integer)).op("/")(
+            literal_column("1000000.0")
         ),
     ),
     "mysql": _Dialect(
         mysql.dialect,
         lambda time: sa.func.date(time, type_=sa.Date),
-        lambda start, end: sa.func.timestampdiff(_verbatim("SECOND"), start, end),
+        lambda start, end: sa.func.timestampdiff(literal_column("SECOND"), start, end),
         lambda value, separator: sa.func.substring_index(value, separator, 1),
         lambda value: sa.collate(sa.cast(value, mysql.CHAR(charset="utf8mb4")), "utf8mb4_bin"),
         lambda cost: sa.func.sum(sa.cast(cost, sa.Numeric(38, 12))),
@@ -159,12 +157,12 @@ def _messages(own: _Dialect, source: _Source, known: Iterable[str]) -> Any:
     day = own.day(sa.func.coalesce(of["registered_at"], of["sent_at"]))
     campaign: Any
     if source.campaign_column:
-        campaign = sa.column(quoted_name(source.campaign_column, quote=True))
+        campaign = sa.cast(sa.column(quoted_name(source.campaign_column, quote=True)), sa.Text)
     else:  # a reference without the separator has no campaign
         campaign = sa.func.nullif(own.prefix(of["reference"], source.separator), of["reference"])
     unsent = sa.case({one: one for one in UNSENT[:2]}, value=of["outcome"], else_=UNSENT[2])
     final = {status: status.lower() for status in sorted(map(str, FINAL_STATUSES))}
-    other = sa.case((of["is_final"].is_(_verbatim("true")), "other"), else_="open")
+    other = sa.case((of["is_final"].is_(literal_column("true")), "other"), else_="open")
     state = sa.case(final, value=own.exact(of["status"]), else_=other)
     columns = {
         "day": day,
@@ -195,7 +193,7 @@ def _summary(own: _Dialect, messages: Any, by: Sequence[str], shown: Sequence[st
         return sa.func.min(sa.case((sa.and_(is_delivered, is_reached), ranked.c.seconds)))
 
     sent, delivered = count(ranked.c.state.not_in(UNSENT)), count(is_delivered)
-    share = (delivered * _verbatim("1.0000")).op("/")(sa.func.nullif(sent, 0))  # no integer division
+    share = (delivered * literal_column("1.0000")).op("/")(sa.func.nullif(sent, 0))  # no integer division
     columns = {
         **{one: ranked.c[one] if one in by else sa.null() for one in shown},
         "sent": sent,
@@ -243,10 +241,10 @@ def read_report(
 
     def statement(own: _Dialect, known: Iterable[str]) -> Any:
         messages = _messages(own, source, known).subquery("messages")
-        total = _summary(own, messages, (), keys).add_columns(_verbatim("1").label("is_total"))
+        total = _summary(own, messages, (), keys).add_columns(literal_column("1").label("is_total"))
         if not keys:
             return total
-        lines = _summary(own, messages, keys, keys).add_columns(_verbatim("0").label("is_total"))
+        lines = _summary(own, messages, keys, keys).add_columns(literal_column("0").label("is_total"))
         return sa.union_all(lines, total)
 
     rows = _read(sql_conn_id, source, statement)
@@ -296,7 +294,7 @@ def _read(sql_conn_id: str, source: _Source, statement: Callable[[_Dialect, Iter
             waits = LockWaits(opened)
             if kind is PostgreSql:
                 kind().begin(connection, waits)  # a time without a zone is in UTC
-            nothing = sa.select(_verbatim("*")).select_from(table).where(sa.false())
+            nothing: Any = sa.select(literal_column("*")).select_from(table).where(sa.false())
             names = list(waits.run(lambda: connection.execute(nothing)).keys())
             known = {*names} if kind is PostgreSql else {*names, *map(str.lower, names)}  # the others ignore case
             if missing := [one for one in (*_COLUMNS, source.campaign_column) if one and one not in known]:
@@ -419,7 +417,7 @@ def show(options: Namespace) -> str:
 
     # A hook asks the execution API for its Connection; a shell has the database instead.
     found = Connection.get_connection_from_secrets(options.conn_id)
-    os.environ[f"AIRFLOW_CONN_{options.conn_id.upper()}"] = found.get_uri()
+    os.environ[f"AIRFLOW_CONN_{options.conn_id.upper()}"] = found.as_json()
     days = {"since": options.since, "until": options.until}
     lines = read_report(options.conn_id, options.table, by=options.by, **days, **campaign)
     if options.plot:
@@ -459,11 +457,15 @@ def main(arguments: list[str] | None = None) -> int:
     )
     for flag, option in OPTIONS.items():
         parser.add_argument(flag, **option)
+    options = parser.parse_args(arguments)
+    logging.disable(logging.CRITICAL)  # Airflow 2 logs to where the report goes
     try:
-        print(show(parser.parse_args(arguments)))
+        print(show(options))
     except (RtiSmsError, AirflowException) as error:
         print(printable(str(error)), file=sys.stderr)
         return 1
+    finally:
+        logging.disable(logging.NOTSET)
     return 0
 
 

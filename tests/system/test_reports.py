@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 
 from airflow_provider_rtisms.api.errors import RtiSmsError
 from airflow_provider_rtisms.report import read_report, view_sql
 from airflow_provider_rtisms.sandbox import Sandbox
+from tests.patience import PATIENCE
 from tests.system.test_databases import Database, database, load, sandbox, servers
 from tests.unit.bulk.conftest import seeded
-from tests.unit.test_report import ALL, COLUMNS, TIMES, cost, make_rows, truth
+from tests.unit.test_report import ALL, COLUMNS, TIMES, Ledger, cost, make_rows, truth
 
 __all__ = ["database", "sandbox", "servers"]
 
@@ -87,12 +93,30 @@ def test_a_table_of_details(sandbox: Sandbox, database: Database) -> None:
     database.do("DROP TABLE IF EXISTS made")
     load(seeded(50), table="made", create_table=True)
     database.do("ALTER TABLE made ADD COLUMN Team varchar(10)", "UPDATE made SET Team = 'a'")
+    database.do("ALTER TABLE made ADD COLUMN wave integer", "UPDATE made SET wave = 7")
     (*lines, total) = read_report("db", "made", by="network")
     assert total["sent"] == sum(line["sent"] for line in lines) == 50
     assert Decimal(total["cost"]) == database.do("SELECT sum(cost) FROM made")[0][0]
     assert read_report("db", "made", by="campaign", campaign_column="team")[0]["campaign"] == "a"
+    assert read_report("db", "made", by="campaign", campaign_column="wave")[0]["campaign"] == "7"
 
 
 def test_a_missing_table_is_named(database: Database) -> None:
     with pytest.raises(RtiSmsError, match=r"nowhere.*Name a table or a view"):
         read_report("db", "nowhere")
+
+
+@pytest.mark.slow
+def test_a_shell_finds_a_stored_connection(airflow_database: Path, tmp_path: Path) -> None:
+    Ledger(tmp_path / "it").create(make_rows(1))
+    fields = json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "it")})
+    airflow = [sys.executable, "-m", "airflow"]
+    subprocess.run([*airflow, "connections", "add", "stored", "--conn-json", fields], check=True, timeout=PATIENCE)
+    for command in (
+        *([[*airflow, "rtisms", "report"]] if AIRFLOW_V_3_2_PLUS else []),
+        [sys.executable, "-m", "airflow_provider_rtisms.report"],
+    ):
+        words = [*command, "--conn-id", "stored", "--table", "ledger", "--output", "json"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == truth(make_rows(1))
