@@ -59,7 +59,7 @@ def make_rows(seed: int, count: int = 200) -> list[Row]:
             status = chance.choice(STATES)
             row |= {"submission_id": str(4193366853543393 + number), "status": status, "is_final": False}
             if chance.random() < 0.9:
-                registered_at = sent_at + timedelta(seconds=chance.randrange(3))
+                registered_at = sent_at + timedelta(seconds=chance.choice([0, 1, -86400, 7200]))
                 is_final = status not in ("SENT", "PENDING", "submitted", None) and (
                     status != "UNKNOWN" or chance.random() < 0.5
                 )
