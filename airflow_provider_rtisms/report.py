@@ -273,7 +273,7 @@ def _line(row: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
 def _read(sql_conn_id: str, source: _Source, statement: Callable[[_Dialect, Iterable[str]], Any]) -> list[Any]:
     """Run the statement that a function makes of the dialect and the columns of the table, and return its rows."""
     from airflow_provider_rtisms.transfers.databases import LockWaits, explain, get_hook, is_of_database, library_of
-    from airflow_provider_rtisms.transfers.sql_table import MySql, PostgreSql, Sqlite
+    from airflow_provider_rtisms.transfers.sql_table import MySql, PostgreSql, Sqlite, layout_of_details
 
     hook, table = get_hook("sql_conn_id", sql_conn_id), source.table()
     try:
@@ -282,7 +282,8 @@ def _read(sql_conn_id: str, source: _Source, statement: Callable[[_Dialect, Iter
         kind = next((one for one in (PostgreSql, Sqlite, MySql) if driver in one.dialects), None)
         if kind is None:
             raise RtiSmsConfigError(f"The driver {driver} is not one of PostgreSQL, SQLite, MySQL or MariaDB.")
-        kind().prepare(opened)
+        database = kind(layout_of_details(_COLUMNS))
+        database.prepare(opened)
         engine = sa.create_engine(
             f"{kind.dialects[driver]}://",
             creator=lambda: opened,
@@ -293,7 +294,7 @@ def _read(sql_conn_id: str, source: _Source, statement: Callable[[_Dialect, Iter
         with engine.connect() as connection:
             waits = LockWaits(opened)
             if kind is PostgreSql:
-                kind().begin(connection, waits)  # a time without a zone is in UTC
+                database.begin(connection, waits)  # a time without a zone is in UTC
             nothing: Any = sa.select(literal_column("*")).select_from(table).where(sa.false())
             names = list(waits.run(lambda: connection.execute(nothing)).keys())
             known = {*names} if kind is PostgreSql else {*names, *map(str.lower, names)}  # the others ignore case
