@@ -35,6 +35,7 @@ ROWS = """
     sensors
     operators
     doctor notifications preview transfers retry_policy
+    report
     cli
     sandbox
 """
