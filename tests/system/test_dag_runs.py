@@ -31,9 +31,9 @@ pytestmark = pytest.mark.system
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 MODES: dict[str, dict[str, Any]] = {
-    "poke": {"mode": "poke"},
-    "reschedule": {"mode": "reschedule"},
     "deferrable": {"deferrable": True},
+    "reschedule": {"mode": "reschedule"},
+    "poke": {"mode": "poke"},
 }
 
 
