@@ -135,7 +135,7 @@ class _Source(NamedTuple):
 
 
 def _source(table: Any, separator: Any, campaign_column: Any, since: Any = None, until: Any = None) -> _Source:
-    from airflow_provider_rtisms.transfers.sql_table import parse_table_name  # loads tenacity: not for each `airflow`
+    from airflow_provider_rtisms.sql.table import parse_table_name  # loads tenacity: not for each `airflow`
 
     if not isinstance(separator, str) or not separator:
         raise RtiSmsInputError(f'campaign_separator is {shape(separator)}: use a text such as "-".')
@@ -272,8 +272,8 @@ def _line(row: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
 
 def _read(sql_conn_id: str, source: _Source, statement: Callable[[_Dialect, Iterable[str]], Any]) -> list[Any]:
     """Run the statement that a function makes of the dialect and the columns of the table, and return its rows."""
-    from airflow_provider_rtisms.transfers.databases import LockWaits, explain, get_hook, is_of_database, library_of
-    from airflow_provider_rtisms.transfers.sql_table import MySql, PostgreSql, Sqlite, layout_of_details
+    from airflow_provider_rtisms.sql.databases import LockWaits, explain, get_hook, is_of_database, library_of
+    from airflow_provider_rtisms.sql.table import MySql, PostgreSql, Sqlite, layout_of_details
 
     hook, table = get_hook("sql_conn_id", sql_conn_id), source.table()
     try:

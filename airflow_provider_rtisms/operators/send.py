@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from airflow_provider_rtisms.bulk.store import StoragePath
     from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
     from airflow_provider_rtisms.sending.outbox import Outbox
-    from airflow_provider_rtisms.transfers.ledger import Ledger
+    from airflow_provider_rtisms.sql.ledger import Ledger
     from airflow_provider_rtisms.waiting import Quota, Record
 
 log = logging.getLogger(__name__)
@@ -312,7 +312,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
 
         if self.results_table is not None:
-            from airflow_provider_rtisms.transfers.ledger import open_ledger
+            from airflow_provider_rtisms.sql.ledger import open_ledger
 
             return open_ledger(self._ledger_conn_id(), self.results_table, context, create=self.create_table)
         if self.results_conn_id is not None or self.create_table:

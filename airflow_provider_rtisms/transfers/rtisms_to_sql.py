@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_rtisms.bulk.fetch import OnMissing, Target
-    from airflow_provider_rtisms.transfers.sql_table import SqlTable
+    from airflow_provider_rtisms.sql.table import SqlTable
 
 
 class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
@@ -147,7 +147,7 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
         from airflow_provider_rtisms.bulk.formats import columns_of
         from airflow_provider_rtisms.bulk.store import storage_path
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, run_of
-        from airflow_provider_rtisms.transfers.databases import get_hook
+        from airflow_provider_rtisms.sql.databases import get_hook
 
         with fail_without_retry(), RtiSmsHook(self.rtisms_conn_id) as hook:
             on_missing = self.on_missing or ("skip" if self.refresh else "fail")
@@ -157,7 +157,7 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
             hook.get_conn()  # refuses a malformed Connection before a table is created
             missing = None if self.missing_path is None else storage_path("missing_path", self.missing_path)
             database = get_hook("sql_conn_id", self.sql_conn_id)
-            from airflow_provider_rtisms.transfers.sql_table import layout_of_details, open_table
+            from airflow_provider_rtisms.sql.table import layout_of_details, open_table
 
             layout = layout_of_details(columns_of(self.raw), only_updates=self.refresh)
             table = open_table(database, self.table, layout, self.on_conflict, create=self.create_table)
@@ -190,8 +190,8 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
         """
         from airflow_provider_rtisms.bulk.formats import types_of
         from airflow_provider_rtisms.operators import lineage
-        from airflow_provider_rtisms.transfers.databases import get_hook
-        from airflow_provider_rtisms.transfers.sql_table import parse_table_name
+        from airflow_provider_rtisms.sql.databases import get_hook
+        from airflow_provider_rtisms.sql.table import parse_table_name
 
         if not lineage.is_installed():
             return None
@@ -233,7 +233,7 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
 
     def _check_source(self) -> None:
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
-        from airflow_provider_rtisms.transfers.databases import check_parameters
+        from airflow_provider_rtisms.sql.databases import check_parameters
 
         given = [self.sql, self.submission_ids, self.submission_ids_path, self.refresh or None]
         if sum(one is not None for one in given) != 1:
@@ -256,8 +256,8 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
     def _read_ids(self) -> Iterator[str]:
         from airflow_provider_rtisms.bulk.store import check_rendered
         from airflow_provider_rtisms.operators.bulk import read_ids
-        from airflow_provider_rtisms.transfers.databases import get_hook
-        from airflow_provider_rtisms.transfers.sql_rows import query_ids
+        from airflow_provider_rtisms.sql.databases import get_hook
+        from airflow_provider_rtisms.sql.rows import query_ids
 
         if self.sql is None:
             return read_ids(self.submission_ids, self.submission_ids_path, self.submission_ids_column)

@@ -87,7 +87,7 @@ class SqlToRtiSmsOperator(RtiSmsSendOperator):
         return self.results_conn_id or self.sql_conn_id
 
     def _source(self) -> dict[str, Any]:
-        from airflow_provider_rtisms.transfers.sql_rows import query_messages
+        from airflow_provider_rtisms.sql.rows import query_messages
 
         rows = query_messages(
             self.sql_conn_id,

@@ -23,15 +23,15 @@ from airflow_provider_rtisms.api.errors import RtiSmsError
 from airflow_provider_rtisms.bulk import store as file_store
 from airflow_provider_rtisms.bulk.formats import columns_of
 from airflow_provider_rtisms.sandbox import Sandbox
-from airflow_provider_rtisms.transfers.databases import get_hook
-from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
-from airflow_provider_rtisms.transfers.sql_table import (
+from airflow_provider_rtisms.sql.databases import get_hook
+from airflow_provider_rtisms.sql.table import (
     Layout,
     SqlTable,
     layout_of_details,
     open_table,
     parse_table_name,
 )
+from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
 from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
 from scripts.servers import DEBIAN_POSTGRESQL, MariaDb, Postgres
 from tests.unit.bulk.conftest import seeded

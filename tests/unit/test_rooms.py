@@ -30,6 +30,7 @@ ROWS = """
     bulk
     tables
     sending waiting
+    sql
     hooks
     triggers
     sensors

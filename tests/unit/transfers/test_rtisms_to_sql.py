@@ -20,8 +20,8 @@ from airflow_provider_rtisms.bulk.store import RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.templates import Redacted
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sandbox.state import FIRST_SEEDED_ID
+from airflow_provider_rtisms.sql.table import SqlTable, quote
 from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
-from airflow_provider_rtisms.transfers.sql_table import SqlTable, quote
 from tests.unit.bulk.conftest import bucket  # noqa: F401
 
 pytest.importorskip("airflow.providers.sqlite", reason="the SQLite provider is not installed")
@@ -314,7 +314,7 @@ class TestBeforeTheFirstRequest:
     def test_a_worker_without_the_packages_is_told_what_to_install(
         self, database: Database, monkeypatch: pytest.MonkeyPatch, missing: str
     ) -> None:
-        monkeypatch.delitem(sys.modules, "airflow_provider_rtisms.transfers.sql_table")
+        monkeypatch.delitem(sys.modules, "airflow_provider_rtisms.sql.table")
         monkeypatch.setitem(sys.modules, missing, None)
         with pytest.raises(AirflowFailException, match=r"pip install 'airflow-provider-rtisms\[sql\]'"):
             load(seeded(1), create_table=True)

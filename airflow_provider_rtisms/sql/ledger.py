@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rtisms.api.models import SendOutcome
 from airflow_provider_rtisms.bulk.store import STORAGE_ERRORS, repeat
-from airflow_provider_rtisms.transfers.databases import get_hook
-from airflow_provider_rtisms.transfers.sql_table import SqlTable, layout_of_sends, open_table
+from airflow_provider_rtisms.sql.databases import get_hook
+from airflow_provider_rtisms.sql.table import SqlTable, layout_of_sends, open_table
 
 if TYPE_CHECKING:
     from airflow_provider_rtisms.sending.outbox import Outbox, SentMessage

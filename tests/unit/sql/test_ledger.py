@@ -16,7 +16,7 @@ from airflow_provider_rtisms.api.errors import RtiSmsTransientError
 from airflow_provider_rtisms.bulk import store as store_module
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
-from airflow_provider_rtisms.transfers import ledger as ledger_module
+from airflow_provider_rtisms.sql import ledger as ledger_module
 from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
 from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
 from tests.unit.attempts import TaskStore
