@@ -19,6 +19,7 @@ from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sql import ledger as ledger_module
 from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
 from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
+from tests.documents import Block, each_block
 from tests.unit.attempts import TaskStore
 
 pytest.importorskip("airflow.providers.sqlite", reason="the SQLite provider is not installed")
@@ -260,6 +261,16 @@ class TestSends:
     ) -> None:
         with pytest.raises(AirflowFailException, match="are for results_table"):
             send(context, **{"results_table": None, "create_table": False, **arguments})
+
+    @each_block("ledger-table")
+    def test_the_table_of_the_page_takes_rows(
+        self, block: Block, rtisms_sandbox: Sandbox, database: Database, context: Context
+    ) -> None:
+        with closing(sqlite3.connect(database.path)) as connection:
+            connection.executescript(block.code.replace("sms_ledger", "ledger").replace("timestamptz", "text"))
+        database.people(DELIVERED)
+        send(context, create_table=False)
+        assert refresh()["written"] == 1
 
 
 class TestRefresh:
