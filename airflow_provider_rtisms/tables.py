@@ -22,9 +22,13 @@ from decimal import Decimal
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
-from airflow_provider_rtisms.api.values.arguments import MAX_DIGITS, whole_number
-from airflow_provider_rtisms.api.values.ids import check_submission_id
-from airflow_provider_rtisms.api.values.lists import RepeatedKeyError, object_of
+from airflow_provider_rtisms.api.values.arguments import (
+    MAX_DIGITS,
+    RepeatedKeyError,
+    check_submission_id,
+    object_of,
+    whole_number,
+)
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.bulk.formats import suffix_of
 from airflow_provider_rtisms.bulk.store import explain_failures, open_to_read, report_input, storage_path

@@ -29,7 +29,7 @@ from airflow_provider_rtisms.api.errors import (
     shape,
 )
 from airflow_provider_rtisms.api.models import OPEN_STATUSES, RECORD_FIELDS, SmsDetails, SmsStatus
-from airflow_provider_rtisms.api.values.lists import name_some
+from airflow_provider_rtisms.api.values.arguments import name_some
 
 if TYPE_CHECKING:
     from decimal import Decimal

@@ -23,12 +23,10 @@ from airflow_provider_rtisms import __version__
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.models import DOCUMENTED_SEND_STATUSES, DOCUMENTED_STATUSES, SmsDetails, Submission
 from airflow_provider_rtisms.api.settings import ApiSettings
-from airflow_provider_rtisms.api.values.amounts import parse_amount
-from airflow_provider_rtisms.api.values.ids import check_submission_id
+from airflow_provider_rtisms.api.values.arguments import check_submission_id, parse_amount
 from airflow_provider_rtisms.api.values.paths import check_method, check_path, encode_query, mask_path
 from airflow_provider_rtisms.api.values.recipients import Recipient, parse_recipients
-from airflow_provider_rtisms.api.values.redaction import contains, redact
-from airflow_provider_rtisms.api.values.secret import Secret
+from airflow_provider_rtisms.api.values.secret import Secret, contains, redact
 from airflow_provider_rtisms.api.values.text import SmsText
 
 T = TypeVar("T")

@@ -34,10 +34,9 @@ from airflow_provider_rtisms.api import ApiSettings, RtiSmsClient, Secret, SmsDe
 from airflow_provider_rtisms.api.calls import Call, TransportError
 from airflow_provider_rtisms.api.models import Submission
 from airflow_provider_rtisms.api.settings import is_loopback
-from airflow_provider_rtisms.api.values.ids import check_submission_id
-from airflow_provider_rtisms.api.values.lists import name_some
+from airflow_provider_rtisms.api.values.arguments import check_submission_id, name_some
 from airflow_provider_rtisms.api.values.recipients import Recipient, parse_recipients
-from airflow_provider_rtisms.api.values.redaction import redact
+from airflow_provider_rtisms.api.values.secret import redact
 from airflow_provider_rtisms.api.values.text import SmsText
 from airflow_provider_rtisms.doctor.report import DEFAULT_FOLLOW_FOR, DEFAULT_TIMEOUT, CheckResult, Outcome, Report
 

@@ -308,7 +308,7 @@ class RtiSmsHook(BaseHook):
         Fetch the details of thousands of submissions, each once, with many requests at once.
 
         :param submission_ids: :class:`~airflow_provider_rtisms.bulk.fetch.DistinctIds`, or what
-            :func:`~airflow_provider_rtisms.api.values.ids.iter_submission_ids` reads.
+            :func:`~airflow_provider_rtisms.api.values.arguments.iter_submission_ids` reads.
         :param output_path: a file to stream the records to, see
             :func:`~airflow_provider_rtisms.bulk.fetch.fetch_to_file`. None returns them, so all are in memory.
         :param max_concurrency: most requests at once. Default: that of the Connection.
@@ -325,7 +325,7 @@ class RtiSmsHook(BaseHook):
         :raises RtiSmsError: see :func:`~airflow_provider_rtisms.bulk.fetch.fetch_to_file`.
         """
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
-        from airflow_provider_rtisms.api.values.ids import iter_submission_ids
+        from airflow_provider_rtisms.api.values.arguments import iter_submission_ids
         from airflow_provider_rtisms.bulk.fetch import DistinctIds, fetch_to_file, fetch_to_memory
         from airflow_provider_rtisms.bulk.store import storage_path
 

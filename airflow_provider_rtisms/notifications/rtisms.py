@@ -210,7 +210,7 @@ def _check_at_most_every(dedup_key: Any, at_most_every: Any) -> float | None:
     :raises RtiSmsInputError: the two arguments do not fit.
     """
     from airflow_provider_rtisms.api.errors import RtiSmsInputError
-    from airflow_provider_rtisms.api.values.durations import check_seconds
+    from airflow_provider_rtisms.api.values.arguments import check_seconds
 
     if (dedup_key is None) != (at_most_every is None):
         raise RtiSmsInputError(

@@ -155,7 +155,7 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
 
 def read_ids(submission_ids: Any, path: Any, column: str | None) -> Iterator[str]:
     """Yield the ids of an operator's arguments."""
-    from airflow_provider_rtisms.api.values.ids import iter_submission_ids
+    from airflow_provider_rtisms.api.values.arguments import iter_submission_ids
     from airflow_provider_rtisms.bulk.store import check_rendered
     from airflow_provider_rtisms.tables import read_id_file
 

@@ -342,7 +342,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
 
     def _check_wait(self) -> tuple[float, float]:
         """Check the arguments of the wait before anything is sent. Return ``poke_interval`` and ``timeout``."""
-        from airflow_provider_rtisms.api.values.durations import check_seconds
+        from airflow_provider_rtisms.api.values.arguments import check_seconds
         from airflow_provider_rtisms.waiting import check_fail_on, check_min_delivered
 
         check_fail_on(self.fail_on)

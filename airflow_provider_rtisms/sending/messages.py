@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
-from airflow_provider_rtisms.api.values.arguments import check_whole_number, whole_number
-from airflow_provider_rtisms.api.values.lists import as_iterable, name_some
+from airflow_provider_rtisms.api.values.arguments import as_iterable, check_whole_number, name_some, whole_number
 from airflow_provider_rtisms.api.values.recipients import Recipient, parse_recipient, parse_recipients
 from airflow_provider_rtisms.api.values.secret import Secret, reveal
 from airflow_provider_rtisms.api.values.text import SmsText, gsm_misfits

@@ -33,8 +33,7 @@ from airflow_provider_rtisms.api.errors import (
 from airflow_provider_rtisms.api.models import SendOutcome, Submission
 from airflow_provider_rtisms.api.retrying import backoff
 from airflow_provider_rtisms.api.settings import ApiSettings
-from airflow_provider_rtisms.api.values.arguments import check_choice, check_whole_number
-from airflow_provider_rtisms.api.values.lists import name_some
+from airflow_provider_rtisms.api.values.arguments import check_choice, check_whole_number, name_some
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.api.values.text import SmsText
 from airflow_provider_rtisms.sending.journal import NOT_SENT, MemoryStore, SendJournal, Store

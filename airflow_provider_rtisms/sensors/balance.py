@@ -52,7 +52,7 @@ class RtiSmsBalanceSensor(DeferrableSensor):
 
         :return: whether the wait is done, with the balance if it is.
         """
-        from airflow_provider_rtisms.api.values.amounts import check_amount
+        from airflow_provider_rtisms.api.values.arguments import check_amount
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
         from airflow_provider_rtisms.waiting import poll_balance
 

@@ -243,8 +243,7 @@ class DeliveryPolling:
         min_delivered: float | Quota | None = None,
         memory: int | None = None,
     ) -> None:
-        from airflow_provider_rtisms.api.values.durations import check_seconds
-        from airflow_provider_rtisms.api.values.ids import parse_submissions
+        from airflow_provider_rtisms.api.values.arguments import check_seconds, parse_submissions
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
         from airflow_provider_rtisms.waiting import DeliveryWait, Quota, check_fail_on, make_quota
 

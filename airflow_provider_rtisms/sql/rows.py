@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError
-from airflow_provider_rtisms.api.values.ids import check_submission_id
+from airflow_provider_rtisms.api.values.arguments import check_submission_id
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.bulk.store import STORAGE_ERRORS
 from airflow_provider_rtisms.sending.messages import PlaceholderText

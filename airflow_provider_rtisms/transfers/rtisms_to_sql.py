@@ -248,7 +248,7 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
 
     def _since(self) -> str:
         """Return the moment before which submissions are too old to ask for."""
-        from airflow_provider_rtisms.api.values.durations import check_seconds
+        from airflow_provider_rtisms.api.values.arguments import check_seconds
 
         seconds = check_seconds("lookback", self.lookback)
         return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")

@@ -10,7 +10,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
-from airflow_provider_rtisms.api.values.amounts import check_amount
+from airflow_provider_rtisms.api.values.arguments import check_amount
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.triggers.polling import (
     check_conn_id,

@@ -15,7 +15,7 @@ from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, RtiSmsPermanentError, shape
-from airflow_provider_rtisms.api.values.durations import check_seconds
+from airflow_provider_rtisms.api.values.arguments import check_seconds
 from airflow_provider_rtisms.hooks.metrics import open_wait, report_open_waits
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.waiting import WaitEvent, with_current_credentials

@@ -9,7 +9,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
-from airflow_provider_rtisms.api.values.ids import parse_submission_ids
+from airflow_provider_rtisms.api.values.arguments import parse_submission_ids
 from airflow_provider_rtisms.triggers.balance import RtiSmsBalanceFallTrigger, RtiSmsBalanceTrigger
 from airflow_provider_rtisms.triggers.polling import (
     check_conn_id,

@@ -8,7 +8,7 @@ TS 23.040, 9.2.3.24.1 (concatenated short messages: a header leaves 153 septets 
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
 
@@ -43,12 +43,7 @@ _SEPTETS = {
 
 @dataclass(frozen=True, slots=True)
 class SmsText:
-    """
-    A text and the charset it goes out in. Its repr does not show the text.
-
-    :param characters: the text as a person reads it.
-    :param charset: holds every character of it.
-    """
+    """A text and the charset it goes out in. Its repr does not show the text."""
 
     characters: str = field(repr=False)
     charset: Charset
@@ -64,10 +59,13 @@ class SmsText:
         :raises RtiSmsInputError: the text is not a str, does not fit the charset (names the character), or takes
             more than ``max_parts``.
         """
-        if not isinstance(reveal(text), str) or not reveal(text):
-            raise RtiSmsInputError(f"text is {shape(reveal(text))}: use a str that is not empty.")
-        charset = _pick_charset(reveal(text)) if charset is None else _check_charset(charset)
-        chosen = cls(reveal(text), charset)
+        chosen = cls(reveal(text), Charset.UCS_2)  # tracebacks may show variables, but not its text
+        if not isinstance(chosen.characters, str) or not chosen.characters:
+            raise RtiSmsInputError(f"text is {shape(chosen.characters)}: use a str that is not empty.")
+        if charset is not None:
+            chosen = replace(chosen, charset=_check_charset(charset))
+        elif not gsm_misfits(chosen.characters):
+            chosen = replace(chosen, charset=Charset.GSM_7BIT)
         chosen._check_characters()
         if max_parts is not None and chosen.parts > check_whole_number("max_parts", max_parts):
             raise RtiSmsInputError(
@@ -134,16 +132,8 @@ class SmsText:
 
 
 def gsm_misfits(text: str) -> list[str]:
-    """
-    Return the characters of a text that GSM 7-bit does not have, each once.
-
-    :param text: what a person reads.
-    """
+    """Return the characters of a text that GSM 7-bit does not have, each once."""
     return list(dict.fromkeys(character for character in text if character not in _SEPTETS))
-
-
-def _pick_charset(text: str) -> Charset:
-    return Charset.GSM_7BIT if all(character in _SEPTETS for character in text) else Charset.UCS_2
 
 
 def _check_charset(value: Any) -> Charset:

@@ -19,7 +19,7 @@ from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.calls import HttpResponse, parse_retry_after
 from airflow_provider_rtisms.api.models import FINAL_STATUSES, SmsDetails, SmsStatus
 from airflow_provider_rtisms.api.settings import ApiSettings
-from airflow_provider_rtisms.api.values.ids import check_submission_id, parse_submission_ids
+from airflow_provider_rtisms.api.values.arguments import check_submission_id, parse_submission_ids
 
 TEXT = st.text() | st.sampled_from(["", "1", "0", "4193366853543393", "DELIVERED", "\x00", "\ud800", "1e400", "-5"])
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | TEXT

@@ -11,15 +11,18 @@ from typing import Any
 import pytest
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
-from airflow_provider_rtisms.api.values.amounts import check_amount, parse_amount
-from airflow_provider_rtisms.api.values.arguments import check_choice, check_whole_number
-from airflow_provider_rtisms.api.values.durations import check_seconds
-from airflow_provider_rtisms.api.values.ids import (
+from airflow_provider_rtisms.api.values.arguments import (
+    as_iterable,
+    check_amount,
+    check_choice,
+    check_seconds,
     check_submission_id,
+    check_whole_number,
     iter_submission_ids,
+    name_some,
+    parse_amount,
     parse_submission_ids,
 )
-from airflow_provider_rtisms.api.values.lists import as_iterable, name_some
 
 MAX_ID_DIGITS = 100
 

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_rtisms.api.values.redaction import contains, redact
-from airflow_provider_rtisms.api.values.secret import Secret, encodings
+from airflow_provider_rtisms.api.values.secret import Secret, contains, encodings, redact
 
 SECRET = "s3cret/+&=\"<pä$$wörd>' 99"
 
