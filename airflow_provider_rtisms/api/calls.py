@@ -21,18 +21,19 @@ from urllib.parse import urlencode
 
 from airflow_provider_rtisms import __version__
 from airflow_provider_rtisms.api import errors
+from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
 from airflow_provider_rtisms.api.models import DOCUMENTED_SEND_STATUSES, DOCUMENTED_STATUSES, SmsDetails, Submission
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.arguments import check_submission_id, parse_amount
-from airflow_provider_rtisms.api.values.paths import check_method, check_path, encode_query, mask_path
 from airflow_provider_rtisms.api.values.recipients import Recipient, parse_recipients
-from airflow_provider_rtisms.api.values.secret import Secret, contains, redact
+from airflow_provider_rtisms.api.values.secret import Secret, contains, redact, reveal
 from airflow_provider_rtisms.api.values.text import SmsText
 
 T = TypeVar("T")
 
-#: Name of the call that gets a token.
-AUTHENTICATE = "authenticate"
+#: Names of calls.
+AUTHENTICATE, SEND_SMS, GET_BALANCE = "authenticate", "send_sms", "get_balance"
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 #: Bytes. No response of this API comes near it; a longer one is not read to its end.
 MAX_RESPONSE_BYTES = 1024 * 1024
 #: How many characters of a response an error message repeats.
@@ -47,6 +48,10 @@ SAFE_WORDS = frozenset(
     """.split()  # noqa: SIM905
 )
 
+#: Unreserved characters only (RFC 3986, section 2.3): without escapes there is one way to write "/", "?" and "..".
+_PATH = re.compile(r"/?(?:api/)?([A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*/?)")
+#: Digits in a row that may be a phone number; the last three may be shown.
+_LONG_NUMBER = re.compile(r"[0-9]{5,}(?=[0-9]{3})")
 _COMMON_HEADERS = {
     "Accept": "application/json",
     "Accept-Encoding": "identity",  # a small compressed response cannot expand to gigabytes
@@ -58,33 +63,20 @@ _COMMON_HEADERS = {
 # slow. No code changes them all the same.
 @dataclass(slots=True)
 class HttpRequest:
-    """
-    A request to send. Its repr shows neither headers nor body, since both hold secrets.
-
-    :param method: HTTP method.
-    :param path: absolute path below the base URL.
-    :param headers: all headers that matter to the API.
-    :param body: the body, or None.
-    :param on_new_connection: whether the request must open a new connection. If a connection that was kept open breaks,
-        it is not known whether the server acted on the request.
-    """
+    """A request to send. Its repr shows neither headers nor body, since both hold secrets."""
 
     method: str
+    #: Below the base URL.
     path: str
     headers: Mapping[str, str] = field(repr=False)
     body: bytes | None = field(default=None, repr=False)
+    #: If a connection that was kept open breaks, it is not known whether the server acted on the request.
     on_new_connection: bool = False
 
 
 @dataclass(slots=True)
 class HttpResponse:
-    """
-    The response that the server returned.
-
-    :param status: HTTP status.
-    :param headers: a mapping that ignores case.
-    :param body: the body, at most :data:`MAX_RESPONSE_BYTES`.
-    """
+    """The response that the server returned. Its ``headers`` ignore case, and its ``body`` is bounded."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
@@ -109,54 +101,42 @@ class TransportError(Exception):
 
 def describe_break(error: Exception) -> str:
     """
-    Return what broke a connection: the kind of the error, and the words of the operating system.
-
-    Other words of an HTTP library may repeat what the server wrote.
-
-    :param error: the library's error.
+    Return what broke a connection. Words of a library may repeat the server's; those of the operating system cannot.
     """
     name = type(error).__name__
     return f"{name}: {error.strerror}" if isinstance(error, OSError) and error.strerror else name
 
 
 def too_large(status: int) -> TransportError:
-    """Return the error for a response of more than :data:`MAX_RESPONSE_BYTES`."""
     what = f"the server returned HTTP {status} with more than {MAX_RESPONSE_BYTES} bytes"
     return TransportError(errors.RtiSmsResponseTooLargeError, what)
 
 
 @dataclass(slots=True)
 class Call(Generic[T]):
-    """
-    One call of the API: what goes out, and how its response is read.
+    """One call of the API: what goes out, and how its response is read."""
 
-    :param name: for messages, such as ``get_sms``.
-    :param method: HTTP method.
-    :param path: path below the base URL.
-    :param parse: turns decoded JSON into the result; raises ValueError where it cannot.
-    :param subject: for messages, such as the submission id.
-    :param body: the body, or None.
-    :param content_type: its media type; the API wants one even on GET.
-    :param idempotent: False where sending the request twice does harm (RFC 9110, section 9.2.2).
-    :param is_confidential: True where a response may repeat numbers, texts or credentials. Then no message repeats it.
-    :param confidential: the numbers and the text of a send; a result must not repeat them.
-    :param messages: how many messages the call sends.
-    :param words: gives the words of a result that the server has chosen freely, such as an undocumented status.
-    :param keep_text: returns the result with the text of the response added; None if no one wants the text.
-    """
-
+    #: For messages, such as ``get_sms``; so is the subject, such as the submission id.
     name: str
     method: str
     path: str
+    #: Turns decoded JSON into the result; raises ValueError where it cannot.
     parse: Callable[[Any], T] = field(repr=False)
     subject: str | None = None
     body: bytes | None = field(default=None, repr=False)
+    #: The API wants one even on GET.
     content_type: str = "application/json"
+    #: False where sending the request twice does harm (RFC 9110, section 9.2.2).
     idempotent: bool = True
+    #: Whether a response may repeat numbers, texts or credentials. Then no message repeats it.
     is_confidential: bool = False
+    #: The numbers and the text of a send; a result must not repeat them.
     confidential: Sequence[Secret[str]] = field(default=(), repr=False)
+    #: How many messages the call sends.
     messages: int = field(default=0, repr=False)
+    #: Gives the words of a result that the server has chosen freely, such as an undocumented status.
     words: Callable[[T], Iterable[str]] = field(default=lambda result: (), repr=False)
+    #: Returns the result with the text of the response added; None if no one wants the text.
     keep_text: Callable[[T, str], T] | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
@@ -164,11 +144,7 @@ class Call(Generic[T]):
         return f"{self.name} {self.subject}" if self.subject else self.name
 
     def request(self, access_token: Secret[str] | None = None) -> HttpRequest:
-        """
-        Return the request to send.
-
-        :param access_token: the bearer token (RFC 6750, section 2.1); None for POST /auth.
-        """
+        """Return the request to send. Its bearer token is that of RFC 6750, section 2.1; POST /auth has none."""
         headers = {**_COMMON_HEADERS, "Content-Type": self.content_type}
         if access_token is not None:
             headers["Authorization"] = f"Bearer {access_token.get_secret_value()}"
@@ -180,8 +156,7 @@ class Call(Generic[T]):
 
         :param response: what the server returned.
         :param secrets: what neither the result nor a message may repeat: the client secret, the token that was sent.
-        :raises RtiSmsError: the class for the response's status; RtiSmsInvalidResponseError for a 200 that cannot be
-            read.
+        :raises RtiSmsError: the class for the status; RtiSmsInvalidResponseError for a 200 that cannot be read.
         """
         secrets = tuple(secrets)
         if response.status != 200:
@@ -214,25 +189,13 @@ class Call(Generic[T]):
         status: int | None = None,
         retry_after: float | None = None,
     ) -> errors.RtiSmsError:
-        """
-        Return an error that says what was requested, what happened, and what to do.
-
-        :param kind: its class.
-        :param what: what happened.
-        :param status: HTTP status, if there was a response.
-        :param retry_after: seconds that the server asked to wait.
-        """
+        """Return an error that says what was requested, what happened, and what to do."""
         remedy = errors.REMEDIES.get(kind, "")
         message = f"{self}: {what}. {remedy}".rstrip()
         return kind(message, call=self.name, subject=self.subject, status=status, retry_after=retry_after)
 
     def failure(self, failure: TransportError, secrets: Iterable[Secret[str]] = ()) -> errors.RtiSmsError:
-        """
-        Return the error for a request that got no response.
-
-        :param failure: what happened.
-        :param secrets: what the error may not repeat.
-        """
+        """Return the error for a request that got no response. It does not repeat the secrets."""
         show_detail = failure.detail and not (self.is_confidential and failure.kind.may_have_acted)
         what = f"{failure.what} ({failure.detail})" if show_detail else failure.what
         return self.error(failure.kind, redact(what, secrets))
@@ -281,12 +244,7 @@ def _check_text(text: str, decoded: Any, secrets: Iterable[Secret[str]]) -> None
 
 
 def parse_retry_after(value: str | None, now: datetime | None = None) -> float | None:
-    """
-    Return the seconds that a Retry-After header asks for (RFC 9110, section 10.2.3), or None if it cannot be read.
-
-    :param value: seconds, or an HTTP date.
-    :param now: the time to count from; default the present.
-    """
+    """Return the seconds that a Retry-After header asks for (RFC 9110, section 10.2.3), or None if it is unreadable."""
     if value is None:
         return None
     value = value.strip()
@@ -303,26 +261,15 @@ def parse_retry_after(value: str | None, now: datetime | None = None) -> float |
 
 @dataclass(frozen=True, slots=True)
 class TokenGrant:
-    """
-    The response of POST /auth.
-
-    :param access_token: opaque.
-    :param validity: seconds from the time of the response, or None where ``validity_period`` could not be read.
-    """
+    """The response of POST /auth. ``validity`` is in seconds, or None where ``validity_period`` could not be read."""
 
     access_token: Secret[str]
     validity: float | None
 
 
-#: Name of the call that sends.
-SEND_SMS = "send_sms"
-#: Name of the call that reads the balance.
-GET_BALANCE = "get_balance"
-
-
 def authenticate(settings: ApiSettings) -> Call[TokenGrant]:
     """
-    Describe POST /auth: the client-credentials grant of OAuth2 (RFC 6749, section 4.4), with its own form of response.
+    Describe POST /auth: the client-credentials grant of OAuth2 (RFC 6749, section 4.4).
 
     :param settings: whose credentials to send.
     :return: the call; its result is a :class:`TokenGrant`.
@@ -360,7 +307,7 @@ def get_sms(submission_id: str | int, *, raw: bool = False) -> Call[SmsDetails]:
         parse=partial(SmsDetails.from_response, checked),
         subject=checked,
         words=_undocumented_status,
-        keep_text=_with_raw if raw else None,
+        keep_text=(lambda details, text: replace(details, raw=text)) if raw else None,
     )
 
 
@@ -400,17 +347,11 @@ def send_sms(*, recipients: Any, text: Any, sender: str, charset: int | None = N
 
 
 def check_sender(value: Any) -> str:
-    """
-    Return the sender of a message.
-
-    :raises RtiSmsInputError: it is not a str, is empty, or has a character that cannot be printed.
-    """
+    """Return the sender of a message: a str that is not empty and can be printed."""
     if not isinstance(value, str) or not value.strip():
-        raise errors.RtiSmsInputError(f"sender is {errors.shape(value)}: use a str that is not empty.")
+        raise RtiSmsInputError(f"sender is {shape(value)}: use a str that is not empty.")
     if not value.isprintable():
-        raise errors.RtiSmsInputError(
-            f"sender is {errors.shape(value)}, and one of them cannot be printed: use printable text."
-        )
+        raise RtiSmsInputError(f"sender is {shape(value)}, and one of them cannot be printed: use printable text.")
     return value
 
 
@@ -434,30 +375,31 @@ def request(
     """
     Describe a call that this package does not know.
 
-    Errors never repeat the response to such a call if it is not idempotent, or if it has ``params`` or ``json``, since
-    the response may repeat phone numbers and texts.
+    If the call is not idempotent, or has ``params`` or ``json``, its errors do not repeat the response, which may hold
+    phone numbers and texts.
 
     :param method: GET, POST, PUT, PATCH or DELETE.
-    :param path: below the base URL of the API, such as ``/sms/4193366853543393``; ``/api/sms/4193366853543393`` is the
-        same. Segments consist of letters, digits and ``. _ ~ -``.
-    :param params: the query; lists repeat a name, and None leaves it out.
+    :param path: below the base URL, such as ``/sms/4193366853543393``, with or without ``/api``. Segments consist of
+        letters, digits and ``. _ ~ -``.
+    :param params: the query: a str, a number, a bool or a list of these for each name. None leaves a name out.
     :param json: the body, as JSON; None for no body.
     :param idempotent: whether the request may be sent again after its response was lost. Default: GET only.
     :return: the call; its result is the decoded JSON.
     :raises RtiSmsInputError: an argument has another form; nothing is sent.
     """
-    method = check_method(method)
-    path = check_path(path)
+    if not isinstance(method, str) or method.upper() not in METHODS:
+        raise RtiSmsInputError(f"method is {shape(method)}: use one of {', '.join(METHODS)}.")
+    method, path = method.upper(), _check_path(path)
     if not isinstance(idempotent, bool | None):
-        raise errors.RtiSmsInputError(f"idempotent is {errors.shape(idempotent)}: use True, False or None.")
+        raise RtiSmsInputError(f"idempotent is {shape(idempotent)}: use True, False or None.")
     is_idempotent = method == "GET" if idempotent is None else idempotent
-    query = encode_query(params)
+    query = _encode_query(params)
     return Call(
         name="request",
         method=method,
         path=path + query,
         parse=lambda response: response,
-        subject=f"{method} {mask_path(path)}",
+        subject=f"{method} {_LONG_NUMBER.sub('***', path)}",
         body=None if json is None else _encode_json(json),
         idempotent=is_idempotent,
         is_confidential=not is_idempotent or bool(query) or json is not None,
@@ -465,17 +407,58 @@ def request(
     )
 
 
+def _check_path(value: Any) -> str:
+    """Return the path below the base URL. No value of a template can turn one call into another."""
+    match = _PATH.fullmatch(value) if isinstance(value, str) else None
+    if match is not None:
+        segments = match[1].rstrip("/").split("/")
+        if segments[0].lower() == "auth":
+            raise RtiSmsInputError("path is /auth: the client authenticates by itself, and does not return tokens.")
+        if not {".", ".."} & set(segments) and segments != ["api"]:
+            return f"/api/{match[1]}"
+    raise RtiSmsInputError(
+        f"path is {shape(value)} of another form: use a path below /api such as '/sms/4193366853543393', of letters, "
+        "digits and . _ ~ -, and give the query as params."
+    )
+
+
+def _encode_query(params: Any) -> str:
+    if params is None:
+        return ""
+    if not isinstance(params, Mapping):
+        raise RtiSmsInputError(f"params is {shape(params)}: use a dict of names and values.")
+    pairs = []
+    for name, value in params.items():
+        if not isinstance(name, str) or not name:
+            raise RtiSmsInputError("params has a name that is not a str, or is empty.")
+        values = value if isinstance(value, list | tuple) else [value]
+        pairs += [(name, _encode_value(name, reveal(one))) for one in values if one is not None]
+    try:
+        query = urlencode(pairs)
+    except UnicodeEncodeError:
+        raise RtiSmsInputError("params holds half of a character (a lone surrogate).") from None
+    return f"?{query}" if query else ""
+
+
+def _encode_value(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise RtiSmsInputError(f"params[{name!r}] is {shape(value)}: use a str, a number, a bool, or a list of these.")
+
+
 def _encode_json(value: Any) -> bytes:
     try:
         return dumps(value, allow_nan=False).encode("ascii")
     except (TypeError, ValueError, RecursionError):
-        raise errors.RtiSmsInputError(
-            f"json is {errors.shape(value)} that JSON cannot hold: use dicts, lists, strings, numbers, bools and None."
+        raise RtiSmsInputError(
+            f"json is {shape(value)} that JSON cannot hold: use dicts, lists, strings, numbers, bools and None."
         ) from None
 
 
 def _strings(response: Any) -> Iterator[str]:
-    """Give every string of a response, so that none of them can repeat the client secret or the token."""
+    """Give every string of a response."""
     waiting = [response]
     while waiting:
         value = waiting.pop()
@@ -521,10 +504,6 @@ def _parse_submissions(expected: int, response: Any) -> list[Submission]:
             submissions=submissions,
         )
     return submissions
-
-
-def _with_raw(details: SmsDetails, text: str) -> SmsDetails:
-    return replace(details, raw=text)
 
 
 def _undocumented_status(details: SmsDetails) -> Iterable[str]:

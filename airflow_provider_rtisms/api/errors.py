@@ -3,7 +3,7 @@ The errors: one exception for each failure that the vendor documents.
 
 Every class here is a :class:`RtiSmsError`. It is either permanent (:class:`RtiSmsPermanentError`: the same call fails
 again until a person changes something) or transient (:class:`RtiSmsTransientError`: the same call may succeed later).
-``policy/retry.py`` decides what is repeated; the classes only say what happened.
+``retrying.py`` decides what is repeated; the classes only say what happened.
 
 Source: docs/vendor-api.md, "Errors".
 """
@@ -33,6 +33,10 @@ class RtiSmsError(Exception):
     #: Whether the server may have acted on the request. False if the request never left this machine, or if the
     #: server refused it with a status that the API documents as a refusal. Decides whether a send may be repeated.
     may_have_acted: bool = True
+
+    def __init_subclass__(cls, may_have_acted: bool | None = None) -> None:
+        if may_have_acted is not None:
+            cls.may_have_acted = may_have_acted
 
     def __init__(
         self,
@@ -74,58 +78,40 @@ class RtiSmsTransientError(RtiSmsError):
     """The same call may succeed later. Operators let it pass, so that Airflow can retry the task."""
 
 
-class RtiSmsInputError(RtiSmsPermanentError, ValueError):
+class RtiSmsInputError(RtiSmsPermanentError, ValueError, may_have_acted=False):
     """An argument cannot be used. Nothing has left the machine."""
 
-    may_have_acted = False
 
-
-class RtiSmsConfigError(RtiSmsPermanentError, ValueError):
+class RtiSmsConfigError(RtiSmsPermanentError, ValueError, may_have_acted=False):
     """A field of the Connection is missing or malformed. Nothing has left the machine."""
 
-    may_have_acted = False
 
-
-class RtiSmsBadRequestError(RtiSmsPermanentError):
+class RtiSmsBadRequestError(RtiSmsPermanentError, may_have_acted=False):
     """400: the request or the token is malformed."""
 
-    may_have_acted = False
 
-
-class RtiSmsAuthenticationError(RtiSmsPermanentError):
+class RtiSmsAuthenticationError(RtiSmsPermanentError, may_have_acted=False):
     """400 or 401 at POST /auth: the client id or the client secret is malformed or wrong."""
 
-    may_have_acted = False
 
-
-class RtiSmsTokenRefusedError(RtiSmsPermanentError):
+class RtiSmsTokenRefusedError(RtiSmsPermanentError, may_have_acted=False):
     """401 twice in a row: the server refused the token, and then a new one."""
 
-    may_have_acted = False
 
-
-class RtiSmsForbiddenError(RtiSmsPermanentError):
+class RtiSmsForbiddenError(RtiSmsPermanentError, may_have_acted=False):
     """403: the account may not do this."""
 
-    may_have_acted = False
 
-
-class RtiSmsNotFoundError(RtiSmsPermanentError):
+class RtiSmsNotFoundError(RtiSmsPermanentError, may_have_acted=False):
     """404: the submission does not exist, or Host points at something that is not the API."""
 
-    may_have_acted = False
 
-
-class RtiSmsMethodNotAllowedError(RtiSmsPermanentError):
+class RtiSmsMethodNotAllowedError(RtiSmsPermanentError, may_have_acted=False):
     """405: the method is wrong, or Host points at something that is not the API."""
 
-    may_have_acted = False
 
-
-class RtiSmsSenderRefusedError(RtiSmsPermanentError):
+class RtiSmsSenderRefusedError(RtiSmsPermanentError, may_have_acted=False):
     """406: the sender is malformed or not allowed for this account."""
-
-    may_have_acted = False
 
 
 class RtiSmsRedirectError(RtiSmsPermanentError):
@@ -140,38 +126,28 @@ class RtiSmsResponseTooLargeError(RtiSmsPermanentError):
     """The response is larger than any response of this API. It was not read to its end."""
 
 
-class RtiSmsUnsafeTokenError(RtiSmsPermanentError):
+class RtiSmsUnsafeTokenError(RtiSmsPermanentError, may_have_acted=False):
     """The access token holds characters that do not belong in a header (RFC 6750, section 2.1)."""
 
-    may_have_acted = False
 
-
-class RtiSmsCertificateError(RtiSmsPermanentError):
+class RtiSmsCertificateError(RtiSmsPermanentError, may_have_acted=False):
     """The server's TLS certificate could not be verified."""
 
-    may_have_acted = False
 
-
-class RtiSmsTokenExpiredError(RtiSmsTransientError):
+class RtiSmsTokenExpiredError(RtiSmsTransientError, may_have_acted=False):
     """401 outside /auth: the token is missing, malformed or expired. The call is repeated once with a new token."""
 
-    may_have_acted = False
 
-
-class RtiSmsRateLimitError(RtiSmsTransientError):
+class RtiSmsRateLimitError(RtiSmsTransientError, may_have_acted=False):
     """429: a threshold of the account was passed."""
-
-    may_have_acted = False
 
 
 class RtiSmsServerError(RtiSmsTransientError):
     """500, 502, 503 or 504: the vendor's side failed."""
 
 
-class RtiSmsConnectError(RtiSmsTransientError):
+class RtiSmsConnectError(RtiSmsTransientError, may_have_acted=False):
     """No connection could be made. The request never left the machine."""
-
-    may_have_acted = False
 
 
 class RtiSmsConnectionLostError(RtiSmsTransientError):

@@ -47,6 +47,7 @@ REFUSED_STATUSES = frozenset({"account_no_balance", "unknown_error"})
 #: All documented send statuses.
 DOCUMENTED_SEND_STATUSES = REFUSED_STATUSES | {"submitted"}
 
+_NETWORK_FIELDS = ("operator_id", "operator_name", "operator_mcc", "operator_mnc")
 #: Larger numbers are refused, since other JSON parsers may round them (RFC 8259, section 6).
 LARGEST_NUMBER = 1e15
 
@@ -58,8 +59,8 @@ class Operator:
 
     :param id: the vendor's id for it.
     :param name: its name, such as ``Entel Pcs``.
-    :param mcc: mobile country code, a digit string whose leading zeros matter.
-    :param mnc: mobile network code, also a digit string.
+    :param mcc: mobile country code, a digit string whose leading zeros matter; so is ``mnc``.
+    :param mnc: mobile network code.
     """
 
     id: str | None = None
@@ -77,14 +78,14 @@ class SmsDetails:
     One submission, as Get SMS info describes it.
 
     :param submission_id: decimal string.
-    :param status: name of the state, as the vendor returned it; see :class:`SmsStatus` for the documented ones.
+    :param status: the vendor's word for the state; :class:`SmsStatus` has the documented ones.
     :param status_code: its numeric form, a string.
     :param registered_at: when the vendor accepted it, UTC.
     :param sent_at: when it was handed to the recipient's operator, UTC; None if that has not happened.
     :param done_at: when it became final, UTC; None if that has not happened.
     :param cost: a number without a documented unit.
     :param operator: the recipient's network.
-    :param raw: the JSON of the response as it came, if it was asked for; never shown in a repr.
+    :param raw: the JSON of the response, if it was asked for; never shown in a repr.
     """
 
     submission_id: str
@@ -129,12 +130,9 @@ class SmsDetails:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> SmsDetails:
         """
-        Read what :meth:`to_record` returned.
+        Read what :meth:`to_record` returned. Only a caller that compares knows whether somebody else wrote the record.
 
-        The result describes the same record again, unless somebody else wrote it. A caller that has to know compares.
-
-        :param record: with all of its fields; others are ignored.
-        :raises ValueError: a field has a value that no response gives.
+        :raises ValueError: a field is missing, or has a value that no response gives.
         """
         try:
             if not SUBMISSION_ID.fullmatch(record["submission_id"]):
@@ -147,12 +145,7 @@ class SmsDetails:
                 sent_at=parse_utc(record["sent_at"]),
                 done_at=parse_utc(record["done_at"]),
                 cost=_number(record["cost"], "cost"),
-                operator=Operator(
-                    _text(record["operator_id"], "operator_id"),
-                    _text(record["operator_name"], "operator_name"),
-                    _text(record["operator_mcc"], "operator_mcc"),
-                    _text(record["operator_mnc"], "operator_mnc"),
-                ),
+                operator=Operator(*(_text(record[name], name) for name in _NETWORK_FIELDS)),
             )
         except (KeyError, TypeError) as problem:
             raise ValueError(f"not a record of a submission ({problem!r})") from None
@@ -164,7 +157,6 @@ class SmsDetails:
 
         :param submission_id: the id that was asked for.
         :param response: the decoded JSON.
-        :return: the submission.
         :raises ValueError: the response is not about that submission, or a field has an impossible value.
         """
         response = _object(response, "the response")
@@ -210,8 +202,7 @@ class Submission:
 
     :param outcome: ``submitted``: the vendor has accepted the message. ``refused``: the vendor has refused it.
         ``uncertain``: a request went out, but no usable response came back. ``not_sent``: no request went out.
-    :param status: the vendor's word, unchanged: ``submitted``, ``account_no_balance``, ``unknown_error`` or
-        another; None if there was no response.
+    :param status: the vendor's word, such as ``submitted`` or ``account_no_balance``; None if there was no response.
     :param submission_id: decimal string, only where the outcome is ``submitted``.
     """
 
@@ -236,7 +227,7 @@ class Submission:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Submission:
         """
-        Return what :meth:`to_record` described.
+        Read what :meth:`to_record` returned.
 
         :raises ValueError: the record is of another form.
         """
@@ -289,12 +280,7 @@ def _text(value: Any, field: str) -> str | None:
 
 
 def printable(text: str) -> str:
-    """
-    Return a text that a terminal shows as it is: ESC becomes ``\\x1b``, the control U+202E becomes ``\\u202e``.
-
-    :param text: what somebody else wrote; the server, for example.
-    :return: the text, with Python's escape in place of each character that ``str.isprintable`` denies.
-    """
+    """Return a text that a terminal shows as it is, with Python's escape in place of each other character."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
@@ -335,12 +321,7 @@ def _moment(value: Any, field: str) -> datetime | None:
 
 
 def parse_utc(value: str | None) -> datetime | None:
-    """
-    Return a time of a record.
-
-    :param value: ISO 8601 in UTC, since 1970, whole seconds; None stays None.
-    :raises ValueError: it is anything else.
-    """
+    """Return a time of a record: ISO 8601 in UTC, since 1970, in whole seconds. None stays None."""
     if value is None:
         return None
     moment = datetime.fromisoformat(value)

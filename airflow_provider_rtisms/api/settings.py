@@ -31,14 +31,14 @@ class ApiSettings:
     :param client_id: OAuth2 client id (RFC 6749, section 2.3.1); Login of the Connection.
     :param client_secret: OAuth2 client secret, a str or a Secret; Password of the Connection.
     :param base_url: ``scheme://host[:port][/prefix]``, with or without ``/api`` at its end.
-    :param timeout: seconds for one request and its response, from connect to the last byte. Default 30.
-    :param max_concurrency: most requests at once. Default 32.
-    :param requests_per_second: most requests a second in bulk fetches and triggers. Default None: no limit.
-    :param proxy: URL of an HTTP proxy. Default None: the proxy environment variables decide.
-    :param ca_bundle: file of PEM certificates to trust. Default None: REQUESTS_CA_BUNDLE, SSL_CERT_FILE, certifi.
-    :param max_attempts: most attempts of one call, the first one included. Default 5.
-    :param allow_http: allow plain http to a host that is not loopback. Default False.
-    :param sender: the sender of messages that name no other one. Default None.
+    :param timeout: seconds for one request and its response, from connect to the last byte.
+    :param max_concurrency: most requests at once.
+    :param requests_per_second: most requests a second in bulk fetches and triggers; None for no limit.
+    :param proxy: URL of an HTTP proxy; None: the proxy environment variables decide.
+    :param ca_bundle: file of PEM certificates to trust; None: REQUESTS_CA_BUNDLE, SSL_CERT_FILE, certifi.
+    :param max_attempts: most attempts of one call, the first one included.
+    :param allow_http: allow plain http to a host that is not loopback.
+    :param sender: the sender of messages that name no other one.
     :raises RtiSmsConfigError: a value is missing or malformed; names the field and the remedy.
     """
 
@@ -69,7 +69,7 @@ class ApiSettings:
                 "requests_per_second", self.requests_per_second, None, least=0.001, most=100_000
             ),
             "proxy": _proxy(self.proxy),
-            "ca_bundle": _ca_bundle(self.ca_bundle),
+            "ca_bundle": None if self.ca_bundle in (None, "") else _check_certificates(self.ca_bundle, "ca_bundle"),
             "sender": _sender(self.sender),
         }
         checked["base_url"] = _base_url(self.base_url or DEFAULT_BASE_URL, bool(checked["allow_http"]))
@@ -102,17 +102,12 @@ class ApiSettings:
         """
         Return the proxy URL for this API, or None for a direct connection.
 
-        The HTTP libraries do not read the environment themselves, since they would also read ``.netrc`` and replace our
-        Authorization header with what they find there.
+        The HTTP libraries do not read the environment themselves, since they would also read ``.netrc``.
         """
         return self._proxy_to_use
 
     def odd_credentials(self) -> str:
-        """
-        Return a sentence on credentials that hold what people paste by accident; empty if they do not.
-
-        An account may have such credentials, so they are no error before the server refuses them.
-        """
+        """Return a sentence on credentials that hold what people paste by accident; empty if they do not."""
         fields = {"Login": self.client_id, "Password": self.client_secret.get_secret_value()}
         odd = [name for name, value in fields.items() if any(one.isspace() or not one.isprintable() for one in value)]
         if not odd:
@@ -122,21 +117,18 @@ class ApiSettings:
 
     def secrets(self) -> tuple[Secret[str], ...]:
         """
-        Return everything that logs and errors must not show: the client secret and the proxy's credentials.
-
-        The credentials of a proxy are its password, or its user name if there is no password, and the value of the
-        Proxy-Authorization header (RFC 7617, section 2).
+        Return what logs and errors must not show: the client secret, and the password and the header value of a proxy.
         """
         return self._secrets
 
 
 def _proxy_secrets(proxy_url: str | None) -> list[Secret[str]]:
+    """Return the password, or the user name if there is none, and the value of the header (RFC 7617, section 2)."""
     proxy = urlsplit(proxy_url or "")
-    if not proxy.username and not proxy.password:
-        return []
     user, password = unquote(proxy.username or ""), unquote(proxy.password or "")
-    header = base64.b64encode(f"{user}:{password}".encode()).decode()
-    return [Secret(password or user), Secret(header)]
+    if not user and not password:
+        return []
+    return [Secret(password or user), Secret(base64.b64encode(f"{user}:{password}".encode()).decode())]
 
 
 def is_loopback(host: str) -> bool:
@@ -210,16 +202,12 @@ def _environment_proxy(base_url: str) -> str | None:
 
 
 def _is_host(host: str | None) -> bool:
-    """Return whether a host name can be looked up; raises a ValueError where it cannot."""
+    """Return whether a host name can be looked up; raise a ValueError where it cannot."""
     return bool(host) and bool(host.encode("idna"))  # type: ignore[union-attr]
 
 
 def _has_spaces(value: str) -> bool:
     return any(ord(character) <= 32 or ord(character) == 127 for character in value)
-
-
-def _ca_bundle(value: Any) -> str | None:
-    return None if value in (None, "") else _check_certificates(value, "ca_bundle")
 
 
 def _sender(value: Any) -> str | None:
