@@ -33,24 +33,19 @@ __all__ = [
     "errors",
 ]
 
+#: The modules of the names that are in no ``models``.
 _MODULES = {
     "ApiSettings": "settings",
     "AsyncRtiSmsClient": "aio",
-    "Operator": "models",
     "RtiSmsClient": "client",
     "Secret": "values.secret",
-    "SendOutcome": "models",
-    "SmsDetails": "models",
-    "SmsStatus": "models",
-    "Submission": "models",
+    "endpoints": "calls",
+    "errors": "errors",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name == "endpoints":
-        return import_module(f"{__name__}.calls")
-    if name == "errors":
-        return import_module(f"{__name__}.errors")
-    if name in _MODULES:
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"{__name__}.{_MODULES.get(name, 'models')}")
+    return module if name in ("endpoints", "errors") else getattr(module, name)

@@ -25,7 +25,9 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from concurrent.futures import Future
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
 from itertools import chain, islice
@@ -38,17 +40,6 @@ from yarl import URL
 
 from airflow_provider_rtisms.api import calls, errors
 from airflow_provider_rtisms.api.auth import Token, TokenCache
-from airflow_provider_rtisms.api.calls import (
-    AUTHENTICATE,
-    MAX_RESPONSE_BYTES,
-    Call,
-    HttpRequest,
-    HttpResponse,
-    TokenGrant,
-    TransportError,
-    describe_break,
-    too_large,
-)
 from airflow_provider_rtisms.api.limiter import AdaptiveLimiter, Permit
 from airflow_provider_rtisms.api.models import SmsDetails, Submission
 from airflow_provider_rtisms.api.retrying import Attempts, Stats, check_retry_args
@@ -69,17 +60,12 @@ class AsyncRtiSmsClient:
     """
     Call the API without blocking the event loop. Many tasks of one loop may use one client at once.
 
-    Use it as an asynchronous context manager::
+    ::
 
         async with AsyncRtiSmsClient(ApiSettings(client_id="me", client_secret=Secret("..."))) as client:
             print((await client.get_sms("4193366853543393")).status)
 
-    :param settings: where the API is, with which credentials, and within which limits.
-    :param tokens: a token cache to share with other clients of the same settings; default one of its own.
-    :param on_secret: called with each new token before it is used, so that logs can mask it; may be a coroutine
-        function.
-    :param stats: what counts the requests of this client, and may report them; default one of its own.
-    :param retry_args: as for :class:`.RtiSmsClient`.
+    The parameters are those of :class:`.RtiSmsClient`; ``on_secret`` may be a coroutine function.
     """
 
     def __init__(
@@ -131,12 +117,10 @@ class AsyncRtiSmsClient:
                     stack.push_async_callback(session.close)
 
     async def __aenter__(self) -> Self:
-        """Open the client."""
         await self.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close all sockets."""
         await self.close()
 
     def get_sms(self, submission_id: str | int) -> Awaitable[SmsDetails]:
@@ -165,7 +149,7 @@ class AsyncRtiSmsClient:
         """Do a call that this package does not know, as :meth:`.RtiSmsClient.request` does."""
         return self.perform(calls.request(method, path, params=params, json=json, idempotent=idempotent))
 
-    async def perform(self, call: Call[T]) -> T:
+    async def perform(self, call: calls.Call[T]) -> T:
         """Do one call, as :meth:`.RtiSmsClient.perform` does."""
         permit = Permit(self.limiter)
         try:
@@ -177,7 +161,7 @@ class AsyncRtiSmsClient:
         self.limiter.on_success()
         return result
 
-    async def _perform(self, call: Call[T], permit: Permit) -> T:
+    async def _perform(self, call: calls.Call[T], permit: Permit) -> T:
         attempts = Attempts(call, self.settings, self.tokens, self.stats, permit.clock, self._retry_args)
         try:
             try:
@@ -190,9 +174,8 @@ class AsyncRtiSmsClient:
         return result
 
     async def _attempt(self, permit: Permit, attempts: Attempts) -> Any:
-        """Send a call once, and read its response."""
         call = attempts.call
-        token = None if call.name == AUTHENTICATE else self.tokens.fresh() or await self._get_token(permit)
+        token = None if call.name == calls.AUTHENTICATE else self.tokens.fresh() or await self._get_token(permit)
         attempts.token = token
         secrets = self._secrets if token is None else (token.value, *self._secrets)
         if not permit.try_leave():
@@ -202,7 +185,7 @@ class AsyncRtiSmsClient:
         try:
             response = await self.send(request)
             status = response.status
-        except TransportError as failure:
+        except calls.TransportError as failure:
             raise call.failure(failure, secrets) from None
         finally:
             self.stats.on_request(call, status)
@@ -219,14 +202,14 @@ class AsyncRtiSmsClient:
         # While the call waits for the token of another one, it holds no permit.
         return await self.tokens.get_async(partial(self._authenticate, permit), permit.release)
 
-    async def _authenticate(self, permit: Permit) -> TokenGrant:
+    async def _authenticate(self, permit: Permit) -> calls.TokenGrant:
         grant = await self._perform(calls.authenticate(self.settings), permit)
         masking = None if self._on_secret is None else self._on_secret(grant.access_token.get_secret_value())
         if masking is not None:
             await masking
         return grant
 
-    async def send(self, request: HttpRequest) -> HttpResponse:
+    async def send(self, request: calls.HttpRequest) -> calls.HttpResponse:
         """
         Send a request once, and read the response.
 
@@ -250,7 +233,12 @@ class AsyncRtiSmsClient:
                 timeout=self._timeout,
                 allow_redirects=False,
             ) as response:
-                return HttpResponse(response.status, response.headers, await _read_capped(response))
+                body = b""
+                while not response.content.at_eof():  # mostly the whole body has come already
+                    body += await response.content.readany()
+                    if len(body) > calls.MAX_RESPONSE_BYTES:
+                        raise calls.too_large(response.status)
+                return calls.HttpResponse(response.status, response.headers, body)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _failure(error, self.settings.timeout) from None
 
@@ -262,11 +250,7 @@ class AsyncRtiSmsClient:
 
 
 class _Connector(aiohttp.TCPConnector):
-    """
-    Keep connections open, and use none again on which bytes have arrived that belong to no request.
-
-    They would be taken for the response to the next request.
-    """
+    """Keep connections open, but use none again on which bytes have come: they would be taken for the next response."""
 
     def __init__(self, *, limit: int, ssl: ssl.SSLContext | bool) -> None:
         super().__init__(limit=limit, ssl=ssl)
@@ -277,11 +261,9 @@ class _Connector(aiohttp.TCPConnector):
         while True:
             connection = await super().connect(*args, **kwargs)
             transport = connection.transport
-            if transport is None or transport not in self._known:
+            if transport is None or transport not in self._known or not _has_unread_bytes(connection, transport):
                 if transport is not None:
                     self._known.add(transport)
-                return connection
-            if not _has_unread_bytes(connection, transport):
                 return connection
             connection.close()
 
@@ -298,8 +280,6 @@ def _has_unread_bytes(connection: aiohttp.connector.Connection, transport: async
 async def _fail_at_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
     """
     Keep aiohttp from sending a GET once more by itself, without a log line or a count: ``retrying.py`` decides that.
-
-    It is a middleware of aiohttp, inside of what would be repeated.
     """
     try:
         return await handler(request)
@@ -317,32 +297,28 @@ def _new_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
     )
 
 
-async def _read_capped(response: aiohttp.ClientResponse) -> bytes:
-    body = b""
-    while not response.content.at_eof():  # mostly the whole body has come already
-        body += await response.content.readany()
-        if len(body) > MAX_RESPONSE_BYTES:
-            raise too_large(response.status)
-    return body
-
-
-def _failure(error: Exception, timeout: float = math.nan) -> TransportError:
+def _failure(error: Exception, timeout: float = math.nan) -> calls.TransportError:
     """Say what a failure of aiohttp means."""
+    kind: type[errors.RtiSmsError] = errors.RtiSmsConnectionLostError
+    detail = ""
     match error:
         case aiohttp.ClientConnectorCertificateError():
-            return TransportError(errors.RtiSmsCertificateError, "the certificate is not trusted", str(error))
+            kind, what, detail = errors.RtiSmsCertificateError, "the certificate is not trusted", str(error)
         case aiohttp.ClientHttpProxyError():  # its text holds the proxy's URL with the password
-            return TransportError(
-                errors.RtiSmsConnectError, f"the proxy refused the connection with HTTP {error.status}"
+            kind, what, detail = (
+                errors.RtiSmsConnectError,
+                f"the proxy refused the connection with HTTP {error.status}",
+                "",
             )
         case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
-            return TransportError(errors.RtiSmsConnectError, "no connection could be made", str(error))
+            kind, what, detail = errors.RtiSmsConnectError, "no connection could be made", str(error)
         case TimeoutError():
-            return TransportError(errors.RtiSmsTimeoutError, f"no complete response within {timeout:g} s")
+            kind, what = errors.RtiSmsTimeoutError, f"no complete response within {timeout:g} s"
         case aiohttp.ClientResponseError():  # its repr holds our headers
             what = f"the response is not HTTP ({type(error).__name__})"
-            return TransportError(errors.RtiSmsConnectionLostError, what)
-    return TransportError(errors.RtiSmsConnectionLostError, f"the connection broke ({describe_break(error)})")
+        case _:
+            what = f"the connection broke ({calls.describe_break(error)})"
+    return calls.TransportError(kind, what, detail)
 
 
 def _tls_context(settings: ApiSettings) -> ssl.SSLContext:
@@ -351,19 +327,13 @@ def _tls_context(settings: ApiSettings) -> ssl.SSLContext:
     return ssl.create_default_context(capath=trusted if is_folder else None, cafile=None if is_folder else trusted)
 
 
+@dataclass(slots=True)
 class Shared(Generic[V]):
-    """
-    A value and its users.
+    """A value, the number of its users, and a lock for users that change it."""
 
-    :param value: what they share.
-    """
-
-    def __init__(self, value: V) -> None:
-        self.value = value
-        #: For users that change it.
-        self.lock = asyncio.Lock()
-        #: How many there are.
-        self.users = 0
+    value: V
+    users: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class SharedByKey(Generic[V]):
@@ -375,10 +345,7 @@ class SharedByKey(Generic[V]):
     @contextmanager
     def use(self, key: Hashable, make: Callable[[], V]) -> Iterator[Shared[V]]:
         """
-        Use the value of a key. Its ``users`` is 0 after the last user has left.
-
-        :param key: equal keys share a value.
-        :param make: makes the value for the first user.
+        Use the value of a key; ``make`` makes it for the first user. Its ``users`` is 0 after the last user has left.
         """
         full_key = (asyncio.get_running_loop(), key)
         entry = self._entries.get(full_key)
@@ -524,14 +491,11 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     """
     Run a coroutine from blocking code, even if a loop is running in this thread already, as in a notebook.
 
-    :param main: the coroutine.
-    :return: its result.
     :raises RtiSmsConfigError: gevent has replaced threads, and another greenlet runs a loop. Nothing has been done.
     """
     if not _has_running_loop():
         return asyncio.run(main)
-    results: list[T] = []
-    failures: list[BaseException] = []
+    outcome: Future[T] = Future()
 
     def in_thread() -> None:
         try:
@@ -542,13 +506,9 @@ def run(main: Coroutine[Any, Any, T]) -> T:
                     "was sent by this call. Do these calls one after another, for instance inside of one "
                     "gevent.lock.BoundedSemaphore(1), or in processes of their own."
                 )
-            results.append(asyncio.run(main))
+            outcome.set_result(asyncio.run(main))
         except BaseException as error:  # handed to the caller
-            failures.append(error)
+            outcome.set_exception(error)
 
-    thread = threading.Thread(target=in_thread, name="rtisms-fetch", daemon=True)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
-    return results[0]
+    threading.Thread(target=in_thread, name="rtisms-fetch", daemon=True).start()
+    return outcome.result()

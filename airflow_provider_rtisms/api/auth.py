@@ -1,10 +1,8 @@
 """
 The access token: cached for all callers with the same settings, renewed early, and got by one caller at a time.
 
-A lock is held while one caller gets a token. Threads have one, and the tasks of each event loop another one. A thread
-and a loop that need a token at the same moment get one each, which does no harm.
-
-Source: docs/vendor-api.md, "Authenticate"; docs/architecture.md, "The way of a token".
+Threads have one lock, and the tasks of each event loop another one. A thread and a loop that need a token at the same
+moment get one each, which does no harm. Source: docs/vendor-api.md, "Authenticate".
 """
 
 from __future__ import annotations
@@ -16,8 +14,10 @@ import math
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -35,29 +35,17 @@ FALLBACK_VALIDITY = 60.0
 ACCEPTED_FOR = 5.0
 
 
+@dataclass(slots=True, eq=False)
 class Token:
-    """
-    A bearer token.
+    """A bearer token, the time on the monotonic clock from which no new request uses it, and what the server said."""
 
-    :param value: what goes into the Authorization header.
-    :param renew_at: time on the monotonic clock from which it is no longer used for a new request.
-    """
-
-    __slots__ = ("is_refused", "renew_at", "value")
-
-    def __init__(self, value: Secret[str], renew_at: float) -> None:
-        self.value = value
-        self.renew_at = renew_at
-        #: Whether the server has refused it.
-        self.is_refused = False
+    value: Secret[str]
+    renew_at: float
+    is_refused: bool = False
 
 
 class TokenCache:
-    """
-    Hold one token for many callers. Threads and tasks of event loops may share it.
-
-    :param clock: seconds on a monotonic clock.
-    """
+    """Hold one token for many callers. Threads and tasks of event loops may share it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -91,12 +79,8 @@ class TokenCache:
             with self._lock_of_threads():
                 token = self._found_since(renewals)
                 if token is None:
-                    requested_at = self._clock()
-                    try:
-                        token = self._store(authenticate(), requested_at)
-                    except RtiSmsError as error:
-                        self._store_failure(error)
-                        raise
+                    with self._renewal() as store:
+                        token = store(authenticate())
         return token
 
     async def get_async(self, authenticate: Callable[[], Awaitable[TokenGrant]], on_wait: Callable[[], None]) -> Token:
@@ -114,12 +98,8 @@ class TokenCache:
             async with self._loop_locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
                 token = self._found_since(renewals)
                 if token is None:
-                    requested_at = self._clock()
-                    try:
-                        token = self._store(await authenticate(), requested_at)
-                    except RtiSmsError as error:
-                        self._store_failure(error)
-                        raise
+                    with self._renewal() as store:
+                        token = store(await authenticate())
                 return token
         finally:
             self._asking -= 1
@@ -135,8 +115,6 @@ class TokenCache:
 
         A caller that waited uses the new token at least once, even if its validity is zero: there is no newer one. If
         no token could be got meanwhile, it raises a copy of the error, since a traceback belongs to one thread.
-
-        :param renewals: how many renewals had ended when the caller began to wait.
         """
         if self._renewals == renewals:
             return self.fresh()
@@ -145,7 +123,17 @@ class TokenCache:
         token = self._newest
         return None if token is None or token.is_refused else token
 
-    def _store(self, grant: TokenGrant, requested_at: float) -> Token:
+    @contextmanager
+    def _renewal(self) -> Iterator[Callable[[TokenGrant], Token]]:
+        """Give what keeps the token of a request that begins now; note the failure of the request."""
+        try:
+            yield partial(self._store, self._clock())
+        except RtiSmsError as error:
+            self._failure = error
+            self._renewals += 1
+            raise
+
+    def _store(self, requested_at: float, grant: TokenGrant) -> Token:
         """Keep a new token. Its validity counts from the request, so that the token is never used for too long."""
         validity = grant.validity
         if validity is None:
@@ -159,16 +147,8 @@ class TokenCache:
         self._renewals += 1
         return token
 
-    def _store_failure(self, error: RtiSmsError) -> None:
-        self._failure = error
-        self._renewals += 1
-
     def discard(self, token: Token) -> bool:
-        """
-        Forget a token that the server has refused.
-
-        :return: whether it was the newest token. If not, the caller can repeat its request with the newest one.
-        """
+        """Forget a token that the server has refused; return whether it was the newest one."""
         token.is_refused = True
         return token is self._newest
 

@@ -24,30 +24,12 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
+from urllib3 import exceptions as failures
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    MaxRetryError,
-    NewConnectionError,
-    ProtocolError,
-    ReadTimeoutError,
-)
 
 from airflow_provider_rtisms.api import calls, errors
 from airflow_provider_rtisms.api.auth import TokenCache
-from airflow_provider_rtisms.api.calls import (
-    AUTHENTICATE,
-    MAX_RESPONSE_BYTES,
-    Call,
-    HttpRequest,
-    HttpResponse,
-    TokenGrant,
-    TransportError,
-    describe_break,
-    too_large,
-)
 from airflow_provider_rtisms.api.models import SmsDetails, Submission
 from airflow_provider_rtisms.api.retrying import Attempts, Stats, check_retry_args
 from airflow_provider_rtisms.api.settings import ApiSettings
@@ -91,6 +73,14 @@ class RtiSmsClient:
         self._secrets = settings.secrets()
         self._retry_args = check_retry_args(retry_args)
         self._open()
+
+    def _open(self) -> None:
+        self._pid = os.getpid()
+        #: A request holds one of these locks. A semaphore would lose the permits of threads that signals interrupt.
+        self._permits = [threading.Lock() for _ in range(self.settings.max_concurrency)]
+        #: The only one: a signal handler may call the API while its thread holds it.
+        self._only_permit = threading.RLock() if self.settings.max_concurrency == 1 else None
+        self._session = self._new_session()
 
     def get_sms(self, submission_id: str | int) -> SmsDetails:
         """
@@ -137,14 +127,15 @@ class RtiSmsClient:
         """
         Do a call that this package does not know, with the token, the retries and the errors of every other call.
 
-        :param method: as for :func:`~airflow_provider_rtisms.api.endpoints.request`, like the other parameters.
+        The parameters are those of :func:`~airflow_provider_rtisms.api.endpoints.request`.
+
         :return: the decoded JSON.
         :raises RtiSmsInputError: an argument has another form; nothing was sent.
         :raises RtiSmsError: see :meth:`perform`.
         """
         return self.perform(calls.request(method, path, params=params, json=json, idempotent=idempotent))
 
-    def perform(self, call: Call[T]) -> T:
+    def perform(self, call: calls.Call[T]) -> T:
         """
         Do one call: get a token if necessary, send, renew the token once on 401, retry what may succeed later.
 
@@ -157,16 +148,15 @@ class RtiSmsClient:
         return result
 
     def _attempt(self, attempts: Attempts) -> Any:
-        """Send a call once, and read its response."""
         call = attempts.call
-        token = attempts.token = None if call.name == AUTHENTICATE else self.tokens.get(self._authenticate)
+        token = attempts.token = None if call.name == calls.AUTHENTICATE else self.tokens.get(self._authenticate)
         secrets = self._secrets if token is None else (token.value, *self._secrets)
         request = call.request(None if token is None else token.value)
         status: int | None = None
         try:
             response = self.send(request)
             status = response.status
-        except TransportError as failure:
+        except calls.TransportError as failure:
             raise call.failure(failure, secrets) from None
         finally:
             self.stats.on_request(call, status)
@@ -175,7 +165,7 @@ class RtiSmsClient:
             self.tokens.on_accepted()
         return result
 
-    def _authenticate(self) -> TokenGrant:
+    def _authenticate(self) -> calls.TokenGrant:
         grant = self.perform(calls.authenticate(self.settings))
         if self._on_secret is not None:
             self._on_secret(grant.access_token.get_secret_value())
@@ -191,15 +181,7 @@ class RtiSmsClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _open(self) -> None:
-        self._pid = os.getpid()
-        #: A request holds one of these locks. A semaphore would lose the permits of threads that signals interrupt.
-        self._permits = [threading.Lock() for _ in range(self.settings.max_concurrency)]
-        #: The only one: a signal handler may call the API while its thread holds it.
-        self._only_permit = threading.RLock() if self.settings.max_concurrency == 1 else None
-        self._session = new_session(self.settings)
-
-    def send(self, request: HttpRequest) -> HttpResponse:
+    def send(self, request: calls.HttpRequest) -> calls.HttpResponse:
         """
         Send a request once, and read the response.
 
@@ -211,15 +193,29 @@ class RtiSmsClient:
             with (
                 self._permit(),
                 self._session_for(request) as session,
-                stream(session, self.settings, request) as response,
+                session.request(
+                    request.method,
+                    self.settings.base_url + request.path,
+                    data=request.body,
+                    auth=_Auth(request.headers),
+                    # The total counts from connect; _Response makes it hold for all reads together.
+                    timeout=urllib3.Timeout(total=self.settings.timeout),  # type: ignore[arg-type]
+                    allow_redirects=False,
+                    stream=True,
+                ) as response,
             ):
-                return HttpResponse(response.status_code, response.headers, read_capped(response))
-        except TransportError:
+                body = bytearray()
+                while chunk := response.raw.read(65536, decode_content=False):
+                    body += chunk
+                    if len(body) > calls.MAX_RESPONSE_BYTES:
+                        raise calls.too_large(response.status_code)
+                return calls.HttpResponse(response.status_code, response.headers, bytes(body))
+        except calls.TransportError:
             raise
-        except (requests.RequestException, HTTPError) as error:
-            raise transport_error(error, self.settings.timeout) from None
+        except (requests.RequestException, failures.HTTPError) as error:
+            raise _failure(error, self.settings.timeout) from None
         except BaseException:  # a signal may have come while urllib3 held the lock of its idle connections
-            self._session = new_session(self.settings)
+            self._session = self._new_session()
             raise
 
     def _permit(self) -> AbstractContextManager[Any]:
@@ -227,41 +223,19 @@ class RtiSmsClient:
             return self._only_permit
         return next((one for one in self._permits if not one.locked()), None) or random.choice(self._permits)  # noqa: S311
 
-    def _session_for(self, request: HttpRequest) -> AbstractContextManager[requests.Session]:
-        return new_session(self.settings) if request.on_new_connection else nullcontext(self._session)
+    def _session_for(self, request: calls.HttpRequest) -> AbstractContextManager[requests.Session]:
+        return self._new_session() if request.on_new_connection else nullcontext(self._session)
 
-
-def new_session(settings: ApiSettings) -> requests.Session:
-    """Return a session that uses the proxy and the certificates of the settings, and follows no redirect."""
-    session = _Session()
-    session.trust_env = False  # see ApiSettings.proxy_to_use
-    proxy = settings.proxy_to_use()
-    session.proxies = {"all": proxy} if proxy else {}
-    if settings.is_tls:
-        session.verify = settings.trusted_certificates()
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    session.mount(settings.base_url, _Adapter(pool_maxsize=settings.max_concurrency))
-    return session
-
-
-def stream(session: requests.Session, settings: ApiSettings, request: HttpRequest) -> requests.Response:
-    """
-    Send a request, and return its response as a context manager that has read the headers.
-
-    :param session: from :func:`new_session`.
-    :param settings: the same settings.
-    :param request: what to send.
-    """
-    return session.request(
-        request.method,
-        settings.base_url + request.path,
-        data=request.body,
-        auth=_Auth(request.headers),
-        # The total counts from connect; _Response makes it hold for all reads together.
-        timeout=urllib3.Timeout(total=settings.timeout),  # type: ignore[arg-type]
-        allow_redirects=False,
-        stream=True,
-    )
+    def _new_session(self) -> requests.Session:
+        session = _Session()
+        session.trust_env = False  # see ApiSettings.proxy_to_use
+        proxy = self.settings.proxy_to_use()
+        session.proxies = {"all": proxy} if proxy else {}
+        if self.settings.is_tls:
+            session.verify = self.settings.trusted_certificates()
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        session.mount(self.settings.base_url, _Adapter(pool_maxsize=self.settings.max_concurrency))
+        return session
 
 
 class _Auth(AuthBase):
@@ -282,37 +256,21 @@ class _Session(requests.Session):
         return None
 
 
-def read_capped(response: requests.Response) -> bytes:
-    """Return the body of a response that is streamed, or raise TransportError if it is too large."""
-    body = bytearray()
-    while chunk := response.raw.read(65536, decode_content=False):
-        body += chunk
-        if len(body) > MAX_RESPONSE_BYTES:
-            raise too_large(response.status_code)
-    return bytes(body)
-
-
-def transport_error(error: Exception, timeout: float) -> TransportError:
+def _failure(error: Exception, timeout: float) -> calls.TransportError:
     """Say what a failure of requests or urllib3 means."""
-    reason = _root(error)
+    reason = error.args[0] if error.args and isinstance(error.args[0], Exception) else error  # urllib3's
+    if isinstance(reason, failures.MaxRetryError):
+        reason = reason.reason or reason
     if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return TransportError(errors.RtiSmsCertificateError, "the certificate is not trusted", str(reason))
-    if isinstance(reason, ConnectTimeoutError | NewConnectionError) or isinstance(
-        error, requests.exceptions.ProxyError
-    ):
-        return TransportError(errors.RtiSmsConnectError, "no connection could be made", str(reason))
-    if isinstance(error, requests.exceptions.ReadTimeout | ReadTimeoutError):
-        return TransportError(errors.RtiSmsTimeoutError, f"no complete response within {timeout:g} s")
-    inner = reason.args[-1] if isinstance(reason, ProtocolError) and reason.args else reason
-    broken = describe_break(inner if isinstance(inner, Exception) else reason)
-    return TransportError(errors.RtiSmsConnectionLostError, f"the connection broke ({broken})")
-
-
-def _root(error: Exception) -> Exception:
-    """Return the urllib3 error inside the requests error, and the reason inside that."""
-    if error.args and isinstance(error.args[0], Exception):
-        error = error.args[0]
-    return error.reason or error if isinstance(error, MaxRetryError) else error
+        return calls.TransportError(errors.RtiSmsCertificateError, "the certificate is not trusted", str(reason))
+    is_unreachable = isinstance(reason, failures.ConnectTimeoutError | failures.NewConnectionError)
+    if is_unreachable or isinstance(error, requests.exceptions.ProxyError):
+        return calls.TransportError(errors.RtiSmsConnectError, "no connection could be made", str(reason))
+    if isinstance(error, requests.exceptions.ReadTimeout | failures.ReadTimeoutError):
+        return calls.TransportError(errors.RtiSmsTimeoutError, f"no complete response within {timeout:g} s")
+    inner = reason.args[-1] if isinstance(reason, failures.ProtocolError) and reason.args else reason
+    broken = calls.describe_break(inner if isinstance(inner, Exception) else reason)
+    return calls.TransportError(errors.RtiSmsConnectionLostError, f"the connection broke ({broken})")
 
 
 # What requests, urllib3 and http.client lack: one deadline for all reads of a response, interim responses, and an eye
@@ -373,7 +331,6 @@ class _Response(http.client.HTTPResponse):
         self.fp = _ResponseFile(_DeadlineReader(self.fp.detach(), sock, deadline))
 
     def begin(self) -> None:
-        """Read the status line and the headers of the final response."""
         super().begin()
         interim = 0
         while self.status // 100 == 1 and self.status != http.HTTPStatus.SWITCHING_PROTOCOLS:
@@ -387,20 +344,14 @@ class _Response(http.client.HTTPResponse):
         self.msg.set_payload("")
 
 
-class _HttpConnection(HTTPConnection):
-    response_class = _Response
-
-
-class _HttpsConnection(HTTPSConnection):
-    response_class = _Response
-
-
 class _HttpPool(HTTPConnectionPool):
-    ConnectionCls = _HttpConnection
+    class ConnectionCls(HTTPConnection):
+        response_class = _Response
 
 
 class _HttpsPool(HTTPSConnectionPool):
-    ConnectionCls = _HttpsConnection
+    class ConnectionCls(HTTPSConnection):
+        response_class = _Response
 
 
 class _Adapter(HTTPAdapter):

@@ -32,11 +32,10 @@ PATIENCE = 120.0
 
 class AdaptiveLimiter:
     """
-    Decide when a request may leave, for all users of one client together.
+    Decide when a request may leave, for all users of one client together. Each call has a :class:`Permit`.
 
-    Each call has a :class:`Permit`. A 429 concerns the account, so it slows all calls down: they pause together, for as
-    long as Retry-After says or for a time that grows while nothing succeeds. After the pause half of the permits are
-    left. The others come back within :data:`RECOVERY` seconds.
+    A 429 concerns the account, so it slows all calls down: they pause together, for as long as Retry-After says or for
+    a time that grows while nothing succeeds. After the pause half of the permits are left.
 
     :param max_concurrency: most calls under way at once.
     :param requests_per_second: most requests that leave in a second; None for no limit.
@@ -97,17 +96,12 @@ class AdaptiveLimiter:
             raise
 
     def release(self) -> None:
-        """Give a permit back."""
         self._held -= 1
         if self._waiters or self._removed_permits:
             self._admit()
 
     async def acquire_rate(self) -> float:
-        """
-        Wait until a request may leave: for the rate, and for the end of a pause after a 429.
-
-        :return: when that was, on the clock.
-        """
+        """Wait for the rate, and for the end of a pause after a 429; return when a request may leave, on the clock."""
         if self._rate is not None:
             await self._rate.acquire()
         while (pause := self._resume_at - (now := self.clock())) > 0:
@@ -177,12 +171,9 @@ class AdaptiveLimiter:
 
 class Permit:
     """
-    The permit of one call, as an asynchronous context manager.
+    The permit of one call. The call gives it back while it sleeps or waits for another call.
 
-    A call gives its permit back while it sleeps or waits for another call. So thousands of calls can begin together,
-    and only ``max_concurrency`` of them work at once.
-
-    :param limiter: where the permit comes from.
+    So thousands of calls can begin together, and only ``max_concurrency`` of them work at once.
     """
 
     __slots__ = ("_held_back", "_is_held", "_limiter", "_sent_at")
@@ -198,15 +189,6 @@ class Permit:
         """Return the time, without the seconds for which the limiter has held the call back."""
         return self._limiter.clock() - self._held_back
 
-    async def __aenter__(self) -> Permit:
-        """Wait for a permit."""
-        await self.acquire()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Give the permit back."""
-        self.release()
-
     def try_acquire(self) -> bool:
         """Take a permit if one is free, unless the call holds one; return whether the call holds one now."""
         self._is_held = self._is_held or self._limiter.try_acquire()
@@ -214,11 +196,9 @@ class Permit:
 
     def try_leave(self) -> bool:
         """
-        Let a request leave now: with a permit, within the rate, and not in a pause.
+        Do what :meth:`leave` does if nothing has to be waited for; return whether the request may leave.
 
         Most calls do not have to wait, and this costs less than coroutines that do not wait.
-
-        :return: whether it may leave. If not, the call waits: :meth:`leave`.
         """
         sent_at = self._limiter.try_acquire_rate() if self.try_acquire() else None
         if sent_at is None:
@@ -227,7 +207,6 @@ class Permit:
         return True
 
     async def acquire(self) -> None:
-        """Wait for a permit, unless the call holds one."""
         if not self._is_held:
             await self._limiter.acquire()
             self._is_held = True
@@ -248,11 +227,7 @@ class Permit:
             self._held_back += self._limiter.clock() - began
 
     def on_throttled(self, retry_after: float | None) -> bool:
-        """
-        Report that the last request was refused with 429, see :meth:`AdaptiveLimiter.on_throttled`.
-
-        :param retry_after: seconds that the server asked to wait, or None.
-        """
+        """Report that the last request was refused with 429, see :meth:`AdaptiveLimiter.on_throttled`."""
         is_shared = self._limiter.on_throttled(self._sent_at, retry_after)
         if is_shared:
             self.release()

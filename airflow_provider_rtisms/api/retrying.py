@@ -17,19 +17,10 @@ from typing import Any, TypeVar, cast
 
 import tenacity
 
+from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.auth import Token, TokenCache
 from airflow_provider_rtisms.api.calls import AUTHENTICATE, GET_BALANCE, Call
-from airflow_provider_rtisms.api.errors import (
-    RtiSmsAuthenticationError,
-    RtiSmsError,
-    RtiSmsInputError,
-    RtiSmsRateLimitError,
-    RtiSmsTokenExpiredError,
-    RtiSmsTokenRefusedError,
-    RtiSmsTransientError,
-    RtiSmsUncertainError,
-    shape,
-)
+from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, shape
 from airflow_provider_rtisms.api.models import SendOutcome
 from airflow_provider_rtisms.api.settings import ApiSettings
 
@@ -65,22 +56,11 @@ def backoff(failures: int, retry_after: float | None = None) -> float:
     return max(random.uniform(0, longest), min(retry_after or 0.0, RETRY_AFTER_CAP))  # noqa: S311  # not a secret
 
 
-def is_worth_repeating(call: Call[Any], error: BaseException | None) -> bool:
-    """
-    Return whether a call may be repeated after an error, unless nothing else is against it.
-
-    :param call: the call that failed. While it gets a token for itself, that is a call of its own.
-    :param error: why it failed.
-    """
-    return isinstance(error, RtiSmsTransientError) and is_safe_to_repeat(call, error)
-
-
 def is_safe_to_repeat(call: Call[Any], error: BaseException | None) -> bool:
     """
     Return whether a repetition does no harm: the server has not acted on the request, or may act on it twice.
 
-    :param call: the call that failed.
-    :param error: why it failed. Errors of the call for a token are never repeated here: it has its own attempts.
+    Errors of the call for a token are not repeated by the call that needs it: that call has its own attempts.
     """
     if not isinstance(error, RtiSmsError) or error.call == AUTHENTICATE != call.name:
         return False
@@ -89,9 +69,8 @@ def is_safe_to_repeat(call: Call[Any], error: BaseException | None) -> bool:
 
 def check_retry_args(value: Any) -> dict[str, Callable[..., Any]]:
     """
-    Return the ``retry_args`` of a user.
+    Return the ``retry_args`` of a user: arguments of tenacity by name, see :data:`RETRY_ARGS`; None for none.
 
-    :param value: arguments of tenacity by name, see :data:`RETRY_ARGS`; None for none.
     :raises RtiSmsInputError: it is anything else; names the argument.
     """
     if value is None:
@@ -113,12 +92,8 @@ class Attempts:
     Two refusals are repeated at once and count as no attempt: a 401, with a new token, and a 429 after which the
     limiter has slowed all requests down.
 
-    :param call: what is being done.
-    :param settings: credentials and limits.
-    :param tokens: where the token comes from.
-    :param stats: counts what happens.
     :param clock: seconds on a monotonic clock, without the time for which a limiter held the call back.
-    :param retry_args: what the user replaces in :meth:`arguments`.
+    :param retry_args: what the user replaces in :meth:`_arguments`.
     """
 
     def __init__(
@@ -152,11 +127,10 @@ class Attempts:
         Attempt the call until an attempt succeeds or the last one has failed.
 
         :param attempt: sends the call once and reads its response; sets :attr:`token`.
-        :return: the result of the attempt.
         :raises RtiSmsError: a permanent failure, or a transient one in every attempt.
         """
         try:
-            result: T = tenacity.Retrying(sleep=time.sleep, **self.arguments())(attempt, self)
+            result: T = tenacity.Retrying(sleep=time.sleep, **self._arguments())(attempt, self)
         except RtiSmsError as error:
             raise self.final_error(error) from None
         self.on_end(result)
@@ -174,8 +148,6 @@ class Attempts:
         :param attempt: as for :meth:`run`; also sets :attr:`is_throttled_together`.
         :param on_sleep: called before a pause.
         :param first_error: why the first attempt has failed.
-        :return: the result of a later attempt.
-        :raises RtiSmsError: the last attempt has failed; see :meth:`final_error`.
         """
         failed = [first_error]
 
@@ -189,10 +161,10 @@ class Attempts:
                 on_sleep()
                 await asyncio.sleep(seconds)
 
-        result: T = await tenacity.AsyncRetrying(sleep=sleep, **self.arguments())(next_attempt)
+        result: T = await tenacity.AsyncRetrying(sleep=sleep, **self._arguments())(next_attempt)
         return result
 
-    def arguments(self) -> dict[str, Any]:
+    def _arguments(self) -> dict[str, Any]:
         """Return the arguments for tenacity's ``Retrying`` and ``AsyncRetrying``."""
         return {
             "retry": self._retry,
@@ -205,18 +177,18 @@ class Attempts:
     def final_error(self, error: RtiSmsError) -> RtiSmsError:
         """Return the error that the call raises when its last attempt has failed, and count the call."""
         call = self.call
-        if isinstance(error, RtiSmsTokenExpiredError):
+        if isinstance(error, errors.RtiSmsTokenExpiredError):
             what = "the server returned HTTP 401 twice, the second time for a new token"
-            error = call.error(RtiSmsTokenRefusedError, what, status=error.status)
+            error = call.error(errors.RtiSmsTokenRefusedError, what, status=error.status)
         elif not call.idempotent and error.may_have_acted and error.call != AUTHENTICATE:
-            error = RtiSmsUncertainError(
+            error = errors.RtiSmsUncertainError(
                 f"{error} It is uncertain whether the server acted on the request, so the request is not repeated.",
                 call=error.call,
                 subject=error.subject,
                 status=error.status,
                 submissions=error.submissions,
             )
-        elif isinstance(error, RtiSmsAuthenticationError) and call.name == AUTHENTICATE:
+        elif isinstance(error, errors.RtiSmsAuthenticationError) and call.name == AUTHENTICATE:
             hint = self._settings.odd_credentials()
             error = error.with_context(hint) if hint else error
         self.on_end(error)
@@ -226,7 +198,8 @@ class Attempts:
         """Count the call, which has ended with a result or an error."""
         if self.call.name == AUTHENTICATE and not isinstance(outcome, RtiSmsError):
             self._stats.on_token()
-        self._stats.on_call(self.call, self._clock() - self._started, outcome)
+        if self._stats.report is not None:
+            self._stats.on_call(self.call, self._clock() - self._started, outcome)
 
     def _retry(self, state: tenacity.RetryCallState) -> bool:
         """Return whether there is another attempt, unless :meth:`_stop` says that it is enough."""
@@ -234,21 +207,25 @@ class Attempts:
         if error is None:
             return False
         state.start_time = cast(float, state.outcome_timestamp) - (self._clock() - self._started)
-        if isinstance(error, RtiSmsTokenExpiredError):
+        if isinstance(error, errors.RtiSmsTokenExpiredError):
             self._is_free = self._is_renewal_due()
             if not self._is_free:
                 return False  # a second 401 is final
+        elif isinstance(error, errors.RtiSmsRateLimitError) and error.call == self.call.name:
+            self._stats.on_throttled(self.call)
+            self._throttles += 1
+            self._is_free = self.is_throttled_together and self._throttles < MAX_THROTTLES
         else:
-            self._is_free = isinstance(error, RtiSmsRateLimitError) and self._is_common_pause_due(error)
+            self._is_free = False
         if self._is_free:
             state.attempt_number -= 1  # tenacity counts up before the next attempt
             return True
         self._refusals = self._throttles = 0
         self._is_renewed = False
         retry = self._retry_args.get("retry")
-        if retry is None:
-            return is_worth_repeating(self.call, error)
-        return is_safe_to_repeat(self.call, error) and bool(retry(state))
+        if not is_safe_to_repeat(self.call, error):
+            return False
+        return isinstance(error, errors.RtiSmsTransientError) if retry is None else bool(retry(state))
 
     def _is_renewal_due(self) -> bool:
         """
@@ -263,14 +240,6 @@ class Attempts:
             return False
         self._is_renewed = self._is_renewed or is_newest
         return True
-
-    def _is_common_pause_due(self, error: RtiSmsRateLimitError) -> bool:
-        """Decide what follows a 429: whether the request is repeated after a pause of all requests."""
-        if error.call != self.call.name:
-            return False
-        self._stats.on_throttled(self.call)
-        self._throttles += 1
-        return self.is_throttled_together and self._throttles < MAX_THROTTLES
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         if self._is_free:
@@ -289,7 +258,7 @@ class Attempts:
     def _before_sleep(self, state: tenacity.RetryCallState) -> None:
         self._stats.on_retry(self.call)
         error = _error(state)
-        if isinstance(error, RtiSmsTokenExpiredError):
+        if isinstance(error, errors.RtiSmsTokenExpiredError):
             log.info("%s: the server refused the token (HTTP 401); repeating the request with a new token", self.call)
         elif self._is_free:
             log.debug("%s Repeating the request after the pause of all requests", error)
@@ -297,13 +266,8 @@ class Attempts:
             self._retry_args["before_sleep"](state)
         else:
             most = "" if "stop" in self._retry_args else f" of {self._settings.max_attempts}"
-            log.warning(
-                "%s Attempt %d%s failed; the next one starts in %.1f s",
-                error,
-                state.attempt_number,
-                most,
-                state.upcoming_sleep,
-            )
+            what = "%s Attempt %d%s failed; the next one starts in %.1f s"
+            log.warning(what, error, state.attempt_number, most, state.upcoming_sleep)
 
     def _give_up(self, state: tenacity.RetryCallState) -> None:
         error = _error(state)
@@ -325,12 +289,8 @@ Report = Callable[..., None]
 @dataclass(slots=True)
 class Stats:
     """
-    Counters of one client. They only grow.
+    Counters of one client: requests, tokens, retries and responses of 429. They only grow.
 
-    :param requests: HTTP requests that left, those for tokens included.
-    :param tokens: tokens that were issued.
-    :param retries: requests that were repeated, for whatever reason.
-    :param throttled: responses of 429.
     :param report: passes on what happens, such as to metrics. It is called between two steps of a call, on event loops
         too, so it must return at once and raise nothing.
     """
@@ -342,73 +302,54 @@ class Stats:
     report: Report | None = field(default=None, repr=False, compare=False)
 
     def on_request(self, call: Call[Any], status: int | None) -> None:
-        """
-        Count a request that has ended.
-
-        :param call: what it was for. A call that gets a token for itself is a call of its own.
-        :param status: HTTP status; None if no usable response came, for whatever reason.
-        """
+        """Count a request that has ended, with an HTTP status or, for whatever reason, without a usable response."""
         self.requests += 1
         if self.report is not None:
-            self.report("requests", 1, call.name, _status_class(status))
+            kind = "no_response" if status is None else f"{status // 100}xx" if 100 <= status < 600 else "other"
+            self.report("requests", 1, call.name, kind)
 
     def on_retry(self, call: Call[Any]) -> None:
         """Count a call that repeats its request: after a transient error, a 429, or a 401 with a new token."""
         self.retries += 1
-        if self.report is not None:
-            self.report("retries", 1, call.name)
+        self._report("retries", 1, call.name)
 
     def on_throttled(self, call: Call[Any]) -> None:
-        """Count a response of 429."""
         self.throttled += 1
-        if self.report is not None:
-            self.report("throttled", 1, call.name)
+        self._report("throttled", 1, call.name)
 
     def on_token(self) -> None:
-        """Count a token that was issued."""
         self.tokens += 1
-        if self.report is not None:
-            self.report("tokens", 1)
+        self._report("tokens", 1)
 
     def on_call(self, call: Call[Any], seconds: float, outcome: Any) -> None:
         """
         Report a call that has ended. A call that is cancelled or interrupted is not reported.
 
-        :param call: what it was.
         :param seconds: how long it took, with its retries, without the time for which the limiter held it back.
         :param outcome: its result, or the :class:`~airflow_provider_rtisms.api.errors.RtiSmsError` that it raises.
         """
-        if self.report is None:
-            return
-        self.report("call_duration", seconds * 1000, call.name, _outcome_class(outcome))
-        if isinstance(outcome, RtiSmsUncertainError) and call.messages:
-            self.report("messages", call.messages, SendOutcome.UNCERTAIN)
+        kind = "success"
+        if isinstance(outcome, RtiSmsError):
+            kind = "transient_error" if isinstance(outcome, errors.RtiSmsTransientError) else "permanent_error"
+        self._report("call_duration", seconds * 1000, call.name, kind)
+        if isinstance(outcome, errors.RtiSmsUncertainError) and call.messages:
+            self._report("messages", call.messages, SendOutcome.UNCERTAIN)
         elif isinstance(outcome, RtiSmsError):
             return
         elif call.messages:
-            for kind, count in Counter(submission.outcome for submission in outcome).items():
-                self.report("messages", count, kind)
+            for verdict, count in Counter(submission.outcome for submission in outcome).items():
+                self._report("messages", count, verdict)
         elif call.name == GET_BALANCE:
-            self.report("balance", float(outcome))
+            self._report("balance", float(outcome))
 
     def on_records(self, count: int) -> None:
         """Report that a bulk fetch has fetched so many records."""
-        if self.report is not None:
-            self.report("bulk_records", count)
+        self._report("bulk_records", count)
 
     def on_delivery(self, seconds: float) -> None:
         """Report that a message was found to be delivered, so many seconds after the vendor accepted it."""
+        self._report("delivery_duration", seconds * 1000)
+
+    def _report(self, *what: Any) -> None:
         if self.report is not None:
-            self.report("delivery_duration", seconds * 1000)
-
-
-def _status_class(status: int | None) -> str:
-    if status is None:
-        return "no_response"
-    return f"{status // 100}xx" if 100 <= status < 600 else "other"
-
-
-def _outcome_class(outcome: Any) -> str:
-    if not isinstance(outcome, RtiSmsError):
-        return "success"
-    return "transient_error" if isinstance(outcome, RtiSmsTransientError) else "permanent_error"
+            self.report(*what)

@@ -77,7 +77,20 @@ class SmsText:
     @property
     def parts(self) -> int:
         """How many SMS it takes; a character that takes two septets or units is never split across two of them."""
-        return _count_parts([self._cost(character) for character in self.characters], *self._capacity)
+        if self.charset is Charset.UCS_2:
+            alone, joined = 70, 67
+            costs = [2 if ord(character) > 0xFFFF else 1 for character in self.characters]  # 2: a surrogate pair
+        else:
+            alone, joined = 160, 153
+            costs = [len(_SEPTETS[character]) for character in self.characters]
+        if sum(costs) <= alone:
+            return 1
+        parts, room = 1, joined
+        for cost in costs:
+            if cost > room:
+                parts, room = parts + 1, joined
+            room -= cost
+        return parts
 
     @property
     def encoded(self) -> str:
@@ -86,7 +99,9 @@ class SmsText:
             case Charset.UCS_2:
                 return self.characters.encode("utf-16-be").hex().upper()
             case Charset.GSM_URL_ENCODED:
-                return "".join(_url_encoded(code) for one in self.characters for code in _SEPTETS[one])
+                # Letters and digits have their ASCII codes; "_" and "~" do not.
+                codes = (code for character in self.characters for code in _SEPTETS[character])
+                return "".join(chr(code) if chr(code).isalnum() else f"%{code:02X}" for code in codes)
         return self.characters
 
     def cut(self, max_parts: int, suffix: str = "") -> SmsText:
@@ -111,16 +126,6 @@ class SmsText:
         too_long = bisect_right(range(len(self.characters) + 1), max_parts, key=parts_of_beginning)
         return SmsText(self.characters[: too_long - 1].rstrip() + end, self.charset)
 
-    @property
-    def _capacity(self) -> tuple[int, int]:
-        """How many septets or units a single SMS holds, and how many a part of a concatenated SMS holds."""
-        return (70, 67) if self.charset is Charset.UCS_2 else (160, 153)
-
-    def _cost(self, character: str) -> int:
-        if self.charset is Charset.UCS_2:
-            return 2 if ord(character) > 0xFFFF else 1  # a surrogate pair
-        return len(_SEPTETS[character])
-
     def _check_characters(self) -> None:
         for position, character in enumerate(self.characters):
             is_half_a_pair = 0xD800 <= ord(character) <= 0xDFFF
@@ -144,20 +149,3 @@ def _check_charset(value: Any) -> Charset:
             f"charset is {shape(value)}: use 0 (the vendor's default), 1 (GSM 7-bit), 6 (UCS-2), 8 (GSM, URL-encoded) "
             "or None (picked by the text)."
         ) from None
-
-
-def _url_encoded(code: int) -> str:
-    """Return a GSM code for charset 8. Letters and digits have their ASCII codes; ``_`` and ``~`` do not."""
-    character = chr(code)
-    return character if character.isalnum() else f"%{code:02X}"
-
-
-def _count_parts(costs: list[int], alone: int, joined: int) -> int:
-    if sum(costs) <= alone:
-        return 1
-    parts, room = 1, joined
-    for cost in costs:
-        if cost > room:
-            parts, room = parts + 1, joined
-        room -= cost
-    return parts

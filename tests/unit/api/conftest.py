@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,25 +18,27 @@ from airflow_provider_rtisms.api.settings import ApiSettings
 from tests.hostile import HostileServer
 from tests.patience import with_more_time
 
+#: Something to do with a client: ``lambda client: client.get_balance()`` fits both.
+Work = Callable[[Any], Any]
+
 
 class Transport(ABC):
     """A transport that talks to a server with credentials that no other text of a test holds."""
 
     @abstractmethod
+    def use(self, settings: ApiSettings, works: Sequence[Work], *, at_once: bool = False, **options: Any) -> list[Any]:
+        """Do some things with one client, in turn or at once; return their results and errors."""
+
     def perform_in_turn(self, settings: ApiSettings, calls: Sequence[Call[Any]]) -> list[Any]:
         """Do calls one after the other with one client; return results and errors."""
+        return self.use(settings, [_performing(call) for call in calls])
 
     def give_up(self, server: HostileServer, call: Call[Any], **settings: Any) -> Any:
         """Do a call that the server does not respond to; return its error."""
-        values = {"client_id": "client-one", "client_secret": "s3cret/+&=", "base_url": server.url, **settings}
         return with_more_time(
-            lambda timeout: self.perform_in_turn(ApiSettings(**values, timeout=timeout), [call])[0],
+            lambda timeout: self.perform_in_turn(settings_for(server, timeout=timeout, **settings), [call])[0],
             was_enough=lambda _: server.calls,
         )
-
-    @abstractmethod
-    def perform_at_once(self, settings: ApiSettings, calls: Sequence[Call[Any]]) -> list[Any]:
-        """Do calls at the same time with one client; return results and errors."""
 
     def perform(self, server: HostileServer, call: Call[Any], **settings: Any) -> Any:
         """Do one call; return its result or raise its error."""
@@ -46,44 +48,45 @@ class Transport(ABC):
         self, server: HostileServer, calls: Sequence[Call[Any]], *, at_once: bool = False, **settings: Any
     ) -> list[Any]:
         """Do some calls; return their results or raise the first error."""
-        values = {"client_id": "client-one", "client_secret": "s3cret/+&=", "base_url": server.url, **settings}
-        perform = self.perform_at_once if at_once else self.perform_in_turn
-        outcomes = perform(ApiSettings(**values), calls)
+        outcomes = self.use(settings_for(server, **settings), [_performing(call) for call in calls], at_once=at_once)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
         return outcomes
 
 
-class Blocking(Transport):
-    def perform_in_turn(self, settings: ApiSettings, calls: Sequence[Call[Any]]) -> list[Any]:
-        with RtiSmsClient(settings) as client:
-            return [self._outcome(client, call) for call in calls]
+def settings_for(server: HostileServer, **others: Any) -> ApiSettings:
+    """Return settings for a server."""
+    return ApiSettings(**{"client_id": "client-one", "client_secret": "s3cret/+&=", "base_url": server.url} | others)
 
-    def perform_at_once(self, settings: ApiSettings, calls: Sequence[Call[Any]]) -> list[Any]:
-        with RtiSmsClient(settings) as client, ThreadPoolExecutor(len(calls)) as threads:
-            return list(threads.map(lambda call: self._outcome(client, call), calls))
+
+def _performing(call: Call[Any]) -> Work:
+    return lambda client: client.perform(call)
+
+
+class Blocking(Transport):
+    def use(self, settings: ApiSettings, works: Sequence[Work], *, at_once: bool = False, **options: Any) -> list[Any]:
+        with RtiSmsClient(settings, **options) as client, ThreadPoolExecutor(len(works) if at_once else 1) as threads:
+            return list(threads.map(lambda work: self._outcome(work, client), works))
 
     @staticmethod
-    def _outcome(client: RtiSmsClient, call: Call[Any]) -> Any:
+    def _outcome(work: Work, client: RtiSmsClient) -> Any:
         try:
-            return client.perform(call)
+            return work(client)
         except RtiSmsError as error:
             return error
 
 
 class Asyncio(Transport):
-    def perform_in_turn(self, settings: ApiSettings, calls: Sequence[Call[Any]]) -> list[Any]:
-        async def main() -> list[Any]:
-            async with AsyncRtiSmsClient(settings) as client:
-                return [(await asyncio.gather(client.perform(call), return_exceptions=True))[0] for call in calls]
+    def use(self, settings: ApiSettings, works: Sequence[Work], *, at_once: bool = False, **options: Any) -> list[Any]:
+        async def outcomes(*some: Awaitable[Any]) -> list[Any]:
+            return await asyncio.gather(*some, return_exceptions=True)
 
-        return asyncio.run(main())
-
-    def perform_at_once(self, settings: ApiSettings, calls: Sequence[Call[Any]]) -> list[Any]:
         async def main() -> list[Any]:
-            async with AsyncRtiSmsClient(settings) as client:
-                return await asyncio.gather(*(client.perform(call) for call in calls), return_exceptions=True)
+            async with AsyncRtiSmsClient(settings, **options) as client:
+                if at_once:
+                    return await outcomes(*(work(client) for work in works))
+                return [(await outcomes(work(client)))[0] for work in works]
 
         return asyncio.run(main())
 

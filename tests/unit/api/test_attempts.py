@@ -17,7 +17,7 @@ from airflow_provider_rtisms.api import errors, retrying
 from airflow_provider_rtisms.api.auth import Token, TokenCache
 from airflow_provider_rtisms.api.calls import Call, HttpRequest, HttpResponse, TransportError, describe_break
 from airflow_provider_rtisms.api.client import RtiSmsClient
-from airflow_provider_rtisms.api.retrying import Attempts, Stats, check_retry_args
+from airflow_provider_rtisms.api.retrying import Attempts, Stats, backoff, check_retry_args
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.secret import Secret
 
@@ -100,27 +100,24 @@ def longest_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("random.uniform", lambda low, high: high)
 
 
-class TestOrder:
-    def test_the_first_call_gets_a_token_masks_it_and_then_sends(self) -> None:
-        driver = Driver(grant(), DETAILS)
-        assert driver.perform().status == "DELIVERED"
-        assert driver.sent == ["auth", "/api/sms/4193366853543393 1"]
-        assert driver.masked == ["token-number-1"]
+def test_an_error_that_is_not_ours_passes_through() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Driver(grant(), KeyboardInterrupt()).perform()
 
-    def test_the_next_call_sends_at_once(self) -> None:
-        driver = Driver(grant(), DETAILS, DETAILS)
-        driver.perform()
-        driver.perform()
-        assert len(driver.sent) == 3
 
-    def test_a_call_that_may_not_be_repeated_uses_a_new_connection(self) -> None:
-        driver = Driver(grant(), status(200, b"1"))
-        driver.perform(ONCE)
-        assert [one.on_new_connection for one in driver.requests] == [False, True]
+class TestBackoff:
+    def test_doubles_from_half_a_second_to_half_a_minute(self) -> None:
+        assert [backoff(failures) for failures in range(1, 10)] == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+        assert (backoff(10_000), backoff(7, 3.0)) == (30, 30)
 
-    def test_another_error_passes_through(self) -> None:
-        with pytest.raises(KeyboardInterrupt):
-            Driver(grant(), KeyboardInterrupt()).perform()
+    @pytest.mark.parametrize(
+        ("retry_after", "pause"), [(None, 0), (0.0, 0), (7.5, 7.5), (120.0, 120), (120.1, 120), (1e9, 120)]
+    )
+    def test_may_be_nothing_but_retry_after_up_to_two_minutes(
+        self, retry_after: float | None, pause: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("random.uniform", lambda low, high: low)
+        assert [backoff(failures, retry_after) for failures in range(1, 10)] == [pause] * 9
 
 
 class TestRenewal:
@@ -131,18 +128,6 @@ class TestRenewal:
         assert driver.sent == ["auth", "/api/sms/4193366853543393 1", "auth", "/api/sms/4193366853543393 2"]
         assert driver.pauses == []
         assert "get_sms 4193366853543393: the server refused the token (HTTP 401)" in caplog.text
-
-    def test_a_second_401_is_final(self) -> None:
-        driver = Driver(grant(1), status(401), grant(2), status(401))
-        with pytest.raises(errors.RtiSmsTokenRefusedError, match="HTTP 401 twice") as caught:
-            driver.perform()
-        assert driver.sent[2:] == ["auth", "/api/sms/4193366853543393 2"]
-        assert (caught.value.status, caught.value.call) == (401, "get_sms")
-        assert caught.value.__suppress_context__
-
-    def test_a_retry_after_another_error_gets_a_renewal_of_its_own(self) -> None:
-        driver = Driver(grant(1), status(401), grant(2), status(503), status(401), grant(3), DETAILS)
-        assert driver.perform().status == "DELIVERED"
 
 
 def run(*script: Any, max_attempts: int = 5, held: float = 0.0) -> tuple[list[Any], Any]:
@@ -250,29 +235,6 @@ class TestTime:
 
 
 class TestUncertain:
-    @pytest.mark.parametrize(
-        "reply",
-        [
-            LOST,
-            TIMEOUT,
-            status(500),
-            status(502),
-            status(503),
-            status(504),
-            status(302),
-            status(418),
-            status(200, b"<html>"),
-            status(200, b"1", Content_Encoding="gzip"),
-        ],
-    )
-    def test_a_call_that_may_not_be_repeated_is_uncertain(self, reply: HttpResponse | TransportError) -> None:
-        driver = Driver(grant(), reply)
-        with pytest.raises(errors.RtiSmsUncertainError, match="It is uncertain whether the server acted") as caught:
-            driver.perform(ONCE)
-        assert caught.value.call == "once"
-        assert caught.value.status == (reply.status if isinstance(reply, HttpResponse) else None)
-        assert driver.pauses == []
-
     @pytest.mark.parametrize("code", [400, 403, 404, 405, 406])
     def test_a_refusal_is_certain(self, code: int) -> None:
         with pytest.raises(errors.STATUS_ERRORS[code]):
@@ -282,14 +244,6 @@ class TestUncertain:
     def test_a_request_that_was_not_acted_on_is_repeated(self, reply: HttpResponse | TransportError) -> None:
         driver = Driver(grant(), reply, reply, status(200, b"1"))
         assert driver.perform(ONCE) == 1
-
-    def test_a_call_without_a_token_is_certain(self) -> None:
-        with pytest.raises(errors.RtiSmsConnectionLostError):
-            Driver(LOST, LOST).perform(ONCE, max_attempts=2)
-
-    def test_a_call_that_may_be_repeated_is_never_uncertain(self) -> None:
-        with pytest.raises(errors.RtiSmsConnectionLostError):
-            Driver(grant(), LOST, LOST).perform(max_attempts=2)
 
     def test_subject_and_submissions_are_kept(self) -> None:
         two = b'{"submissions": [{"status": "submitted", "submissionId": "1"}, {"status": "unknown_error"}]}'
@@ -310,12 +264,6 @@ class TestAttempts:
         with pytest.raises(errors.RtiSmsServerError, match=r"^authenticate:"):
             driver.perform(max_attempts=3)
         assert driver.sent == ["auth"] * 3
-
-    @pytest.mark.parametrize("code", [400, 401])
-    def test_wrong_credentials_are_final(self, code: int) -> None:
-        driver = Driver(status(code))
-        with pytest.raises(errors.RtiSmsAuthenticationError):
-            driver.perform()
 
     def test_no_attempt_fails_silently(self, caplog: pytest.LogCaptureFixture) -> None:
         driver = Driver(grant(), LOST, NO_CONNECTION, DETAILS)
@@ -352,18 +300,6 @@ class TestRedaction:
         with pytest.raises(errors.RtiSmsConnectError, match=r"no connection could be made\.?$"):
             Driver(NO_CONNECTION).perform(max_attempts=1)
 
-    def test_the_secret_is_redacted_at_auth(self) -> None:
-        failure = TransportError(errors.RtiSmsConnectError, "no connection could be made", self.DETAIL)
-        with pytest.raises(errors.RtiSmsConnectError) as caught:
-            Driver(failure).perform(max_attempts=1)
-        assert SECRET not in str(caught.value)
-        assert "pr0xy-password" not in str(caught.value)
-
-    def test_the_response_is_shown_without_secrets(self) -> None:
-        body = f"echo {SECRET} token-number-1".encode()
-        with pytest.raises(errors.RtiSmsForbiddenError, match=r"with 'echo \*\*\* \*\*\*'"):
-            Driver(grant(), status(403, body)).perform()
-
 
 @pytest.mark.parametrize(
     ("error", "text"),
@@ -375,13 +311,6 @@ class TestRedaction:
 )
 def test_a_break_is_described_without_the_words_of_a_server(error: Exception, text: str) -> None:
     assert describe_break(error) == text
-
-
-def test_a_transport_error_says_what_happened() -> None:
-    error = TransportError(errors.RtiSmsTimeoutError, "what", "detail")
-    assert (error.kind, error.what, error.detail) == (errors.RtiSmsTimeoutError, "what", "detail")
-    assert error.args == (errors.RtiSmsTimeoutError, "what", "detail")
-    assert TransportError(errors.RtiSmsTimeoutError, "what").args == (errors.RtiSmsTimeoutError, "what", "")
 
 
 class TestRetryArgs:

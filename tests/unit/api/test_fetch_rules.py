@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator
 from contextlib import aclosing
 from types import SimpleNamespace
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_rtisms.api import errors
-from airflow_provider_rtisms.api.aio import fetch, fetch_batches, run
+from airflow_provider_rtisms.api.aio import fetch, fetch_batches
 from airflow_provider_rtisms.api.models import SmsDetails
 from tests import virtual_time
 from tests.virtual_time import START, now
@@ -155,19 +154,3 @@ def test_closing_it_stops_the_calls_under_way() -> None:
         assert (client.under_way, tasks(), now()) == (0, set(), START)
 
     virtual_time.run(main())
-
-
-class TestRun:
-    async def where(self) -> threading.Thread:
-        return threading.current_thread()
-
-    def test_it_runs_here_where_no_loop_runs(self) -> None:
-        assert run(self.where()) is threading.current_thread()
-
-    def test_it_runs_in_a_daemon_thread_where_a_loop_runs(self) -> None:
-        async def main() -> threading.Thread:
-            return run(self.where())
-
-        thread = asyncio.run(main())
-        assert thread is not threading.current_thread()
-        assert (thread.name, thread.daemon) == ("rtisms-fetch", True)

@@ -28,7 +28,7 @@ from airflow_provider_rtisms.api.errors import (
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.secret import Secret
 from tests.hostile import Exchange, HostileServer, Step, head, message, raw, response, until
-from tests.unit.api.conftest import Transport
+from tests.unit.api.conftest import Blocking, Transport
 from tests.unit.conftest import Serve
 
 BALANCE = {"balance": "457.00"}
@@ -79,12 +79,36 @@ class TestInterimResponses:
         with pytest.raises(RtiSmsTransientError):
             transport.perform(serve(raw(many, then="close")), endpoints.get_balance(), max_attempts=1)
 
+    def test_as_many_are_passed_over_by_the_blocking_client_as_a_server_may_need(self, serve: Serve) -> None:
+        interim = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+        server = serve(raw(interim * 19 + message(BALANCE)), raw(interim * 20 + message(BALANCE)))
+        first, second = Blocking().perform_in_turn(_settings(server), [endpoints.get_balance()] * 2)
+        assert first == Decimal("457.00")
+        assert "the connection broke (HTTPException)" in str(second)
+
+    def test_are_passed_over_behind_a_proxy_too(self, transport: Transport, serve: Serve) -> None:
+        proxy = serve(raw(b"HTTP/1.1 103 Early Hints\r\n\r\n" + message(BALANCE)))
+        there = {"base_url": "http://api.invalid", "allow_http": True, "proxy": proxy.url, "max_attempts": 1}
+        assert transport.perform(proxy, endpoints.get_balance(), **there) == Decimal("457.00")
+        assert proxy.calls[0].target == "http://api.invalid/api/balance"
+
     def test_a_switch_of_protocols_is_refused(self, transport: Transport, serve: Serve) -> None:
         switch = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n" + message(STALE)
         server = serve(raw(switch), response(BALANCE))
         with pytest.raises(RtiSmsUnexpectedStatusError, match="HTTP 101"):
             transport.perform(server, endpoints.get_balance())
         assert [str(one) for one in _outcomes(transport, serve(raw(switch), response(BALANCE)))][1:] == ["457.00"] * 2
+
+
+@pytest.mark.parametrize("line", [b"no colon s3cret", b": s3cret", b"s3cret\r\nX: y"])
+def test_header_lines_that_cannot_be_parsed_are_not_logged(
+    serve: Serve, caplog: pytest.LogCaptureFixture, line: bytes
+) -> None:
+    body = b'{"balance": "457.00"}'
+    start = head(headers=[("Content-Length", str(len(body)))]).rstrip()
+    server = serve(raw(start + b"\r\n" + line + b"\r\n\r\n" + body))
+    assert Blocking().perform(server, endpoints.get_balance(), max_attempts=1) == Decimal("457.00")
+    assert [one for one in caplog.records if one.levelname != "DEBUG"] == []
 
 
 class TestUnreadBytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import logging
 import traceback
 from typing import Any
@@ -144,17 +143,3 @@ def test_a_malformed_host_is_refused_and_not_shown(host: str) -> None:
     with pytest.raises(RtiSmsConfigError, match="Host") as caught:
         ApiSettings(client_id="me", client_secret=Secret("x" * 9), base_url=host)
     assert "s3cr3t" not in "".join(traceback.format_exception(caught.value, limit=0))
-
-
-def test_a_proxy_of_the_environment_may_leave_out_its_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("https_proxy", "proxy.example:3128")
-    settings = ApiSettings(client_id="me", client_secret=Secret("s3cret"))
-    assert settings.proxy_to_use() == "http://proxy.example:3128"
-
-
-def test_secrets_hold_what_travels() -> None:
-    settings = ApiSettings(
-        client_id="me", client_secret=Secret("s3cret"), proxy=f"http://someone:{QUOTED}@proxy.example:3128"
-    )
-    assert [one.get_secret_value() for one in settings.secrets()] == ["s3cret", PASSWORD, BASIC]
-    assert "pr0xy" not in json.dumps(repr(settings))

@@ -103,15 +103,6 @@ def test_a_secret_that_is_echoed_is_not_repeated(
     assert_redacted(repr(vars(caught.value)) + repr(caught.value) + caplog.text)
 
 
-def test_a_grant_that_cannot_be_read_is_not_repeated(
-    transport: Transport, serve: Serve, caplog: pytest.LogCaptureFixture
-) -> None:
-    server = serve(auth=[response(json.dumps({"access_token": MINTED}).encode()[:-1])])
-    with pytest.raises(errors.RtiSmsInvalidResponseError) as caught:
-        transport.perform(server, SMS, max_attempts=2)
-    assert_redacted(str(caught.value) + caplog.text)
-
-
 def test_reprs_show_no_secret() -> None:
     settings = ApiSettings(client_id="me", client_secret=SECRET, proxy="http://user:s3cret@proxy.example:3128")
     call = endpoints.authenticate(settings)

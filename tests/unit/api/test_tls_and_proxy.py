@@ -164,23 +164,6 @@ def test_no_proxy_of_the_environment(ask: Ask, serve: Any, monkeypatch: pytest.M
     assert proxy.RequestHandlerClass.seen == []
 
 
-def test_netrc_does_not_replace_the_token(
-    ask: Ask, serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """requests and aiohttp would put what ``.netrc`` holds over our Authorization header."""
-    netrc = tmp_path / "netrc"
-    netrc.write_text("machine 127.0.0.1 login someone password else\n")
-    monkeypatch.setenv("NETRC", str(netrc))
-    server = serve()
-    tokens: list[str] = []
-    server.RequestHandlerClass.do_GET = lambda self: (
-        tokens.append(self.headers["Authorization"]),
-        self._response({"balance": "1"}),
-    )[0]
-    ask(base_url=f"http://127.0.0.1:{server.server_port}")
-    assert tokens == ["Bearer a.b$c"]
-
-
 def test_a_tls_handshake_that_hangs_ends_with_the_timeout(ask: Ask) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as silent, pytest.raises(RtiSmsTransientError) as caught:
         ask(base_url=f"https://127.0.0.1:{silent.getsockname()[1]}", timeout=0.5, max_attempts=1)

@@ -57,21 +57,6 @@ def refuse() -> TokenGrant:
 
 
 class TestRenewal:
-    @pytest.mark.parametrize(
-        ("validity", "good_for"),
-        [(3600.0, 3480.0), (240.0, 120.0), (100.0, 50.0), (0.6, 0.3), (None, 30.0), (1e11, 1e10)],
-    )
-    def test_comes_120_s_before_the_end_or_after_half_the_validity(
-        self, validity: float | None, good_for: float
-    ) -> None:
-        clock, issuer = Clock(), Issuer(validity)
-        cache = TokenCache(clock)
-        assert obtain(cache, issuer) == "token-1"
-        clock.now += good_for * 0.999
-        assert obtain(cache, issuer) == "token-1"
-        clock.now += good_for * 0.002
-        assert obtain(cache, issuer) == ("token-2" if good_for < 1e10 else "token-1")
-
     def test_counts_from_when_the_token_was_asked_for(self) -> None:
         clock = Clock()
         issuer = Issuer(100.0)
@@ -87,15 +72,6 @@ class TestRenewal:
     def test_a_token_of_no_validity_is_used_once(self) -> None:
         cache, issuer = TokenCache(Clock()), Issuer(0.0)
         assert [obtain(cache, issuer), obtain(cache, issuer)] == ["token-1", "token-2"]
-
-
-def test_a_refused_token_does_not_take_a_newer_one_along() -> None:
-    cache, issuer = TokenCache(Clock()), Issuer(3600.0)
-    first = cache.get(issuer)
-    cache.discard(first)
-    assert obtain(cache, issuer) == "token-2"
-    cache.discard(first)
-    assert obtain(cache, issuer) == "token-2"
 
 
 @pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt, GeneratorExit])
@@ -118,7 +94,9 @@ def test_whoever_waits_takes_over_from_a_thread_that_is_interrupted(end: type[Ba
 
 
 class TestRules:
-    @pytest.mark.parametrize(("validity", "used_for"), [(3600.0, 3480.0), (241.0, 121.0), (240.0, 120.0), (None, 30.0)])
+    @pytest.mark.parametrize(
+        ("validity", "used_for"), [(3600.0, 3480.0), (241.0, 121.0), (240.0, 120.0), (100.0, 50.0), (None, 30.0)]
+    )
     def test_a_token_is_used_until_exactly_then(self, validity: float | None, used_for: float) -> None:
         clock, issuer = Clock(), Issuer(validity)
         cache = TokenCache(clock)
@@ -152,12 +130,6 @@ class TestRules:
             assert vars(other) == vars(refusal)
             assert other.__suppress_context__
 
-    def test_after_an_error_the_next_caller_asks(self) -> None:
-        cache, issuer = TokenCache(Clock()), Issuer(3600.0)
-        with pytest.raises(errors.RtiSmsServerError):
-            obtain(cache, refuse)
-        assert obtain(cache, issuer) == "token-1"
-
     def test_discard_says_whether_the_token_was_the_newest(self) -> None:
         cache, issuer = TokenCache(Clock()), Issuer(3600.0)
         first = cache.get(issuer)
@@ -187,15 +159,7 @@ async def _together(cache: TokenCache, issuer: Callable[[], TokenGrant]) -> list
 
 
 class TestOverTheWire:
-    @pytest.mark.parametrize("validity", ["3600", 3600, 3600.5, " 3600 ", "999999999999"])
-    def test_one_token_serves_many_calls(self, transport: Transport, serve: Serve, validity: Any) -> None:
-        server = serve(details(), auth=[grant(validity_period=validity)])
-        transport.perform_all(server, [SMS] * 5)
-        assert len(server.grants) == 1
-
-    @pytest.mark.parametrize(
-        "validity", ["-5", "abc", "", "1e400", "0x10", "٣٦٠٠", "9" * 5000, None, True, -1, [], {}, "NaN", "Infinity"]
-    )
+    @pytest.mark.parametrize("validity", ["abc", None])
     def test_an_odd_validity_is_taken_for_a_minute(
         self, transport: Transport, serve: Serve, validity: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -204,14 +168,8 @@ class TestOverTheWire:
         assert len(server.grants) == 1
         assert "validity_period" in caplog.text
 
-    def test_a_missing_validity_is_taken_for_a_minute(self, transport: Transport, serve: Serve) -> None:
-        server = serve(details(), auth=[response({"access_token": "t"})])
-        transport.perform_all(server, [SMS] * 3)
-        assert len(server.grants) == 1
-
-    @pytest.mark.parametrize("validity", ["0", 0, "0.0"])
-    def test_no_validity_costs_a_token_a_call(self, transport: Transport, serve: Serve, validity: Any) -> None:
-        server = serve(details(), auth=[grant(validity_period=validity)])
+    def test_no_validity_costs_a_token_a_call(self, transport: Transport, serve: Serve) -> None:
+        server = serve(details(), auth=[grant(validity_period="0")])
         transport.perform_all(server, [SMS] * 3)
         assert len(server.grants) == 3
 
@@ -305,6 +263,26 @@ def _slowly(step: Any) -> Any:
         await step(exchange)
 
     return slow
+
+
+def test_a_server_that_revokes_its_tokens_all_the_time_ends_no_call(serve: Serve) -> None:
+    issued, used = 0, 0
+
+    async def issue(exchange: Exchange) -> None:
+        nonlocal issued, used
+        issued, used = issued + 1, 0
+        await exchange.write(message({"access_token": f"token-{issued}", "validity_period": "3600"}))
+
+    async def respond(exchange: Exchange) -> None:
+        nonlocal used
+        is_newest = exchange.request.header("Authorization") == f"Bearer token-{issued}"
+        used += is_newest
+        await (details() if is_newest and used <= 20 else response(status=401))(exchange)
+
+    server = serve(respond, auth=[issue])
+    results = Asyncio().perform_all(server, [SMS] * 300, at_once=True)
+    assert {one.status for one in results} == {"DELIVERED"}
+    assert issued > 10
 
 
 def test_cache_is_shared_between_transports(serve: Serve) -> None:

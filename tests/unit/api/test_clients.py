@@ -1,0 +1,274 @@
+"""The two clients: what failures of requests and aiohttp mean, what is counted, and what is kept between two calls."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from decimal import Decimal
+from http.client import BadStatusLine, RemoteDisconnected
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import requests
+import trustme
+import urllib3.exceptions as u
+from aiohttp.client_reqrep import ConnectionKey
+
+from airflow_provider_rtisms.api import aio, client, errors
+from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
+from airflow_provider_rtisms.api.auth import TokenCache
+from airflow_provider_rtisms.api.calls import HttpRequest
+from airflow_provider_rtisms.api.retrying import Stats
+from airflow_provider_rtisms.api.settings import ApiSettings
+from tests.hostile import TOKEN, Exchange, details, grant, message, response, until
+from tests.patience import PATIENCE, wait_until
+from tests.unit.api.conftest import Asyncio, Transport, Work, settings_for
+from tests.unit.conftest import Serve
+
+BALANCE = {"balance": "1"}
+LOST = errors.RtiSmsConnectionLostError
+NO_CONNECTION = errors.RtiSmsConnectError, "no connection could be made"
+UNTRUSTED = errors.RtiSmsCertificateError, "the certificate is not trusted"
+TIMEOUT = errors.RtiSmsTimeoutError, "no complete response within 2.5 s"
+
+pytestmark = pytest.mark.usefixtures("quick_retries")
+
+
+def get_balance(client: Any) -> Any:
+    return client.get_balance()
+
+
+class TestFailuresOfRequests:
+    POOL: Any = "pool"
+    RESET = ConnectionResetError(104, "Connection reset by peer")
+    BAD_CERTIFICATE = u.SSLError(ssl.SSLError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed"))
+    HANDSHAKE = u.SSLError(ssl.SSLError(1, "[SSL: SSLV3_ALERT_HANDSHAKE_FAILURE] handshake failure"))
+    REFUSED = u.NewConnectionError(POOL, "Connection refused")
+
+    @staticmethod
+    def retried(reason: Exception | None) -> u.MaxRetryError:
+        return u.MaxRetryError("pool", "/api/balance", reason)  # type: ignore[arg-type]
+
+    @staticmethod
+    def aborted(*reason: object) -> requests.ConnectionError:
+        return requests.ConnectionError(u.ProtocolError(*reason))
+
+    @pytest.mark.parametrize(
+        ("error", "meaning"),
+        [
+            (requests.exceptions.SSLError(retried(BAD_CERTIFICATE)), UNTRUSTED),
+            (requests.exceptions.SSLError(retried(HANDSHAKE)), (LOST, "the connection broke (SSLError)")),
+            (
+                aborted("CERTIFICATE_VERIFY_FAILED", BadStatusLine("CERTIFICATE_VERIFY_FAILED")),
+                (LOST, "the connection broke (BadStatusLine)"),
+            ),
+            (requests.ConnectTimeout(retried(u.ConnectTimeoutError(POOL, "timed out"))), NO_CONNECTION),
+            (requests.ConnectionError(retried(REFUSED)), NO_CONNECTION),
+            (requests.exceptions.ProxyError(retried(u.ProxyError("no proxy", OSError("407")))), NO_CONNECTION),
+            (requests.ReadTimeout(u.ReadTimeoutError(POOL, "/", "timed out")), TIMEOUT),
+            (u.ReadTimeoutError(POOL, "/", "timed out"), TIMEOUT),
+            (
+                aborted("Connection aborted.", RESET),
+                (LOST, "the connection broke (ConnectionResetError: Connection reset by peer)"),
+            ),
+            (
+                aborted("Connection aborted.", RemoteDisconnected("s3cret")),
+                (LOST, "the connection broke (RemoteDisconnected)"),
+            ),
+            (u.ProtocolError("cut off"), (LOST, "the connection broke (ProtocolError)")),
+            (aborted(), (LOST, "the connection broke (ProtocolError)")),
+            (u.DecodeError("gzip", RESET), (LOST, "the connection broke (DecodeError)")),
+            (requests.ConnectionError(), (LOST, "the connection broke (ConnectionError)")),
+            (requests.ConnectionError(retried(None)), (LOST, "the connection broke (MaxRetryError)")),
+        ],
+    )
+    def test_each_means_one_of_ours(self, error: Exception, meaning: Any) -> None:
+        failure = client._failure(error, 2.5)
+        assert (failure.kind, failure.what) == meaning
+
+    def test_a_failure_to_connect_has_the_words_of_the_library_as_its_detail(self) -> None:
+        assert client._failure(requests.ConnectionError(self.retried(self.REFUSED)), 1).detail == str(self.REFUSED)
+        untrusted = requests.exceptions.SSLError(self.retried(self.BAD_CERTIFICATE))
+        assert "certificate verify failed" in client._failure(untrusted, 1).detail
+
+
+class TestFailuresOfAiohttp:
+    KEY = ConnectionKey("api.invalid", 443, True, True, None, None, None)
+    REFUSED = aiohttp.ClientConnectorError(KEY, OSError(111, "Connection refused"))
+    BAD_CERTIFICATE = aiohttp.ClientConnectorCertificateError(KEY, ssl.SSLCertVerificationError(1, "self-signed"))
+    REFUSED_BY_PROXY = aiohttp.ClientHttpProxyError(None, (), status=407, message="s3cret")  # type: ignore[arg-type]
+    NO_HTTP = aiohttp.ClientResponseError(None, (), message="s3cret")  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        ("error", "meaning"),
+        [
+            (BAD_CERTIFICATE, UNTRUSTED),
+            (REFUSED_BY_PROXY, (errors.RtiSmsConnectError, "the proxy refused the connection with HTTP 407")),
+            (REFUSED, NO_CONNECTION),
+            (aiohttp.ConnectionTimeoutError(), NO_CONNECTION),
+            (TimeoutError(), TIMEOUT),
+            (aiohttp.ServerTimeoutError(), TIMEOUT),
+            (NO_HTTP, (LOST, "the response is not HTTP (ClientResponseError)")),
+            (
+                aiohttp.ClientOSError(104, "reset by peer"),
+                (LOST, "the connection broke (ClientOSError: reset by peer)"),
+            ),
+            (aiohttp.ClientPayloadError("s3cret"), (LOST, "the connection broke (ClientPayloadError)")),
+        ],
+    )
+    def test_each_means_one_of_ours(self, error: Exception, meaning: Any) -> None:
+        failure = aio._failure(error, 2.5)
+        assert (failure.kind, failure.what) == meaning
+        assert "s3cret" not in failure.detail
+
+    def test_a_failure_to_connect_has_the_words_of_the_library_as_its_detail(self) -> None:
+        assert "Connection refused" in aio._failure(self.REFUSED, 1).detail
+        assert "self-signed" in aio._failure(self.BAD_CERTIFICATE, 1).detail
+
+
+CALLS: dict[str, tuple[Work, Any, str, Any]] = {
+    "get_sms": (lambda client: client.get_sms(7), None, "GET /api/sms/7", "7"),
+    "get_balance": (get_balance, {"balance": "4.5"}, "GET /api/balance", Decimal("4.5")),
+    "send_sms": (
+        lambda client: client.send_sms(recipients="+56912345678", text="hola", sender="96000"),
+        {"submissions": [{"status": "submitted", "submissionId": "42"}]},
+        "POST /api/sms",
+        "42",
+    ),
+    "request": (
+        lambda client: client.request("GET", "/api/new", params={"a": "b"}),
+        {"c": 1},
+        "GET /api/new?a=b",
+        {"c": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_each_call_sends_its_request_and_returns_its_result(transport: Transport, serve: Serve, name: str) -> None:
+    call, content, target, expected = CALLS[name]
+    server = serve(details() if content is None else response(content))
+    (result,) = transport.use(settings_for(server), [call])
+    result = result[0] if isinstance(result, list) else result
+    assert getattr(result, "submission_id", result) == expected
+    assert [f"{one.method} {one.target}" for one in server.calls] == [target]
+
+
+class TestStats:
+    def test_requests_tokens_and_retries_are_counted(self, transport: Transport, serve: Serve) -> None:
+        server, stats = serve(response(status=503), response(status=503), response(BALANCE)), Stats()
+        assert transport.use(settings_for(server), [get_balance], stats=stats) == [1]
+        assert stats == Stats(requests=4, tokens=1, retries=2, throttled=0)
+
+    def test_after_a_success_a_429_is_counted_and_is_no_failed_attempt(
+        self, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("airflow_provider_rtisms.api.limiter.MIN_PAUSE", 0.001)
+        server, stats = serve(response(BALANCE), response(status=429), response(BALANCE)), Stats()
+        assert Asyncio().use(settings_for(server, max_attempts=1), [get_balance] * 2, stats=stats) == [1, 1]
+        assert stats == Stats(requests=4, tokens=1, retries=1, throttled=1)
+
+
+class TestState:
+    def test_a_cache_of_tokens_may_be_shared_and_is_otherwise_its_own(self, transport: Transport, serve: Serve) -> None:
+        server, tokens, masked = serve(response(BALANCE)), TokenCache(), []
+        for shared, on_secret in ((tokens, masked.append), (tokens, None), (None, masked.append), (None, None)):
+            transport.use(settings_for(server), [get_balance], tokens=shared, on_secret=on_secret)
+        assert len(server.grants) == 3
+        assert masked == [TOKEN, TOKEN]
+
+    def test_on_secret_may_be_a_coroutine_function(self, serve: Serve) -> None:
+        masked = []
+
+        async def mask(secret: str) -> None:
+            await asyncio.sleep(0)
+            masked.append(secret)
+
+        Asyncio().use(settings_for(serve(response(BALANCE))), [get_balance], on_secret=mask)
+        assert masked == [TOKEN]
+
+    def test_as_many_calls_as_allowed_are_under_way_on_connections_that_are_kept(
+        self, transport: Transport, serve: Serve
+    ) -> None:
+        async def slow(exchange: Exchange) -> None:
+            await asyncio.sleep(0.01)
+            await exchange.write(message(BALANCE))
+
+        server = serve(slow)
+        outcomes = transport.use(settings_for(server, max_concurrency=3), [get_balance] * 40, at_once=True)
+        assert outcomes == [1] * 40
+        assert server.connections <= 3
+        wait_until(lambda: server.connections_open == 0, "the end of the client's connections")
+
+    def test_a_send_has_a_connection_of_its_own_and_others_share_one(self, transport: Transport, serve: Serve) -> None:
+        server = serve(response(BALANCE))
+        requests = [HttpRequest("GET", "/api/x", {}, on_new_connection=one) for one in (False, True, False, True)]
+        transport.use(settings_for(server), [lambda client, one=one: client.send(one) for one in requests])  # type: ignore[misc]
+        assert server.connections == 3
+
+    def test_netrc_adds_no_credentials(
+        self, transport: Transport, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password else\n")
+        monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+        server = serve(response(BALANCE))
+        transport.use(settings_for(server), [get_balance])
+        assert [request.header("Authorization") for request in server.requests] == [None, f"Bearer {TOKEN}"]
+
+    def test_a_call_that_waits_for_its_turn_takes_no_token_that_may_expire_meanwhile(self, serve: Serve) -> None:
+        server = serve(response(BALANCE), auth=[grant(validity_period="0")])
+        Asyncio().use(settings_for(server, max_concurrency=1), [get_balance] * 2, at_once=True)
+        assert [request.is_grant for request in server.requests] == [True, False, True, False]
+
+    def test_opening_it_again_keeps_its_connections_and_closing_it_again_is_no_error(self, serve: Serve) -> None:
+        server = serve(response(BALANCE))
+
+        async def main() -> None:
+            client = AsyncRtiSmsClient(settings_for(server))
+            for _ in range(3):
+                await client.open()
+                await client.get_balance()
+            assert server.connections == 1
+            await client.close()
+            await client.close()
+            async with client:
+                await client.get_balance()
+            with pytest.raises(RuntimeError, match="is not open: use it in 'async with'"):
+                await client.get_balance()
+
+        asyncio.run(main())
+
+    def test_sends_are_under_way_together(self, serve: Serve) -> None:
+        async def together(exchange: Exchange) -> None:
+            await until(lambda: exchange.server.connections == 4)  # one was for the token
+            await exchange.write(message({"submissions": [{"status": "submitted", "submissionId": "42"}]}))
+
+        settings = settings_for(serve(together), timeout=PATIENCE)
+        results = Asyncio().use(settings, [CALLS["send_sms"][0]] * 3, at_once=True)
+        assert [one.submission_id for (one,) in results] == ["42"] * 3
+
+    def test_the_certificate_of_a_proxy_is_verified_for_plain_http_too(self, serve: Serve) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+        proxy = serve(response(BALANCE), tls=context)
+        settings = settings_for(proxy, base_url="http://api.invalid", proxy=proxy.url, allow_http=True)
+        (error,) = Asyncio().use(settings, [get_balance])
+        assert isinstance(error, errors.RtiSmsCertificateError)
+        assert proxy.requests == []
+
+    def test_no_timeout_is_rounded_up_to_a_whole_second(self, serve: Serve) -> None:
+        """aiohttp does that to save timers."""
+        timeout = AsyncRtiSmsClient(settings_for(serve(), timeout=7.3))._timeout
+        assert timeout.total == 7.3
+        assert timeout.ceil_threshold > 7.3
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_certificates_come_from_a_file_or_from_a_folder(tmp_path: Path, is_folder: bool) -> None:
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    bundle = str(tmp_path if is_folder else tmp_path / "ca.pem")
+    context = aio._tls_context(ApiSettings(client_id="me", client_secret="s3cret", ca_bundle=bundle))
+    assert len(context.get_ca_certs()) == (0 if is_folder else 1)  # those of a folder are read when they are needed
+    assert context.verify_mode is ssl.CERT_REQUIRED
