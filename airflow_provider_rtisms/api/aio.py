@@ -199,8 +199,8 @@ class AsyncRtiSmsClient:
         return result
 
     async def _get_token(self, permit: Permit) -> Token:
-        # While the call waits for the token of another one, it holds no permit.
-        return await self.tokens.get_async(partial(self._authenticate, permit), permit.release)
+        async with self.tokens.renewal(on_wait=permit.release) as (token, store):
+            return token or store(await self._authenticate(permit))
 
     async def _authenticate(self, permit: Permit) -> calls.TokenGrant:
         grant = await self._perform(calls.authenticate(self.settings), permit)

@@ -14,8 +14,8 @@ import math
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -83,12 +83,16 @@ class TokenCache:
                         token = store(authenticate())
         return token
 
-    async def get_async(self, authenticate: Callable[[], Awaitable[TokenGrant]], on_wait: Callable[[], None]) -> Token:
+    @asynccontextmanager
+    async def renewal(
+        self, on_wait: Callable[[], None]
+    ) -> AsyncIterator[tuple[Token | None, Callable[[TokenGrant], Token]]]:
         """
-        Do what :meth:`get` does for a task of an event loop that has found no fresh token.
+        Hold the lock of a task of an event loop that has found no fresh token.
 
-        :param authenticate: does POST /auth.
         :param on_wait: called before the task waits for another one.
+        :return: the token that another task has got meanwhile, or None; and what keeps a new one.
+        :raises RtiSmsError: another task has asked for a token meanwhile, and authentication failed.
         """
         renewals = self._renewals
         if self._asking:  # the lock itself may seem free while the next task in the queue is about to run
@@ -97,10 +101,8 @@ class TokenCache:
         try:
             async with self._loop_locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
                 token = self._found_since(renewals)
-                if token is None:
-                    with self._renewal() as store:
-                        token = store(await authenticate())
-                return token
+                with self._renewal() as store:
+                    yield token, store
         finally:
             self._asking -= 1
 

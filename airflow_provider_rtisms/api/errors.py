@@ -197,6 +197,7 @@ STATUS_ERRORS: dict[int, type[RtiSmsError]] = {
     504: RtiSmsServerError,
 }
 
+_CHECK_HOST = "Check that Host of the Connection points at the API."
 #: What a person can do about an error. Messages end with it.
 REMEDIES: dict[type[RtiSmsError], str] = {
     RtiSmsBadRequestError: "The request is malformed; check the values given to the operator.",
@@ -204,12 +205,12 @@ REMEDIES: dict[type[RtiSmsError], str] = {
     RtiSmsTokenRefusedError: "Ask RealTime whether the account is active.",
     RtiSmsForbiddenError: "The account may not do this; ask RealTime to allow it.",
     RtiSmsNotFoundError: "Check the submission id, and that Host of the Connection points at the API.",
-    RtiSmsMethodNotAllowedError: "Check that Host of the Connection points at the API.",
+    RtiSmsMethodNotAllowedError: _CHECK_HOST,
     RtiSmsSenderRefusedError: "Use a sender that RealTime has allowed for this account.",
     RtiSmsRedirectError: "Redirects are not followed; put the API's own address into Host of the Connection.",
-    RtiSmsUnexpectedStatusError: "Check that Host of the Connection points at the API.",
-    RtiSmsResponseTooLargeError: "Check that Host of the Connection points at the API.",
-    RtiSmsUnsafeTokenError: "Check that Host of the Connection points at the API.",
+    RtiSmsUnexpectedStatusError: _CHECK_HOST,
+    RtiSmsResponseTooLargeError: _CHECK_HOST,
+    RtiSmsUnsafeTokenError: _CHECK_HOST,
     RtiSmsCertificateError: "If your company's authority signs it, set extra 'ca_bundle' to the authority's PEM file.",
     RtiSmsRateLimitError: "Lower 'requests_per_second' or 'max_concurrency' of the Connection.",
     RtiSmsTimeoutError: "Raise 'timeout' of the Connection if the network is slow.",

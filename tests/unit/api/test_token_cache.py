@@ -150,12 +150,12 @@ class TestRules:
 async def _together(cache: TokenCache, issuer: Callable[[], TokenGrant]) -> list[Any]:
     """Let five tasks ask at once; return their tokens and errors."""
 
-    async def authenticate() -> TokenGrant:
-        await asyncio.sleep(0.01)
-        return issuer()
+    async def ask() -> Any:
+        async with cache.renewal(on_wait=lambda: None) as (token, store):
+            await asyncio.sleep(0.01)
+            return token or store(issuer())
 
-    asking = (cache.get_async(authenticate, lambda: None) for _ in range(5))
-    return await asyncio.gather(*asking, return_exceptions=True)
+    return await asyncio.gather(*(ask() for _ in range(5)), return_exceptions=True)
 
 
 class TestOverTheWire:
