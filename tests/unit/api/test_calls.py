@@ -75,20 +75,14 @@ class TestRequests:
         assert str(BALANCE) == "get_balance"
 
     @pytest.mark.parametrize(
-        "recipients",
-        ["+56900000001", ["+56 9 0000 0001"], [Recipient("+56900000001")], parse_recipients("+56900000001")],
-    )
-    def test_recipients_may_be_plain_or_checked(self, recipients: Any) -> None:
-        body = endpoints.send_sms(recipients=recipients, text="x", sender="96000").body
-        assert json.loads(body or b"")["recipients"] == ["+56900000001"]
-
-    @pytest.mark.parametrize(
         ("recipients", "sent"),
         [
             (iter(["+56900000001", "+56900000002"]), 2),
             (["+56900000001", "+56900000001"], 1),
             ([Recipient("+56900000001")] * 2, 2),
             ((Recipient("+56900000001"),), 1),
+            ("+56 9 0000 0001", 1),
+            (parse_recipients("+56900000001"), 1),
         ],
     )
     def test_each_recipient_is_sent_to(self, recipients: Any, sent: int) -> None:
@@ -137,26 +131,13 @@ class TestResults:
     @pytest.mark.parametrize(
         ("value", "validity"),
         [
-            ("0", 0.0),
-            (60, 60.0),
-            (" 1.5 ", 1.5),
-            ("9" * 12, 999999999999.0),
-            ("9" * 13, None),
-            (True, None),
-            ("-1", None),
-            ("\t60.5\n", 60.5),
-            ("1" + " " * 39 + "x", None),
-            ("0\x1f", None),
+            *(("0", 0.0), (60, 60.0), (" 1.5 ", 1.5), ("9" * 12, 999999999999.0), ("9" * 13, None)),
+            *((True, None), ("-1", None), ("\t60.5\n", 60.5), ("1" + " " * 39 + "x", None), ("0\x1f", None)),
             ("٣٦٠٠", None),
         ],
     )
     def test_the_validity_of_a_grant(self, value: Any, validity: float | None) -> None:
         assert AUTH.read(response({"access_token": "t", "validity_period": value})).validity == validity
-
-    @pytest.mark.parametrize("body", [{}, [], {"access_token": ""}, {"access_token": 7}])
-    def test_a_grant_without_a_token_is_refused(self, body: Any) -> None:
-        with pytest.raises(errors.RtiSmsInvalidResponseError, match="'access_token' is missing or not a string"):
-            AUTH.read(response(body))
 
     @pytest.mark.parametrize("token", ["a b", "a\r\nb", "é", "a\x7f", " "])
     def test_a_token_that_could_end_a_header_is_refused(self, token: str) -> None:
@@ -185,17 +166,16 @@ class TestResults:
             with pytest.raises(errors.RtiSmsInvalidResponseError, match="'submissions' is missing or not a list"):
                 SEND.read(response(body))
 
-    def test_a_byte_order_mark_is_ignored(self) -> None:
-        assert ANY.read(response(b"\xef\xbb\xbf[1]")) == [1]
-
-    @pytest.mark.parametrize("encoding", ["identity", "Identity"])
-    def test_a_response_that_is_not_compressed_is_read(self, encoding: str) -> None:
-        assert ANY.read(response(b"1", Content_Encoding=encoding)) == 1
-
-    def test_a_compressed_response_is_refused(self) -> None:
+    def test_a_byte_order_mark_is_ignored_and_a_compressed_response_is_refused(self) -> None:
+        assert ANY.read(response(b"\xef\xbb\xbf[1]", Content_Encoding="Identity")) == [1]
         with pytest.raises(errors.RtiSmsInvalidResponseError, match="the response is compressed") as caught:
             ANY.read(response(b"1", Content_Encoding="gzip"))
         assert caught.value.status == 200
+
+    @pytest.mark.parametrize("body", [{}, [], {"access_token": ""}, {"access_token": 7}])
+    def test_a_grant_without_a_token_is_refused(self, body: Any) -> None:
+        with pytest.raises(errors.RtiSmsInvalidResponseError, match="'access_token' is missing or not a string"):
+            AUTH.read(response(body))
 
 
 class TestEchoes:
@@ -281,18 +261,14 @@ class TestErrors:
         with pytest.raises(errors.RtiSmsSenderRefusedError, match=r"a body of 4 bytes \(not shown"):
             SEND.read(response(b"hola", 406))
 
-    def test_a_body_that_is_no_json_is_shown_with_the_reason(self) -> None:
-        with pytest.raises(
-            errors.RtiSmsInvalidResponseError, match=r"cannot be read \(Expecting value.*\). It was '<html>'"
-        ) as caught:
-            ANY.read(response(b"<html>"))
-        assert caught.value.status == 200
-
     def test_the_reason_may_repeat_bytes_so_it_is_left_out_where_they_are_confidential(self) -> None:
         with pytest.raises(errors.RtiSmsInvalidResponseError, match=r"cannot be read\. It was a body of 1 bytes"):
             SEND.read(response(b"\xff"))
         with pytest.raises(errors.RtiSmsInvalidResponseError, match=r"cannot be read \(.*codec can't decode"):
             ANY.read(response(b"\xff"))
+        with pytest.raises(errors.RtiSmsInvalidResponseError, match=r"\(Expecting.*\). It was '<html>'") as caught:
+            ANY.read(response(b"<html>"))
+        assert caught.value.status == 200
         with pytest.raises(errors.RtiSmsInvalidResponseError, match=r"cannot be read \('submissions' is missing"):
             SEND.read(response({}))
 
@@ -300,17 +276,9 @@ class TestErrors:
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
-        (None, None),
-        ("7", 7.0),
-        (" 7.25 ", 7.25),
-        ("9" * 9, 999999999.0),
-        ("9" * 10, None),
-        ("-1", None),
-        ("", None),
-        ("soon", None),
-        ("Wed, 25 Nov 2026 12:00:10 GMT", 10.0),
-        ("Wed, 25 Nov 2026 12:00:10", 10.0),
-        ("Wed, 25 Nov 2026 12:00:10 +0100", 0.0),
+        *((None, None), ("7", 7.0), (" 7.25 ", 7.25), ("9" * 9, 999999999.0), ("9" * 10, None), ("-1", None)),
+        *(("", None), ("soon", None), ("Wed, 25 Nov 2026 12:00:10 GMT", 10.0)),
+        *(("Wed, 25 Nov 2026 12:00:10", 10.0), ("Wed, 25 Nov 2026 12:00:10 +0100", 0.0)),
         ("Wed, 25 Nov 2026 11:59:59 GMT", 0.0),
     ],
 )

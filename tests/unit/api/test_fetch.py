@@ -17,15 +17,12 @@ from airflow_provider_rtisms.api.models import SmsDetails
 from airflow_provider_rtisms.api.settings import ApiSettings
 from tests.hostile import Exchange, HostileServer, details, grant, hang, reset, response, until
 from tests.patience import PATIENCE
+from tests.unit.api.conftest import settings_for
 from tests.unit.conftest import Serve
 
 SMS = endpoints.get_sms("4193366853543393")
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
-
-
-def settings_for(server: HostileServer, **settings: Any) -> ApiSettings:
-    return ApiSettings(**{"client_id": "me", "client_secret": "s3cret", "base_url": server.url, **settings})
 
 
 @asynccontextmanager
@@ -83,14 +80,6 @@ class TestFetch:
         asyncio.run(main())
         assert len(read) < 2000
 
-    def test_ids_that_cannot_be_read_end_it(self, serve: Serve) -> None:
-        def ids() -> Iterator[str]:
-            yield "1"
-            raise OSError("the file of ids has gone")
-
-        with pytest.raises(OSError, match="the file of ids has gone"):
-            fetch_all(serve(details()), ids())
-
     def test_a_timeout_of_the_task_ends_it(self, serve: Serve) -> None:
         """Airflow raises AirflowTaskTimeout, no Exception, from a signal handler: anywhere, so in a worker too."""
 
@@ -119,16 +108,6 @@ class TestFetch:
         with pytest.raises(errors.RtiSmsAuthenticationError):
             asyncio.run(main())
         assert len(server.requests) == 1
-
-    def test_closing_early_leaves_no_task_and_no_socket(self, serve: Serve) -> None:
-        async def main() -> set[asyncio.Task[Any]]:
-            async with fetching(server, map(str, range(100))) as outcomes:
-                await anext(outcomes)
-            await until(lambda: server.connections_open == 0)
-            return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
-
-        server = serve(details(), hang)
-        assert asyncio.run(main()) == set()
 
     def test_a_cancelled_fetch_leaves_no_task_and_no_socket(self, serve: Serve) -> None:
         async def fetch_for_ever() -> None:
@@ -179,18 +158,6 @@ class TestPlaces:
 
         assert len(run(main())) == 20
         assert len(server.grants) == 3
-
-    def test_a_cancelled_call_leaves_its_place(self, serve: Serve) -> None:
-        server = serve(hang, details())
-
-        async def main() -> None:
-            async with AsyncRtiSmsClient(settings_for(server, max_concurrency=1)) as client:
-                stuck, waiting = (asyncio.ensure_future(client.perform(SMS)) for _ in range(2))
-                await until(lambda: len(server.calls) == 1)
-                stuck.cancel()
-                await waiting
-
-        run(main())
 
 
 class TestRun:

@@ -125,17 +125,10 @@ def test_a_malformed_proxy_is_refused_and_not_shown(value: str, source: str, mon
 @pytest.mark.parametrize(
     "host",
     [
-        "https://client:s3cr3t/part@api.example",
-        "https://client:12/s3cr3t@api.example",
-        "https://client:s3cr3t@api.example",
-        "https://client:s3cr3t\\part@api.example",
-        "https://client:12?s3cr3t@api.example",
-        "https://client:12#s3cr3t@api.example",
-        "https://s3cr3t..b",
-        "https://[s3cr3t",
-        "https://api.example:s3cr3t",
-        "https://api.example:0",
-        "https://a s3cr3t",
+        *("https://client:s3cr3t/part@api.example", "https://client:12/s3cr3t@api.example"),
+        *("https://client:s3cr3t@api.example", "https://client:s3cr3t\\part@api.example"),
+        *("https://client:12?s3cr3t@api.example", "https://client:12#s3cr3t@api.example", "https://s3cr3t..b"),
+        *("https://[s3cr3t", "https://api.example:s3cr3t", "https://api.example:0", "https://a s3cr3t"),
         "s3cr3t://api.example",
     ],
 )

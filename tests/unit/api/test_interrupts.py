@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import random
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,8 +19,9 @@ from airflow_provider_rtisms.api.auth import TokenCache
 from airflow_provider_rtisms.api.client import RtiSmsClient
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.secret import Secret
-from tests.hostile import Exchange, HostileServer, details, grant, message, until
+from tests.hostile import Exchange, details, grant, message, until
 from tests.patience import PATIENCE, wait_until
+from tests.unit.api.conftest import settings_for
 from tests.unit.conftest import Serve
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
@@ -74,10 +73,6 @@ def interrupts(rng: random.Random) -> Iterator[Callable[[Callable[[], Any]], boo
         due.set()
         thread.join()
         signal.signal(signal.SIGUSR1, before)
-
-
-def settings_for(server: HostileServer, **others: Any) -> ApiSettings:
-    return ApiSettings(client_id="me", client_secret=Secret("s3cret"), base_url=server.url, **others)
 
 
 class TestInterrupts:
@@ -218,7 +213,7 @@ class TestFork:
             assert said == ["fine"]
             assert many(3000) == "fine"
 
-    def test_while_another_thread_gets_a_token(self, serve: Serve) -> None:
+    def test_while_another_thread_gets_a_token_with_the_only_permit(self, serve: Serve) -> None:
         is_asked, may_respond = threading.Event(), threading.Event()
 
         async def slow_grant(exchange: Exchange) -> None:
@@ -227,7 +222,7 @@ class TestFork:
             await grant()(exchange)
 
         server = serve(own_id, auth=[slow_grant, grant()])
-        client = RtiSmsClient(settings_for(server, timeout=PATIENCE))
+        client = RtiSmsClient(settings_for(server, timeout=PATIENCE, max_concurrency=1))
         leader = threading.Thread(target=lambda: client.get_sms("1"))
         leader.start()
         assert is_asked.wait(PATIENCE)
@@ -236,47 +231,6 @@ class TestFork:
         leader.join(PATIENCE)
         assert not leader.is_alive()
         assert client.get_sms("8").status == "S8"
-
-    def test_while_another_thread_holds_the_locks(self, serve: Serve) -> None:
-        client = RtiSmsClient(settings_for(serve(own_id, auth=[grant(validity_period="0")]), max_concurrency=1))
-        client.get_sms("1")
-        with client.tokens._lock, client._permits[0]:
-            thread_said: list[str] = []
-            thread = threading.Thread(target=lambda: thread_said.append(in_child(lambda: client.get_sms("7").status)))
-            thread.start()
-            thread.join(PATIENCE)
-            assert thread_said == ["S7"]
-
-    def test_with_multiprocessing(self, serve: Serve) -> None:
-        client = RtiSmsClient(settings_for(serve(own_id)))
-        client.get_sms("1")
-        context = multiprocessing.get_context("fork")
-        queue = context.Queue()
-        process = context.Process(target=lambda: queue.put(client.get_sms("7").status))
-        process.start()
-        assert queue.get(timeout=PATIENCE) == "S7"
-        process.join(PATIENCE)
-
-    def test_an_asyncio_client_of_the_parent_refuses_to_work_in_the_child(self, serve: Serve) -> None:
-        server = serve(own_id)
-
-        async def main() -> None:
-            async with AsyncRtiSmsClient(settings_for(server)) as client:
-
-                async def ask(submission_id: str) -> str | None:
-                    return (await client.get_sms(submission_id)).status
-
-                await ask("1")
-
-                def use() -> str:
-                    """Use it in a thread, since the child has a copy of the running loop in this one."""
-                    with ThreadPoolExecutor() as threads:
-                        return str(threads.submit(asyncio.run, ask("7")).exception())
-
-                assert "another process or event loop" in in_child(use)
-                assert await ask("8") == "S8"
-
-        asyncio.run(main())
 
     def test_a_token_cache_of_the_parent_serves_an_asyncio_client_of_the_child(self, serve: Serve) -> None:
         server, tokens = serve(own_id), TokenCache()

@@ -15,12 +15,9 @@ from airflow_provider_rtisms.api.values.recipients import Recipient
 @pytest.mark.parametrize(
     ("path", "sent"),
     [
-        ("/balance", "/api/balance"),
-        ("/api/balance", "/api/balance"),
+        *(("/balance", "/api/balance"), ("/api/balance", "/api/balance")),
         ("/sms/4193366853543393", "/api/sms/4193366853543393"),
-        ("/a-b/c_d/e.f/~g/", "/api/a-b/c_d/e.f/~g/"),
-        ("/apis", "/api/apis"),
-        ("balance", "/api/balance"),
+        *(("/a-b/c_d/e.f/~g/", "/api/a-b/c_d/e.f/~g/"), ("/apis", "/api/apis"), ("balance", "/api/balance")),
         ("api/balance", "/api/balance"),
     ],
 )

@@ -108,13 +108,8 @@ def test_reprs_show_no_secret() -> None:
     call = endpoints.authenticate(settings)
     granted = endpoints.TokenGrant(Secret(MINTED), 3600.0)
     values = [
-        settings,
-        call,
-        call.request(),
-        SMS.request(Secret(MINTED)),
-        HttpResponse(200, {"Echo": MINTED}, MINTED.encode()),
-        granted,
-        Token(Secret(MINTED), 0.0),
+        *(settings, call, call.request(), SMS.request(Secret(MINTED))),
+        *(HttpResponse(200, {"Echo": MINTED}, MINTED.encode()), granted, Token(Secret(MINTED), 0.0)),
         RtiSmsClient(settings),
     ]
     for value in values:
@@ -156,14 +151,9 @@ class TestSecret:
     @pytest.mark.parametrize(
         "use",
         [
-            lambda secret: secret + "x",
-            lambda secret: "x" + secret,
-            lambda secret: secret.strip(),
-            lambda secret: secret[0],
-            lambda secret: len(secret),
-            lambda secret: "".join([secret]),
-            lambda secret: list(secret),
-            json.dumps,
+            *(lambda secret: secret + "x", lambda secret: "x" + secret, lambda secret: secret.strip()),
+            *(lambda secret: secret[0], lambda secret: len(secret), lambda secret: "".join([secret])),
+            *(lambda secret: list(secret), json.dumps),
         ],
     )
     def test_using_it_as_a_str_is_an_error(self, use: Callable[[Any], Any]) -> None:

@@ -6,21 +6,13 @@ import json
 import time
 import tracemalloc
 from decimal import Decimal
+from typing import ClassVar
 from urllib.parse import parse_qs
 
 import pytest
 
 from airflow_provider_rtisms.api import calls as endpoints
-from airflow_provider_rtisms.api.errors import (
-    RtiSmsConnectionLostError,
-    RtiSmsError,
-    RtiSmsInvalidResponseError,
-    RtiSmsRedirectError,
-    RtiSmsResponseTooLargeError,
-    RtiSmsTimeoutError,
-    RtiSmsTransientError,
-    RtiSmsUnsafeTokenError,
-)
+from airflow_provider_rtisms.api import errors
 from tests.hostile import (
     TOKEN,
     Step,
@@ -115,54 +107,32 @@ class TestOddButFine:
 
 
 class TestBroken:
-    @pytest.mark.parametrize(
-        ("step", "kind"),
-        [
-            pytest.param(reset, RtiSmsConnectionLostError, id="reset"),
-            pytest.param(raw(b"", then="close"), RtiSmsConnectionLostError, id="closed"),
-            pytest.param(raw(head()[:20], then="close"), RtiSmsTransientError, id="cut in the headers"),
-            pytest.param(
-                raw(message(BALANCE, headers=[])[:-3], then="close"), RtiSmsConnectionLostError, id="cut in the body"
-            ),
-            pytest.param(
-                raw(
-                    head(headers=[("Transfer-Encoding", "chunked")]) + b'15\r\n{"balance": "457.00"}\r\n', then="close"
-                ),
-                RtiSmsConnectionLostError,
-                id="chunks without end",
-            ),
-            pytest.param(
-                raw(head(headers=[("Transfer-Encoding", "chunked")]) + b"zz\r\nhello\r\n0\r\n\r\n", then="close"),
-                RtiSmsConnectionLostError,
-                id="chunks without length",
-            ),
-            pytest.param(raw(b"SSH-2.0-OpenSSH_9.6\r\n\r\n", then="close"), RtiSmsConnectionLostError, id="no HTTP"),
-            pytest.param(
-                raw(head(headers=[("Padding", "x" * 100_000)]), then="close"),
-                RtiSmsConnectionLostError,
-                id="long header",
-            ),
-            pytest.param(response(b"<html>Sign in to the Wi-Fi</html>"), RtiSmsInvalidResponseError, id="HTML"),
-            pytest.param(response(b""), RtiSmsInvalidResponseError, id="empty"),
-            pytest.param(
-                response(b'{"balance": "457'), RtiSmsInvalidResponseError, id="cut-off JSON of the right length"
-            ),
-            pytest.param(response(b"\xff\xfe\x00"), RtiSmsInvalidResponseError, id="no UTF-8"),
-            pytest.param(response(b'{"balance": NaN}'), RtiSmsInvalidResponseError, id="NaN"),
-            pytest.param(response(b'{"balance": 1e999}'), RtiSmsInvalidResponseError, id="infinite"),
-            pytest.param(
-                response(b'{"balance": ' + b"9" * 10_000 + b"}"), RtiSmsInvalidResponseError, id="long number"
-            ),
-            pytest.param(response(b"[" * 100_000), RtiSmsInvalidResponseError, id="deep JSON"),
-            pytest.param(response([]), RtiSmsInvalidResponseError, id="a list"),
-            pytest.param(response({"balance": True}), RtiSmsInvalidResponseError, id="a boolean"),
-            pytest.param(
-                response(b"\x1f\x8b\x08\x00", headers=[("Content-Encoding", "gzip")]),
-                RtiSmsInvalidResponseError,
-                id="compressed",
-            ),
-        ],
-    )
+    LOST = errors.RtiSmsConnectionLostError
+    INVALID = errors.RtiSmsInvalidResponseError
+    CHUNKED = head(headers=[("Transfer-Encoding", "chunked")])
+    STEPS: ClassVar[dict[str, tuple[Step, type[errors.RtiSmsError]]]] = {
+        "reset": (reset, LOST),
+        "closed": (raw(b"", then="close"), LOST),
+        "cut in the headers": (raw(head()[:20], then="close"), errors.RtiSmsTransientError),
+        "cut in the body": (raw(message(BALANCE, headers=[])[:-3], then="close"), LOST),
+        "chunks without end": (raw(CHUNKED + b'15\r\n{"balance": "457.00"}\r\n', then="close"), LOST),
+        "chunks without length": (raw(CHUNKED + b"zz\r\nhello\r\n0\r\n\r\n", then="close"), LOST),
+        "no HTTP": (raw(b"SSH-2.0-OpenSSH_9.6\r\n\r\n", then="close"), LOST),
+        "long header": (raw(head(headers=[("Padding", "x" * 100_000)]), then="close"), LOST),
+        "HTML": (response(b"<html>Sign in to the Wi-Fi</html>"), INVALID),
+        "empty": (response(b""), INVALID),
+        "cut-off JSON of the right length": (response(b'{"balance": "457'), INVALID),
+        "no UTF-8": (response(b"\xff\xfe\x00"), INVALID),
+        "NaN": (response(b'{"balance": NaN}'), INVALID),
+        "infinite": (response(b'{"balance": 1e999}'), INVALID),
+        "long number": (response(b'{"balance": ' + b"9" * 10_000 + b"}"), INVALID),
+        "deep JSON": (response(b"[" * 100_000), INVALID),
+        "a list": (response([]), INVALID),
+        "a boolean": (response({"balance": True}), INVALID),
+        "compressed": (response(b"\x1f\x8b\x08\x00", headers=[("Content-Encoding", "gzip")]), INVALID),
+    }
+
+    @pytest.mark.parametrize(("step", "kind"), STEPS.values(), ids=STEPS)
     def test_is_retried_or_reported(
         self, transport: Transport, serve: Serve, step: Step, kind: type[RtiSmsError]
     ) -> None:
@@ -201,7 +171,7 @@ class TestSlow:
 
         def attempt(timeout: float) -> None:
             began = time.monotonic()
-            with pytest.raises(RtiSmsTimeoutError, match=rf"no complete response within {timeout:g} s"):
+            with pytest.raises(errors.RtiSmsTimeoutError, match=rf"no complete response within {timeout:g} s"):
                 transport.perform(server, endpoints.get_balance(), timeout=timeout, max_attempts=1)
             assert time.monotonic() - began > timeout - 0.1
 
@@ -224,7 +194,7 @@ class TestHuge:
         server = serve(flood(300 * MIB, framing, status, headers))
         tracemalloc.start()
         try:
-            with pytest.raises(RtiSmsResponseTooLargeError, match=f"HTTP {status} with more than 1048576 bytes"):
+            with pytest.raises(errors.RtiSmsResponseTooLargeError, match=f"HTTP {status} with more than 1048576 bytes"):
                 transport.perform(server, SMS)
             _, peak = tracemalloc.get_traced_memory()
         finally:
@@ -236,7 +206,7 @@ class TestHuge:
     def test_the_largest_response_is_read(self, transport: Transport, serve: Serve) -> None:
         server = serve(*(response(b'{"balance": "457.00"}'.ljust(1_048_576 + extra)) for extra in (0, 1)))
         assert transport.perform(server, endpoints.get_balance()) == Decimal("457.00")
-        with pytest.raises(RtiSmsResponseTooLargeError):
+        with pytest.raises(errors.RtiSmsResponseTooLargeError):
             transport.perform(server, endpoints.get_balance())
 
 
@@ -245,7 +215,7 @@ class TestRedirects:
     def test_are_refused_without_a_second_request(self, transport: Transport, serve: Serve, status: int) -> None:
         elsewhere = serve(response(BALANCE))
         server = serve(response(status=status, headers=[("Location", f"{elsewhere.url}/api/balance")]))
-        with pytest.raises(RtiSmsRedirectError, match=f"HTTP {status}") as caught:
+        with pytest.raises(errors.RtiSmsRedirectError, match=f"HTTP {status}") as caught:
             transport.perform(server, endpoints.get_balance())
         assert caught.value.status == status
         assert len(server.calls) == 1
@@ -256,14 +226,14 @@ class TestRedirects:
     )
     def test_where_to_does_not_matter(self, transport: Transport, serve: Serve, location: str) -> None:
         server = serve(response(status=302, headers=[("Location", location)]))
-        with pytest.raises(RtiSmsRedirectError):
+        with pytest.raises(errors.RtiSmsRedirectError):
             transport.perform(server, endpoints.get_balance())
         assert len(server.calls) == 1
 
     def test_credentials_are_not_sent_on(self, transport: Transport, serve: Serve) -> None:
         elsewhere = serve(auth=[grant()])
         server = serve(auth=[response(status=307, headers=[("Location", f"{elsewhere.url}/api/auth")])])
-        with pytest.raises(RtiSmsRedirectError):
+        with pytest.raises(errors.RtiSmsRedirectError):
             transport.perform(server, endpoints.get_balance())
         assert len(server.grants) == 1
         assert elsewhere.requests == []
@@ -272,7 +242,7 @@ class TestRedirects:
 @pytest.mark.parametrize("token", ["a\r\nX-Admin: 1", "a\nb", "a b", "a\tb", "töken", "a\x00b", "a\x7f"])
 def test_token_that_could_end_a_header_is_not_used(transport: Transport, serve: Serve, token: str) -> None:
     server = serve(response(BALANCE), auth=[grant(token)])
-    with pytest.raises(RtiSmsUnsafeTokenError) as caught:
+    with pytest.raises(errors.RtiSmsUnsafeTokenError) as caught:
         transport.perform(server, endpoints.get_balance())
     assert len(server.grants) == 1
     assert server.calls == []
