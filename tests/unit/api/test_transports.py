@@ -134,7 +134,7 @@ class TestBroken:
 
     @pytest.mark.parametrize(("step", "kind"), STEPS.values(), ids=STEPS)
     def test_is_retried_or_reported(
-        self, transport: Transport, serve: Serve, step: Step, kind: type[RtiSmsError]
+        self, transport: Transport, serve: Serve, step: Step, kind: type[errors.RtiSmsError]
     ) -> None:
         assert transport.perform(serve(step, response(BALANCE)), endpoints.get_balance()) == Decimal("457.00")
         server = serve(step)
