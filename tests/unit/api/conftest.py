@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +17,7 @@ from airflow_provider_rtisms.api.calls import Call
 from airflow_provider_rtisms.api.client import RtiSmsClient
 from airflow_provider_rtisms.api.errors import RtiSmsError
 from airflow_provider_rtisms.api.settings import ApiSettings
+from tests import virtual_time
 from tests.hostile import HostileServer
 from tests.patience import with_more_time
 
@@ -91,7 +94,32 @@ class Asyncio(Transport):
         return asyncio.run(main())
 
 
+@pytest.fixture
+def everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Log what the libraries log, too."""
+    for name in ("", "urllib3", "aiohttp", "asyncio", "requests", "airflow_provider_rtisms"):
+        caplog.set_level(logging.DEBUG, logger=name)
+
+
 @pytest.fixture(params=[Blocking(), Asyncio()], ids=["requests", "aiohttp"])
 def transport(request: pytest.FixtureRequest) -> Transport:
     """Each transport in turn."""
     return request.param
+
+
+def _running(run: Callable[[Coroutine[Any, Any, None]], object], test: Callable[..., Any]) -> Callable[..., None]:
+    @functools.wraps(test)  # pytest reads the parameters from it
+    def in_loop(*args: Any, **kwargs: Any) -> None:
+        run(test(*args, **kwargs))
+
+    return in_loop
+
+
+def in_event_loop(test: Callable[..., Any]) -> Callable[..., None]:
+    """Run an asynchronous test."""
+    return _running(asyncio.run, test)
+
+
+def in_virtual_time(test: Callable[..., Any]) -> Callable[..., None]:
+    """Run an asynchronous test on a loop on which time passes at once."""
+    return _running(virtual_time.run, test)

@@ -24,7 +24,7 @@ from airflow_provider_rtisms.api.retrying import Stats
 from airflow_provider_rtisms.api.settings import ApiSettings
 from tests.hostile import TOKEN, Exchange, details, grant, message, response, until
 from tests.patience import PATIENCE, wait_until
-from tests.unit.api.conftest import Asyncio, Transport, Work, settings_for
+from tests.unit.api.conftest import Asyncio, Transport, Work, in_event_loop, settings_for
 from tests.unit.conftest import Serve
 
 BALANCE = {"balance": "1"}
@@ -222,23 +222,20 @@ class TestState:
         Asyncio().use(settings_for(server, max_concurrency=1), [get_balance] * 2, at_once=True)
         assert [request.is_grant for request in server.requests] == [True, False, True, False]
 
-    def test_opening_it_again_keeps_its_connections_and_closing_it_again_is_no_error(self, serve: Serve) -> None:
+    @in_event_loop
+    async def test_opening_it_again_keeps_its_connections_and_closing_it_again_is_no_error(self, serve: Serve) -> None:
         server = serve(response(BALANCE))
-
-        async def main() -> None:
-            client = AsyncRtiSmsClient(settings_for(server))
-            for _ in range(3):
-                await client.open()
-                await client.get_balance()
-            assert server.connections == 1
-            await client.close()
-            await client.close()
-            async with client:
-                await client.get_balance()
-            with pytest.raises(RuntimeError, match="is not open: use it in 'async with'"):
-                await client.get_balance()
-
-        asyncio.run(main())
+        client = AsyncRtiSmsClient(settings_for(server))
+        for _ in range(3):
+            await client.open()
+            await client.get_balance()
+        assert server.connections == 1
+        await client.close()
+        await client.close()
+        async with client:
+            await client.get_balance()
+        with pytest.raises(RuntimeError, match="is not open: use it in 'async with'"):
+            await client.get_balance()
 
     def test_sends_are_under_way_together(self, serve: Serve) -> None:
         async def together(exchange: Exchange) -> None:

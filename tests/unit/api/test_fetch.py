@@ -17,7 +17,7 @@ from airflow_provider_rtisms.api.models import SmsDetails
 from airflow_provider_rtisms.api.settings import ApiSettings
 from tests.hostile import Exchange, HostileServer, details, grant, hang, reset, response, until
 from tests.patience import PATIENCE
-from tests.unit.api.conftest import settings_for
+from tests.unit.api.conftest import in_event_loop, settings_for
 from tests.unit.conftest import Serve
 
 SMS = endpoints.get_sms("4193366853543393")
@@ -64,7 +64,8 @@ class TestFetch:
         assert fetch_all(server, []) == {}
         assert server.requests == []
 
-    def test_ids_are_read_as_they_are_needed(self, serve: Serve) -> None:
+    @in_event_loop
+    async def test_ids_are_read_as_they_are_needed(self, serve: Serve) -> None:
         read: list[str] = []
 
         def ids() -> Iterator[str]:
@@ -72,12 +73,9 @@ class TestFetch:
                 read.append(str(number))
                 yield str(number)
 
-        async def main() -> None:
-            async with fetching(server, ids(), max_concurrency=4) as outcomes:
-                await anext(outcomes)
-
         server = serve(details())
-        asyncio.run(main())
+        async with fetching(server, ids(), max_concurrency=4) as outcomes:
+            await anext(outcomes)
         assert len(read) < 2000
 
     def test_a_timeout_of_the_task_ends_it(self, serve: Serve) -> None:
@@ -182,60 +180,53 @@ class TestRun:
 
 
 class TestSharedClient:
-    def test_equal_settings_share_token_and_sockets(self, serve: Serve) -> None:
+    @in_event_loop
+    async def test_equal_settings_share_token_and_sockets(self, serve: Serve) -> None:
         async def use() -> None:
             async with shared_client(settings_for(server, max_concurrency=4)) as client:
                 await asyncio.gather(*(client.perform(SMS) for _ in range(10)))
 
-        async def main() -> None:
-            await asyncio.gather(*(use() for _ in range(20)))
-
         server = serve(details())
-        asyncio.run(main())
+        await asyncio.gather(*(use() for _ in range(20)))
         assert len(server.grants) == 1
         assert len(server.calls) == 200
         assert server.connections_peak <= 4
 
-    def test_other_credentials_get_another_token(self, serve: Serve) -> None:
-        async def main() -> None:
-            one, other = settings_for(server), settings_for(server, client_secret="rotated")
-            async with shared_client(one) as first, shared_client(other) as second:
-                assert first is not second
-                await asyncio.gather(first.perform(SMS), second.perform(SMS))
-
+    @in_event_loop
+    async def test_other_credentials_get_another_token(self, serve: Serve) -> None:
         server = serve(details())
-        asyncio.run(main())
+        one, other = settings_for(server), settings_for(server, client_secret="rotated")
+        async with shared_client(one) as first, shared_client(other) as second:
+            assert first is not second
+            await asyncio.gather(first.perform(SMS), second.perform(SMS))
         assert len(server.grants) == 2
 
-    def test_the_last_to_leave_closes_the_sockets(self, serve: Serve) -> None:
-        async def main() -> None:
-            async with shared_client(settings_for(server)) as client:
-                async with shared_client(settings_for(server)):
-                    await client.perform(SMS)
-                assert server.connections_open == 1
-                await client.perform(SMS)
-            await until(lambda: server.connections_open == 0)
-
+    @in_event_loop
+    async def test_the_last_to_leave_closes_the_sockets(self, serve: Serve) -> None:
         server = serve(details())
-        asyncio.run(main())
+        async with shared_client(settings_for(server)) as client:
+            async with shared_client(settings_for(server)):
+                await client.perform(SMS)
+            assert server.connections_open == 1
+            await client.perform(SMS)
+        await until(lambda: server.connections_open == 0)
 
-    def test_users_that_are_cancelled_close_the_sockets(self, serve: Serve) -> None:
+    @in_event_loop
+    async def test_users_that_are_cancelled_close_the_sockets(self, serve: Serve) -> None:
         async def use() -> None:
             async with shared_client(settings_for(server)) as client:
                 await client.perform(SMS)
 
-        async def main() -> None:
-            tasks = [asyncio.ensure_future(use()) for _ in range(10)]
-            await until(lambda: len(server.calls) == 10)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await until(lambda: server.connections_open == 0)
-
         server = serve(hang)
-        asyncio.run(main())
+        tasks = [asyncio.ensure_future(use()) for _ in range(10)]
+        await until(lambda: len(server.calls) == 10)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await until(lambda: server.connections_open == 0)
 
-    def test_a_client_that_cannot_be_opened_is_forgotten(
+    @in_event_loop
+    async def test_a_client_that_cannot_be_opened_is_forgotten(
         self, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         junk = tmp_path / "junk.pem"
@@ -247,12 +238,9 @@ class TestSharedClient:
             async with shared_client(settings):
                 pass
 
-        async def main() -> None:
-            monkeypatch.setenv("SSL_CERT_FILE", str(junk))
-            outcomes = await asyncio.gather(use(), use(), return_exceptions=True)
-            assert [type(outcome) for outcome in outcomes] == [errors.RtiSmsConfigError] * 2
-            assert "SSL_CERT_FILE" in str(outcomes[0])
-            monkeypatch.delenv("SSL_CERT_FILE")
-            await use()
-
-        asyncio.run(main())
+        monkeypatch.setenv("SSL_CERT_FILE", str(junk))
+        outcomes = await asyncio.gather(use(), use(), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [errors.RtiSmsConfigError] * 2
+        assert "SSL_CERT_FILE" in str(outcomes[0])
+        monkeypatch.delenv("SSL_CERT_FILE")
+        await use()

@@ -14,6 +14,7 @@ from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.aio import fetch, fetch_batches
 from airflow_provider_rtisms.api.models import SmsDetails
 from tests import virtual_time
+from tests.unit.api.conftest import in_virtual_time
 from tests.virtual_time import START, now
 
 
@@ -58,60 +59,48 @@ def test_one_at_a_time_goes_in_the_order_of_the_ids() -> None:
     assert list(virtual_time.run(outcomes_of(client, "1234"))) == list("1234") == client.performed
 
 
-def test_outcomes_come_when_they_are_there() -> None:
-    async def main() -> None:
-        client: Any = Client(3, {"1": 5, "2": 1, "3": 3})
-        came = [(one, now() - START) async for one, _ in fetch(client, "123")]
-        assert came == [("2", 1), ("3", 3), ("1", 5)]
-
-    virtual_time.run(main())
+@in_virtual_time
+async def test_outcomes_come_when_they_are_there() -> None:
+    client: Any = Client(3, {"1": 5, "2": 1, "3": 3})
+    came = [(one, now() - START) async for one, _ in fetch(client, "123")]
+    assert came == [("2", 1), ("3", 3), ("1", 5)]
 
 
-def test_a_batch_is_all_that_has_come() -> None:
-    async def main() -> None:
-        client: Any = Client(4, {"4": 9})
-        batches = [[one for one, _ in batch] async for batch in fetch_batches(client, "1234")]
-        assert [one for batch in batches for one in batch] == ["1", "2", "3", "4"]
-        assert batches[-1] == ["4"]
-        assert all(batches)
-
-    virtual_time.run(main())
+@in_virtual_time
+async def test_a_batch_is_all_that_has_come() -> None:
+    client: Any = Client(4, {"4": 9})
+    batches = [[one for one, _ in batch] async for batch in fetch_batches(client, "1234")]
+    assert [one for batch in batches for one in batch] == ["1", "2", "3", "4"]
+    assert batches[-1] == ["4"]
+    assert all(batches)
 
 
-def test_outcomes_may_be_collected_for_a_while() -> None:
-    async def main() -> None:
-        client: Any = Client(4, {"1": 1.0, "2": 1.5, "3": 2.5, "4": 9.0})
-        batches = [
-            ([one for one, _ in batch], now() - START) async for batch in fetch_batches(client, "1234", collect=1.0)
-        ]
-        assert batches == [(["1", "2"], 2.0), (["3"], 3.5), (["4"], 10.0)]
-
-    virtual_time.run(main())
+@in_virtual_time
+async def test_outcomes_may_be_collected_for_a_while() -> None:
+    client: Any = Client(4, {"1": 1.0, "2": 1.5, "3": 2.5, "4": 9.0})
+    batches = [([one for one, _ in batch], now() - START) async for batch in fetch_batches(client, "1234", collect=1.0)]
+    assert batches == [(["1", "2"], 2.0), (["3"], 3.5), (["4"], 10.0)]
 
 
-def test_a_slow_consumer_gets_the_last_outcomes_and_then_the_end() -> None:
-    async def main() -> None:
-        client: Any = Client(1)
-        batches = []
-        async for batch in fetch_batches(client, "1234"):
-            batches.append([one for one, _ in batch])
-            await asyncio.sleep(10)
-        assert batches == [["1"], ["2", "3", "4"]]
-
-    virtual_time.run(main())
+@in_virtual_time
+async def test_a_slow_consumer_gets_the_last_outcomes_and_then_the_end() -> None:
+    client: Any = Client(1)
+    batches = []
+    async for batch in fetch_batches(client, "1234"):
+        batches.append([one for one, _ in batch])
+        await asyncio.sleep(10)
+    assert batches == [["1"], ["2", "3", "4"]]
 
 
 @pytest.mark.parametrize("max_concurrency", [1, 7])
-def test_workers_wait_for_a_slow_consumer(max_concurrency: int) -> None:
-    async def main() -> None:
-        client: Any = Client(max_concurrency)
-        async with aclosing(fetch_batches(client, map(str, range(10_000)))) as batches:
-            first = await anext(batches)
-            await asyncio.sleep(10)
-            assert len(client.performed) == len(first) + 1000 + max_concurrency
-        assert tasks() == set()
-
-    virtual_time.run(main())
+@in_virtual_time
+async def test_workers_wait_for_a_slow_consumer(max_concurrency: int) -> None:
+    client: Any = Client(max_concurrency)
+    async with aclosing(fetch_batches(client, map(str, range(10_000)))) as batches:
+        first = await anext(batches)
+        await asyncio.sleep(10)
+        assert len(client.performed) == len(first) + 1000 + max_concurrency
+    assert tasks() == set()
 
 
 @pytest.mark.parametrize(
@@ -128,29 +117,25 @@ def test_a_permanent_error_other_than_404_ends_it(error: errors.RtiSmsError, goe
     assert outcomes["2"] == type(error).__name__
 
 
-def test_an_error_of_the_ids_comes_after_the_outcomes_and_stops_the_rest() -> None:
+@in_virtual_time
+async def test_an_error_of_the_ids_comes_after_the_outcomes_and_stops_the_rest() -> None:
     def ids() -> Iterator[str]:
         yield from "12"
         raise OSError("the file has gone")
 
-    async def main() -> None:
-        client: Any = Client(2, {"1": 3600})
-        outcomes = fetch(client, ids())
-        assert (await anext(outcomes))[0] == "2"
-        with pytest.raises(OSError, match="gone"):
-            await anext(outcomes)
-        assert now() < START + 1
-        assert (client.under_way, tasks()) == (0, set())
-
-    virtual_time.run(main())
+    client: Any = Client(2, {"1": 3600})
+    outcomes = fetch(client, ids())
+    assert (await anext(outcomes))[0] == "2"
+    with pytest.raises(OSError, match="gone"):
+        await anext(outcomes)
+    assert now() < START + 1
+    assert (client.under_way, tasks()) == (0, set())
 
 
-def test_closing_it_stops_the_calls_under_way() -> None:
-    async def main() -> None:
-        client: Any = Client(3, {"2": 3600, "3": 3600})
-        async with aclosing(fetch_batches(client, "123")) as batches:
-            await anext(batches)
-            assert client.under_way == 2
-        assert (client.under_way, tasks(), now()) == (0, set(), START)
-
-    virtual_time.run(main())
+@in_virtual_time
+async def test_closing_it_stops_the_calls_under_way() -> None:
+    client: Any = Client(3, {"2": 3600, "3": 3600})
+    async with aclosing(fetch_batches(client, "123")) as batches:
+        await anext(batches)
+        assert client.under_way == 2
+    assert (client.under_way, tasks(), now()) == (0, set(), START)

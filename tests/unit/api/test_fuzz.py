@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import logging
 import random
 import traceback
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ TEXT = "Reunión confidencial/privada mañana"
 TRACES = ("cl1ent", "secr3t", "t0ken", "87654321", "confidencial", "privada")
 SEEDS = range(40)
 
-pytestmark = pytest.mark.usefixtures("quick_retries")
+pytestmark = pytest.mark.usefixtures("quick_retries", "everything_is_logged")
 
 
 def spell(rng: random.Random, value: str) -> str:
@@ -73,8 +72,6 @@ def hostile(rng: random.Random, values: Sequence[str]) -> bytes:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_is_repeated(transport: Transport, serve: Serve, seed: int, caplog: pytest.LogCaptureFixture) -> None:
-    for name in ("", "urllib3", "aiohttp", "asyncio", "requests", "airflow_provider_rtisms"):
-        caplog.set_level(logging.DEBUG, logger=name)
     rng = random.Random(seed)
     credentials = [SECRET, TOKEN]  # a call that gets something knows no number and no text
     calls = [

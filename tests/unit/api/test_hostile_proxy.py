@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import logging
 import traceback
 from typing import Any
 
@@ -21,13 +20,11 @@ PASSWORD = "pr0xy+pass/word"
 QUOTED = "pr0xy%2Bpass%2Fword"
 BASIC = base64.b64encode(f"someone:{PASSWORD}".encode()).decode()
 
-pytestmark = pytest.mark.usefixtures("quick_retries")
+pytestmark = pytest.mark.usefixtures("quick_retries", "everything_is_logged")
 
 
 @pytest.fixture(autouse=True)
-def everything_is_logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("", "urllib3", "aiohttp", "asyncio", "requests", "airflow_provider_rtisms"):
-        caplog.set_level(logging.DEBUG, logger=name)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

@@ -21,7 +21,7 @@ from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.secret import Secret
 from tests.hostile import Exchange, details, grant, message, until
 from tests.patience import PATIENCE, wait_until
-from tests.unit.api.conftest import settings_for
+from tests.unit.api.conftest import in_event_loop, settings_for
 from tests.unit.conftest import Serve
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
@@ -259,7 +259,8 @@ def test_an_asyncio_client_is_not_used_on_two_loops(serve: Serve) -> None:
         asyncio.run(second())
 
 
-def test_a_user_that_is_cancelled_while_opening_fails_is_cancelled(
+@in_event_loop
+async def test_a_user_that_is_cancelled_while_opening_fails_is_cancelled(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_opening, may_fail = threading.Event(), threading.Event()
@@ -276,13 +277,10 @@ def test_a_user_that_is_cancelled_while_opening_fails_is_cancelled(
         async with shared_client(settings):
             pass
 
-    async def main() -> None:
-        user = asyncio.create_task(use())
-        await until(is_opening.is_set)
-        user.cancel()
-        may_fail.set()
-        with pytest.raises(asyncio.CancelledError):
-            await user
-        assert not _clients._entries
-
-    asyncio.run(main())
+    user = asyncio.create_task(use())
+    await until(is_opening.is_set)
+    user.cancel()
+    may_fail.set()
+    with pytest.raises(asyncio.CancelledError):
+        await user
+    assert not _clients._entries

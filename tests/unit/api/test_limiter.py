@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
 from airflow_provider_rtisms.api.limiter import AdaptiveLimiter, Permit
 from tests import virtual_time
+from tests.unit.api.conftest import in_virtual_time
 from tests.virtual_time import START, now, settle
 
 #: As documented. They are not imported, so that a change of a number is a change of a test.
@@ -23,17 +23,6 @@ BURST, MIN_PAUSE, RECOVERY, PATIENCE = 0.05, 0.5, 20.0, 120.0
 def longest_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each pause be the longest that the jitter allows."""
     monkeypatch.setattr("random.uniform", lambda low, high: high)
-
-
-def limiter_test(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run a test in virtual time."""
-
-    def run(*args: Any, **kwargs: Any) -> None:
-        virtual_time.run(test(*args, **kwargs))
-
-    run.__name__, run.__doc__ = test.__name__, test.__doc__
-    run.__wrapped__ = test  # type: ignore[attr-defined]  # pytest reads the parameters from it
-    return run
 
 
 def succeeding(max_concurrency: int = 20, requests_per_second: float | None = None) -> AdaptiveLimiter:
@@ -68,7 +57,7 @@ async def count_free(limiter: AdaptiveLimiter) -> int:
 
 
 class TestPermits:
-    @limiter_test
+    @in_virtual_time
     async def test_a_permit_goes_to_the_call_that_has_waited_longest(self) -> None:
         limiter = AdaptiveLimiter(1)
         order: list[int] = []
@@ -82,7 +71,7 @@ class TestPermits:
         assert order == [0, 1, 2, 3, 4]
         assert now() == START + 5
 
-    @limiter_test
+    @in_virtual_time
     async def test_a_call_holds_one_permit_however_often_it_acquires_and_releases(self) -> None:
         limiter = AdaptiveLimiter(3)
         async with held(limiter) as permit:
@@ -130,18 +119,16 @@ class TestRate:
     @pytest.mark.parametrize(
         ("requests_per_second", "burst"), [(1.0, 1), (10.0, 1), (40.0, 2), (100.0, 5), (1000.0, 50)]
     )
-    def test_a_twentieth_of_a_second_s_worth_leaves_together(self, requests_per_second: float, burst: int) -> None:
-        async def main() -> None:
-            limiter = AdaptiveLimiter(1000, requests_per_second)
-            departures = await asyncio.gather(*(limiter.acquire_rate() for _ in range(200)))
-            assert departures.count(START) == burst == max(1, round(requests_per_second * BURST))
-            assert sorted(departures)[-1] - START == pytest.approx((200 - burst) / requests_per_second, abs=1e-4)
-            for first, last in zip(sorted(departures), sorted(departures)[burst:], strict=False):
-                assert last - first >= (1 - 1e-3) / requests_per_second
+    @in_virtual_time
+    async def test_a_twentieth_of_a_second_leaves_together(self, requests_per_second: float, burst: int) -> None:
+        limiter = AdaptiveLimiter(1000, requests_per_second)
+        departures = await asyncio.gather(*(limiter.acquire_rate() for _ in range(200)))
+        assert departures.count(START) == burst == max(1, round(requests_per_second * BURST))
+        assert sorted(departures)[-1] - START == pytest.approx((200 - burst) / requests_per_second, abs=1e-4)
+        for first, last in zip(sorted(departures), sorted(departures)[burst:], strict=False):
+            assert last - first >= (1 - 1e-3) / requests_per_second
 
-        virtual_time.run(main())
-
-    @limiter_test
+    @in_virtual_time
     async def test_after_a_pause_the_rate_still_holds(self) -> None:
         limiter = succeeding(100, 10.0)
         limiter.on_throttled(now(), 30.0)
@@ -150,7 +137,7 @@ class TestRate:
         for first, second in itertools.pairwise(departures):
             assert second - first >= 0.1 - 1e-6
 
-    @limiter_test
+    @in_virtual_time
     async def test_a_pause_that_begins_during_a_pause_is_waited_for_too(self) -> None:
         limiter = succeeding()
         limiter.on_throttled(now(), 10.0)
@@ -159,27 +146,23 @@ class TestRate:
         limiter.on_throttled(now(), 20.0)
         assert await departure == START + 25
 
-    def test_the_clock_is_that_of_the_loop_unless_another_one_is_given(self) -> None:
-        async def main() -> None:
-            assert await AdaptiveLimiter(1).acquire_rate() == START
-            assert await AdaptiveLimiter(1, clock=lambda: 7.0).acquire_rate() == 7.0
-
-        virtual_time.run(main())
+    @in_virtual_time
+    async def test_the_clock_is_that_of_the_loop_unless_another_one_is_given(self) -> None:
+        assert await AdaptiveLimiter(1).acquire_rate() == START
+        assert await AdaptiveLimiter(1, clock=lambda: 7.0).acquire_rate() == 7.0
 
 
 class TestThrottling:
     @pytest.mark.parametrize(("before", "after"), [(20, 10), (32, 16), (5, 3), (3, 2), (2, 1), (1, 1)])
-    def test_a_429_halves_the_permits_and_leaves_one(self, before: int, after: int) -> None:
-        async def main() -> None:
-            limiter = succeeding(before)
-            assert limiter.permits == before
-            assert limiter.on_throttled(now(), None) is True
-            assert limiter.permits == after
-            assert await count_free(limiter) == after
+    @in_virtual_time
+    async def test_a_429_halves_the_permits_and_leaves_one(self, before: int, after: int) -> None:
+        limiter = succeeding(before)
+        assert limiter.permits == before
+        assert limiter.on_throttled(now(), None) is True
+        assert limiter.permits == after
+        assert await count_free(limiter) == after
 
-        virtual_time.run(main())
-
-    @limiter_test
+    @in_virtual_time
     async def test_429s_of_requests_that_were_under_way_together_halve_once(self) -> None:
         limiter = succeeding(32)
         sent_at = [now() + offset for offset in (0.0, 0.1, 0.2)]
@@ -190,7 +173,7 @@ class TestThrottling:
         assert limiter.on_throttled(now(), None) is True  # sent at the moment of the first 429
         assert limiter.permits == 16
 
-    @limiter_test
+    @in_virtual_time
     async def test_a_429_of_a_request_that_left_after_the_last_429_halves_again(self) -> None:
         limiter = succeeding(32)
         for permits in (16, 8, 4, 2, 1, 1):
@@ -198,7 +181,7 @@ class TestThrottling:
             assert limiter.permits == permits
             await asyncio.sleep(0.001)
 
-    @limiter_test
+    @in_virtual_time
     async def test_calls_that_hold_a_removed_permit_finish_and_no_call_replaces_them(self) -> None:
         limiter = succeeding(20)
         holders = [Permit(limiter) for _ in range(20)]
@@ -211,7 +194,7 @@ class TestThrottling:
             free.append(await count_free(limiter))
         assert free == [0] * 10 + list(range(1, 11))
 
-    @limiter_test
+    @in_virtual_time
     async def test_a_throttled_call_gives_its_permit_back_until_its_next_request(self) -> None:
         limiter = succeeding(2)
         async with held(limiter) as permit:
@@ -221,7 +204,7 @@ class TestThrottling:
             assert limiter.permits == 1
             assert await count_free(limiter) == 1
 
-    @limiter_test
+    @in_virtual_time
     async def test_a_permit_reports_when_its_own_request_left(self) -> None:
         limiter = succeeding(32)
         async with held(limiter) as early, held(limiter) as late:
@@ -233,7 +216,7 @@ class TestThrottling:
             early.on_throttled(None)
             assert limiter.permits == 16
 
-    @limiter_test
+    @in_virtual_time
     async def test_the_warning_says_how_long_the_pause_is_and_how_many_run_then(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -251,45 +234,38 @@ class TestPause:
         ("retry_after", "pause"),
         [(None, MIN_PAUSE), (0.0, MIN_PAUSE), (0.1, MIN_PAUSE), (3.0, 3.0), (90.0, 90.0), (86400.0, 120.0)],
     )
-    def test_lasts_as_long_as_retry_after_says_up_to_its_cap(self, retry_after: float | None, pause: float) -> None:
-        async def main() -> None:
-            limiter = succeeding()
-            limiter.on_throttled(now(), retry_after)
-            assert await limiter.acquire_rate() == pytest.approx(START + pause)
-
-        virtual_time.run(main())
+    @in_virtual_time
+    async def test_lasts_as_long_as_retry_after_up_to_its_cap(self, retry_after: float | None, pause: float) -> None:
+        limiter = succeeding()
+        limiter.on_throttled(now(), retry_after)
+        assert await limiter.acquire_rate() == pytest.approx(START + pause)
 
     @pytest.mark.parametrize(
         ("retry_after", "pause"), [(None, 5.0), (1.0, 5.0), (4.0, 6.0), (9.0, 11.0), (86400.0, 122.0)]
     )
-    def test_a_longer_retry_after_in_another_response_to_the_same_requests_extends_it(
+    @in_virtual_time
+    async def test_a_longer_retry_after_in_another_response_to_the_same_requests_extends_it(
         self, retry_after: float | None, pause: float
     ) -> None:
-        async def main() -> None:
-            limiter = succeeding()
-            sent_at = now()
-            limiter.on_throttled(sent_at, 5.0)
-            permits = limiter.permits
-            await asyncio.sleep(2)
-            assert limiter.on_throttled(sent_at, retry_after)
-            assert await limiter.acquire_rate() == pytest.approx(START + pause)
-            assert limiter.permits == permits  # they come back after the pause
+        limiter = succeeding()
+        sent_at = now()
+        limiter.on_throttled(sent_at, 5.0)
+        permits = limiter.permits
+        await asyncio.sleep(2)
+        assert limiter.on_throttled(sent_at, retry_after)
+        assert await limiter.acquire_rate() == pytest.approx(START + pause)
+        assert limiter.permits == permits  # they come back after the pause
 
-        virtual_time.run(main())
-
-    def test_is_never_shorter_than_min_pause(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @in_virtual_time
+    async def test_is_never_shorter_than_min_pause(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("random.uniform", lambda low, high: low)
+        limiter = succeeding()
+        for _ in range(5):
+            began = now()
+            limiter.on_throttled(began, None)
+            assert await limiter.acquire_rate() == pytest.approx(began + MIN_PAUSE)
 
-        async def main() -> None:
-            limiter = succeeding()
-            for _ in range(5):
-                began = now()
-                limiter.on_throttled(began, None)
-                assert await limiter.acquire_rate() == pytest.approx(began + MIN_PAUSE)
-
-        virtual_time.run(main())
-
-    @limiter_test
+    @in_virtual_time
     async def test_grows_with_each_429_in_a_row_up_to_its_cap(self) -> None:
         limiter = succeeding()
         pauses = []
@@ -299,7 +275,7 @@ class TestPause:
             pauses.append(await limiter.acquire_rate() - began)
         assert pauses == pytest.approx([0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0])
 
-    @limiter_test
+    @in_virtual_time
     async def test_a_success_lets_the_pause_start_small_again(self) -> None:
         limiter = succeeding()
         for _ in range(4):
@@ -312,7 +288,7 @@ class TestPause:
 
 
 class TestRecovery:
-    @limiter_test
+    @in_virtual_time
     async def test_is_linear_and_complete_after_recovery_seconds(self) -> None:
         limiter = succeeding(20)
         for _ in range(5):
@@ -327,24 +303,22 @@ class TestRecovery:
         assert permits == [*range(1, 21), 20]
 
     @pytest.mark.parametrize("interval", [0.01, 0.3, 0.6, 0.7, 0.9, 1.5])
-    def test_does_not_depend_on_how_often_calls_finish(self, interval: float) -> None:
-        async def main() -> None:
-            limiter = succeeding(32)
-            for _ in range(8):
-                limiter.on_throttled(now(), 0)
-                await asyncio.sleep(0.001)
-            resumed = await limiter.acquire_rate()
-            while now() < resumed + RECOVERY + interval:
-                await limiter.acquire()
-                await asyncio.sleep(interval)
-                limiter.release()
-                due = int((now() - resumed) / (RECOVERY / 32))
-                assert abs(limiter.permits - min(32, 1 + due)) <= 1
-            assert limiter.permits == 32
+    @in_virtual_time
+    async def test_does_not_depend_on_how_often_calls_finish(self, interval: float) -> None:
+        limiter = succeeding(32)
+        for _ in range(8):
+            limiter.on_throttled(now(), 0)
+            await asyncio.sleep(0.001)
+        resumed = await limiter.acquire_rate()
+        while now() < resumed + RECOVERY + interval:
+            await limiter.acquire()
+            await asyncio.sleep(interval)
+            limiter.release()
+            due = int((now() - resumed) / (RECOVERY / 32))
+            assert abs(limiter.permits - min(32, 1 + due)) <= 1
+        assert limiter.permits == 32
 
-        virtual_time.run(main())
-
-    @limiter_test
+    @in_virtual_time
     async def test_begins_after_the_pause(self) -> None:
         limiter = succeeding(20)
         limiter.on_throttled(now(), 100.0)
@@ -353,7 +327,7 @@ class TestRecovery:
         await asyncio.sleep(1 + RECOVERY / 20 + 0.001)
         assert await count_free(limiter) == 11
 
-    @limiter_test
+    @in_virtual_time
     async def test_begins_again_after_another_429(self) -> None:
         limiter = succeeding(20)
         limiter.on_throttled(now(), None)
@@ -366,7 +340,7 @@ class TestRecovery:
         await asyncio.sleep(RECOVERY / 20 + 0.001)
         assert await count_free(limiter) == 9
 
-    @limiter_test
+    @in_virtual_time
     async def test_lets_calls_in_that_wait_when_another_one_finishes(self) -> None:
         limiter = succeeding(4)
         await limiter.acquire()
@@ -383,24 +357,22 @@ class TestRecovery:
 
 class TestPatience:
     @pytest.mark.parametrize(("since_success", "is_shared"), [(0.0, True), (PATIENCE, True), (PATIENCE + 0.01, False)])
-    def test_a_429_counts_as_an_attempt_where_nothing_succeeded_for_long(
+    @in_virtual_time
+    async def test_a_429_counts_as_an_attempt_where_nothing_succeeded_for_long(
         self, since_success: float, is_shared: bool
     ) -> None:
-        async def main() -> None:
-            limiter = succeeding()
-            await asyncio.sleep(since_success)
-            assert limiter.on_throttled(now(), 50.0) is is_shared
-            assert limiter.permits == (10 if is_shared else 20)
-            assert await limiter.acquire_rate() == now()
-            assert now() - START - since_success == pytest.approx(50.0 if is_shared else 0.0)
+        limiter = succeeding()
+        await asyncio.sleep(since_success)
+        assert limiter.on_throttled(now(), 50.0) is is_shared
+        assert limiter.permits == (10 if is_shared else 20)
+        assert await limiter.acquire_rate() == now()
+        assert now() - START - since_success == pytest.approx(50.0 if is_shared else 0.0)
 
-        virtual_time.run(main())
-
-    @limiter_test
+    @in_virtual_time
     async def test_a_429_counts_as_an_attempt_before_anything_has_succeeded(self) -> None:
         assert AdaptiveLimiter(20).on_throttled(now(), None) is False
 
-    @limiter_test
+    @in_virtual_time
     async def test_a_call_keeps_its_permit_after_a_429_of_its_own(self) -> None:
         limiter = AdaptiveLimiter(2)
         async with held(limiter) as permit:

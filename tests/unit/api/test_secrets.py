@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 import pickle
 import traceback
 from collections.abc import Callable
@@ -29,18 +28,12 @@ MINTED = "minted.by-the$hostile/server" * 3
 ENCODINGS = (SECRET, quote_plus(SECRET), quote(SECRET, safe=""), json.dumps(SECRET)[1:-1], repr(SECRET)[1:-1])
 SMS = endpoints.get_sms("4193366853543393")
 
-pytestmark = pytest.mark.usefixtures("quick_retries")
+pytestmark = pytest.mark.usefixtures("quick_retries", "everything_is_logged")
 
 
 def assert_redacted(text: str) -> None:
     for secret in (SECRET, quote_plus(SECRET), quote(SECRET, safe=""), "s3cret", "minted", "hostile/server"):
         assert secret not in text
-
-
-@pytest.fixture(autouse=True)
-def everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    for name in ("", "urllib3", "aiohttp", "asyncio", "requests", "airflow_provider_rtisms"):
-        caplog.set_level(logging.DEBUG, logger=name)
 
 
 def test_nothing_is_told_when_all_goes_well(
