@@ -186,6 +186,14 @@ class TestEchoes:
         with pytest.raises(errors.RtiSmsInvalidResponseError, match="repeats confidential values"):
             SMS.read(response({"info": {"status": {"status": status}}}), [Secret("s3cret-token")])
 
+    @pytest.mark.parametrize("echo", ["s3cret-token", "s3cret\\u002dtoken", "S3CRET token"])
+    def test_a_kept_text_with_a_secret_is_refused(self, echo: str) -> None:
+        call, secrets = endpoints.get_sms("1", raw=True), [Secret("s3cret-token")]
+        with pytest.raises(errors.RtiSmsInvalidResponseError, match="it repeats the client secret or the token"):
+            call.read(response(f'{{"id": "1", "new": "{echo}"}}'.encode()), secrets)
+        text = '{"id": "1", "new": "\\u00e9"}'
+        assert call.read(response(text.encode()), secrets).raw == text
+
     @pytest.mark.parametrize("status", ["DELIVERED", "NEW_WORD", None])
     def test_other_statuses_are_read(self, status: str | None) -> None:
         assert SMS.read(response({"info": {"status": {"status": status}}}), [Secret("DELIVERED")]).status == status

@@ -1,4 +1,4 @@
-"""Many submissions at once, and the client that the users of one event loop share."""
+"""Many submissions at once: over sockets, and in virtual time; and the client that users of one event loop share."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from airflow_provider_rtisms.api import calls as endpoints
 from airflow_provider_rtisms.api import errors
-from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient, fetch, run, shared_client
+from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient, fetch, fetch_batches, run, shared_client
 from airflow_provider_rtisms.api.models import SmsDetails
 from airflow_provider_rtisms.api.settings import ApiSettings
+from tests import virtual_time
 from tests.hostile import Exchange, HostileServer, details, grant, hang, reset, response, until
 from tests.patience import PATIENCE
-from tests.unit.api.conftest import in_event_loop, settings_for
+from tests.unit.api.conftest import in_event_loop, in_virtual_time, settings_for
 from tests.unit.conftest import Serve
+from tests.virtual_time import START, now
 
 SMS = endpoints.get_sms("4193366853543393")
 
@@ -106,6 +109,14 @@ class TestFetch:
         with pytest.raises(errors.RtiSmsAuthenticationError):
             asyncio.run(main())
         assert len(server.requests) == 1
+
+    @in_event_loop
+    async def test_closing_early_leaves_no_task_and_no_socket(self, serve: Serve) -> None:
+        server = serve(details(), hang)
+        async with fetching(server, map(str, range(100))) as outcomes:
+            await anext(outcomes)
+        await until(lambda: server.connections_open == 0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
 
     def test_a_cancelled_fetch_leaves_no_task_and_no_socket(self, serve: Serve) -> None:
         async def fetch_for_ever() -> None:
@@ -244,3 +255,126 @@ class TestSharedClient:
         assert "SSL_CERT_FILE" in str(outcomes[0])
         monkeypatch.delenv("SSL_CERT_FILE")
         await use()
+
+
+class ClientThatIsNone:
+    """
+    Takes calls in place of a client.
+
+    :param max_concurrency: as of the settings.
+    :param seconds: how long each call takes, by id; default none.
+    :param failures: what calls raise, by id.
+    """
+
+    def __init__(self, max_concurrency: int, seconds: Any = None, failures: Any = None) -> None:
+        self.settings = SimpleNamespace(max_concurrency=max_concurrency)
+        self.seconds = seconds or {}
+        self.failures = failures or {}
+        self.performed: list[str] = []
+        self.under_way = 0
+
+    async def perform(self, call: Any) -> SmsDetails:
+        self.performed.append(call.subject)
+        self.under_way += 1
+        try:
+            await asyncio.sleep(self.seconds.get(call.subject, 0))
+        finally:
+            self.under_way -= 1
+        if call.subject in self.failures:
+            raise self.failures[call.subject]
+        return SmsDetails(call.subject)
+
+
+async def outcomes_of(client: Any, ids: Any) -> dict[str, str]:
+    return {one: type(outcome).__name__ async for one, outcome in fetch(client, ids)}
+
+
+def tasks() -> set[Any]:
+    return asyncio.all_tasks() - {asyncio.current_task()}
+
+
+def test_one_at_a_time_goes_in_the_order_of_the_ids() -> None:
+    client = ClientThatIsNone(1)
+    assert list(virtual_time.run(outcomes_of(client, "1234"))) == list("1234") == client.performed
+
+
+@in_virtual_time
+async def test_outcomes_come_when_they_are_there() -> None:
+    client: Any = ClientThatIsNone(3, {"1": 5, "2": 1, "3": 3})
+    came = [(one, now() - START) async for one, _ in fetch(client, "123")]
+    assert came == [("2", 1), ("3", 3), ("1", 5)]
+
+
+@in_virtual_time
+async def test_a_batch_is_all_that_has_come() -> None:
+    client: Any = ClientThatIsNone(4, {"4": 9})
+    batches = [[one for one, _ in batch] async for batch in fetch_batches(client, "1234")]
+    assert [one for batch in batches for one in batch] == ["1", "2", "3", "4"]
+    assert batches[-1] == ["4"]
+    assert all(batches)
+
+
+@in_virtual_time
+async def test_outcomes_may_be_collected_for_a_while() -> None:
+    client: Any = ClientThatIsNone(4, {"1": 1.0, "2": 1.5, "3": 2.5, "4": 9.0})
+    batches = [([one for one, _ in batch], now() - START) async for batch in fetch_batches(client, "1234", collect=1.0)]
+    assert batches == [(["1", "2"], 2.0), (["3"], 3.5), (["4"], 10.0)]
+
+
+@in_virtual_time
+async def test_a_slow_consumer_gets_the_last_outcomes_and_then_the_end() -> None:
+    client: Any = ClientThatIsNone(1)
+    batches = []
+    async for batch in fetch_batches(client, "1234"):
+        batches.append([one for one, _ in batch])
+        await asyncio.sleep(10)
+    assert batches == [["1"], ["2", "3", "4"]]
+
+
+@pytest.mark.parametrize("max_concurrency", [1, 7])
+@in_virtual_time
+async def test_workers_wait_for_a_slow_consumer(max_concurrency: int) -> None:
+    client: Any = ClientThatIsNone(max_concurrency)
+    async with aclosing(fetch_batches(client, map(str, range(10_000)))) as batches:
+        first = await anext(batches)
+        await asyncio.sleep(10)
+        assert len(client.performed) == len(first) + 1000 + max_concurrency
+    assert tasks() == set()
+
+
+@pytest.mark.parametrize(
+    ("error", "goes_on"),
+    [
+        (errors.RtiSmsNotFoundError("404"), True),
+        (errors.RtiSmsServerError("503"), True),
+        (errors.RtiSmsForbiddenError("403"), False),
+    ],
+)
+def test_a_permanent_error_other_than_404_ends_it(error: errors.RtiSmsError, goes_on: bool) -> None:
+    outcomes = virtual_time.run(outcomes_of(ClientThatIsNone(1, failures={"2": error}), "123"))
+    assert list(outcomes) == (["1", "2", "3"] if goes_on else ["1", "2"])
+    assert outcomes["2"] == type(error).__name__
+
+
+@in_virtual_time
+async def test_an_error_of_the_ids_comes_after_the_outcomes_and_stops_the_rest() -> None:
+    def ids() -> Iterator[str]:
+        yield from "12"
+        raise OSError("the file has gone")
+
+    client: Any = ClientThatIsNone(2, {"1": 3600})
+    outcomes = fetch(client, ids())
+    assert (await anext(outcomes))[0] == "2"
+    with pytest.raises(OSError, match="gone"):
+        await anext(outcomes)
+    assert now() < START + 1
+    assert (client.under_way, tasks()) == (0, set())
+
+
+@in_virtual_time
+async def test_closing_it_stops_the_calls_under_way() -> None:
+    client: Any = ClientThatIsNone(3, {"2": 3600, "3": 3600})
+    async with aclosing(fetch_batches(client, "123")) as batches:
+        await anext(batches)
+        assert client.under_way == 2
+    assert (client.under_way, tasks(), now()) == (0, set(), START)

@@ -14,9 +14,7 @@ import pytest
 from airflow_provider_rtisms.api import calls as endpoints
 from airflow_provider_rtisms.api import errors
 from tests.hostile import (
-    TOKEN,
     Step,
-    details,
     drip,
     flood,
     grant,
@@ -54,20 +52,11 @@ class TestWhatGoesOut:
             "client_secret": [secret],
         }
 
-    def test_get_bears_the_token_and_a_content_type(self, transport: Transport, serve: Serve) -> None:
-        server = serve(details())
-        assert transport.perform(server, SMS).submission_id == "4193366853543393"
-        (request,) = server.calls
-        assert (request.method, request.target, request.body) == ("GET", "/api/sms/4193366853543393", b"")
-        assert request.header("Authorization") == f"Bearer {TOKEN}"
-        assert request.header("Content-Type") == "application/json"
-        assert request.header("Accept-Encoding") == "identity"
-
     @pytest.mark.parametrize("path", ["", "/", "/api", "/api/"])
     def test_base_url_may_name_the_api(self, transport: Transport, serve: Serve, path: str) -> None:
         server = serve(response(BALANCE))
-        transport.perform(server, endpoints.get_balance(), base_url=f"{server.url}/gateway{path}")
-        assert [request.target for request in server.requests] == ["/gateway/api/auth", "/gateway/api/balance"]
+        transport.perform(server, endpoints.get_balance(), base_url=f"{server.url}/a%20gateX{path}")
+        assert [request.target for request in server.requests] == ["/a%20gateX/api/auth", "/a%20gateX/api/balance"]
 
     def test_connections_are_kept(self, transport: Transport, serve: Serve) -> None:
         server = serve(response(BALANCE))
@@ -237,13 +226,3 @@ class TestRedirects:
             transport.perform(server, endpoints.get_balance())
         assert len(server.grants) == 1
         assert elsewhere.requests == []
-
-
-@pytest.mark.parametrize("token", ["a\r\nX-Admin: 1", "a\nb", "a b", "a\tb", "töken", "a\x00b", "a\x7f"])
-def test_token_that_could_end_a_header_is_not_used(transport: Transport, serve: Serve, token: str) -> None:
-    server = serve(response(BALANCE), auth=[grant(token)])
-    with pytest.raises(errors.RtiSmsUnsafeTokenError) as caught:
-        transport.perform(server, endpoints.get_balance())
-    assert len(server.grants) == 1
-    assert server.calls == []
-    assert repr(token)[1:-1] not in str(caught.value)
