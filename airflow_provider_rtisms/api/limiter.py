@@ -74,8 +74,6 @@ class AdaptiveLimiter:
 
     def try_acquire(self) -> bool:
         """Take a permit if one is free and no call waits for it; return whether that was so."""
-        if self._removed_permits:
-            self._recover()
         if self._waiters or self._held >= self.permits:
             return False
         self._held += 1

@@ -18,6 +18,7 @@ from airflow_provider_rtisms.api.calls import (
     HttpResponse,
     parse_retry_after,
 )
+from airflow_provider_rtisms.api.models import SmsDetails
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.recipients import Recipient, parse_recipients
 from airflow_provider_rtisms.api.values.secret import Secret
@@ -192,7 +193,8 @@ class TestEchoes:
         with pytest.raises(errors.RtiSmsInvalidResponseError, match="it repeats the client secret or the token"):
             call.read(response(f'{{"id": "1", "new": "{echo}"}}'.encode()), secrets)
         text = '{"id": "1", "new": "\\u00e9"}'
-        assert call.read(response(text.encode()), secrets).raw == text
+        details = call.read(response(text.encode()), secrets)
+        assert (details.raw, details) == (text, SmsDetails("1"))
 
     @pytest.mark.parametrize("status", ["DELIVERED", "NEW_WORD", None])
     def test_other_statuses_are_read(self, status: str | None) -> None:

@@ -114,6 +114,17 @@ class TestPermits:
             for cancelled in itertools.combinations(range(5), size):
                 virtual_time.run(main(set(cancelled)))
 
+    @in_virtual_time
+    async def test_a_request_leaves_at_once_only_with_a_permit_and_in_no_pause(self) -> None:
+        limiter = succeeding(1)
+        async with held(limiter) as first:
+            assert first.try_leave()
+            assert not Permit(limiter).try_leave()
+        second = Permit(limiter)
+        assert second.try_leave()
+        second.on_throttled(5.0)
+        assert not second.try_leave()
+
 
 class TestRate:
     @pytest.mark.parametrize(

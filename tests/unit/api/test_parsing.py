@@ -90,7 +90,9 @@ class TestDetails:
                 "operator": {"id": "188", "name": "Entel Pcs", "mcc": "730", "mnc": "01"},
             },
         }
-        assert SmsDetails.from_response("4193366853543393", response).to_record() == {
+        details = SmsDetails.from_response("4193366853543393", response)
+        assert SmsDetails.from_record(details.to_record()) == details
+        assert details.to_record() == {
             "submission_id": "4193366853543393",
             "status": "DELIVERED",
             "status_code": "1",
