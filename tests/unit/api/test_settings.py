@@ -53,6 +53,12 @@ class TestCredentials:
         with pytest.raises(RtiSmsConfigError, match=r"^client_secret is missing: set Password of the Connection\.$"):
             settings(client_secret=value)
 
+    def test_half_a_character_is_refused(self) -> None:
+        for half in "\ud800\udfff":
+            with pytest.raises(RtiSmsConfigError, match=r"^client_secret holds characters that are not valid"):
+                settings(client_secret=half)
+        assert settings(client_id="\ud7ff\ue000").client_id == "\ud7ff\ue000"
+
     def test_a_secret_may_be_wrapped(self) -> None:
         assert settings(client_secret=Secret("s3cret")) == settings(client_secret="s3cret")
         assert hash(settings()) == hash(settings())
@@ -118,6 +124,7 @@ class TestHost:
             ("ftp://sms.example", r"^Host is a str of 17 characters that is not a base URL: use https://host"),
             ("https://", "that is not a base URL"),
             ("https://sms.example/a b", "that is not a base URL"),
+            ("https://sms.example/\x7f", "that is not a base URL"),
             (f"https://{'a' * 64}.example", "that is not a URL: "),
             ("https://me@sms.example", "^Host holds credentials, a query or a fragment: .*Login and Password"),
             ("https://sms.example?x", "^Host holds credentials, a query or a fragment"),
