@@ -153,8 +153,7 @@ class AsyncRtiSmsClient:
         """Do one call, as :meth:`.RtiSmsClient.perform` does."""
         permit = Permit(self.limiter)
         try:
-            if not permit.try_acquire():  # before the call picks a token, which may expire while the call waits
-                await permit.acquire()
+            await permit.acquire()  # before the call picks a token, which may expire while the call waits
             result = await self._perform(call, permit)
         finally:
             permit.release()
@@ -178,8 +177,7 @@ class AsyncRtiSmsClient:
         token = None if call.name == calls.AUTHENTICATE else self.tokens.fresh() or await self._get_token(permit)
         attempts.token = token
         secrets = self._secrets if token is None else (token.value, *self._secrets)
-        if not permit.try_leave():
-            await permit.leave()
+        await permit.leave()
         request = call.request(None if token is None else token.value)
         status: int | None = None
         try:

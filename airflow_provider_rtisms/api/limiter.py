@@ -72,16 +72,10 @@ class AdaptiveLimiter:
         self.clock = asyncio.get_running_loop().time
         return self.clock()
 
-    def try_acquire(self) -> bool:
-        """Take a permit if one is free and no call waits for it; return whether that was so."""
-        if self._waiters or self._held >= self.permits:
-            return False
-        self._held += 1
-        return True
-
     async def acquire(self) -> None:
         """Wait for a free permit. Calls get permits in the order in which they ask."""
-        if self.try_acquire():
+        if not self._waiters and self._held < self.permits:
+            self._held += 1
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
@@ -108,13 +102,6 @@ class AdaptiveLimiter:
                 await self._rate.acquire()
         return now
 
-    def try_acquire_rate(self) -> float | None:
-        """Return what :meth:`acquire_rate` does if a request may leave now; None if it has to wait."""
-        if self._rate is not None:
-            return None
-        now = self.clock()
-        return now if now >= self._resume_at else None
-
     def on_success(self) -> None:
         """Record that a call has succeeded."""
         self._succeeded_at = self.clock()
@@ -133,6 +120,7 @@ class AdaptiveLimiter:
         if now - self._succeeded_at > PATIENCE:
             return False
         if sent_at > self._throttled_at:
+            self._recover()
             self._throttled_at = now
             self._consecutive_throttles += 1
             self._removed_permits += self.permits // 2
@@ -186,23 +174,6 @@ class Permit:
     def clock(self) -> float:
         """Return the time, without the seconds for which the limiter has held the call back."""
         return self._limiter.clock() - self._held_back
-
-    def try_acquire(self) -> bool:
-        """Take a permit if one is free, unless the call holds one; return whether the call holds one now."""
-        self._is_held = self._is_held or self._limiter.try_acquire()
-        return self._is_held
-
-    def try_leave(self) -> bool:
-        """
-        Do what :meth:`leave` does if nothing has to be waited for; return whether the request may leave.
-
-        Most calls do not have to wait, and this costs less than coroutines that do not wait.
-        """
-        sent_at = self._limiter.try_acquire_rate() if self.try_acquire() else None
-        if sent_at is None:
-            return False
-        self._sent_at = sent_at
-        return True
 
     async def acquire(self) -> None:
         if not self._is_held:

@@ -114,17 +114,6 @@ class TestPermits:
             for cancelled in itertools.combinations(range(5), size):
                 virtual_time.run(main(set(cancelled)))
 
-    @in_virtual_time
-    async def test_a_request_leaves_at_once_only_with_a_permit_and_in_no_pause(self) -> None:
-        limiter = succeeding(1)
-        async with held(limiter) as first:
-            assert first.try_leave()
-            assert not Permit(limiter).try_leave()
-        second = Permit(limiter)
-        assert second.try_leave()
-        second.on_throttled(5.0)
-        assert not second.try_leave()
-
 
 class TestRate:
     @pytest.mark.parametrize(
@@ -350,6 +339,14 @@ class TestRecovery:
         await limiter.acquire_rate()
         await asyncio.sleep(RECOVERY / 20 + 0.001)
         assert await count_free(limiter) == 9
+
+    @in_virtual_time
+    async def test_is_counted_before_another_429_halves_the_permits(self) -> None:
+        limiter = succeeding(20)
+        limiter.on_throttled(now(), None)
+        await asyncio.sleep(RECOVERY + 1)
+        limiter.on_throttled(now(), None)
+        assert limiter.permits == 10
 
     @in_virtual_time
     async def test_lets_calls_in_that_wait_when_another_one_finishes(self) -> None:
