@@ -23,7 +23,7 @@ from airflow_provider_rtisms.api.auth import TokenCache
 from airflow_provider_rtisms.api.calls import HttpRequest
 from airflow_provider_rtisms.api.retrying import Stats
 from airflow_provider_rtisms.api.settings import ApiSettings
-from tests.hostile import TOKEN, Exchange, details, grant, message, response, until
+from tests.hostile import TOKEN, Exchange, details, grant, message, reset, response, until
 from tests.patience import PATIENCE, wait_until
 from tests.unit.api.conftest import Asyncio, Transport, Work, in_event_loop, settings_for
 from tests.unit.conftest import Serve
@@ -176,6 +176,42 @@ class TestStats:
         server, stats = serve(response(BALANCE), response(status=429), response(BALANCE)), Stats()
         assert Asyncio().use(settings_for(server, max_attempts=1), [get_balance] * 2, stats=stats) == [1, 1]
         assert stats == Stats(requests=4, tokens=1, retries=1, throttled=1)
+
+    def test_what_happens_is_reported(
+        self, transport: Transport, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("airflow_provider_rtisms.api.limiter.MIN_PAUSE", 0.001)
+        came: list[Any] = []
+
+        def report(name: str, value: float, *words: str) -> None:
+            came.append((name, *words) if name == "call_duration" else (name, value, *words))
+
+        sent = {"submissions": [{"status": "submitted", "submissionId": "42"}, {"status": "unknown_error"}]}
+        steps = [response(status=503), response({"balance": "4.5"}), response(sent), response(status=429), details()]
+        server = serve(*steps, reset, response(status=404), response(status=500))
+        send: Work = lambda one: one.send_sms(recipients=["+56912345678", "+56912345679"], text="a", sender="b")  # noqa: E731
+        get: Work = lambda one: one.get_sms(7)  # noqa: E731
+        transport.use(
+            settings_for(server, max_attempts=2), [get_balance, send, get, send, get, get], stats=Stats(report=report)
+        )
+        assert came == [
+            *(("requests", 1, "authenticate", "2xx"), ("tokens", 1), ("call_duration", "authenticate", "success")),
+            *(
+                ("requests", 1, "get_balance", "5xx"),
+                ("retries", 1, "get_balance"),
+                ("requests", 1, "get_balance", "2xx"),
+            ),
+            *(("call_duration", "get_balance", "success"), ("balance", 4.5)),
+            *(("requests", 1, "send_sms", "2xx"), ("call_duration", "send_sms", "success")),
+            *(("messages", 1, "submitted"), ("messages", 1, "refused")),
+            *(("requests", 1, "get_sms", "4xx"), ("throttled", 1, "get_sms"), ("retries", 1, "get_sms")),
+            *(("requests", 1, "get_sms", "2xx"), ("call_duration", "get_sms", "success")),
+            *(("requests", 1, "send_sms", "no_response"), ("call_duration", "send_sms", "permanent_error")),
+            ("messages", 2, "uncertain"),
+            *(("requests", 1, "get_sms", "4xx"), ("call_duration", "get_sms", "permanent_error")),
+            *(("requests", 1, "get_sms", "5xx"), ("retries", 1, "get_sms"), ("requests", 1, "get_sms", "5xx")),
+            ("call_duration", "get_sms", "transient_error"),
+        ]
 
 
 class TestState:
