@@ -59,8 +59,9 @@ def test_permanent_statuses_fail_at_once(transport: Transport, serve: Serve, sta
 @pytest.mark.parametrize("status", [400, 401])
 def test_wrong_credentials_fail_at_once(transport: Transport, serve: Serve, status: int) -> None:
     server = serve(details(), auth=[response(b"nobody", status)])
-    with pytest.raises(errors.RtiSmsAuthenticationError, match=rf"^authenticate: .*HTTP {status}.*Login.*Password"):
-        transport.perform(server, SMS)
+    what = rf"^authenticate: .*HTTP {status}.*Login.*Password.*Password holds a blank"
+    with pytest.raises(errors.RtiSmsAuthenticationError, match=what):
+        transport.perform(server, SMS, client_secret="s3cret ")
     assert len(server.requests) == 1
 
 
