@@ -254,3 +254,11 @@ def test_a_record_with_two_ids_is_refused(ids: str) -> None:
         match=r"^An item of submission_ids has the key 'submission_id' more than once: rename or remove",
     ):
         parse_submission_ids(ids)
+
+
+@pytest.mark.parametrize("key", ["'+56911111111'", "1"])
+def test_a_repeated_key_that_is_no_name_is_not_shown(key: str) -> None:
+    with pytest.raises(
+        RtiSmsInputError, match=r"^An item of submission_ids has a key more than once: rename or remove"
+    ):
+        parse_submission_ids(f"[{{{key}: 1, {key}: 2}}]")
