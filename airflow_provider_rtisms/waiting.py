@@ -64,13 +64,7 @@ Cause = Literal["", "crash", "execution_timeout"]
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """
-    How many messages have to be delivered.
-
-    :param needed: how many.
-    :param total: of how many. It includes messages without a submission id, which cannot be delivered.
-    :param delivered: how many of them are known to be delivered, and are not among the submissions of the wait.
-    """
+    """How many messages have to be delivered."""
 
     needed: int
     total: int
@@ -82,12 +76,7 @@ class Quota:
 
 
 def check_min_delivered(value: Any) -> float | None:
-    """
-    Return the ``min_delivered`` of a sensor or an operator.
-
-    :param value: an int, 1 or more, for a number of messages; a float above 0 and up to 1 for a share of them; or None.
-    :raises RtiSmsInputError: it is anything else.
-    """
+    """Return the ``min_delivered`` of a sensor or an operator."""
     is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
     is_share = isinstance(value, float) and 0 < value <= 1
     if value is None or is_count or is_share:
@@ -98,14 +87,7 @@ def check_min_delivered(value: Any) -> float | None:
 
 
 def make_quota(min_delivered: Any, total: int) -> Quota | None:
-    """
-    Return how many messages have to be delivered.
-
-    :param min_delivered: see :func:`check_min_delivered`. A share is rounded up.
-    :param total: how many messages there are, those without a submission id included.
-    :return: the quota; None if ``min_delivered`` is None.
-    :raises RtiSmsInputError: it is malformed, or it is a number of messages, and there are fewer.
-    """
+    """Return how many messages have to be delivered."""
     checked = check_min_delivered(min_delivered)
     if checked is None:
         return None
@@ -117,14 +99,7 @@ def make_quota(min_delivered: Any, total: int) -> Quota | None:
 
 
 class DeliveryWait:
-    """
-    The state of a wait for the final outcome of some submissions.
-
-    :param submission_ids: checked ids.
-    :param fail_on: final states that fail the wait.
-    :param finished: records of submissions that are known to be final already.
-    :param quota: how many have to be delivered. Then ``fail_on`` is not used.
-    """
+    """The state of a wait for the final outcome of some submissions."""
 
     def __init__(
         self,
@@ -171,13 +146,7 @@ class DeliveryWait:
         self._records.update((record["submission_id"], record) for record in finished)
 
     def note(self, submission_id: str, outcome: SmsDetails | RtiSmsError) -> None:
-        """
-        Add what a poll found for one submission.
-
-        :param submission_id: which.
-        :param outcome: its details, or the error that its fetch gave.
-        :raises RtiSmsError: the error is permanent and concerns more than this submission.
-        """
+        """Add what a poll found for one submission."""
         self._missing.pop(submission_id, None)
         if isinstance(outcome, SmsDetails):
             self._seen[submission_id] = outcome.status or "no status"
@@ -192,14 +161,7 @@ class DeliveryWait:
             raise outcome
 
     def is_over(self, missing_ok: bool) -> bool:
-        """
-        Return whether the wait is over, after a poll.
-
-        :param missing_ok: whether submissions that the API does not know yet are accepted.
-        :return: whether every submission is final.
-        :raises RtiSmsDeliveryError: some reached a state of ``fail_on``, or the quota can no longer be reached.
-        :raises RtiSmsNotFoundError: the API does not know some of them, and ``missing_ok`` is False.
-        """
+        """Return whether the wait is over, after a poll."""
         if self.quota is not None:
             return self._is_over_with(self.quota, 0 if missing_ok else len(self._missing))
         failed = [f"{record['submission_id']} {record['status']}" for record in self._failed()]
@@ -219,12 +181,7 @@ class DeliveryWait:
         return not self.open_ids
 
     def _is_over_with(self, quota: Quota, missing: int) -> bool:
-        """
-        Return whether the wait is over, if a number of deliveries is enough.
-
-        :param quota: that number.
-        :param missing: submissions that the API does not know and that are no longer waited for.
-        """
+        """Return whether the wait is over, if a number of deliveries is enough."""
         undelivered = [record for record in self.records if record["status"] != SmsStatus.DELIVERED]
         possible = quota.delivered + len(self.submission_ids) - len(undelivered) - missing
         if possible < quota.needed:
@@ -261,12 +218,7 @@ def _count(states: Counter[str]) -> str:
 
 
 def check_fail_on(value: Any) -> tuple[str, ...]:
-    """
-    Return the states of an operator's ``fail_on``.
-
-    :param value: an iterable of names of final states, such as ``("REJECTED", "EXPIRED")``; may be empty.
-    :raises RtiSmsInputError: it is anything else, or names a state that is never final.
-    """
+    """Return the states of an operator's ``fail_on``."""
     if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
         raise RtiSmsInputError(f"fail_on is {shape(value)}: use a list of states such as ['REJECTED', 'EXPIRED'].")
     states = tuple(value)
@@ -280,13 +232,7 @@ def check_fail_on(value: Any) -> tuple[str, ...]:
 
 
 def check_records(value: Any) -> list[Record]:
-    """
-    Check records that another process has written: into the event of a trigger, or into a store.
-
-    :param value: decoded JSON.
-    :raises ValueError: it is not a list of records of submissions, see
-        :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`.
-    """
+    """Check records that another process has written: into the event of a trigger, or into a store."""
     if not isinstance(value, list):
         raise ValueError("'records' is not a list")
     for position, record in enumerate(value):
@@ -298,14 +244,7 @@ def check_records(value: Any) -> list[Record]:
 
 
 async def with_current_credentials(connect: Connect, work: Callable[[AsyncRtiSmsClient], Awaitable[T]]) -> T:
-    """
-    Do work with a client. If its credentials are refused, read the Connection again, and go on if it has changed.
-
-    :param connect: opens a client; called again after a refusal, and then reads the Connection again.
-    :param work: what to do; starts again from its beginning after a refusal.
-    :return: its result.
-    :raises RtiSmsAuthenticationError: the credentials are refused, and the Connection holds no others.
-    """
+    """Do work with a client. If its credentials are refused, read the Connection again, and go on if it has changed."""
     refused: tuple[ApiSettings, RtiSmsAuthenticationError] | None = None
     while True:
         try:
@@ -324,17 +263,7 @@ async def with_current_credentials(connect: Connect, work: Callable[[AsyncRtiSms
 async def poll_deliveries(
     client: AsyncRtiSmsClient, wait: DeliveryWait, missing_until: float, *, is_first_time: bool = True
 ) -> bool:
-    """
-    Poll every submission that is still open, once.
-
-    :param client: an opened client.
-    :param wait: the wait; keeps what the poll finds.
-    :param missing_until: wall-clock time (seconds since the epoch) until which an unknown id is accepted.
-    :param is_first_time: False if an earlier poll may have found the same deliveries. Then the client's metrics do not
-        count them again.
-    :return: whether every submission is final.
-    :raises RtiSmsError: the wait has failed.
-    """
+    """Poll every submission that is still open, once."""
     from airflow_provider_rtisms.api.aio import fetch
 
     earlier_error = wait.last_error
@@ -360,14 +289,7 @@ def _delivery_seconds(outcome: SmsDetails | RtiSmsError) -> float | None:
 
 
 async def poll_balance(client: AsyncRtiSmsClient, minimum: Decimal) -> tuple[bool, Decimal | None]:
-    """
-    Poll the balance, once.
-
-    :param client: an opened client.
-    :param minimum: the amount to wait for.
-    :return: whether the balance is at least that, and the balance; None after a transient error.
-    :raises RtiSmsPermanentError: the API refused.
-    """
+    """Poll the balance, once."""
     try:
         balance = await client.get_balance()
     except RtiSmsTransientError as error:
@@ -380,13 +302,7 @@ async def poll_balance(client: AsyncRtiSmsClient, minimum: Decimal) -> tuple[boo
 
 @dataclass(frozen=True, slots=True)
 class WaitLimit:
-    """
-    How long a deferred wait may last.
-
-    :param seconds: after which Airflow ends the deferral.
-    :param deadline: when the trigger gives up, in seconds since the epoch.
-    :param is_execution_timeout: whether the task's ``execution_timeout`` ends the wait, and not its ``timeout``.
-    """
+    """How long a deferred wait may last."""
 
     seconds: float
     deadline: float
@@ -394,14 +310,7 @@ class WaitLimit:
 
 
 def limit_wait(now: float, started: float, timeout: float, execution_end: float | None) -> WaitLimit:
-    """
-    Return how long a wait may last that is deferred now: until the first of its two ends.
-
-    :param now: in seconds since the epoch, as the other times.
-    :param started: when the wait began.
-    :param timeout: seconds that it may last.
-    :param execution_end: when the task's ``execution_timeout`` is over; None if it has none.
-    """
+    """Return how long a wait may last that is deferred now: until the first of its two ends."""
     if execution_end is None or started + timeout < execution_end:
         return WaitLimit(timeout, trigger_deadline(started, timeout), is_execution_timeout=False)
     left = execution_end - now
@@ -410,11 +319,8 @@ def limit_wait(now: float, started: float, timeout: float, execution_end: float 
 
 def trigger_deadline(started: float, timeout: float) -> float:
     """
-    Return when a trigger gives up: shortly before Airflow ends the deferral, so that the event can say what the
-    trigger saw.
-
-    :param started: when the wait began, in seconds since the epoch.
-    :param timeout: seconds that it may last.
+    Return when a trigger gives up: shortly before Airflow ends the deferral, so that the event can say what the trigger
+    saw.
     """
     return started + timeout - min(5.0, timeout / 10)
 
@@ -425,15 +331,7 @@ class UnknownEventError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class WaitEvent:
-    """
-    How a deferred wait ended.
-
-    :param outcome: ``finished``, ``failed`` (a task retry does not help) or ``timeout``.
-    :param message: why it failed or timed out.
-    :param found: what the wait found, such as ``{"records": [...]}`` or ``{"balance": "457.00"}``. If it did not
-        finish: what it had found until then.
-    :param cause: why, if it did not end by itself. Releases that do not know it see only the outcome.
-    """
+    """How a deferred wait ended."""
 
     outcome: Outcome
     message: str = ""
@@ -448,13 +346,7 @@ class WaitEvent:
 
 
 def parse_trigger_event(payload: Any, expects: str) -> WaitEvent:
-    """
-    Return the event that a trigger has yielded.
-
-    :param payload: the JSON form.
-    :param expects: the key that the event of a finished wait has to contain, ``records`` or ``balance``.
-    :raises UnknownEventError: the payload is of another form.
-    """
+    """Return the event that a trigger has yielded."""
     match payload:
         case {"version": int(version)} if version != VERSION:
             raise UnknownEventError(_advice(f"version {version}"))

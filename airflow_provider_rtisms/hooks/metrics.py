@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import Stats as AirflowStats
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_rtisms.api.retrying import Stats
-from airflow_provider_rtisms.hooks.event_loop import in_thread
+from airflow_provider_rtisms.hooks.connection import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,14 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Metric(NamedTuple):
-    """
-    A metric of this package.
-
-    :param name: its name, without the prefix of the deployment.
-    :param kind: its type.
-    :param tags: the names of its tags. A tag has few values, and never one that a person or the API has chosen, except
-        for ``conn_id``. A deployment has few Connections, and each is an account with a balance of its own.
-    """
+    """A metric of this package."""
 
     name: str
     kind: Literal["counter", "timer", "gauge"]
@@ -74,11 +67,7 @@ REFRESH_INTERVAL = 10.0
 
 
 def stats_for(conn_id: str) -> Stats:
-    """
-    Return the counters for a client. They report to Airflow's Stats if the deployment has metrics.
-
-    :param conn_id: the Connection of the client.
-    """
+    """Return the counters for a client. They report to Airflow's Stats if the deployment has metrics."""
     return Stats(report=partial(_report_event, conn_id) if is_on() else None)
 
 
@@ -113,8 +102,6 @@ async def open_wait(conn_id: str) -> AsyncIterator[None]:
     Count a deferred wait as open.
 
     The gauge is absolute, so a triggerer that is killed and restarted reports the right number again.
-
-    :param conn_id: the Connection of the wait.
     """
     await prepare()
     _open_waits[conn_id] += 1
@@ -127,13 +114,7 @@ async def open_wait(conn_id: str) -> AsyncIterator[None]:
 
 
 def report_open_waits(conn_id: str, *, is_refresh: bool = False) -> None:
-    """
-    Report how many deferred waits of a Connection are open in this process. Do nothing if metrics are off.
-
-    :param conn_id: the Connection.
-    :param is_refresh: whether the number is unchanged. Then it is reported at most every :data:`REFRESH_INTERVAL`
-        seconds, for servers that forget old values or that were restarted.
-    """
+    """Report how many deferred waits of a Connection are open in this process. Do nothing if metrics are off."""
     now = time.monotonic()
     if is_on() and not (is_refresh and now - _reported_at.get(conn_id, -math.inf) < REFRESH_INTERVAL):
         _reported_at[conn_id] = now
@@ -158,11 +139,7 @@ def _report(metric: Metric, value: float, *tags: str) -> None:
 
 @lru_cache(maxsize=1000)
 def _label(metric: Metric, values: tuple[str, ...]) -> tuple[str, dict[str, str]]:
-    """
-    Return the name and the tags under which a value is reported.
-
-    Plain StatsD has no tags. There the values of the tags are parts of the name, as in Airflow's own metrics.
-    """
+    """Return the name and the tags under which a value is reported."""
     clean = [re.sub(r"[^\w.-]", "_", value[:MOST_CHARACTERS], flags=re.ASCII) for value in values]
     if _has_tags():
         return metric.name, dict(zip(metric.tags, clean, strict=True))

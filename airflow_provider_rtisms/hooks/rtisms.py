@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
 
-from airflow.providers.common.compat.sdk import BaseHook, mask_secret
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseHook, mask_secret
 
+from airflow_provider_rtisms.api.errors import (
+    RtiSmsAuthenticationError,
+    RtiSmsError,
+    RtiSmsInputError,
+    RtiSmsPermanentError,
+)
 from airflow_provider_rtisms.get_provider_info import UI_FIELD_BEHAVIOUR
-from airflow_provider_rtisms.hooks.connection import form_widgets, settings_from_connection
-from airflow_provider_rtisms.hooks.event_loop import amask_secret, in_thread, single_flight_read
+from airflow_provider_rtisms.hooks.connection import (
+    amask_secret,
+    form_widgets,
+    in_thread,
+    settings_from_connection,
+    single_flight_read,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,6 +40,19 @@ if TYPE_CHECKING:
     BulkResult: TypeAlias = dict[str, Any] | list[dict[str, Any]]
 
 T = TypeVar("T")
+
+
+@contextmanager
+def fail_without_retry() -> Iterator[None]:
+    """
+    Raise AirflowFailException for an error that a task retry cannot fix. It stops the retries of the task.
+
+    Transient errors pass unchanged, so that Airflow can retry the task.
+    """
+    try:
+        yield
+    except RtiSmsPermanentError as error:
+        raise AirflowFailException(str(error)) from error
 
 
 def run_of(context: Mapping[str, Any] | None = None) -> str | None:
@@ -324,7 +348,6 @@ class RtiSmsHook(BaseHook):
         :raises RtiSmsInputError: an id or an argument is malformed; nothing was sent.
         :raises RtiSmsError: see :func:`~airflow_provider_rtisms.bulk.fetch.fetch_to_file`.
         """
-        from airflow_provider_rtisms.api.errors import RtiSmsInputError
         from airflow_provider_rtisms.api.values.ids import iter_submission_ids
         from airflow_provider_rtisms.bulk.fetch import DistinctIds, fetch_to_file, fetch_to_memory
         from airflow_provider_rtisms.bulk.store import storage_path
@@ -389,8 +412,6 @@ class RtiSmsHook(BaseHook):
         """
         from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
 
-        from airflow_provider_rtisms.api.errors import RtiSmsError
-
         try:
             balance = self.get_balance()
         except AirflowNotFoundException as error:  # Airflow skips a Connection that it cannot read
@@ -420,7 +441,6 @@ class RtiSmsHook(BaseHook):
         from dataclasses import replace
 
         from airflow_provider_rtisms.api import AsyncRtiSmsClient
-        from airflow_provider_rtisms.api.errors import RtiSmsAuthenticationError
         from airflow_provider_rtisms.hooks.metrics import stats_for
 
         account = self._settings_and_tokens

@@ -45,14 +45,7 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """
-    What is remembered of the alerts of one key: neither recipients nor texts.
-
-    :param alert: random name of the alert that sends, or that has sent last; empty if there is none.
-    :param at: ISO 8601 time at which it began to send, or at which its SMS was sent.
-    :param is_sent: whether its SMS was sent.
-    :param suppressed: number of alerts that were not sent and that no SMS has reported.
-    """
+    """What is remembered of the alerts of one key: neither recipients nor texts."""
 
     alert: str = ""
     at: str = "1970-01-01T00:00:00+00:00"
@@ -60,12 +53,7 @@ class State:
     suppressed: int = 0
 
     def covers(self, now: float, at_most_every: float) -> bool:
-        """
-        Return whether its SMS stands for an alert.
-
-        :param now: Unix time of the alert.
-        :param at_most_every: seconds between two SMS.
-        """
+        """Return whether its SMS stands for an alert."""
         seconds = at_most_every if self.is_sent else min(at_most_every, LEASE)
         # The clocks of two machines differ.
         return self.alert != "" and abs(now - datetime.fromisoformat(self.at).timestamp()) < seconds
@@ -76,11 +64,7 @@ class State:
 
     @classmethod
     def from_json(cls, text: str) -> State:
-        """
-        Read what :meth:`to_json` wrote; in version 1, the number of alerts was in another Variable.
-
-        :raises ValueError: this release cannot read it.
-        """
+        """Read what :meth:`to_json` wrote; in version 1, the number of alerts was in another Variable."""
         try:
             fields = json.loads(text)
             version = fields.pop("version")
@@ -98,14 +82,7 @@ class State:
 
 @dataclass(slots=True)
 class Turn:
-    """
-    What becomes of one alert.
-
-    :param is_due: whether it is sent.
-    :param suppressed: number of alerts before it that were not sent and that no SMS has reported.
-    :param may_have_sent: whether its SMS was sent, or may have been. The caller sets it.
-    :param alert: its name in the state; empty if there is no state.
-    """
+    """What becomes of one alert."""
 
     is_due: bool = True
     suppressed: int = 0
@@ -119,12 +96,6 @@ class AlertLimit:
     Send at most one SMS in some time for all alerts with the same ``dedup_key``, as far as Variables allow it.
 
     Everything fails open: if the state cannot be read or written, the alert is due, and a line in the log says why.
-
-    :param store: where the state is.
-    :param dedup_key: what the alerts have in common.
-    :param at_most_every: seconds between two SMS; 0 to send each alert, and to report those that were not sent.
-    :param clock: returns Unix time.
-    :param sleep: waits for some seconds.
     """
 
     store: Store
@@ -139,11 +110,7 @@ class AlertLimit:
 
     @contextmanager
     def turn(self) -> Iterator[Turn]:
-        """
-        Decide whether an alert is due, and record what became of it.
-
-        :return: the caller sends if ``is_due``, and then sets ``may_have_sent``.
-        """
+        """Decide whether an alert is due, and record what became of it."""
         turn = self._decide()
         try:
             yield turn

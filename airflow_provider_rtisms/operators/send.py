@@ -22,11 +22,21 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from airflow_provider_rtisms.hooks.failures import fail_without_retry
+from airflow_provider_rtisms.api.errors import RtiSmsInputError
+from airflow_provider_rtisms.api.models import SendOutcome
+from airflow_provider_rtisms.api.values.durations import check_seconds
+from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, fail_without_retry
 from airflow_provider_rtisms.hooks.templates import Redacted, TemplateFields, in_fixed_order
 from airflow_provider_rtisms.operators.lineage import add_to_outlet_events
-from airflow_provider_rtisms.sensors.base import ending_deferral, execution_end, raise_for_outcome, read_wait_event
-from airflow_provider_rtisms.sensors.rtisms import DeliveryPolling, pushing_records_on_failure
+from airflow_provider_rtisms.sensors.rtisms import (
+    DeliveryPolling,
+    ending_deferral,
+    execution_end,
+    pushing_records_on_failure,
+    raise_for_outcome,
+    read_wait_event,
+)
+from airflow_provider_rtisms.waiting import Quota, Record, check_fail_on, check_min_delivered, make_quota
 
 try:
     from airflow.sdk.exceptions import AirflowTaskTerminated  # type: ignore[attr-defined,unused-ignore]
@@ -37,9 +47,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_rtisms.bulk.store import StoragePath
-    from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
     from airflow_provider_rtisms.sending.outbox import Outbox
-    from airflow_provider_rtisms.waiting import Quota, Record
 
 log = logging.getLogger(__name__)
 
@@ -174,9 +182,6 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Send, then wait if asked to, in this process or in the triggerer."""
-        from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-        from airflow_provider_rtisms.waiting import make_quota
-
         with fail_without_retry(), RtiSmsHook(self.rtisms_conn_id) as hook:
             poke_interval, timeout = self._check_wait()
             path = None if self.output_path is None else check_output_path(self.output_path)
@@ -198,13 +203,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
                 return self._result_of_wait(self._wait(context, outbox, quota, poke_interval, timeout))
 
     def execute_complete(self, context: Context, event: Any) -> Any:
-        """
-        End the wait as the event of the trigger says. Nothing is sent here.
-
-        :param event: of :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
-        """
-        from airflow_provider_rtisms.waiting import Quota
-
+        """End the wait as the event of the trigger says. Nothing is sent here."""
         parsed = read_wait_event(event, "records")
         found = parsed.found
         ids = found.get("submission_ids") or [record["submission_id"] for record in found.get("records", ())]
@@ -226,12 +225,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
             return super().resume_execution(next_method, next_kwargs, context)
 
     def _source(self) -> dict[str, Any]:
-        """
-        Return what to send, for ``RtiSmsHook.get_outbox``.
-
-        :raises RtiSmsInputError: not exactly one of the three ways to say it is used.
-        """
-        from airflow_provider_rtisms.api.errors import RtiSmsInputError
+        """Return what to send, for ``RtiSmsHook.get_outbox``."""
         from airflow_provider_rtisms.sending.messages import read_message_file
 
         has_text = self.recipients is not None or self.text is not None
@@ -245,8 +239,6 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
 
     def _open(self, hook: RtiSmsHook, context: Context) -> Outbox:
         """Return what is to be sent, all checked, with what earlier attempts have sent of it."""
-        from airflow_provider_rtisms.api.errors import RtiSmsInputError
-
         store = context.get("task_state_store")
         outbox = hook.get_outbox(
             **self._source(),
@@ -309,9 +301,6 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
 
     def _check_wait(self) -> tuple[float, float]:
         """Check the arguments of the wait before anything is sent. Return ``poke_interval`` and ``timeout``."""
-        from airflow_provider_rtisms.api.values.durations import check_seconds
-        from airflow_provider_rtisms.waiting import check_fail_on, check_min_delivered
-
         check_fail_on(self.fail_on)
         check_min_delivered(self.min_delivered)
         check_seconds("missing_ok_for", self.missing_ok_for)
@@ -320,11 +309,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
     def _wait(
         self, context: Context, outbox: Outbox, quota: Quota | None, poke_interval: float, timeout: float
     ) -> list[Record]:
-        """
-        Wait in this process and return the records of all submissions, or defer.
-
-        A message without a submission id counts as not delivered: its outcome is uncertain.
-        """
+        """Wait in this process and return the records of all submissions, or defer."""
         ids = [submission.submission_id for submission in outbox.submissions if submission.submission_id]
         if left_out := len(outbox.messages) - len(ids):
             self.log.info("The wait leaves out %d messages that have no submission id", left_out)
@@ -349,11 +334,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
 
 
 class PermanentStore:
-    """
-    The task state store, with values that do not expire while the DAG run exists.
-
-    :param store: of the context, Airflow 3.3 and later.
-    """
+    """The task state store, with values that do not expire while the DAG run exists."""
 
     def __init__(self, store: Any) -> None:
         self._store = store
@@ -371,12 +352,7 @@ class PermanentStore:
 
 @contextmanager
 def no_retry_after(outbox: Outbox | None, context: Context) -> Iterator[None]:
-    """
-    Stop Airflow's retries once a message may have been sent, if nothing remembers what was sent.
-
-    :param outbox: knows whether a message may have been sent; None if one has been.
-    :param context: of the task; it has a task state store where something remembers.
-    """
+    """Stop Airflow's retries once a message may have been sent, if nothing remembers what was sent."""
     try:
         yield
     except (AirflowFailException, AirflowSensorTimeout):
@@ -392,12 +368,7 @@ def no_retry_after(outbox: Outbox | None, context: Context) -> Iterator[None]:
 
 
 def check_output_path(value: object) -> StoragePath:
-    """
-    Return the path to write results to.
-
-    :param value: local or in an object store; its name ends in ``.jsonl`` or ``.csv``, ``.gz`` may follow.
-    :raises RtiSmsInputError: it is anything else.
-    """
+    """Return the path to write results to."""
     from airflow_provider_rtisms.bulk.formats import suffix_of
     from airflow_provider_rtisms.bulk.store import storage_path
     from airflow_provider_rtisms.tables import wrong_ending
@@ -409,14 +380,7 @@ def check_output_path(value: object) -> StoragePath:
 
 
 def write_results(path: StoragePath, records: Iterable[Mapping[str, Any]]) -> None:
-    """
-    Write results to a file, which appears under its name when it is complete.
-
-    :param path: from :func:`check_output_path`.
-    :param records: with the keys of :data:`COLUMNS`; a missing one is null.
-    :raises RtiSmsStorageError: the file cannot be written.
-    :raises RtiSmsStorageUnavailableError: the file cannot be written at the moment.
-    """
+    """Write results to a file, which appears under its name when it is complete."""
     from airflow_provider_rtisms.bulk.formats import write_rows
     from airflow_provider_rtisms.bulk.store import Output
 
@@ -424,12 +388,7 @@ def write_results(path: StoragePath, records: Iterable[Mapping[str, Any]]) -> No
 
 
 def counts_in(results: Any) -> dict[str, int]:
-    """
-    Return how many messages there are, and how many have each outcome.
-
-    :param results: what XCom holds of a send; None for an empty result.
-    """
-    from airflow_provider_rtisms.api.models import SendOutcome
+    """Return how many messages there are, and how many have each outcome."""
 
     outcomes = [str(outcome) for outcome in SendOutcome]
     if isinstance(results, dict):

@@ -6,7 +6,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_rtisms.api.errors import RtiSmsNotFoundError, RtiSmsTimeoutError
-from airflow_provider_rtisms.hooks.failures import fail_without_retry
+from airflow_provider_rtisms.hooks.rtisms import fail_without_retry
 
 
 def test_a_permanent_error_stops_them_and_is_the_cause() -> None:

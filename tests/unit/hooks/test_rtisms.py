@@ -20,8 +20,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, A
 from airflow_provider_rtisms.api import calls as endpoints
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError, RtiSmsUncertainError
 from airflow_provider_rtisms.get_provider_info import CONN_FIELDS
-from airflow_provider_rtisms.hooks.connection import settings_from_connection
-from airflow_provider_rtisms.hooks.event_loop import amask_secret
+from airflow_provider_rtisms.hooks.connection import amask_secret, settings_from_connection
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Sandbox
 from tests.hostile import details, response, until

@@ -119,7 +119,7 @@ def test_a_wait_after_a_send_is_like_that_of_the_sensor() -> None:
 
 @pytest.mark.parametrize("default", [True, False])
 @pytest.mark.parametrize(
-    ("room", "module", "kind"), [("operators", "send", "RtiSmsSendOperator"), ("sensors", "base", "DeferrableSensor")]
+    ("room", "module", "kind"), [("operators", "send", "RtiSmsSendOperator"), ("sensors", "rtisms", "DeferrableSensor")]
 )
 def test_airflows_option_decides_what_defers(
     monkeypatch: pytest.MonkeyPatch, room: str, module: str, kind: str, default: bool

@@ -19,8 +19,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_rtisms.sandbox import Sandbox
-from airflow_provider_rtisms.sensors.base import DEFERRAL_TIMEOUTS
-from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor, RtiSmsDeliverySensor
+from airflow_provider_rtisms.sensors.rtisms import DEFERRAL_TIMEOUTS, RtiSmsBalanceSensor, RtiSmsDeliverySensor
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 from airflow_provider_rtisms.waiting import trigger_deadline
 from tests.hostile import details, hang, response

@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from decimal import Decimal
+from inspect import signature
 from typing import Any, NamedTuple
 
 import pytest
@@ -17,7 +18,8 @@ from airflow.triggers.base import BaseTrigger
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
-from airflow_provider_rtisms.triggers.rtisms import RtiSmsBalanceTrigger, RtiSmsDeliveryTrigger
+from airflow_provider_rtisms.triggers.polling import WaitTrigger
+from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 from tests.hostile import details, hang, response, until
 from tests.open_submissions import final_after_first_poll
 from tests.patience import PATIENCE, with_more_time
@@ -71,27 +73,6 @@ async def fire(trigger: BaseTrigger) -> Payload:
     """Run a trigger to its only event."""
     (event,) = [event async for event in trigger.run()]
     return event.payload
-
-
-class TestOtherVersions:
-    """The worker and the triggerer may run different releases while they are upgraded."""
-
-    def test_unknown_arguments_fail_the_wait_and_are_named(self, rtisms_sandbox: Sandbox) -> None:
-        payload = asyncio.run(fire(new_trigger("1", from_the_future=1)))
-        assert payload["outcome"] == "failed"
-        assert "(from_the_future)" in payload["message"]
-        assert "same version" in payload["message"]
-        assert rtisms_sandbox.state().requests == {}
-
-    def test_those_of_a_wait_for_the_balance_too(self, rtisms_sandbox: Sandbox) -> None:
-        trigger = RtiSmsBalanceTrigger(
-            rtisms_conn_id="rtisms_default",
-            minimum="1",
-            poke_interval=0.1,
-            deadline=time.time() + 10,
-            from_the_future=1,
-        )
-        assert "(from_the_future)" in asyncio.run(fire(trigger))["message"]
 
 
 class TestEvents:
@@ -249,9 +230,9 @@ class TestSerialization:
 
     def test_holds_every_argument(self) -> None:
         """An argument that serialize leaves out is lost on the way to the triggerer."""
-        code = RtiSmsDeliveryTrigger.__init__.__code__
-        names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
-        assert set(new_trigger("1", is_execution_timeout=True).serialize()[1]) == set(names)
+        signatures = [signature(kind.__init__) for kind in (WaitTrigger, RtiSmsDeliveryTrigger)]
+        names = {one.name for found in signatures for one in found.parameters.values() if one.kind is one.KEYWORD_ONLY}
+        assert set(new_trigger("1", is_execution_timeout=True).serialize()[1]) == names
 
     def test_holds_no_secret(self, rtisms_sandbox: Sandbox) -> None:
         """Airflow stores what a sensor defers with. This sensor has polled before that, so it has a token."""
