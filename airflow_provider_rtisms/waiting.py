@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
 
 from airflow_provider_rtisms.api.errors import (
     RtiSmsAuthenticationError,
@@ -64,7 +64,12 @@ Cause = Literal["", "crash", "execution_timeout"]
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """How many messages have to be delivered."""
+    """
+    How many messages have to be delivered.
+
+    :param total: of how many. It includes messages without a submission id, which cannot be delivered.
+    :param delivered: how many of them are known to be delivered, and are not among the submissions of the wait.
+    """
 
     needed: int
     total: int
@@ -116,7 +121,8 @@ class DeliveryWait:
         self._records: dict[str, Record] = {}
         self.restore(finished)
         self._seen: dict[str, str] = {}
-        self._missing: dict[str, RtiSmsError] = {}
+        #: Submissions that the last poll did not find, in the order in which they were asked for.
+        self._missing: dict[str, None] = {}
 
     @property
     def open_ids(self) -> list[str]:
@@ -154,7 +160,7 @@ class DeliveryWait:
                 self._records[submission_id] = outcome.to_record()
         elif isinstance(outcome, RtiSmsNotFoundError):
             self._seen[submission_id] = "not found yet"
-            self._missing[submission_id] = outcome
+            self._missing[submission_id] = None
         elif isinstance(outcome, RtiSmsTransientError):
             self.last_error = outcome
         else:
@@ -164,19 +170,18 @@ class DeliveryWait:
         """Return whether the wait is over, after a poll."""
         if self.quota is not None:
             return self._is_over_with(self.quota, 0 if missing_ok else len(self._missing))
-        failed = [f"{record['submission_id']} {record['status']}" for record in self._failed()]
+        failed = [f"{one['submission_id']} {one['status']}" for one in self.records if one["status"] in self.fail_on]
         if failed:
             count = f"{len(failed)} of {len(self.submission_ids)}"
             raise RtiSmsDeliveryError(
                 f"{count} submissions reached a state of fail_on: {name_some(failed)}", subject=name_some(failed)
             )
         if self._missing and not missing_ok:
-            first = next(iter(self._missing.values()))
             raise RtiSmsNotFoundError(
                 f"{len(self._missing)} of {len(self.submission_ids)} submissions are unknown to the API (HTTP 404): "
                 f"{name_some(list(self._missing))}. Check the ids, or raise missing_ok_for if they were sent just now.",
                 subject=name_some(list(self._missing)),
-                status=first.status,
+                status=404,
             )
         return not self.open_ids
 
@@ -208,9 +213,6 @@ class DeliveryWait:
         """Return the message of a timeout: what is open, and the last error."""
         text = f"Timed out: {self.progress()} ({name_some(self.open_ids)})."
         return f"{text} The last error was: {self.last_error}" if self.last_error else text
-
-    def _failed(self) -> list[Record]:
-        return [record for record in self.records if record["status"] in self.fail_on]
 
 
 def _count(states: Counter[str]) -> str:
@@ -263,7 +265,14 @@ async def with_current_credentials(connect: Connect, work: Callable[[AsyncRtiSms
 async def poll_deliveries(
     client: AsyncRtiSmsClient, wait: DeliveryWait, missing_until: float, *, is_first_time: bool = True
 ) -> bool:
-    """Poll every submission that is still open, once."""
+    """
+    Poll every submission that is still open, once; return whether every one is final.
+
+    :param missing_until: wall-clock time (seconds since the epoch) until which an unknown id is accepted.
+    :param is_first_time: False if an earlier poll may have found the same deliveries. Then the client's metrics do not
+        count them again.
+    :raises RtiSmsError: the wait has failed.
+    """
     from airflow_provider_rtisms.api.aio import fetch
 
     earlier_error = wait.last_error
@@ -289,7 +298,7 @@ def _delivery_seconds(outcome: SmsDetails | RtiSmsError) -> float | None:
 
 
 async def poll_balance(client: AsyncRtiSmsClient, minimum: Decimal) -> tuple[bool, Decimal | None]:
-    """Poll the balance, once."""
+    """Poll the balance, once; return whether it is enough, and the balance, which is None after a transient error."""
     try:
         balance = await client.get_balance()
     except RtiSmsTransientError as error:
@@ -302,7 +311,13 @@ async def poll_balance(client: AsyncRtiSmsClient, minimum: Decimal) -> tuple[boo
 
 @dataclass(frozen=True, slots=True)
 class WaitLimit:
-    """How long a deferred wait may last."""
+    """
+    How long a deferred wait may last.
+
+    :param seconds: after which Airflow ends the deferral.
+    :param deadline: when the trigger gives up, in seconds since the epoch.
+    :param is_execution_timeout: whether the task's ``execution_timeout`` ends the wait, and not its ``timeout``.
+    """
 
     seconds: float
     deadline: float
@@ -310,7 +325,7 @@ class WaitLimit:
 
 
 def limit_wait(now: float, started: float, timeout: float, execution_end: float | None) -> WaitLimit:
-    """Return how long a wait may last that is deferred now: until the first of its two ends."""
+    """Return how long a wait may last that is deferred now: until the first of its ends. Times count from the epoch."""
     if execution_end is None or started + timeout < execution_end:
         return WaitLimit(timeout, trigger_deadline(started, timeout), is_execution_timeout=False)
     left = execution_end - now
@@ -331,7 +346,13 @@ class UnknownEventError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class WaitEvent:
-    """How a deferred wait ended."""
+    """
+    How a deferred wait ended.
+
+    :param message: why it failed or timed out.
+    :param found: such as ``{"records": [...]}`` or ``{"balance": "457.00"}``; if it did not finish, until then.
+    :param cause: why, if it did not end by itself. Releases that do not know it see only the outcome.
+    """
 
     outcome: Outcome
     message: str = ""
@@ -346,35 +367,32 @@ class WaitEvent:
 
 
 def parse_trigger_event(payload: Any, expects: str) -> WaitEvent:
-    """Return the event that a trigger has yielded."""
+    """Return the event that a trigger has yielded. One of a finished wait brings ``records`` or ``balance``."""
+    try:
+        return _parse(payload, expects)
+    except ValueError as error:
+        raise UnknownEventError(
+            f"The trigger ended with an event of an unknown form ({error}). Install the same version of "
+            "airflow-provider-rtisms on the workers and on the triggerer."
+        ) from None
+
+
+def _parse(payload: Any, expects: str) -> WaitEvent:
     match payload:
         case {"version": int(version)} if version != VERSION:
-            raise UnknownEventError(_advice(f"version {version}"))
+            raise ValueError(f"version {version}")
         case {"outcome": "finished"} if expects in payload:
-            return WaitEvent("finished", found=_found(payload))
+            return WaitEvent("finished", found=_check_found(payload))
         case {"outcome": "failed" | "timeout" as outcome, "message": str(message)}:
-            return WaitEvent(outcome, message, _found(payload), _cause(payload))
-    raise UnknownEventError(_advice(f"it is {shape(payload)}"))
+            cause = payload.get("cause", "")
+            if cause not in get_args(Cause):
+                raise ValueError(f"'cause' is {shape(cause)}")
+            return WaitEvent(outcome, message, _check_found(payload), cause)
+    raise ValueError(f"it is {shape(payload)}")
 
 
-def _cause(payload: Mapping[str, Any]) -> Cause:
-    match payload.get("cause", ""):
-        case "" | "crash" | "execution_timeout" as cause:
-            return cause  # type: ignore[no-any-return]
-        case other:
-            raise UnknownEventError(_advice(f"'cause' is {shape(other)}"))
-
-
-def _found(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+def _check_found(payload: Mapping[str, Any]) -> Mapping[str, Any]:
     found = {name: value for name, value in payload.items() if name not in ("version", "outcome", "message", "cause")}
-    try:
-        _check_found(found)
-    except ValueError as error:
-        raise UnknownEventError(_advice(str(error))) from None
-    return found
-
-
-def _check_found(found: Mapping[str, Any]) -> None:
     if "records" in found:
         check_records(found["records"])
     if not isinstance(found.get("balance", ""), str):
@@ -382,10 +400,4 @@ def _check_found(found: Mapping[str, Any]) -> None:
     ids = found.get("submission_ids", [])
     if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
         raise ValueError("'submission_ids' is not a list of strings")
-
-
-def _advice(problem: str) -> str:
-    return (
-        f"The trigger ended with an event of an unknown form ({problem}). Install the same version of "
-        "airflow-provider-rtisms on the workers and on the triggerer."
-    )
+    return found

@@ -159,12 +159,7 @@ class RtiSmsHook(BaseHook):
         self.close()
 
     def get_settings(self) -> ApiSettings:
-        """
-        Read the Connection.
-
-        :return: its fields, checked.
-        :raises RtiSmsConfigError: a field is missing or malformed.
-        """
+        """Read the Connection, and return its fields, checked."""
         return settings_from_connection(self.get_connection(self.rtisms_conn_id))
 
     def get_sms(self, submission_id: str | int) -> SmsDetails:
@@ -180,11 +175,7 @@ class RtiSmsHook(BaseHook):
         return self.get_conn().get_sms(submission_id)
 
     def get_balance(self) -> Decimal:
-        """
-        Fetch the account's balance (API: Get balance), exactly as the vendor returns it.
-
-        :raises RtiSmsError: see :mod:`~airflow_provider_rtisms.api.errors`.
-        """
+        """Fetch the account's balance (API: Get balance), exactly as the vendor returns it."""
         return self.get_conn().get_balance()
 
     def request(
@@ -236,27 +227,32 @@ class RtiSmsHook(BaseHook):
         :param max_parts: most parts that one SMS may take.
         :param max_messages: most messages.
         :param max_parts_total: most parts of all messages together.
-        :param options: ``on_uncertain`` and ``chunk_size`` of
-            :class:`~airflow_provider_rtisms.sending.outbox.Outbox`.
+        :param options: ``on_uncertain`` and ``chunk_size``, as for
+            :class:`~airflow_provider_rtisms.operators.rtisms.RtiSmsSendOperator`.
         :return: what is known of each message or distinct recipient, by position.
         :raises RtiSmsInputError: a value cannot be sent; nothing was sent. All bad messages are named by position.
         :raises RtiSmsUncertainError: a response was lost. The request is not repeated, since the server may have acted
             on it.
         :raises RtiSmsError: see :mod:`~airflow_provider_rtisms.api.errors`; ``submissions`` holds what is known.
         """
-        limits = {"max_parts": max_parts, "max_messages": max_messages, "max_parts_total": max_parts_total}
-        source = {"recipients": recipients, "text": text, "messages": messages, "charset": charset}
-        outbox = self.get_outbox(sender=sender, **{**source, **limits, **options})
+        outbox = self.get_outbox(
+            recipients=recipients,
+            text=text,
+            messages=messages,
+            sender=sender,
+            charset=charset,
+            max_parts=max_parts,
+            max_messages=max_messages,
+            max_parts_total=max_parts_total,
+            **options,
+        )
         return self.send(outbox)
 
     def get_outbox(self, *, sender: str | None = None, store: Store | None = None, **arguments: Any) -> Outbox:
         """
-        Check the arguments of a send, and return it ready for :meth:`send`. Nothing is sent yet.
+        Check the arguments of :meth:`send_sms`, and return a send that is ready for :meth:`send`. Nothing is sent yet.
 
-        :param sender: as for :meth:`send_sms`.
         :param store: where to record what is sent, so that a later attempt knows it; default in memory.
-        :param arguments: the other ones of :meth:`send_sms`.
-        :raises RtiSmsInputError: a value cannot be sent.
         """
         from airflow_provider_rtisms.sending.outbox import make_outbox
 
@@ -282,8 +278,10 @@ class RtiSmsHook(BaseHook):
         :param charset: 0, 1, 6 or 8; None picks by each text.
         :param max_parts: most parts that one SMS may take.
         :param samples: how many of the first texts to return.
-        :return: see :func:`~airflow_provider_rtisms.sending.messages.preview`. ``samples`` holds texts as they
-            would go out, so keep the result out of XCom and logs where they are confidential.
+        :return: ``messages`` (count), ``parts_total``, ``max_parts`` (of the longest), ``charsets`` (messages by number
+            of the charset), ``forces_ucs2`` (messages by character that GSM 7-bit does not have), and ``samples``: for
+            each of the first texts ``text, charset, characters, parts, forces_ucs2``. These texts may be confidential,
+            so keep the result out of XCom and logs.
         :raises RtiSmsInputError: a value cannot be sent; names the rows.
         """
         from airflow_provider_rtisms.sending.messages import preview
@@ -291,25 +289,16 @@ class RtiSmsHook(BaseHook):
         return preview(text=text, rows=rows, messages=messages, charset=charset, max_parts=max_parts, samples=samples)
 
     def send(self, outbox: Outbox) -> list[Submission]:
-        """
-        Send what an outbox holds.
-
-        :param outbox: from :meth:`get_outbox`.
-        :return: what is known of each message, by position.
-        :raises RtiSmsError: as :meth:`send_sms`.
-        """
+        """Send what :meth:`get_outbox` has returned; return what is known of each message, by position."""
         from airflow_provider_rtisms.api.aio import run
 
         return run(self._with_client(outbox.send))
 
     def run_async(self, work: Callable[[AsyncRtiSmsClient], Awaitable[T]]) -> T:
         """
-        Run asynchronous work to its end from blocking code, with the token of this hook.
+        Run asynchronous work with an opened client to its end from blocking code.
 
         If the credentials are refused, the Connection is read again. If it has changed, the work is done again.
-
-        :param work: called with an opened client.
-        :return: its result.
         """
         from airflow_provider_rtisms.api.aio import run
         from airflow_provider_rtisms.waiting import with_current_credentials
@@ -374,14 +363,7 @@ class RtiSmsHook(BaseHook):
         max_concurrency: int | None = None,
         requests_per_second: float | None = None,
     ) -> T:
-        """
-        Run asynchronous work to its end from blocking code, once, with other limits than those of the Connection.
-
-        :param work: called with an opened client.
-        :param max_concurrency: most requests at once. Default: that of the Connection.
-        :param requests_per_second: most requests a second. Default: that of the Connection.
-        :return: its result.
-        """
+        """Run asynchronous work to its end from blocking code, once, with other limits than those of the Connection."""
         from airflow_provider_rtisms.api.aio import run
 
         limits = {"max_concurrency": max_concurrency, "requests_per_second": requests_per_second}

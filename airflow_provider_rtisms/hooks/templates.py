@@ -103,7 +103,13 @@ class Redacted(Secret[Any]):
 
 
 class _TemplateField:
-    """A template field of an operator. The value stands in the operator's ``__dict__``, so reading it costs nothing."""
+    """
+    A template field of an operator. The value stands in the operator's ``__dict__``, so reading it costs nothing.
+
+    A set is kept in a fixed order, since a DAG is serialized with each parsing. What Airflow assigns to a confidential
+    field when it renders it is redacted, in mapped tasks too. The output of another task is left as it is, so that
+    Airflow finds it and lets this task wait for the other.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -108,13 +108,18 @@ class SendJournal:
             self._write_head(self._size, {})
 
     def digest(self, key: str, recipient: str | None = None) -> str:
-        """Return the digest under which the journal knows a message; costly enough to keep."""
+        """
+        Return the digest under which the journal knows a message; costly enough to keep.
+
+        :param key: identifies the message: its reference or its recipient.
+        :param recipient: identifies its recipient; None if the key does.
+        """
         of_message = self._hmac(key)
         of_recipient = of_message if recipient is None else self._hmac(recipient)
         return of_message[:_MESSAGE_CHARACTERS] + of_recipient[_MESSAGE_CHARACTERS:_DIGEST_CHARACTERS]
 
     def status_of(self, digest: str) -> Submission:
-        """Return what is known of a message."""
+        """Return ``submitted`` if a message ever was, ``uncertain`` if it may have been sent, else what came last."""
         known = self._results.get(digest[:_MESSAGE_CHARACTERS], NOT_SENT)
         if known.outcome is SendOutcome.SUBMITTED:
             return known
@@ -196,7 +201,7 @@ class SendJournal:
         return number
 
     def commit(self, number: int, results: Mapping[str, Submission | None]) -> None:
-        """Record what came of the messages of an entry."""
+        """Record what came of the messages of an entry, by digest; None where the response was lost."""
         entry = self._entry(number, list(results), list(results.values()))
         with self._lock:
             self._store.set(_entry_key(number), entry)

@@ -39,7 +39,13 @@ NAMED_ROWS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One text for one recipient. Its repr shows neither."""
+    """
+    One text for one recipient. Its repr shows neither.
+
+    :param reference: the caller's key of the message; None where the recipient identifies it.
+    :param position: where the caller gave it, such as ``messages[3]`` or ``row 4``.
+    :param is_row: whether the caller gave it with a text of its own, so that its result shows the reference.
+    """
 
     recipient: Recipient
     text: SmsText
@@ -138,7 +144,7 @@ def read_message_file(path: str | StoragePath) -> Iterator[Row]:
 def check_rows(
     rows: Iterable[Row], *, charset: int | None = None, max_parts: int | None = None, max_messages: int | None = None
 ) -> list[Message]:
-    """Return the messages of rows, all checked."""
+    """Return the messages of rows, all checked. The rows beyond ``max_messages`` are only counted."""
     SmsText.of("a", charset, max_parts)  # what is wrong with these two is no problem of a row
     _check_count(0, max_messages)
     messages: list[Message] = []
@@ -240,7 +246,12 @@ def _check_reference(values: Secret[Mapping[str, Any]]) -> tuple[str | None, str
 
 
 def _repeats(reference: str, recipient: Secret[str]) -> bool:
-    """Return whether a reference repeats a phone number, with or without the prefix of its country."""
+    """
+    Return whether a reference repeats a phone number, with or without the prefix of its country.
+
+    Only the digits are compared. The last 8 are enough; of a short number, what follows a country code of 3 digits.
+    Letters between digits stay, or each UUID would be one long number, and in a million some would be a recipient's.
+    """
     digits = "".join(str(unicodedata.digit(one, "a" if one.isalpha() else "")) for one in reference)
     length = max(6, min(8, len(recipient.get_secret_value()) - len("+123")))
     return recipient.get_secret_value()[-length:] in digits
@@ -309,7 +320,7 @@ def preview(
     max_parts: int | None = None,
     samples: int = 3,
 ) -> dict[str, Any]:
-    """Say what a send would do. Nothing is sent."""
+    """Say what a send would do, see ``RtiSmsHook.preview_sms``. ``message_rows`` are those of a file of messages."""
     if (text is not None) + (messages is not None) + (message_rows is not None) != 1:
         raise RtiSmsInputError("Give either text or messages.")
     if text is None:

@@ -118,6 +118,9 @@ class Outbox:
 
     Messages with the same text share requests of up to ``chunk_size`` recipients. Requests run in parallel, as many as
     the client allows.
+
+    :param window: how many messages at most are recorded as about to be sent, and not yet as sent.
+    :param sender_source: where the sender comes from, for the error that it is refused.
     """
 
     def __init__(
@@ -360,7 +363,12 @@ class Outbox:
 
 
 def _items_of(messages: Sequence[Message], journal: SendJournal) -> list[_Item]:
-    """Return the messages with their digests."""
+    """
+    Return the messages with their digests.
+
+    What identifies a recipient is its number, and how many messages it gets if these are many. A query may leave out
+    the row that was sent, of two rows for one recipient. The other row is no renamed one then.
+    """
     keys = [message_key(message.recipient, reference=None) for message in messages]
     to = Counter(keys)
     recipients = [key if to[key] == 1 else f"{to[key]} messages to {key}" for key in keys]
@@ -423,6 +431,11 @@ class _StoppableCall(Call[T]):
 
 
 def _make_stoppable(call: Call[T], is_stopped: Callable[[], bool]) -> Call[T]:
-    """Return a call that raises an error in place of its request once the sending has ended."""
+    """
+    Return a call that raises an error in place of its request once the sending has ended.
+
+    Many calls wait in the client for their turn. Each one that leaves after the API has stopped to respond would be one
+    more uncertain message.
+    """
     values = {one.name: getattr(call, one.name) for one in fields(call)}
     return _StoppableCall(**values, is_stopped=is_stopped)

@@ -12,8 +12,8 @@ from contextlib import suppress
 
 import pytest
 
-from airflow_provider_rtisms.notifications import deduplication
-from airflow_provider_rtisms.notifications.deduplication import LEASE, AlertLimit, Turn, variable_name
+from airflow_provider_rtisms.notifications import rtisms as deduplication
+from airflow_provider_rtisms.notifications.rtisms import LEASE, AlertLimit, Turn, variable_name
 from tests.patience import PATIENCE
 
 KEY = "nightly_load"
@@ -118,7 +118,7 @@ class Storm:
 
 @pytest.fixture
 def limit_of(now: list[float]) -> Callable[..., AlertLimit]:
-    def make(store: deduplication.Store, at_most_every: float = HOUR) -> AlertLimit:
+    def make(store: Any, at_most_every: float = HOUR) -> AlertLimit:
         return AlertLimit(store, KEY, at_most_every, clock=lambda: now[0], sleep=lambda seconds: None)
 
     return make

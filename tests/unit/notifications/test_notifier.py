@@ -18,7 +18,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
-from airflow_provider_rtisms.notifications import deduplication
+from airflow_provider_rtisms.notifications import rtisms as deduplication
 from airflow_provider_rtisms.notifications import rtisms as module
 from airflow_provider_rtisms.notifications.rtisms import RtiSmsNotifier
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
