@@ -239,15 +239,6 @@ class TestStats:
             "rtisms.delivery_duration.mine": [2500.0],
         }
 
-    def test_it_counts_as_its_base_does(self, reported: StatsdListener) -> None:
-        stats, call = stats_for("mine"), endpoints.get_sms(UNKNOWN)
-        stats.on_token()
-        stats.on_retry(call)
-        stats.on_throttled(call)
-        stats.on_request(call, 200)
-        assert (stats.requests, stats.tokens, stats.retries, stats.throttled) == (1, 1, 1, 1)
-        assert len(reported.counts()) == 4
-
     @pytest.mark.parametrize(
         ("status", "name"),
         [(None, "no_response"), (99, "other"), (100, "1xx"), (299, "2xx"), (404, "4xx"), (599, "5xx"), (600, "other")],
@@ -575,6 +566,3 @@ class TestDocuments:
         used = {name for block in blocks for name in re.findall(r"airflow_rtisms_\w+?(?=\b|_count\b|_sum\b)", block)}
         assert used
         assert {re.sub("_(count|sum|bucket)$", "", name) for name in used} <= set(exported)
-
-    def test_names_are_short_enough_for_opentelemetry(self) -> None:
-        assert max(len(f"airflow.{metric.name}") for metric in METRICS) <= 63  # on Airflow 2.11

@@ -99,14 +99,6 @@ def test_the_logger_may_be_chosen_as_for_every_hook() -> None:
 
 
 class TestCalls:
-    def test_details(self, rtisms_sandbox: Sandbox) -> None:
-        submission_id = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
-        assert RtiSmsHook().get_sms(submission_id).status == "DELIVERED"
-
-    def test_balance_is_exact(self, rtisms_sandbox: Sandbox) -> None:
-        rtisms_sandbox.set_balance("12345678901234567890.10")
-        assert str(RtiSmsHook().get_balance()) == "12345678901234567890.10"
-
     def test_one_hook_gets_one_token_for_all_threads(self, serve_default: Serve) -> None:
         server = serve_default(response({"balance": "1"}))
         hook = RtiSmsHook()
@@ -169,12 +161,6 @@ class TestTestConnection:
         ok, message = RtiSmsHook().test_connection()
         assert not ok
         assert "Password" in message
-
-    def test_tells_a_wrong_field(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps({"conn_type": "rtisms"}))
-        ok, message = RtiSmsHook().test_connection()
-        assert not ok
-        assert "Login" in message
 
     @pytest.mark.parametrize(
         ("fields", "said"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,12 @@ import fsspec
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
 
-from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError
+from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.bulk.store import RtiSmsStorageError
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.operators.send import check_output_path, write_results
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sending.messages import check_rows, read_message_file
-from tests.unit.bulk.stores import Store, StoredPath
 
 try:
     from airflow.sdk.io import attach
@@ -169,16 +167,6 @@ def test_results_are_written(folder: Any, name: str) -> None:
     assert [one.name for one in path.parent.iterdir()] == [name]
 
 
-def test_equal_results_make_equal_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A compressed file could hold its name and the time."""
-    contents = []
-    for number, name in enumerate(("a.csv.gz", "b.csv.gz")):
-        monkeypatch.setattr(time, "time", lambda now=1e9 * number: now)
-        write_results(tmp_path / name, [RECORD])
-        contents.append((tmp_path / name).read_bytes())
-    assert contents[0] == contents[1]
-
-
 def test_a_file_of_results_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RtiSmsStorageError, match=r"^Writing /\S+/file/a\.csv failed"):
@@ -189,17 +177,3 @@ def test_a_file_of_results_that_cannot_be_written_is_named(tmp_path: Path) -> No
 def test_results_go_to_no_other_kind_of_file(name: str) -> None:
     with pytest.raises(RtiSmsInputError, match=r"^output_path does not end in \.csv, \.csv\.gz, \.jsonl or"):
         check_output_path(f"/data/{name}")
-
-
-def test_results_need_a_path() -> None:
-    with pytest.raises(RtiSmsInputError, match=r"^output_path is "):
-        check_output_path("")
-
-
-def test_a_store_that_takes_no_results_is_named() -> None:
-    fs = Store()
-    fs.failures["put_file"] = [PermissionError("Access Denied")]
-    with pytest.raises(
-        RtiSmsError, match=r"^Writing s3://bucket/day/details\.jsonl failed \(PermissionError: Access Denied\)"
-    ):
-        write_results(StoredPath(fs), [RECORD])  # type: ignore[arg-type]

@@ -264,12 +264,6 @@ class TestWaiting:
         assert [record["submission_id"] for record in records] == ids
         assert received(rtisms_sandbox) == NUMBERS
 
-    def test_a_large_wait_fetches_its_records_at_the_end(self, rtisms_sandbox: Sandbox) -> None:
-        ids = [rtisms_sandbox.add_submission("EXPIRED", pending_for=0, sent_for=0) for _ in range(2)]
-        event = {"version": 1, "outcome": "finished", "records": [], "submission_ids": ids}
-        records = send(fail_on=[]).resume_execution("execute_complete", {"event": event}, {})
-        assert [(record["submission_id"], record["status"]) for record in records] == [(one, "EXPIRED") for one in ids]
-
     @pytest.mark.parametrize(
         ("outcome", "error"), [("failed", AirflowFailException), ("timeout", AirflowSensorTimeout)]
     )

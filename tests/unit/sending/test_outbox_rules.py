@@ -144,14 +144,6 @@ class TestOnUncertain:
             assert task.send(vendor, on_uncertain=on_uncertain) == outcomes
         assert vendor.requests == [[0], [1]]
 
-    def test_fail_says_what_a_person_can_do(self) -> None:
-        task = Task(1)
-        task.send(Vendor(in_turn(LOST)))
-        assert isinstance(task.error, errors.RtiSmsUncertainError)
-        assert "The response to a request was lost" in str(task.error)
-        assert "Of 1 messages: 1 uncertain: recipients[0] ***000." in str(task.error)
-        assert task.error.call == "send_sms"
-
     def test_skip_warns(self, caplog: pytest.LogCaptureFixture) -> None:
         Task(1).send(Vendor(in_turn(LOST)), on_uncertain="skip")
         assert "Uncertain messages are not sent again, since on_uncertain is 'skip'. Of 1 messages:" in caplog.text
@@ -159,11 +151,6 @@ class TestOnUncertain:
     def test_a_loss_that_does_not_end_the_sending_is_a_warning(self, caplog: pytest.LogCaptureFixture) -> None:
         Task(2).send(Vendor(in_turn(LOST)))
         assert "lost" in [record.getMessage() for record in caplog.records]
-
-    def test_resend_sends_once_more_in_the_same_attempt(self) -> None:
-        task, vendor = Task(2), Vendor(in_turn(LOST))
-        assert task.send(vendor, on_uncertain="resend") == "ss"
-        assert vendor.requests == [[0], [1], [0]]
 
     def test_resend_sends_once_more_in_a_later_attempt(self) -> None:
         task, vendor = Task(2), Vendor(in_turn(LOST))
@@ -416,13 +403,6 @@ class TestReferences:
         assert task.send(vendor, people(1, "a")) == "N"
         assert task.send(vendor, people(1, "b")) == "s"
 
-    def test_under_a_new_one_a_message_is_resent_at_most_once(self) -> None:
-        task, vendor = Task(1), Vendor(in_turn(["submitted"], LOST))
-        task.send(vendor, people(1, "a"))
-        for _ in range(3):
-            assert task.send(vendor, people(1, "b"), on_uncertain="resend") == "U"
-        assert vendor.requests == [[0], [0]]
-
 
 class TestLosses:
     def test_two_in_a_row_end_the_sending(self) -> None:
@@ -477,13 +457,6 @@ class TestRefusals:
         assert vendor.requests == [[0], [1]]
         assert outbox.may_have_sent
 
-    def test_a_refusal_is_no_request_that_may_have_sent(self) -> None:
-        outbox = Task(2).outbox()
-        with pytest.raises(errors.RtiSmsForbiddenError):
-            virtual_time.run(outbox.send(Vendor(in_turn(REFUSED))))
-        assert not outbox.may_have_sent
-        assert not outbox.is_journal_lost
-
     @pytest.mark.parametrize("reply", [LOST, ["submitted"], ["unknown_error"], ["account_no_balance"]])
     def test_anything_else_is_one(self, reply: Reply) -> None:
         outbox = Task(1).outbox()
@@ -515,15 +488,6 @@ class TestRounds:
         assert len(vendor.requests) == 1 + 4
         assert vendor.departures == pytest.approx([0, 0, 0.5, 1.5, 3.5])
         assert "Sending 1 messages again in 0.5 s" in caplog.text
-
-    def test_the_pause_can_be_another_one(self) -> None:
-        pauses = []
-
-        async def pause(seconds: float) -> None:
-            pauses.append(seconds)
-
-        Task(1).send(Vendor(by_position({0: "unknown_error"})), pause=pause)
-        assert pauses == [0.5, 1.0, 2.0]
 
     def test_a_message_without_balance_is_not_sent_again_in_this_attempt(self) -> None:
         task, vendor = Task(1), Vendor(by_position({0: "account_no_balance"}))
@@ -754,14 +718,6 @@ class TestWords:
         assert "Sent 2 messages: recipients[0] ***000 submitted 0, order 7 submitted 1" in caplog.text
         caplog.clear()
 
-    def test_a_later_attempt_says_how_many_were_sent(self, caplog: pytest.LogCaptureFixture) -> None:
-        caplog.set_level(logging.INFO)
-        task, vendor = Task(3), Vendor(in_turn(["submitted"], REFUSED))
-        task.send(vendor, window=1)
-        assert "earlier attempt" not in caplog.text
-        task.send(vendor)
-        assert "1 of 3 messages were sent in an earlier attempt; they are not sent again" in caplog.text
-
     def test_the_summary_groups_by_outcome_and_status(self) -> None:
         outbox = Task(4).outbox()
         virtual_time.run(
@@ -817,18 +773,8 @@ class TestOptions:
         with pytest.raises(errors.RtiSmsInputError, match=r"^on_uncertain is .*'fail', 'resend' or 'skip'"):
             Task(1).outbox(on_uncertain="retry")
 
-    def test_the_outbox_checks_its_sender(self) -> None:
-        with pytest.raises(errors.RtiSmsInputError, match="sender"):
-            Outbox([], " ", SendJournal(MemoryStore(), Secret("s")))
-
 
 class TestDefaults:
-    def test_fifty_recipients_share_a_request(self) -> None:
-        messages = to_everybody([Recipient(number(position)) for position in range(120)], TEXT)
-        vendor = Vendor()
-        virtual_time.run(Outbox(messages, "96000", SendJournal(MemoryStore(), Secret("s"))).send(vendor))
-        assert [len(request) for request in vendor.requests] == [50, 50, 20]
-
     def test_a_thousand_messages_of_each_outcome_are_named(self) -> None:
         task = Task(1003)
         task.send(Vendor(in_turn(LOST, LOST)), chunk_size=1)
@@ -836,11 +782,6 @@ class TestDefaults:
 
 
 class TestMessages:
-    def test_a_key_is_the_reference_or_the_recipient(self) -> None:
-        assert Message(Recipient("+56900000000"), TEXT).key == "recipient +56900000000"
-        assert Message(Recipient("+56900000000"), TEXT, "7").key == "reference 7"
-        assert Message(Recipient("+56900000000"), TEXT, "").key == "reference "
-
     def test_a_repr_shows_neither_number_nor_text(self) -> None:
         shown = repr(Message(Recipient("+56900000000"), TEXT))
         assert "56900" not in shown

@@ -147,11 +147,6 @@ class TestTransientErrors:
         assert asyncio.run(fire(new_trigger("1")))["outcome"] == "finished"
         assert len(server.grants) == 13
 
-    def test_an_outage_of_the_network_is_retried(self, rtisms_sandbox: Sandbox) -> None:
-        rtisms_sandbox.set_faults(Fault("outage", times=12))
-        done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
-        assert asyncio.run(fire(new_trigger(done)))["outcome"] == "finished"
-
     def test_a_timeout_names_the_last_error(self, serve_default: Serve) -> None:
         serve_default(response(status=503))
         payload = with_more_time(
@@ -183,19 +178,6 @@ class TestTransientErrors:
         assert f"HTTP {status}" in payload["message"]
         assert len(server.calls) == 1
 
-    def test_a_revoked_token_is_replaced(self, rtisms_sandbox: Sandbox) -> None:
-        waiting = rtisms_sandbox.add_submission("SENT")
-
-        async def main() -> Payload:
-            firing = asyncio.ensure_future(fire(new_trigger(waiting)))
-            await until(lambda: bool(rtisms_sandbox.state().requests_by_id))
-            rtisms_sandbox.revoke_tokens()
-            rtisms_sandbox.add_submission(submission_id=waiting, pending_for=0, sent_for=0)
-            return await firing
-
-        assert asyncio.run(main())["outcome"] == "finished"
-        assert rtisms_sandbox.state().tokens_issued == 2
-
     def test_a_rotated_secret_is_read_from_the_connection(
         self, rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -222,12 +204,6 @@ class TestTransientErrors:
 
 
 class TestSerialization:
-    def test_round_trip(self) -> None:
-        trigger = new_trigger("1", "2", finished=[{"submission_id": "1"}], with_records=False)
-        path, arguments = trigger.serialize()
-        assert path == "airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger"
-        assert RtiSmsDeliveryTrigger(**json.loads(json.dumps(arguments))).serialize() == (path, arguments)
-
     def test_holds_every_argument(self) -> None:
         """An argument that serialize leaves out is lost on the way to the triggerer."""
         signatures = [signature(kind.__init__) for kind in (WaitTrigger, RtiSmsDeliveryTrigger)]

@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.models import SmsDetails
-from airflow_provider_rtisms.waiting import DeliveryWait, check_fail_on, check_records
+from airflow_provider_rtisms.waiting import DeliveryWait, check_records
 
 LATER = errors.RtiSmsServerError("HTTP 503")
 MISSING = errors.RtiSmsNotFoundError("HTTP 404", status=404)
@@ -168,47 +168,7 @@ class TestWords:
 
 
 class TestCheckRecords:
-    def test_records_are_returned(self) -> None:
-        records = [record("1"), record("2", None), {**record("3"), "fetched_at": "now"}]
-        assert check_records(records) is records
-        assert check_records([]) == []
-
-    @pytest.mark.parametrize("value", [None, {}, "[]", (record("1"),)])
-    def test_what_is_no_list_is_refused(self, value: Any) -> None:
-        with pytest.raises(ValueError, match="'records' is not a list"):
-            check_records(value)
-
-    @pytest.mark.parametrize("bad", [7, {}, {"submission_id": "2", "status": "SENT"}])
-    def test_what_is_no_record_is_refused_by_its_position(self, bad: Any) -> None:
-        with pytest.raises(ValueError, match=r"'records\[1\]' lacks fields"):
-            check_records([record("1"), bad])
-
     @pytest.mark.parametrize("change", [{"submission_id": 7}, {"submission_id": None}, {"status": 7}])
     def test_a_field_of_another_type_is_refused(self, change: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match=r"'records\[0\]' has a field of another type"):
             check_records([{**record("1"), **change}])
-
-
-class TestCheckFailOn:
-    @pytest.mark.parametrize(
-        "value",
-        [
-            ["REJECTED", "EXPIRED"],
-            ("REJECTED", "EXPIRED"),
-            iter(["REJECTED", "EXPIRED"]),
-            dict.fromkeys(["REJECTED"]).keys(),
-        ],
-    )
-    def test_states_are_returned_as_a_tuple(self, value: Any) -> None:
-        assert check_fail_on(value)[0] == "REJECTED"
-        assert check_fail_on(()) == ()
-
-    @pytest.mark.parametrize("value", ["REJECTED", None, 7, {"REJECTED": 1}])
-    def test_what_is_no_list_is_refused(self, value: Any) -> None:
-        with pytest.raises(errors.RtiSmsInputError, match=r"^fail_on is .*: use a list of states"):
-            check_fail_on(value)
-
-    @pytest.mark.parametrize("state", ["PENDING", "SENT", "rejected", "", 7, None])
-    def test_what_is_no_final_state_is_refused_by_its_position(self, state: Any) -> None:
-        with pytest.raises(errors.RtiSmsInputError, match=r"^fail_on\[1\] is .* not a final state"):
-            check_fail_on(["REJECTED", state])

@@ -79,8 +79,3 @@ def test_another_form_is_refused_with_advice(payload: Any, problem: str) -> None
     assert "Install the same version of airflow-provider-rtisms on the workers and on the triggerer" in str(
         caught.value
     )
-
-
-def test_defaults() -> None:
-    assert WaitEvent("timeout").message == ""
-    assert WaitEvent("timeout").found == {}

@@ -7,7 +7,7 @@ import gc
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from decimal import Decimal
 from typing import Any
 
@@ -44,85 +44,48 @@ class Client:
         return outcome
 
 
-class Connections:
-    """Opens a client for what the Connection holds at each reading."""
-
-    def __init__(self, *readings: ApiSettings | Exception) -> None:
-        self.readings = list(readings)
-        self.opened = self.closed = 0
+@pytest.mark.parametrize(
+    ("readings", "accepted", "worked", "is_done"),
+    [
+        ([OLD, NEW], OLD, [OLD], True),
+        ([OLD, NEW], NEW, [OLD, NEW], True),
+        ([OLD, NEW, NEWEST], NEWEST, [OLD, NEW, NEWEST], True),  # they may change more than once
+        ([OLD, OLD, NEW], NEW, [OLD], False),  # those that have not changed are not tried again
+        ([OLD, NEW, NEW], None, [OLD, NEW], False),
+    ],
+)
+def test_refused_credentials_are_read_again_and_the_work_starts_over(
+    caplog: pytest.LogCaptureFixture,
+    readings: list[ApiSettings],
+    accepted: ApiSettings | None,
+    worked: list[ApiSettings],
+    is_done: bool,
+) -> None:
+    """What the Connection holds at each reading, and the only credentials that the server accepts."""
+    left, tried = iter(readings), []
+    opened = closed = 0
 
     @asynccontextmanager
-    async def __call__(self) -> AsyncIterator[Any]:
-        settings = self.readings[min(self.opened, len(self.readings) - 1)]
-        self.opened += 1
-        if isinstance(settings, Exception):
-            raise settings
+    async def connect() -> AsyncIterator[Any]:
+        nonlocal opened, closed
+        opened += 1
         try:
-            yield Client(settings)
+            yield Client(next(left))
         finally:
-            self.closed += 1
+            closed += 1
 
+    async def work(client: Any) -> str:
+        tried.append(client.settings)
+        if client.settings != accepted:
+            raise errors.RtiSmsAuthenticationError("HTTP 401 at POST /auth.")
+        return "done"
 
-class TestCurrentCredentials:
-    @staticmethod
-    def work(connections: Connections, *accepted: ApiSettings) -> Any:
-        worked: list[ApiSettings] = []
-
-        async def work(client: Any) -> str:
-            worked.append(client.settings)
-            if client.settings not in accepted:
-                raise errors.RtiSmsAuthenticationError("HTTP 401 at POST /auth.")
-            return "done"
-
-        async def main() -> str:
-            return await with_current_credentials(connections, work)
-
-        try:
-            return asyncio.run(main()), worked
-        except errors.RtiSmsAuthenticationError as error:
-            return error, worked
-        finally:
-            assert connections.closed <= connections.opened
-
-    def test_accepted_credentials_are_read_once(self) -> None:
-        connections = Connections(OLD, NEW)
-        assert self.work(connections, OLD) == ("done", [OLD])
-        assert (connections.opened, connections.closed) == (1, 1)
-
-    def test_refused_credentials_are_read_again_and_the_work_starts_over(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        connections = Connections(OLD, NEW)
-        assert self.work(connections, NEW) == ("done", [OLD, NEW])
-        assert (connections.opened, connections.closed) == (2, 2)
-        assert "HTTP 401 at POST /auth. Reading the Connection again" in caplog.text
-
-    def test_credentials_that_have_not_changed_are_not_tried_again(self) -> None:
-        connections = Connections(OLD, OLD, NEW)
-        error, worked = self.work(connections, NEW)
-        assert isinstance(error, errors.RtiSmsAuthenticationError)
-        assert worked == [OLD]
-        assert (connections.opened, connections.closed) == (2, 2)
-
-    def test_credentials_may_change_more_than_once(self) -> None:
-        assert self.work(Connections(OLD, NEW, NEWEST), NEWEST) == ("done", [OLD, NEW, NEWEST])
-
-    def test_a_change_that_is_refused_as_well_ends_it(self) -> None:
-        error, worked = self.work(Connections(OLD, NEW, NEW))
-        assert isinstance(error, errors.RtiSmsAuthenticationError)
-        assert worked == [OLD, NEW]
-
-    def test_another_error_passes_through(self) -> None:
-        async def work(client: Any) -> None:
-            raise errors.RtiSmsForbiddenError("HTTP 403")
-
-        with pytest.raises(errors.RtiSmsForbiddenError):
-            asyncio.run(with_current_credentials(Connections(OLD, NEW), work))
-
-    def test_a_connection_that_cannot_be_read_passes_through(self) -> None:
-        connections = Connections(errors.RtiSmsConfigError("Host is missing"))
-        with pytest.raises(errors.RtiSmsConfigError):
-            self.work(connections)
+    expected = nullcontext() if is_done else pytest.raises(errors.RtiSmsAuthenticationError)
+    with expected:
+        assert asyncio.run(with_current_credentials(connect, work)) == "done"
+    assert tried == worked
+    assert opened == closed == len(worked) + (not is_done)
+    assert ("HTTP 401 at POST /auth. Reading the Connection again" in caplog.text) is (len(worked) > 1 or not is_done)
 
 
 class TestPollDeliveries:
@@ -154,20 +117,6 @@ class TestPollDeliveries:
         client.outcomes["1"] = SmsDetails("1", "SENT")
         self.poll(client, wait)
         assert self.warnings(caplog) == []
-
-    @pytest.mark.parametrize(("in_seconds", "is_accepted"), [(600, True), (-1, False)])
-    def test_an_unknown_submission_is_accepted_until_a_time(self, in_seconds: float, is_accepted: bool) -> None:
-        wait = DeliveryWait(["1"], ())
-        client = Client(outcomes={"1": errors.RtiSmsNotFoundError("HTTP 404", status=404)})
-        if is_accepted:
-            assert self.poll(client, wait, time.time() + in_seconds) is False
-        else:
-            with pytest.raises(errors.RtiSmsNotFoundError):
-                self.poll(client, wait, time.time() + in_seconds)
-
-    def test_a_permanent_error_ends_it(self) -> None:
-        with pytest.raises(errors.RtiSmsForbiddenError):
-            self.poll(Client(outcomes={"1": errors.RtiSmsForbiddenError("HTTP 403")}), DeliveryWait(["1"], ()))
 
     def test_a_large_wait_does_not_hold_up_the_event_loop(self) -> None:
         """A triggerer runs other triggers in the same loop, which get a turn after a small part of the work."""
@@ -213,8 +162,3 @@ class TestPollBalance:
         client: Any = Client(outcomes=SOON)
         assert asyncio.run(poll_balance(client, Decimal(10))) == (False, None)
         assert "HTTP 503 The next poll will try again" in caplog.text
-
-    def test_a_permanent_error_ends_it(self) -> None:
-        client: Any = Client(outcomes=errors.RtiSmsForbiddenError("HTTP 403"))
-        with pytest.raises(errors.RtiSmsForbiddenError):
-            asyncio.run(poll_balance(client, Decimal(10)))
