@@ -290,9 +290,7 @@ class RtiSmsHook(BaseHook):
 
     def send(self, outbox: Outbox) -> list[Submission]:
         """Send what :meth:`get_outbox` has returned; return what is known of each message, by position."""
-        from airflow_provider_rtisms.api.aio import run
-
-        return run(self._with_client(outbox.send))
+        return self.run_limited(outbox.send)
 
     def run_async(self, work: Callable[[AsyncRtiSmsClient], Awaitable[T]]) -> T:
         """
@@ -367,8 +365,12 @@ class RtiSmsHook(BaseHook):
         from airflow_provider_rtisms.api.aio import run
 
         limits = {"max_concurrency": max_concurrency, "requests_per_second": requests_per_second}
-        changes = {name: value for name, value in limits.items() if value is not None}
-        return run(self._with_client(work, **changes))
+
+        async def main() -> T:
+            async with self._connect(**{name: value for name, value in limits.items() if value is not None}) as client:
+                return await work(client)
+
+        return run(main())
 
     @asynccontextmanager
     async def get_async_conn(self) -> AsyncIterator[AsyncRtiSmsClient]:
@@ -412,10 +414,6 @@ class RtiSmsHook(BaseHook):
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Return the labels and placeholders of the form for Airflow below 3.2, made from ``UI_FIELD_BEHAVIOUR``."""
         return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
-
-    async def _with_client(self, work: Callable[[AsyncRtiSmsClient], Awaitable[T]], **changes: Any) -> T:
-        async with self._connect(**changes) as client:
-            return await work(client)
 
     @asynccontextmanager
     async def _connect(self, **changes: Any) -> AsyncIterator[AsyncRtiSmsClient]:

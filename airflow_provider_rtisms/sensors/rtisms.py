@@ -165,6 +165,18 @@ def limit_deferral(started: float, timeout: float, execution_end: float | None) 
     return limit
 
 
+def defer_until(limit: WaitLimit, kind: type[Any], rtisms_conn_id: str, **arguments: Any) -> dict[str, Any]:
+    """Return the arguments of ``defer`` that hand a wait over to a trigger of a kind."""
+    trigger = kind(
+        rtisms_conn_id=rtisms_conn_id,
+        deadline=limit.deadline,
+        deferred_at=time.time(),
+        is_execution_timeout=limit.is_execution_timeout,
+        **arguments,
+    )
+    return {"trigger": trigger, "method_name": "execute_complete", "timeout": timedelta(seconds=limit.seconds)}
+
+
 def read_wait_event(event: Any, expects: str) -> WaitEvent:
     """Return how a deferred wait ended."""
     try:
@@ -221,16 +233,8 @@ class RtiSmsBalanceSensor(DeferrableSensor):
         from airflow_provider_rtisms.triggers.balance import RtiSmsBalanceTrigger
 
         limit = limit_deferral(task_start(context), self.timeout, execution_end(self, context))
-        trigger = RtiSmsBalanceTrigger(
-            rtisms_conn_id=self.rtisms_conn_id,
-            minimum=str(self.minimum),
-            poke_interval=self.poke_interval,
-            deadline=limit.deadline,
-            max_poke_interval=self.max_poke_interval,
-            deferred_at=time.time(),
-            is_execution_timeout=limit.is_execution_timeout,
-        )
-        return {"trigger": trigger, "method_name": "execute_complete", "timeout": timedelta(seconds=limit.seconds)}
+        pauses = {"poke_interval": self.poke_interval, "max_poke_interval": self.max_poke_interval}
+        return defer_until(limit, RtiSmsBalanceTrigger, self.rtisms_conn_id, minimum=str(self.minimum), **pauses)
 
     def execute_complete(self, context: Context, event: Any) -> str:
         """End the wait as the event of the trigger says."""
@@ -458,22 +462,20 @@ class DeliveryPolling:
         wait = self.wait
         with_records = self.wait.is_small and len(wait.records) <= waiting.MAX_RECORDS_IN_TRIGGER
         quota = wait.quota if with_records else wait.quota_of_open
-        trigger = RtiSmsDeliveryTrigger(
-            rtisms_conn_id=self._hook.rtisms_conn_id,
+        return defer_until(
+            limit,
+            RtiSmsDeliveryTrigger,
+            self._hook.rtisms_conn_id,
             submission_ids=wait.submission_ids if with_records else wait.open_ids,
             poke_interval=poke_interval,
-            deadline=limit.deadline,
             missing_until=self._missing_until,
             fail_on=wait.fail_on,
             finished=wait.records if with_records else [],
             max_poke_interval=max_poke_interval,
-            deferred_at=time.time(),
             with_records=with_records,
             with_ids=ids_in_event,
             quota=None if quota is None else quota.to_json(),
-            is_execution_timeout=limit.is_execution_timeout,
         )
-        return {"trigger": trigger, "method_name": "execute_complete", "timeout": timedelta(seconds=limit.seconds)}
 
     def push_records(self, context: Context) -> None:
         """Push the records of final submissions to XCom ``records``, unless the wait is large."""

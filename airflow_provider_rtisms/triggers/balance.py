@@ -39,16 +39,8 @@ class RtiSmsBalanceTrigger(WaitTrigger):
     It yields one event, ``{"version": 1, "outcome": "finished", "balance": "457.00"}``, or an outcome ``failed`` or
     ``timeout`` with a ``message``.
 
-    :param rtisms_conn_id: the Connection; read again when its credentials are refused.
     :param minimum: the amount, a decimal string.
-    :param poke_interval: seconds or timedelta between two polls.
-    :param deadline: wall-clock time (seconds since the epoch) at which to give up.
-    :param max_poke_interval: seconds or timedelta up to which the pauses between polls grow; None if they do not.
-    :param deferred_at: wall-clock time at which the task polled and then deferred, see
-        :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
-    :param is_execution_timeout: whether the ``execution_timeout`` of the task ends at the deadline, and not the
-        ``timeout`` of the wait.
-    :param unknown: arguments of another version of this package; the trigger fails and names them.
+    :param common: the arguments that :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger` takes too.
     :raises TriggerArgumentError: an argument is malformed.
     """
 

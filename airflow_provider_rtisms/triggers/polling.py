@@ -94,20 +94,7 @@ def serialize_args(trigger: BaseTrigger, *names: str) -> tuple[str, dict[str, An
 
 
 class WaitTrigger(BaseTrigger):
-    """
-    A trigger that waits for a deferred task, and yields one event.
-
-    :param rtisms_conn_id: the Connection; read again when its credentials are refused.
-    :param poke_interval: seconds or timedelta between two polls.
-    :param deadline: wall-clock time (seconds since the epoch) at which to give up.
-    :param max_poke_interval: seconds or timedelta up to which the pauses between polls grow; None if they do not.
-    :param deferred_at: wall-clock time at which the task polled and then deferred. The trigger yields no event within
-        :data:`DEFERRAL_GRACE` seconds of it.
-    :param is_execution_timeout: whether the ``execution_timeout`` of the task ends at the deadline, and not the
-        ``timeout`` of the wait.
-    :param unknown: arguments of another version of this package; the trigger fails and names them.
-    :raises TriggerArgumentError: an argument is malformed.
-    """
+    """A trigger that waits for a deferred task, and yields one event. RtiSmsDeliveryTrigger describes the arguments."""
 
     #: Names of the arguments that are stored.
     stored: tuple[str, ...] = ("rtisms_conn_id", "poke_interval", "deadline", "max_poke_interval", "deferred_at")

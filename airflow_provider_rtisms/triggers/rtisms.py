@@ -40,7 +40,8 @@ class RtiSmsDeliveryTrigger(WaitTrigger):
         None if ``fail_on`` decides.
     :param is_execution_timeout: whether the ``execution_timeout`` of the task ends at the deadline, and not the
         ``timeout`` of the wait.
-    :param unknown: arguments of another version of this package; the trigger fails and names them.
+    :param common: those of ``rtisms_conn_id``, ``poke_interval`` and the like. If there are others, another version of
+        this package has given them: the trigger fails and names them.
     :raises TriggerArgumentError: an argument is malformed.
     """
 

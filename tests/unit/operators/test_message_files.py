@@ -167,12 +167,6 @@ def test_results_are_written(folder: Any, name: str) -> None:
     assert [one.name for one in path.parent.iterdir()] == [name]
 
 
-def test_a_file_of_results_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(RtiSmsStorageError, match=r"^Writing /\S+/file/a\.csv failed"):
-        write_results(tmp_path / "file" / "a.csv", [])
-
-
 @pytest.mark.parametrize("name", ["results.parquet", "results.csv.zip", LONG_NAME])
 def test_results_go_to_no_other_kind_of_file(name: str) -> None:
     with pytest.raises(RtiSmsInputError, match=r"^output_path does not end in \.csv, \.csv\.gz, \.jsonl or"):

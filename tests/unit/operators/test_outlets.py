@@ -140,10 +140,3 @@ class TestSend:
         ids = [message.submission_id for message in rtisms_sandbox.state().messages]
         task.execute_complete(attempt.context, finished(ids))
         assert attempt.events[OUTLET].extra == ALL_SUBMITTED
-
-    def test_nothing_is_added_where_nothing_was_kept(self, rtisms_sandbox: Sandbox, attempt: Attempt) -> None:
-        task = RtiSmsSendOperator(
-            task_id="send", recipients=NUMBERS, text="hola", sender="96000", outlets=[OUTLET], fail_on=()
-        )
-        task.execute_complete(attempt.context, finished(KNOWN))
-        assert attempt.events[OUTLET].extra == {}

@@ -149,39 +149,6 @@ class TestOneCall:
                 perform(settings, send_call())
         assert caught.value.submissions == [Submission(SendOutcome.SUBMITTED, "submitted", "42")]
 
-    @pytest.mark.parametrize("status", [200, 400, 406, 500])
-    def test_errors_repeat_nothing_of_the_body(self, perform: Any, status: int) -> None:
-        echo = f"invalid sender: {NUMBERS[0]} 56900000101 {TEXT}".encode()
-        with scripted_server(echo, status=status) as url:
-            settings = ApiSettings(client_id="a", client_secret="b", base_url=url)
-            with pytest.raises(
-                RtiSmsError, match=rf"body of {len(echo)} bytes that mentions: invalid, sender"
-            ) as caught:
-                perform(settings, send_call())
-        assert "Confidential" not in str(caught.value)
-        assert "00100" not in str(caught.value)
-
-    @pytest.mark.parametrize(
-        "submission",
-        [
-            {"status": TEXT},
-            {"status": "s3cret-of-the-client", "submissionId": "42"},
-            {"status": "n" + NUMBERS[0][1:], "submissionId": "42"},
-            {"status": "submitted", "submissionId": NUMBERS[0][1:]},
-            {"status": "submitted", "submissionId": f"00{NUMBERS[0][1:]}00"},
-            {"status": "submitted", "submissionId": "+" + NUMBERS[0]},
-            {"status": "submitted", "submissionId": ""},
-            {"status": "submitted"},
-        ],
-    )
-    def test_a_result_repeats_nothing_of_the_request(self, perform: Any, submission: dict[str, str]) -> None:
-        body = {"submissions": [submission, {"status": "submitted", "submissionId": "43"}]}
-        with scripted_server(json.dumps(body).encode()) as url:
-            settings = ApiSettings(client_id="a", client_secret="s3cret-of-the-client", base_url=url)
-            with pytest.raises(RtiSmsUncertainError) as caught:
-                perform(settings, send_call())
-        assert caught.value.submissions == []
-
     def test_an_id_means_submitted_whatever_the_status(self, perform: Any) -> None:
         body = {"submissions": [{"status": "queued", "submissionId": "42"}, {"status": "queued"}]}
         with scripted_server(json.dumps(body).encode()) as url:

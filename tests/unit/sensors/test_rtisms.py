@@ -100,10 +100,6 @@ class TestFailOn:
         with pytest.raises(AirflowFailException, match=f"4193366853543393 {status}"):
             new_sensor("4193366853543393", deferrable=deferrable).execute({})
 
-    def test_may_be_empty(self, serve_default: Serve) -> None:
-        serve_default(details("REJECTED"))
-        assert new_sensor(fail_on=[]).execute({})[0]["status"] == "REJECTED"
-
 
 @pytest.mark.parametrize("ids", ["", 1.0, True, None, ["1", None], "[1, 2", {"id": "1"}, "1/../2"])
 def test_bad_ids_never_leave_the_machine(serve_default: Serve, ids: Any) -> None:
@@ -204,10 +200,6 @@ class TestDeferral:
     ) -> None:
         serve_default(details("SENT"))
         assert defer(new_sensor(deferrable=True, timeout=30, **arguments)).trigger.max_poke_interval == longest
-
-    def test_transient_errors_before_the_deferral_are_retried(self, serve_default: Serve) -> None:
-        serve_default(response(status=503), extra={"max_attempts": 1})
-        defer(new_sensor(deferrable=True))
 
     @pytest.mark.parametrize(
         "event",

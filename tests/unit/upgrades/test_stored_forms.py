@@ -97,12 +97,6 @@ class TestTriggers:
             assert event["outcome"] == ("finished" if status == "DELIVERED" else "failed")
             assert [record["submission_id"] for record in event["records"]] == IDS
 
-    def test_unknown_ones_are_refused(self) -> None:
-        event = asyncio.run(fire(delivery_trigger(from_the_future=1)))
-        assert event["outcome"] == "failed"
-        assert "(from_the_future)" in event["message"]
-        assert "same version" in event["message"]
-
 
 class TestEvents:
     def test_those_that_finish_a_wait_are_understood(self, rtisms_sandbox: Sandbox, sample: Sample) -> None:
