@@ -330,24 +330,6 @@ class TestWaits:
         assert values[-1] == 0
         assert all(abs(after - before) <= 1 for before, after in pairwise(values))
 
-    def test_each_connection_has_its_own(
-        self, reported: StatsdListener, rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("AIRFLOW_CONN_OTHER", rtisms_sandbox.connection_json())
-        never = rtisms_sandbox.add_submission("PENDING")
-        ids = ["rtisms_default", "other", "other"]
-
-        async def main() -> None:
-            waits = [asyncio.ensure_future(fire(new_trigger(never, conn_id=conn_id))) for conn_id in ids]
-            await until(lambda: len(open_waits(reported, "other")) == 2)
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
-
-        asyncio.run(main())
-        assert open_waits(reported) == [1, 0]
-        assert open_waits(reported, "other") == [1, 2, 1, 0]
-
     @pytest.mark.parametrize(("interval", "values"), [(0.2, [1, 1, 1, 0]), (metrics.REFRESH_INTERVAL, [1, 0])])
     def test_a_number_that_stays_is_reported_again_but_not_with_every_poll(
         self,
@@ -490,14 +472,6 @@ class TestSettings:
         tagged = f"rtisms.tokens,conn_id={clean}"
         plain = f"rtisms.tokens.{clean.replace('.', '_')}"
         assert reported.counts()[tagged if has_tags == "True" else plain] == 1
-
-    def test_the_allow_list_of_airflow(self, restart: Restart, reported: StatsdListener) -> None:
-        restart(metrics_allow_list="rtisms.balance,rtisms.tokens", metrics_use_pattern_match="True")
-        blocking(endpoints.get_balance())
-        assert {line.partition(":")[0] for line in reported.lines()} == {
-            "rtisms.balance.rtisms_default",
-            "rtisms.tokens.rtisms_default",
-        }
 
     def test_metrics_that_cannot_be_sent_fail_no_call(
         self,

