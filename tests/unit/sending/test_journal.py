@@ -353,6 +353,8 @@ class TestDigests:
         assert store["rtisms_send"] == {**HEAD, "salt": store["rtisms_send"]["salt"], "size": 1, "begun": {"0": entry}}
         journal.commit(number, {x: SUBMITTED, y: None})
         assert store["rtisms_send_0"]["results"] == [SUBMITTED.to_record(), None]
+        journal.begin([x])
+        assert list(store["rtisms_send"]["begun"]) == ["1"], "the head holds what is under way alone"
 
     def test_the_key_takes_long_to_derive_so_that_numbers_cannot_be_guessed(self) -> None:
         store = MemoryStore(rtisms_send=HEAD)
