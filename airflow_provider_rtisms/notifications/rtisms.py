@@ -55,10 +55,9 @@ class RtiSmsNotifier(RendersAsWritten, BaseNotifier):
     An alert that cannot be sent is logged, and does not fail the task or the DAG run. A request that may have been sent
     is not repeated. A text that is too long is cut to ``max_parts`` and ends with an ellipsis.
 
-    With ``dedup_key`` and ``at_most_every``, one SMS stands for many alerts. The first alert is sent. Later alerts with
-    the same key are counted, until ``at_most_every`` has passed since the last SMS. The next alert is sent then, and
-    says how many were counted. If the count cannot be read or written, the alert is sent, and the log says why. All of
-    this is best effort: in a storm, a second SMS may go out, and alerts of the same moment may count as one.
+    With ``dedup_key`` and ``at_most_every``, one SMS stands for many alerts. Later alerts of the key are counted until
+    ``at_most_every`` has passed. The next one is sent then, and says how many were counted. This is best effort: if the
+    count cannot be used, the alert is sent, and in a storm, a second SMS may go out.
 
     :param recipients: (templated) a phone number in international form, a list of them, or a JSON list.
     :param text: (templated) the message; may be the name of a file, without spaces, that ends in ``.txt`` or ``.j2``.
@@ -141,7 +140,7 @@ class RtiSmsNotifier(RendersAsWritten, BaseNotifier):
 
     def _alert(self, context: Any, *, is_rendered: bool, is_in_triggerer: bool = False) -> None:
         """Render the key, then decide whether the alert is due, then render the rest, since it may use the decision."""
-        with self._logging_errors():
+        try:
             if not is_rendered:
                 context = self._complete(context)
             with self._turn(context, is_rendered=is_rendered, is_in_triggerer=is_in_triggerer) as turn:
@@ -154,6 +153,8 @@ class RtiSmsNotifier(RendersAsWritten, BaseNotifier):
                     self._render_fields(context, "recipients", "text", "sender", "rtisms_conn_id")
                 self._render_fields(context, "suppressed_suffix")
                 self._send(turn)
+        except Exception as error:  # an alert must not fail the task that it is about
+            self.log.error("The alert failed: %s", error)
 
     def _complete(self, context: Any) -> Any:
         """Return the context with ``var``, which Airflow gives to no deadline alert, and with the arguments."""
@@ -187,13 +188,6 @@ class RtiSmsNotifier(RendersAsWritten, BaseNotifier):
             self.log.warning("A callback in an executor cannot use Variables, so this alert is sent despite dedup_key")
             return nullcontext(Turn())
         return limit.turn()
-
-    @contextmanager
-    def _logging_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # an alert must not fail the task that it is about
-            self.log.error("The alert failed: %s", error)
 
     def _send(self, turn: Turn) -> None:
         from airflow_provider_rtisms.api.values.text import SmsText

@@ -65,18 +65,14 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
     """
     Send a text to one or many recipients, or a text of its own to each, each at most once.
 
-    A request whose response is lost is not repeated, unless ``on_uncertain`` says so. On Airflow 3.3 and later the task
-    state store records each request before it goes out. So a later attempt of the task, after a retry, a killed worker
-    or a clear, does not send the same messages again, even if their text has changed. Below 3.3, Airflow does not retry
-    a task that fails after a request has gone out, but a killed worker or a cleared task sends all messages again. See
-    ``docs/sending-once.md``.
+    A request whose response is lost is not repeated, unless ``on_uncertain`` says so. On Airflow 3.3 and later, another
+    attempt of the task does not send the same messages again, even if their text has changed. Below 3.3, a killed
+    worker or a cleared task sends all messages again. See ``docs/sending-once.md``.
 
-    The rendered recipients, texts and messages are kept out of Airflow's database. XCom ``submissions`` holds what is
-    known of each message, by position, also if the task fails: ``{"outcome", "status", "submission_id"}``, see
-    :class:`~airflow_provider_rtisms.api.models.Submission`. Where ``messages`` or ``messages_path`` is given, each also
-    has its ``reference``, which is null where the message has none.
-
-    If the task has outlets, the counts of messages by outcome go into the ``extra`` of their asset events.
+    XCom ``submissions`` holds what is known of each message, by position, also if the task fails:
+    ``{"outcome", "status", "submission_id"}``, see :class:`~airflow_provider_rtisms.api.models.Submission`, and the
+    ``reference`` where ``messages`` or ``messages_path`` is given. The counts by outcome go into the ``extra`` of the
+    events of outlets.
 
     :param recipients: (templated) a phone number in international form, a list of them, or such a list as JSON. Spaces,
         hyphens, dots and parentheses are dropped. A number that stands there twice gets one SMS.

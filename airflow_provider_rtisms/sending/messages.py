@@ -87,7 +87,8 @@ def check_messages(
     if has_text + (messages is not None) + (rows is not None) != 1:
         raise RtiSmsInputError("Give either recipients and text, or messages, or a table of messages.")
     if has_text:
-        checked = to_everybody(parse_recipients(recipients), SmsText.of(text, charset, max_parts))
+        people, one_text = parse_recipients(recipients), SmsText.of(text, charset, max_parts)
+        checked = [Message(one, one_text, position=f"recipients[{position}]") for position, one in enumerate(people)]
         _check_count(len(checked), max_messages)
     else:
         table = rows_of_argument(messages) if rows is None else rows
@@ -100,11 +101,6 @@ def check_messages(
                 "sent. Shorten the texts, or raise max_parts_total."
             )
     return checked
-
-
-def to_everybody(recipients: Sequence[Recipient], text: SmsText) -> list[Message]:
-    """Return the messages that send one text to many recipients, each of whom comes once."""
-    return [Message(one, text, position=f"recipients[{position}]") for position, one in enumerate(recipients)]
 
 
 def rows_of_argument(value: Any) -> Iterator[Row]:

@@ -29,7 +29,7 @@ from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.api.values.text import SmsText
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sending.journal import MemoryStore, SendJournal
-from airflow_provider_rtisms.sending.messages import to_everybody
+from airflow_provider_rtisms.sending.messages import check_messages
 from airflow_provider_rtisms.sending.outbox import Outbox
 from tests.patience import with_more_time
 from tests.unit.api.servers import counting_relay, scripted_server
@@ -169,7 +169,7 @@ class Desk:
 
     def outbox(self, recipients: list[str] = NUMBERS, **options: Any) -> Outbox:
         journal = SendJournal(self.store, Secret(self.sandbox.client_secret))
-        messages = to_everybody(parse_recipients(recipients), SmsText.of(TEXT))
+        messages = check_messages(recipients=recipients, text=TEXT)
         return Outbox(messages, "96000", journal, **{"chunk_size": 10, "pause": self._pause, **options})
 
     def send(self, recipients: list[str] = NUMBERS, **options: Any) -> list[Submission]:

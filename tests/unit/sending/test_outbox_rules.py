@@ -18,7 +18,7 @@ from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.api.values.text import SmsText
 from airflow_provider_rtisms.sending import journal as journal_module
 from airflow_provider_rtisms.sending.journal import MemoryStore, SendJournal
-from airflow_provider_rtisms.sending.messages import Message, to_everybody
+from airflow_provider_rtisms.sending.messages import Message
 from airflow_provider_rtisms.sending.outbox import Outbox
 from tests import virtual_time
 from tests.virtual_time import now, settle
@@ -94,7 +94,8 @@ class Task:
 
     def outbox(self, messages: list[Message] | None = None, **options: Any) -> Outbox:
         if messages is None:
-            messages = to_everybody([Recipient(number(position)) for position in range(self.count)], TEXT)
+            places = range(self.count)
+            messages = [Message(Recipient(number(one)), TEXT, position=f"recipients[{one}]") for one in places]
         return Outbox(messages, "96000", SendJournal(self.store, self.secret), **{"chunk_size": 1, **options})
 
     def send(self, vendor: Vendor, messages: list[Message] | None = None, **options: Any) -> str:
@@ -168,7 +169,7 @@ class TestOnUncertain:
     def test_resend_after_a_crash_sends_once_more(self) -> None:
         task, vendor = Task(1), Vendor()
         journal = SendJournal(task.store, task.secret)
-        journal.begin([journal.digest(to_everybody([Recipient(number(0))], TEXT)[0].key)])
+        journal.begin([journal.digest(people(1)[0].key)])
         assert task.send(vendor) == "U"
         assert vendor.requests == []
         assert task.send(vendor, on_uncertain="resend") == "s"
