@@ -48,11 +48,7 @@ class RendersAsWritten:
         self.prepare_template()  # type: ignore[attr-defined]
 
     def render_template(
-        self,
-        content: Any,
-        context: Any,
-        jinja_env: jinja2.Environment | None = None,
-        seen_oids: set[int] | None = None,
+        self, content: Any, context: Any, jinja_env: jinja2.Environment | None = None, seen_oids: set[int] | None = None
     ) -> Any:
         """Render a value. Airflow calls this for each template field and, through itself, for each value in it."""
         environment = jinja_env or self.get_template_env()  # type: ignore[attr-defined]

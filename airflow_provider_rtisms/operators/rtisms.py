@@ -15,12 +15,7 @@ from airflow_provider_rtisms.operators.send import RtiSmsSendOperator
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-__all__ = [
-    "RtiSmsBulkGetDetailsOperator",
-    "RtiSmsGetBalanceOperator",
-    "RtiSmsGetDetailsOperator",
-    "RtiSmsSendOperator",
-]
+__all__ = ["RtiSmsBulkGetDetailsOperator", "RtiSmsGetBalanceOperator", "RtiSmsGetDetailsOperator", "RtiSmsSendOperator"]
 
 
 class RtiSmsGetDetailsOperator(TemplateFields, BaseOperator):

@@ -474,11 +474,7 @@ class TestSettings:
         assert reported.counts()[tagged if has_tags == "True" else plain] == 1
 
     def test_metrics_that_cannot_be_sent_fail_no_call(
-        self,
-        restart: Restart,
-        statsd: StatsdListener,
-        rtisms_sandbox: Sandbox,
-        caplog: pytest.LogCaptureFixture,
+        self, restart: Restart, statsd: StatsdListener, rtisms_sandbox: Sandbox, caplog: pytest.LogCaptureFixture
     ) -> None:
         settings = {name.rpartition("__")[2]: value for name, value in statsd.settings.items()}
         restart(**settings, statsd_custom_client_path=f"{__name__}.BrokenClient")

@@ -44,10 +44,7 @@ def test_each_format_gives_the_same(tmp_path: Path, name: str) -> None:
     csv = f'reference,recipient,text\r\na,{NUMBER},"línea 1\nlínea 2, {{€}}"\r\nb,{NUMBER},hola\r\n'
     json_lines = "\n \n".join(map(json.dumps, rows))
     messages = check_rows(read_message_file(write(tmp_path, name, csv if ".csv" in name else json_lines)))
-    assert [(one.text.characters, one.reference) for one in messages] == [
-        ("línea 1\nlínea 2, {€}", "a"),
-        ("hola", "b"),
-    ]
+    assert [(one.text.characters, one.reference) for one in messages] == [("línea 1\nlínea 2, {€}", "a"), ("hola", "b")]
     assert [one.position for one in messages] == (["line 2", "line 4"] if ".csv" in name else ["line 1", "line 3"])
 
 
