@@ -229,15 +229,6 @@ class TestCalls:
 
 
 class TestStats:
-    def test_times_are_in_milliseconds(self, reported: StatsdListener) -> None:
-        stats = stats_for("mine")
-        stats.on_call(endpoints.get_sms(UNKNOWN), 1.5, None)
-        stats.on_delivery(2.5)
-        assert reported.timers() == {
-            "rtisms.call_duration.mine.get_sms.success": [1500.0],
-            "rtisms.delivery_duration.mine": [2500.0],
-        }
-
     @pytest.mark.parametrize(
         ("status", "name"),
         [(None, "no_response"), (99, "other"), (100, "1xx"), (299, "2xx"), (404, "4xx"), (599, "5xx"), (600, "other")],

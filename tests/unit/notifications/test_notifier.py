@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from datetime import timedelta
 from types import SimpleNamespace
@@ -49,18 +48,6 @@ def test_a_long_text_is_cut(rtisms_sandbox: Sandbox, logged: Callable[[], str]) 
     notifier(text="ā" * 500, max_parts=2).notify({})
     assert texts(rtisms_sandbox) == ["a" * 157 + "...", "ā" * 133 + "…"]
     assert "The text takes 4 parts. It is cut to max_parts=1" in logged()
-
-
-def test_the_connection_has_the_default_sender(rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    connection = {**json.loads(rtisms_sandbox.connection_json()), "extra": {"sender": "97000"}}
-    monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps(connection))
-    notifier(sender=None).notify({})
-    assert [message.sender for message in rtisms_sandbox.state().messages] == ["97000"]
-
-
-def test_it_can_be_awaited(rtisms_sandbox: Sandbox) -> None:
-    asyncio.run(notifier(text="now").async_notify({}))
-    assert texts(rtisms_sandbox) == ["now"]
 
 
 @pytest.mark.skipif(not AIRFLOW_V_3_1_PLUS, reason="deadline alerts are from Airflow 3.1 on")

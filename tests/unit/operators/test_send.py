@@ -200,10 +200,6 @@ def test_a_task_that_gets_sigterm_on_airflow_2_is_not_retried(
 
 
 class TestWithoutAJournal:
-    def test_it_says_so(self, rtisms_sandbox: Sandbox, logged: Callable[[], str]) -> None:
-        send().execute({})
-        assert "no task state store" in logged()
-
     def test_a_transient_failure_after_a_send_is_never_retried(self, impatient: Sandbox) -> None:
         pass_the_threshold(impatient)
         with pytest.raises(AirflowFailException, match=r"2 submitted: .*[^.]\. The task is not retried"):

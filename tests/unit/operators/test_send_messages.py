@@ -254,8 +254,3 @@ class TestDefectsOfOld:
         serve_default(response({"submissions": [{"status": status}]}))
         with pytest.raises(AirflowFailException, match="1 uncertain"):
             send(people(1)).execute({})
-
-    def test_interim_responses_leave_nothing_uncertain(self, rtisms_sandbox: Sandbox) -> None:
-        rtisms_sandbox.set_faults(Fault("interim", path="sms", statuses=(102, 103)))
-        (result,) = send(people(1)).execute({})
-        assert result["outcome"] == "submitted"

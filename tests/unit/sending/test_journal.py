@@ -103,15 +103,6 @@ class TestTransitions:
         assert status(journal) == NOT_SENT
         assert journal.begin([x]) == 0
 
-    def test_two_windows_are_under_way_at_once(self) -> None:
-        journal = SendJournal(MemoryStore(), A)
-        x, y = journal.digest("x"), journal.digest("y")
-        first, second = journal.begin([x]), journal.begin([y])
-        journal.commit(second, {y: SUBMITTED})
-        assert (status(journal, "x"), status(journal, "y")) == (UNCERTAIN, SUBMITTED)
-        journal.commit(first, {x: REFUSED})
-        assert (status(journal, "x"), status(journal, "y")) == (REFUSED, SUBMITTED)
-
     def test_writes_of_two_threads_do_not_mix(self) -> None:
         order: list[str] = []
         inside = threading.Event()

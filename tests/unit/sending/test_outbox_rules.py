@@ -145,10 +145,6 @@ class TestOnUncertain:
             assert task.send(vendor, on_uncertain=on_uncertain) == outcomes
         assert vendor.requests == [[0], [1]]
 
-    def test_skip_warns(self, caplog: pytest.LogCaptureFixture) -> None:
-        Task(1).send(Vendor(in_turn(LOST)), on_uncertain="skip")
-        assert "Uncertain messages are not sent again, since on_uncertain is 'skip'. Of 1 messages:" in caplog.text
-
     def test_a_loss_that_does_not_end_the_sending_is_a_warning(self, caplog: pytest.LogCaptureFixture) -> None:
         Task(2).send(Vendor(in_turn(LOST)))
         assert "lost" in [record.getMessage() for record in caplog.records]
@@ -578,11 +574,6 @@ class TestWindows:
         assert vendor.requests == [[0, 2], [4], [1, 3]]
         assert vendor.texts == ["a", "a", "b"]
 
-    def test_nothing_to_send_sends_nothing(self) -> None:
-        vendor = Vendor()
-        assert Task(0).send(vendor) == ""
-        assert vendor.requests == []
-
 
 class TestJournal:
     def test_a_request_leaves_after_it_was_recorded(self) -> None:
@@ -651,11 +642,6 @@ class TestJournal:
         virtual_time.run(main())
         assert vendor.requests[:3] == [[0], [1], [2]]
         assert len(vendor.requests) == 3
-
-    def test_after_a_refusal_nothing_more_is_recorded(self) -> None:
-        task = Task(50)
-        task.send(Vendor(in_turn(["submitted"], REFUSED)), window=1)
-        assert sorted(task.store) == ["rtisms_send", "rtisms_send_0", "rtisms_send_1"]
 
     def test_a_cancelled_sending_records_what_is_known_and_leaves_the_rest_uncertain(self) -> None:
         async def reply(positions: list[int]) -> Reply:

@@ -84,16 +84,6 @@ def wait_for_balance(minimum: str, seconds: float) -> dict[str, Any]:
 
 
 class TestTrigger:
-    def test_its_time_may_run_out(self, rtisms_sandbox: Sandbox) -> None:
-        payload = with_more_time(
-            lambda seconds: wait_for_balance("1000", seconds), lambda payload: "457.00" in payload["message"]
-        )
-        assert payload == {
-            "version": 1,
-            "outcome": "timeout",
-            "message": "Timed out: the balance was last 457.00, below 1000.",
-        }
-
     @pytest.mark.parametrize(
         ("steps", "seen"), [([], "was never received"), ([response({"balance": "5.0"})], "was last 5.0, below 10")]
     )
