@@ -145,6 +145,19 @@ class TestOnUncertain:
             assert task.send(vendor, on_uncertain=on_uncertain) == outcomes
         assert vendor.requests == [[0], [1]]
 
+    @pytest.mark.parametrize("on_uncertain", ["fail", "skip"])
+    def test_the_error_or_the_warning_says_what_is_uncertain_and_why(
+        self, caplog: pytest.LogCaptureFixture, on_uncertain: str
+    ) -> None:
+        task = Task(1)
+        task.send(Vendor(in_turn(LOST)), on_uncertain=on_uncertain)
+        task.send(Vendor(), on_uncertain=on_uncertain)
+        said = str(task.error) if on_uncertain == "fail" else caplog.text
+        assert "The response to a request was lost" in said
+        assert "Of 1 messages: 1 uncertain: recipients[0] ***000." in said
+        assert ("on_uncertain is 'skip'. Of 1 messages" in caplog.text) is (on_uncertain == "skip")
+        assert ("not been sent. on_uncertain is" in caplog.text) is (on_uncertain == "skip")
+
     def test_a_loss_that_does_not_end_the_sending_is_a_warning(self, caplog: pytest.LogCaptureFixture) -> None:
         Task(2).send(Vendor(in_turn(LOST)))
         assert "lost" in [record.getMessage() for record in caplog.records]
