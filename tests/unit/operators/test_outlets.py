@@ -140,3 +140,9 @@ class TestSend:
         ids = [message.submission_id for message in rtisms_sandbox.state().messages]
         task.execute_complete(attempt.context, finished(ids))
         assert attempt.events[OUTLET].extra == ALL_SUBMITTED
+
+    def test_nothing_is_added_where_nothing_was_kept(self, rtisms_sandbox: Sandbox, attempt: Attempt) -> None:
+        sms = {"recipients": NUMBERS, "text": "hola", "sender": "96000"}
+        task = RtiSmsSendOperator(task_id="send", outlets=[OUTLET], fail_on=(), **sms)
+        task.execute_complete(attempt.context, finished(KNOWN))
+        assert attempt.events[OUTLET].extra == {}
