@@ -23,7 +23,6 @@ from airflow.providers.common.compat.sdk import (
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
-from airflow_provider_rtisms.api.models import SendOutcome
 from airflow_provider_rtisms.api.values.durations import check_seconds
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, fail_without_retry
 from airflow_provider_rtisms.hooks.templates import Redacted, TemplateFields, in_fixed_order
@@ -36,7 +35,6 @@ from airflow_provider_rtisms.sensors.rtisms import (
     raise_for_outcome,
     read_wait_event,
 )
-from airflow_provider_rtisms.waiting import Quota, Record, check_fail_on, check_min_delivered, make_quota
 
 try:
     from airflow.sdk.exceptions import AirflowTaskTerminated  # type: ignore[attr-defined,unused-ignore]
@@ -48,6 +46,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_rtisms.bulk.store import StoragePath
     from airflow_provider_rtisms.sending.outbox import Outbox
+    from airflow_provider_rtisms.waiting import Quota, Record
 
 log = logging.getLogger(__name__)
 
@@ -178,6 +177,8 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Send, then wait if asked to, in this process or in the triggerer."""
+        from airflow_provider_rtisms.waiting import make_quota
+
         with fail_without_retry(), RtiSmsHook(self.rtisms_conn_id) as hook:
             poke_interval, timeout = self._check_wait()
             path = None if self.output_path is None else check_output_path(self.output_path)
@@ -200,6 +201,8 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
 
     def execute_complete(self, context: Context, event: Any) -> Any:
         """End the wait as the event of the trigger says. Nothing is sent here."""
+        from airflow_provider_rtisms.waiting import Quota
+
         parsed = read_wait_event(event, "records")
         found = parsed.found
         ids = found.get("submission_ids") or [record["submission_id"] for record in found.get("records", ())]
@@ -297,6 +300,8 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
 
     def _check_wait(self) -> tuple[float, float]:
         """Check the arguments of the wait before anything is sent. Return ``poke_interval`` and ``timeout``."""
+        from airflow_provider_rtisms.waiting import check_fail_on, check_min_delivered
+
         check_fail_on(self.fail_on)
         check_min_delivered(self.min_delivered)
         check_seconds("missing_ok_for", self.missing_ok_for)
@@ -385,6 +390,7 @@ def write_results(path: StoragePath, records: Iterable[Mapping[str, Any]]) -> No
 
 def counts_in(results: Any) -> dict[str, int]:
     """Return how many messages there are, and how many have each outcome."""
+    from airflow_provider_rtisms.api.models import SendOutcome
 
     outcomes = [str(outcome) for outcome in SendOutcome]
     if isinstance(results, dict):

@@ -27,17 +27,15 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_rtisms import waiting
-from airflow_provider_rtisms.api.values.amounts import check_amount
 from airflow_provider_rtisms.api.values.durations import check_seconds
-from airflow_provider_rtisms.api.values.ids import parse_submissions
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, fail_without_retry
 from airflow_provider_rtisms.hooks.templates import TemplateFields, in_fixed_order
-from airflow_provider_rtisms.waiting import DeliveryWait, Quota, Record, WaitEvent, WaitLimit
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from pydantic import JsonValue
+
+    from airflow_provider_rtisms.waiting import DeliveryWait, Quota, Record, WaitEvent, WaitLimit
 
 __all__ = ["RtiSmsBalanceSensor", "RtiSmsDeliverySensor"]
 
@@ -159,6 +157,8 @@ def execution_end(task: Any, context: Context) -> float | None:
 
 def limit_deferral(started: float, timeout: float, execution_end: float | None) -> WaitLimit:
     """Return how long a wait may last that is deferred now, see ``waiting.limit_wait``."""
+    from airflow_provider_rtisms import waiting
+
     limit = waiting.limit_wait(time.time(), started, timeout, execution_end)
     if limit.is_execution_timeout and limit.seconds <= 0:
         raise AirflowTaskTimeout("The execution_timeout of the task has passed before it could defer.")
@@ -179,6 +179,8 @@ def defer_until(limit: WaitLimit, kind: type[Any], rtisms_conn_id: str, **argume
 
 def read_wait_event(event: Any, expects: str) -> WaitEvent:
     """Return how a deferred wait ended."""
+    from airflow_provider_rtisms import waiting
+
     try:
         return waiting.parse_trigger_event(event, expects)
     except waiting.UnknownEventError as error:
@@ -222,6 +224,9 @@ class RtiSmsBalanceSensor(DeferrableSensor):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Poll once."""
+        from airflow_provider_rtisms import waiting
+        from airflow_provider_rtisms.api.values.amounts import check_amount
+
         self._hook = self._hook or RtiSmsHook(self.rtisms_conn_id)  # one token for all pokes
         with fail_without_retry():
             minimum = check_amount("minimum", self.minimum)
@@ -316,6 +321,8 @@ class RtiSmsDeliverySensor(DeferrableSensor):
 
     def execute_complete(self, context: Context, event: Any) -> list[Record]:
         """End the wait as the event of the trigger says."""
+        from airflow_provider_rtisms import waiting
+
         if event == waiting.BEGIN_AGAIN:
             return cast("list[Record]", self.execute(context))
         with pushing_records_on_failure(context, lambda: self._polling):
@@ -353,11 +360,15 @@ class RtiSmsDeliverySensor(DeferrableSensor):
         return first.timestamp() if first else time.time()
 
     def _memory(self, context: Context) -> int | None:
+        from airflow_provider_rtisms import waiting
+
         if not self.reschedule:
             return None
         return 0 if context.get("task_state_store") is None else waiting.MAX_RECORDS_IN_DATABASE
 
     def _recall(self, context: Context) -> list[Record]:
+        from airflow_provider_rtisms import waiting
+
         if not self.reschedule:
             return []
         store = context.get("task_state_store")
@@ -373,6 +384,8 @@ class RtiSmsDeliverySensor(DeferrableSensor):
             return []
 
     def _remember(self, context: Context, wait: DeliveryWait) -> None:
+        from airflow_provider_rtisms import waiting
+
         store = context.get("task_state_store") if self.reschedule else None
         if store is not None and 0 < len(wait.records) <= waiting.MAX_RECORDS_IN_DATABASE:
             store.set(FINISHED_KEY, cast("JsonValue", wait.records))
@@ -410,11 +423,14 @@ class DeliveryPolling:
         min_delivered: float | Quota | None = None,
         memory: int | None = None,
     ) -> None:
+        from airflow_provider_rtisms import waiting
+        from airflow_provider_rtisms.api.values.ids import parse_submissions
+
         with fail_without_retry():
             ids, without_id = parse_submissions(submission_ids)
-            if not isinstance(min_delivered, Quota):
+            if not isinstance(min_delivered, waiting.Quota):
                 min_delivered = waiting.make_quota(min_delivered, len(ids) + without_id)
-            self.wait = DeliveryWait(ids, waiting.check_fail_on(fail_on), finished, min_delivered)
+            self.wait = waiting.DeliveryWait(ids, waiting.check_fail_on(fail_on), finished, min_delivered)
             missing_seconds = check_seconds("missing_ok_for", missing_ok_for)
         if not ids:
             log.warning("submission_ids is empty, so there is nothing to wait for")
@@ -425,6 +441,8 @@ class DeliveryPolling:
 
     def poll(self) -> bool:
         """Poll every submission that is still open, once."""
+        from airflow_provider_rtisms import waiting
+
         with fail_without_retry():
             if self.wait.is_over(missing_ok=True):
                 return True
@@ -456,6 +474,7 @@ class DeliveryPolling:
 
         :param ids_in_event: whether the event of a large wait holds the ids, for a task that has them nowhere else.
         """
+        from airflow_provider_rtisms import waiting
         from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 
         limit = limit_deferral(self._started, timeout, execution_end)
@@ -479,6 +498,8 @@ class DeliveryPolling:
 
     def push_records(self, context: Context) -> None:
         """Push the records of final submissions to XCom ``records``, unless the wait is large."""
+        from airflow_provider_rtisms import waiting
+
         ti, task = context.get("ti"), context.get("task")
         if ti is None or not getattr(task, "do_xcom_push", True):
             return
