@@ -90,8 +90,10 @@ test-unit-%: env-airflow-%  ## the unit tests of what needs Airflow, on one of i
 test-system-%: env-airflow-%  ## DAGs that Airflow runs in one process, with real databases and stores
 	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests/system -m "$(IN_ONE_PROCESS)"
 
+# Two cases of each test: the newest and the oldest Airflow have run all of them, with all of its tests.
 test-airflow-%: env-airflow-%  ## the quick tests of the interfaces in which Airflow's minors differ: unit and system tests
-	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests/unit tests/system -m "airflow and not outer_minors and not slow and $(IN_ONE_PROCESS)"
+	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests/unit tests/system --cases 2 \
+		-m "airflow and not outer_minors and not slow and $(IN_ONE_PROCESS)"
 
 # One process: these tests share one whole Airflow, and nothing else of weight may run beside it.
 test-deployment-% test-pages-% test-ui-%: WORKERS := 0
@@ -113,8 +115,8 @@ test-airflow-next: env-airflow-next  ## unit and system tests on Airflow's newes
 	$(BUILD)/airflow-next/bin/python $(PYTEST) tests/unit tests/system -m "airflow and $(IN_ONE_PROCESS)"
 
 .PHONY: test-lowest
-test-lowest: env-lowest  ## the unit tests on the lowest versions that pyproject.toml allows
-	$(BUILD)/lowest/bin/python $(PYTEST) tests/unit --ignore=tests/unit/test_documents.py
+test-lowest: env-lowest  ## the quick unit tests, one case of each, on the lowest versions that pyproject.toml allows
+	$(BUILD)/lowest/bin/python $(PYTEST) tests/unit --cases 1 -m "not slow"
 
 .PHONY: test-chaos
 test-chaos: env-airflow-3.3  ## kill parts of a whole Airflow on PostgreSQL, mid-wait (10 minutes)
@@ -133,8 +135,10 @@ e2e-stores: env-stores  ## bulk fetches against emulators of Azure and Google, f
 		$(BUILD)/stores/bin/python -m pytest tests/system/stores/test_emulators.py
 
 .PHONY: mutants
-mutants: env-airflow-3.3  ## change the code one place at a time; do the tests notice? (FILES=..., or MUTANTS=200 SEED=1)
-	$(LATEST)/python -m scripts.mutants $(FILES) $(if $(MUTANTS),--sample $(MUTANTS)) $(if $(SEED),--seed $(SEED))
+mutants: env-airflow-3.3  ## change the core one place at a time with mutmut: do the tests notice? (MUTANTS='*.api.retrying.*')
+	@$(UV) pip install --quiet --python $(BUILD)/airflow-3.3 --constraints constraints/airflow-3.3.txt --group mutants
+	$(LATEST)/mutmut run $(if $(MUTANTS),'$(MUTANTS)')
+	@$(LATEST)/mutmut results
 
 SEEDS := 100000
 .PHONY: simulate
@@ -148,17 +152,15 @@ screenshots: test-ui-3.3 test-ui-2.11  ## renew the pictures in docs/images/
 .PHONY: test-wheel
 test-wheel: test-wheel-3.3 test-wheel-2.11  ## the built wheel alone, beside Airflow
 
-# Airflow lists the provider, and knows its connection type, from what users install.
+# Airflow finds the provider and its connection type in what users install. One command, so nothing is compiled for it.
 test-wheel-%: dist
 	@echo "Installing the wheel beside Airflow $* ..."
 	@$(UV) venv --quiet --clear --no-project --python '$(PYTHON)' $(BUILD)/wheel-$*
-	@$(UV) pip install --quiet --compile-bytecode --python $(BUILD)/wheel-$* \
+	@$(UV) pip install --quiet --python $(BUILD)/wheel-$* \
 		--constraints constraints/airflow-$*.txt --requirements constraints/airflow-$*.in dist/*.whl
 	@AIRFLOW_HOME=$$(mktemp -d); export AIRFLOW_HOME PYTHONWARNINGS=ignore; trap 'rm -rf "$$AIRFLOW_HOME"' EXIT; \
-		airflow() { $(BUILD)/wheel-$*/bin/python -P -m airflow "$$@"; }; \
-		airflow providers list | grep '^airflow-provider-rtisms '; \
-		airflow providers get airflow-provider-rtisms | grep '^airflow-provider-rtisms '; \
-		airflow providers hooks | grep '^rtisms .*rtisms_conn_id'
+		$(BUILD)/wheel-$*/bin/python -P -m airflow providers hooks | \
+		grep '^rtisms .*rtisms_conn_id .*airflow-provider-rtisms'
 
 .PHONY: docs
 docs: env-airflow-3.3  ## build docs/ into .build/docs, warnings as errors
@@ -200,7 +202,7 @@ constraints: $(MINORS:%=constraints-%) constraints-lowest  ## pin what pyproject
 
 .PHONY: clean
 clean:  ## remove all that make has built
-	rm -rf $(BUILD) dist
+	rm -rf $(BUILD) dist mutants
 
 # --- Environments: $(BUILD)/airflow-X.Y and $(BUILD)/bare -------------------------------------------
 
@@ -222,7 +224,7 @@ endef
 
 GROUPS = --group dev
 $(LATEST:%/bin=%)/.ready constraints-3.3: GROUPS += --group docs --group release --group system
-constraints-3.3: GROUPS += --group bench
+constraints-3.3: GROUPS += --group bench --group mutants
 $(BUILD)/airflow-%/.ready: pyproject.toml constraints/airflow-%.txt | $(UV)
 	$(call build_environment,constraints/airflow-$*.txt,$(GROUPS) --editable '.[parquet]')
 

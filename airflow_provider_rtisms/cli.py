@@ -57,6 +57,12 @@ def get_cli_commands() -> list[GroupCommand]:
                     func=lazy_load_command(f"{__name__}.preview"),
                     args=(*_preview_args(), ARG_VERBOSE),
                 ),
+                ActionCommand(
+                    name="report",
+                    help="Show what became of the messages of a table",
+                    func=lazy_load_command(f"{__name__}.report"),
+                    args=(*_report_args(), ARG_VERBOSE),
+                ),
             ),
         )
     ]
@@ -107,6 +113,27 @@ def preview(args: Namespace) -> None:
 
 def _preview_args() -> list[Arg]:
     from airflow_provider_rtisms.preview import OPTIONS
+
+    return [Arg((flag,), **option) for flag, option in OPTIONS.items()]  # type: ignore[no-untyped-call]
+
+
+@suppress_logs_and_warning
+def report(args: Namespace) -> None:
+    """Print what became of the messages of a table."""
+    from airflow.providers.common.compat.sdk import AirflowException
+
+    from airflow_provider_rtisms.api.errors import RtiSmsError
+    from airflow_provider_rtisms.api.models import printable
+    from airflow_provider_rtisms.report import show
+
+    try:
+        print(show(args))
+    except (RtiSmsError, AirflowException) as error:
+        raise SystemExit(printable(str(error))) from None
+
+
+def _report_args() -> list[Arg]:
+    from airflow_provider_rtisms.report import OPTIONS
 
     return [Arg((flag,), **option) for flag, option in OPTIONS.items()]  # type: ignore[no-untyped-call]
 

@@ -45,15 +45,17 @@ def operator(count: int) -> dict[str, float]:
 def loads(count: int) -> dict[str, float]:
     """Load records that are there already, and return the seconds of each kind of load."""
     from airflow_provider_rtisms.bulk.formats import columns_of
-    from airflow_provider_rtisms.transfers.databases import get_hook
-    from airflow_provider_rtisms.transfers.sql_table import open_table
+    from airflow_provider_rtisms.sql.databases import get_hook
+    from airflow_provider_rtisms.sql.table import layout_of_details, open_table
 
     result = {}
     hook: Any = get_hook("sql_conn_id", "warehouse")
     for kind in ("insert", "update", "ignore", "insert with raw"):
         raw = kind.endswith("raw")
         on_conflict = "ignore" if kind == "ignore" else "update"
-        table = open_table(hook, "with_raw" if raw else "loaded", columns_of(raw), on_conflict, create=True)
+        table = open_table(
+            hook, "with_raw" if raw else "loaded", layout_of_details(columns_of(raw)), on_conflict, create=True
+        )
         lines = list(records(count, raw=raw))
         with stopwatch() as seconds:
             table.load(lines)

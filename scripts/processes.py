@@ -11,16 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import psutil
-
 T = TypeVar("T")
 
 PATIENCE = 600.0
 """
-Seconds after which a wait gives up: long enough for a slow machine that does other work.
+Seconds after which a wait gives up, for a slow machine that does other work.
 
-The time is no verdict: what is waited for takes seconds on an idle machine, and a wait ends as soon as it is there, or
-as soon as a program has died.
+The time is no verdict: a wait ends as soon as what it waits for is there, or a program has died.
 """
 
 
@@ -79,6 +76,8 @@ class Session:
 
     def _kill_members(self) -> int:
         """Send SIGKILL to all live processes of the session, and return how many there were."""
+        import psutil  # Airflow's; tests without Airflow take wait_until from here
+
         killed = 0
         for process in psutil.process_iter(["status"]):
             with contextlib.suppress(ProcessLookupError):
@@ -89,7 +88,7 @@ class Session:
 
 
 def wait_until(
-    condition: Callable[[], T | None], *, what: str, timeout: float = PATIENCE, watching: Iterable[Session] = ()
+    condition: Callable[[], T | None], what: str, *, timeout: float = PATIENCE, watching: Iterable[Session] = ()
 ) -> T:
     """
     Poll until a condition returns a true value.
@@ -112,7 +111,7 @@ def wait_until(
         if time.monotonic() > deadline:
             tails = "\n".join(tail(process.log) for process in watched)
             raise TimeoutError(f"Timed out after {timeout:.0f} s, waiting for {what}\n{tails}")
-        time.sleep(0.1)
+        time.sleep(0.05)
 
 
 def tail(log: Path, lines: int = 30) -> str:

@@ -14,6 +14,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 #: Other variables change what programs print, trust or read: PYTEST_ADDOPTS, proxies, AIRFLOW_*, TZ, LANG and so on.
@@ -33,6 +34,12 @@ os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
 # This process and the programs that it starts share a database, and so they need the same key.
 os.environ["AIRFLOW__CORE__FERNET_KEY"] = base64.urlsafe_b64encode(os.urandom(32)).decode()
 
+# A slow machine makes an example slower, and never red.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("patient")
+
 HAS_AIRFLOW = find_spec("airflow") is not None
 NEEDS_AIRFLOW = "pytest.mark.airflow"
 
@@ -45,9 +52,23 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return NEEDS_AIRFLOW in source.read_text() or None
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let a run on one more Airflow try each interface, and not all the values that another run has tried."""
+    parser.addoption("--cases", type=int, metavar="N", help="run only the first N cases of a parametrized test")
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each test the marks of its folders, which stand in their ``__init__.py`` as ``pytestmark``."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """
+    Leave out cases that ``--cases`` does not want.
+
+    Give each test the marks of its folders, which stand in their ``__init__.py`` as ``pytestmark``.
+    """
+    if most := config.getoption("cases"):
+        cases: dict[str, list[pytest.Item]] = {}
+        for item in items:
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+        items[:] = [item for of_a_test in cases.values() for item in of_a_test[:most]]
     for item in items:
         names = item.nodeid.partition("::")[0].split("/")[:-1]
         for end in range(1, len(names) + 1):

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -28,7 +31,7 @@ BLOCK = re.compile(
 TESTS = {
     *("install", "connection", "extras", "dag", "hook", "script", "sandbox-script", "output", "sandbox"),
     *("sandbox-connection", "pytest", "make", "cli", "preview", "doctor", "doctor-cli", "deadline", "storm"),
-    *("approval", "airflow", "dag-3.0", "dag-3.3"),
+    *("approval", "airflow", "dag-3.0", "dag-3.3", "report", "report-script", "view", "ledger-table"),
 }
 #: Of blocks without a test: what a program has printed, and what is for Prometheus and statsd_exporter.
 OTHER_LANGUAGES = {"text", "promql", "yaml"}
@@ -88,15 +91,17 @@ def bash(code: str, env: Mapping[str, str] | None = None, cwd: Path | None = Non
     return done.stdout
 
 
-def run_script(block: Block, folder: Path, env: Mapping[str, str] | None = None) -> str:
-    """Run a script of a block in a folder, and return its output."""
+def run_script(block: Block, folder: Path) -> str:
+    """Run a script of a block in this process, which has loaded Airflow, and return its output."""
     (folder / "script.py").write_text(block.code)
-    return bash("python script.py", env, cwd=folder)
+    with redirect_stdout(StringIO()) as output:
+        runpy.run_path(str(folder / "script.py"), run_name="__main__")
+    return output.getvalue()
 
 
-def check_script(block: Block, folder: Path, env: Mapping[str, str] | None = None) -> None:
+def check_script(block: Block, folder: Path) -> None:
     """Run a script, and check that it prints what the page says."""
-    output = run_script(block, folder, env)
+    output = run_script(block, folder)
     after = BLOCKS[BLOCKS.index(block) + 1 :][:1]
     if after and after[0].test == "output":
         assert after[0].code in output

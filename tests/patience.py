@@ -4,28 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
 
-T = TypeVar("T")
+from scripts.processes import PATIENCE, T, wait_until
 
-PATIENCE = 300.0
-"""Seconds after which a test gives up waiting for what should have happened long ago."""
+__all__ = ["PATIENCE", "TIMEOUTS", "wait_until", "with_more_time"]
+
 TIMEOUTS = (0.5, 5.0, 50.0)
 """Seconds for what has to run out of time. On a very slow machine, the first ones are over before it has begun."""
-
-
-def wait_until(condition: Callable[[], T | None], what: str) -> T:
-    """
-    Poll until a condition returns a true value, and return that.
-
-    :param condition: is called until it returns a true value.
-    :param what: names the condition in the error: "waiting for ...".
-    """
-    deadline = time.monotonic() + PATIENCE
-    while not (result := condition()):
-        assert time.monotonic() < deadline, f"gave up waiting for {what}"
-        time.sleep(0.01)
-    return result
 
 
 def with_more_time(attempt: Callable[[float], T], was_enough: Callable[[T], object]) -> T:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_rtisms.bulk.store import StoragePath
     from airflow_provider_rtisms.sending.outbox import Outbox
+    from airflow_provider_rtisms.sql.ledger import Ledger
     from airflow_provider_rtisms.waiting import Quota, Record
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,13 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         Needed for more than 10,000 messages. XCom ``submissions`` then holds ``path`` and the counts ``messages``,
         ``submitted``, ``refused``, ``uncertain``, ``not_sent`` and ``vanished`` (sent in an earlier attempt, no longer
         among the messages).
+    :param results_table: (templated) a table that gets a row for each message: ``reference``, ``submission_id``,
+        ``outcome``, ``status``, ``dag_id``, ``task_id``, ``run_id``, ``map_index``, ``parts``, ``charset`` and
+        ``sent_at``, and neither number nor text. It is written while the send goes on, and a task retry writes what a
+        killed attempt has not written. ``RtiSmsDetailsToSqlOperator(refresh=True)`` adds the details later. See
+        ``docs/ledger.md``.
+    :param results_conn_id: (templated) the Connection of the database that has the table.
+    :param create_table: make the table if it does not exist.
     :param wait_for_delivery: after the send, wait until every submission is final, as ``RtiSmsDeliverySensor`` does.
     :param deferrable: wait in the triggerer; default from ``[operators] default_deferrable``.
     :param fail_on: final states that fail the wait.
@@ -120,6 +128,8 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         "messages",
         "messages_path",
         "output_path",
+        "results_table",
+        "results_conn_id",
         "sender",
         "rtisms_conn_id",
     )
@@ -143,6 +153,9 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         chunk_size: int = 50,
         on_uncertain: Literal["fail", "resend", "skip"] = "fail",
         output_path: Any = None,
+        results_table: str | None = None,
+        results_conn_id: str | None = None,
+        create_table: bool = False,
         wait_for_delivery: bool = False,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         fail_on: Sequence[str] = ("REJECTED", "UNDELIVERED", "EXPIRED"),
@@ -166,6 +179,9 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         self.chunk_size = chunk_size
         self.on_uncertain = on_uncertain
         self.output_path = output_path
+        self.results_table = results_table
+        self.results_conn_id = results_conn_id
+        self.create_table = create_table
         self.wait_for_delivery = wait_for_delivery
         self.deferrable = deferrable
         self.fail_on = in_fixed_order(fail_on)
@@ -184,16 +200,18 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
             path = None if self.output_path is None else check_output_path(self.output_path)
             outbox = self._open(hook, context)
             quota = make_quota(self.min_delivered, len(outbox.messages)) if self.wait_for_delivery else None
+            ledger = self._open_ledger(context)
             if path is not None:  # a file that cannot be written is found before anything is sent
                 write_results(path, outbox.results())
             if outbox.messages:
                 self._warn_without_journal(context)
             with no_retry_after(outbox, context):
-                try:
-                    hook.send(outbox)
-                    outbox.check_submitted()
-                finally:
-                    result = self._keep_results(context, outbox, path)
+                with ledger.following(outbox) if ledger else nullcontext():
+                    try:
+                        hook.send(outbox)
+                        outbox.check_submitted()
+                    finally:
+                        result = self._keep_results(context, outbox, path)
                 add_to_outlet_events(context, self.outlets, counts_in(result))
                 if not self.wait_for_delivery:
                     return result
@@ -279,6 +297,21 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
                 "This Airflow has no task state store (it is new in 3.3). If this worker dies, or the task is cleared, "
                 "the next attempt sends all messages again. Set retries=0 to prevent that after a death"
             )
+
+    def _open_ledger(self, context: Context) -> Ledger | None:
+        """Return the table of results, checked; None if there is none."""
+        from airflow_provider_rtisms.api.errors import RtiSmsInputError
+
+        if self.results_table is not None:
+            from airflow_provider_rtisms.sql.ledger import open_ledger
+
+            return open_ledger(self._ledger_conn_id(), self.results_table, context, create=self.create_table)
+        if self.results_conn_id is not None or self.create_table:
+            raise RtiSmsInputError("results_conn_id and create_table are for results_table: leave them out.")
+        return None
+
+    def _ledger_conn_id(self) -> str | None:
+        return self.results_conn_id
 
     def _keep_results(self, context: Context, outbox: Outbox, path: StoragePath | None) -> Any:
         """Write what is known of each message to XCom, or to the file and the counts to XCom; return those."""

@@ -17,6 +17,7 @@ import secrets
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError
@@ -66,8 +67,9 @@ class SendJournal:
 
     The store holds a head, ``{"version", "salt", "size", "begun": {number: entry}, "has_hole"}``, and under consecutive
     keys one entry per window of messages: ``{"version", "key_id", "to": [digest, ...], "results": null | [record |
-    null, ...], "check"}``. A null in the results means that the response was lost. The check is a digest of the number,
-    the messages and the results. An entry that stands under another's key, or is not whole, is a hole.
+    null, ...], "at", "check"}``. A null in the results means that the response was lost. "at" is when the entry was
+    written; older releases wrote none. The check is a digest of the number, the messages and the results. An entry that
+    stands under another's key, or is not whole, is a hole.
 
     :meth:`begin` counts a new entry in the head and puts it there, in one write. :meth:`commit` writes it under its own
     key. So wherever a process dies, each number below ``size`` has an entry, under its key or in the head. If it has
@@ -82,6 +84,8 @@ class SendJournal:
         self._results: dict[str, Submission] = {}
         #: Requests for a message from the first one whose response was lost, that one included.
         self._requests_in_doubt: Counter[str] = Counter()
+        #: When the response about a message came, ISO 8601 in UTC.
+        self._moments: dict[str, str] = {}
         self._open: dict[int, frozenset[str]] = {}
         self._recipients: dict[str, str] = {}
         self._renamed: frozenset[str] = frozenset()
@@ -124,6 +128,10 @@ class SendJournal:
         if known.outcome is SendOutcome.SUBMITTED:
             return known
         return UNCERTAIN if self.requests_in_doubt(digest) else known
+
+    def moment_of(self, digest: str) -> str | None:
+        """Return when the response about a message came, ISO 8601 in UTC; None if none did, or if it is not known."""
+        return self._moments.get(digest[:_MESSAGE_CHARACTERS])
 
     def requests_in_doubt(self, digest: str) -> int:
         """
@@ -216,7 +224,8 @@ class SendJournal:
     ) -> dict[str, Any]:
         records = None if results is None else [None if one is None else one.to_record() for one in results]
         check = _check_of(number, list(digests), records)
-        return {"version": VERSION, "key_id": self._key_id, "to": list(digests), "results": records, "check": check}
+        entry = {"version": VERSION, "key_id": self._key_id, "to": list(digests), "results": records, "check": check}
+        return {**entry, "at": datetime.now(UTC).isoformat(timespec="seconds")}
 
     def _write_head(self, size: int, begun: Mapping[int, Any]) -> None:
         head = {"version": HEAD_VERSION, "salt": self._salt, "size": size, "has_hole": self._has_hole}
@@ -274,6 +283,8 @@ class SendJournal:
             was_submitted = self._results.get(message, NOT_SENT).outcome is SendOutcome.SUBMITTED
             if result is not None and (outcome is SendOutcome.SUBMITTED or not was_submitted):
                 self._results[message] = result
+                if isinstance(moment := entry.get("at"), str) and result.outcome is not SendOutcome.NOT_SENT:
+                    self._moments[message] = moment
 
 
 def _parse_head(head: Any) -> tuple[str, int | None, dict[int, Any], bool]:

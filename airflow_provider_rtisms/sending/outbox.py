@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from airflow_provider_rtisms.api import calls as endpoints
 from airflow_provider_rtisms.api.calls import Call, HttpRequest
@@ -86,6 +86,22 @@ class _Item:
 
     message: Message
     digest: str
+
+
+class SentMessage(NamedTuple):
+    """
+    A message, and what is known of it.
+
+    :param message: the message.
+    :param digest: a keyed digest that identifies it, in place of the number.
+    :param submission: what came of it.
+    :param sent_at: when the response came, ISO 8601 in UTC; None if none did.
+    """
+
+    message: Message
+    digest: str
+    submission: Submission
+    sent_at: str | None
 
 
 def make_outbox(
@@ -162,6 +178,8 @@ class Outbox:
         self._fatal: RtiSmsError | None = None
         #: Whether the journal refused a write. Then another attempt may have taken over.
         self.is_journal_lost = False
+        #: Called in a thread, after each write to the journal, with the messages of it.
+        self.on_sent: Callable[[Sequence[SentMessage]], None] | None = None
         self._progress = _Progress(len(self._items))
 
     @property
@@ -173,6 +191,10 @@ class Outbox:
     def submissions(self) -> list[Submission]:
         """What is known of each message, by position."""
         return [self._journal.status_of(item.digest) for item in self._items]
+
+    def sent_messages(self) -> list[SentMessage]:
+        """Return the messages by position, each with what is known of it."""
+        return [self._sent_message(item) for item in self._items]
 
     def results(self) -> list[dict[str, Any]]:
         """
@@ -243,6 +265,10 @@ class Outbox:
         left = f" No longer among the messages: {_describe_vanished(self._vanished)}." if self._vanished else ""
         return f"Of {len(self.messages)} messages: {'; '.join(counts)}.{left}"
 
+    def _sent_message(self, item: _Item) -> SentMessage:
+        status, moment = self._journal.status_of(item.digest), self._journal.moment_of(item.digest)
+        return SentMessage(item.message, item.digest, status, moment)
+
     def _with_summary(self, error: RtiSmsError) -> RtiSmsError:
         return error.with_context(self.summary(), submissions=self.submissions + self._unmatched)
 
@@ -309,6 +335,8 @@ class Outbox:
                     self._journal.commit(number, results)
             raise
         await self._record(self._journal.commit, number, results)
+        if self.on_sent is not None:
+            await self._in_thread(self.on_sent, [self._sent_message(item) for items in requests for item in items])
         self._progress.add(len(results))
         responses = ((item, results[item.digest]) for items in requests for item in items)
         named = [f"{item.message.name} {_describe(one)}" for item, one in responses if one is not None and one.status]

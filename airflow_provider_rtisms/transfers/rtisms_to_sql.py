@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_rtisms.bulk.fetch import OnMissing, Target
-    from airflow_provider_rtisms.transfers.sql_table import SqlTable
+    from airflow_provider_rtisms.sql.table import SqlTable
 
 
 class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
@@ -48,12 +49,18 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
         local path or a URL for ObjectStoragePath; ``.gz`` is decompressed.
     :param submission_ids_column: (templated) the column of the query or of the CSV. Default: the only column of the
         query, or ``submission_id``; one id per line of a file.
+    :param refresh: instead of ``sql``, ask for the submissions of the table itself whose rows are not final, and update
+        these rows. The table is one of this operator, or the ``results_table`` of a send. Rows that are final are never
+        asked for again. The summary also says how many are still ``open``, and how many are ``too_old``.
+    :param lookback: (seconds or timedelta) with ``refresh``: submissions that were registered, or sent, longer ago are
+        too old to ask for. Default: 7 days.
     :param create_table: make the table if it does not exist.
     :param on_conflict: for submissions that the table has already: ``update`` the row unless it is newer, or ``ignore``
         the record.
     :param raw: add a column ``raw``, the JSON of each response as it came: ``jsonb`` in PostgreSQL, else text.
     :param on_missing: for ids that the API does not know (404): ``fail``, after having fetched the rest and before
-        anything is written into the table, or ``skip``.
+        anything is written into the table, or ``skip``. Default: ``fail``, and with ``refresh`` ``skip``: such rows
+        stay open.
     :param missing_path: (templated) a file for these ids: ids and reasons if it ends in ``.csv`` or ``.jsonl``, else
         one id a line; ``.gz`` may follow.
     :param part_folder: (templated) where to keep the records until the table has them, so that a retry on another
@@ -97,10 +104,12 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
         submission_ids: Any = None,
         submission_ids_path: Any = None,
         submission_ids_column: str | None = None,
+        refresh: bool = False,
+        lookback: timedelta | float = timedelta(days=7),
         create_table: bool = False,
         on_conflict: Literal["update", "ignore"] = "update",
         raw: bool = False,
-        on_missing: OnMissing = "fail",
+        on_missing: OnMissing | None = None,
         missing_path: Any = None,
         part_folder: Any = None,
         max_concurrency: int | None = None,
@@ -117,6 +126,8 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
         self.submission_ids = submission_ids
         self.submission_ids_path = submission_ids_path
         self.submission_ids_column = submission_ids_column
+        self.refresh = refresh
+        self.lookback = lookback
         self.create_table = create_table
         self.on_conflict = on_conflict
         self.raw = raw
@@ -136,24 +147,36 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
         from airflow_provider_rtisms.bulk.formats import columns_of
         from airflow_provider_rtisms.bulk.store import storage_path
         from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, run_of
-        from airflow_provider_rtisms.transfers.databases import get_hook
+        from airflow_provider_rtisms.sql.databases import get_hook
 
         with fail_without_retry(), RtiSmsHook(self.rtisms_conn_id) as hook:
-            check_on_missing(self.on_missing)
+            on_missing = self.on_missing or ("skip" if self.refresh else "fail")
+            check_on_missing(on_missing)
             self._check_source()
+            since = self._since() if self.refresh else ""
             hook.get_conn()  # refuses a malformed Connection before a table is created
             missing = None if self.missing_path is None else storage_path("missing_path", self.missing_path)
             database = get_hook("sql_conn_id", self.sql_conn_id)
-            from airflow_provider_rtisms.transfers.sql_table import open_table
+            from airflow_provider_rtisms.sql.table import layout_of_details, open_table
 
-            table = open_table(database, self.table, columns_of(self.raw), self.on_conflict, create=self.create_table)
-            ids = DistinctIds(self._read_ids())
+            layout = layout_of_details(columns_of(self.raw), only_updates=self.refresh)
+            table = open_table(database, self.table, layout, self.on_conflict, create=self.create_table)
+            ids = DistinctIds(table.read_open_ids(since) if self.refresh else self._read_ids())
             open_target = partial(self._open_target, table, run_of(context))
             self._summary = summary = hook.run_limited(
-                lambda client: fetch_to_target(client, ids, open_target, self.on_missing, missing),
+                lambda client: fetch_to_target(client, ids, open_target, on_missing, missing),
                 self.max_concurrency,
                 self.requests_per_second,
             )
+            if self.refresh:
+                summary["open"], summary["too_old"] = table.count_open(since)
+                self.log.info(
+                    "Refreshed %d rows. %d are still open. %d are not final and too old to ask for (lookback %s)",
+                    summary["fetched"],
+                    summary["open"],
+                    summary["too_old"],
+                    self.lookback,
+                )
 
         add_to_outlet_events(context, self.outlets, counts_in(summary))
         return summary
@@ -167,8 +190,8 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
         """
         from airflow_provider_rtisms.bulk.formats import types_of
         from airflow_provider_rtisms.operators import lineage
-        from airflow_provider_rtisms.transfers.databases import get_hook
-        from airflow_provider_rtisms.transfers.sql_table import parse_table_name
+        from airflow_provider_rtisms.sql.databases import get_hook
+        from airflow_provider_rtisms.sql.table import parse_table_name
 
         if not lineage.is_installed():
             return None
@@ -210,22 +233,31 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
 
     def _check_source(self) -> None:
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
-        from airflow_provider_rtisms.transfers.databases import check_parameters
+        from airflow_provider_rtisms.sql.databases import check_parameters
 
-        given = [self.sql, self.submission_ids, self.submission_ids_path]
+        given = [self.sql, self.submission_ids, self.submission_ids_path, self.refresh or None]
         if sum(one is not None for one in given) != 1:
-            raise RtiSmsInputError("Give one of sql, submission_ids and submission_ids_path.")
+            raise RtiSmsInputError("Give one of sql, submission_ids, submission_ids_path and refresh=True.")
+        if self.refresh and (self.create_table or self.on_conflict != "update"):
+            raise RtiSmsInputError("refresh=True updates rows that are there: leave out create_table and on_conflict.")
         if self.sql is None and self.source_conn_id is not None:
             raise RtiSmsInputError("source_conn_id is for sql: leave it out.")
         if self.sql is None and self.parameters is not None:
             raise RtiSmsInputError("parameters are for sql: leave them out.")
         check_parameters(Redacted(self.parameters))
 
+    def _since(self) -> str:
+        """Return the moment before which submissions are too old to ask for."""
+        from airflow_provider_rtisms.api.values.durations import check_seconds
+
+        seconds = check_seconds("lookback", self.lookback)
+        return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")
+
     def _read_ids(self) -> Iterator[str]:
         from airflow_provider_rtisms.bulk.store import check_rendered
         from airflow_provider_rtisms.operators.bulk import read_ids
-        from airflow_provider_rtisms.transfers.databases import get_hook
-        from airflow_provider_rtisms.transfers.sql_rows import query_ids
+        from airflow_provider_rtisms.sql.databases import get_hook
+        from airflow_provider_rtisms.sql.rows import query_ids
 
         if self.sql is None:
             return read_ids(self.submission_ids, self.submission_ids_path, self.submission_ids_column)

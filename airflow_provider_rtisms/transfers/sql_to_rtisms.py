@@ -33,8 +33,8 @@ class SqlToRtiSmsOperator(RtiSmsSendOperator):
     :param reference_column: (templated) the column of a key that no two rows have in common, and that stays the same
         when the query runs again: text, whole numbers or UUIDs. Default: the recipient is the key, so no recipient may
         come twice.
-    :param kwargs: the other parameters of ``RtiSmsSendOperator``, such as ``sender``, ``max_messages``, ``output_path``
-        and ``wait_for_delivery``.
+    :param kwargs: the other parameters of ``RtiSmsSendOperator``, such as ``sender``, ``max_messages``,
+        ``output_path``, ``results_table`` (in the database of the query by default) and ``wait_for_delivery``.
     :return: as ``RtiSmsSendOperator`` returns it, with ``reference``.
     :raises AirflowFailException: an argument or the query is wrong, rows cannot be sent (all are named by their
         number), or as ``RtiSmsSendOperator``.
@@ -50,6 +50,8 @@ class SqlToRtiSmsOperator(RtiSmsSendOperator):
         "text_column",
         "reference_column",
         "output_path",
+        "results_table",
+        "results_conn_id",
         "sender",
         "rtisms_conn_id",
     )
@@ -81,8 +83,11 @@ class SqlToRtiSmsOperator(RtiSmsSendOperator):
         self.reference_column = reference_column
         self._is_made = True
 
+    def _ledger_conn_id(self) -> str | None:
+        return self.results_conn_id or self.sql_conn_id
+
     def _source(self) -> dict[str, Any]:
-        from airflow_provider_rtisms.transfers.sql_rows import query_messages
+        from airflow_provider_rtisms.sql.rows import query_messages
 
         rows = query_messages(
             self.sql_conn_id,

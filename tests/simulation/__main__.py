@@ -6,7 +6,7 @@ import multiprocessing
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tests.simulation.history import Result, run_history, simulated
 
@@ -33,43 +33,6 @@ def run_batch(seeds: Sequence[int]) -> list[Result]:
         return [run_history(seed) for seed in seeds]
 
 
-class Summary:
-    """What many histories were, by their kind."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, Counter[str]] = {}
-        self.faults: Counter[str] = Counter()
-
-    def add(self, result: Result) -> None:
-        """Add one history, and print what did not hold in it."""
-        row = {
-            "histories": 1,
-            "steps": result.steps,
-            "faults": result.faults.total(),
-            "cancellations": result.cancellations,
-            "kills": result.kills,
-            "failed": bool(result.failures),
-        }
-        for kind in (result.kind, "all"):
-            self.rows.setdefault(kind, Counter()).update(row)
-        self.faults.update(result.faults)
-        if result.failures:
-            print(describe_failure(result), flush=True)
-
-    @property
-    def total(self) -> Counter[str]:
-        """The sums over all kinds."""
-        return self.rows.get("all", Counter())
-
-    def __str__(self) -> str:
-        """Return a table."""
-        kinds = [*sorted(self.rows.keys() - {"all"}), "all"]
-        lines = ["".join(["kind".ljust(10), *(name.rjust(15) for name in COLUMNS)])]
-        lines += ["".join([kind.ljust(10), *(f"{self.rows[kind][name]:15,}" for name in COLUMNS)]) for kind in kinds]
-        faults = ", ".join(f"{kind} {count:,}" for kind, count in self.faults.most_common())
-        return "\n".join([*lines, f"Faults: {faults}"])
-
-
 def describe_failure(result: Result) -> str:
     """Say what did not hold in a history, and how to see the whole of it."""
     shown = "\n  ".join(result.failures[:5])
@@ -77,33 +40,38 @@ def describe_failure(result: Result) -> str:
     return f"Seed {result.seed} ({result.kind}) failed. See all of it with: {replay}\n  {shown}"
 
 
-def main(argument: str) -> int:
-    """Run histories, and print what they were. Return 1 if something did not hold."""
-    seeds = parse_seeds(argument)
-    summary = Summary()
+def play(seeds: range) -> Iterable[Result]:
+    """Run one history with all that happens in it, or many on all cores with a progress line now and then."""
     if len(seeds) == 1:
         with simulated():
             result = run_history(seeds[0], is_traced=True)
         print(*result.lines or [], sep="\n")
-        summary.add(result)
-    else:
-        _run_many(seeds, summary)
-    print(summary)
-    return int(summary.total["failed"] > 0)
-
-
-def _run_many(seeds: range, summary: Summary) -> None:
+        yield result
+        return
     began = reported = time.monotonic()
-    batches = [seeds[start : start + BATCH] for start in range(0, len(seeds), BATCH)]
+    done = 0
     with multiprocessing.Pool() as pool:
-        for results in pool.imap_unordered(run_batch, batches):
-            for result in results:
-                summary.add(result)
+        for results in pool.imap_unordered(run_batch, [seeds[at : at + BATCH] for at in range(0, len(seeds), BATCH)]):
+            yield from results
+            done += len(results)
             if time.monotonic() > reported + PROGRESS_INTERVAL:
                 reported = time.monotonic()
-                done, failed = summary.total["histories"], summary.total["failed"]
-                rate = done / (reported - began)
-                print(f"{done:,} of {len(seeds):,} histories, {rate:,.0f} a second, {failed} failed", flush=True)
+                print(f"{done:,} of {len(seeds):,} histories, {done / (reported - began):,.0f} a second", flush=True)
+
+
+def main(argument: str) -> int:
+    """Run histories, and print how many there were of each kind. Return 1 if something did not hold."""
+    rows: dict[str, Counter[str]] = {}
+    for result in play(parse_seeds(argument)):
+        counts = (1, result.steps, result.faults.total(), result.cancellations, result.kills, bool(result.failures))
+        for kind in (result.kind, "all"):
+            rows.setdefault(kind, Counter()).update(dict(zip(COLUMNS, counts, strict=True)))
+        if result.failures:
+            print(describe_failure(result), flush=True)
+    print("kind".ljust(10), *(name.rjust(14) for name in COLUMNS))
+    for kind in [*sorted(rows.keys() - {"all"}), "all"]:
+        print(kind.ljust(10), *(f"{rows[kind][name]:14,}" for name in COLUMNS))
+    return int(rows["all"]["failed"] > 0)
 
 
 if __name__ == "__main__":

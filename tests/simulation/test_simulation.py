@@ -114,7 +114,10 @@ DEFECTS: dict[str, tuple[Any, str, Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", DEFECTS)
+SLOW = {"a third request for a message"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(one, marks=[pytest.mark.slow] * (one in SLOW)) for one in DEFECTS])
 def test_it_finds(name: str) -> None:
     owner, attribute, broken, finding = DEFECTS[name]
     with simulated(), mock.patch.object(owner, attribute, broken, create=True):

@@ -23,9 +23,15 @@ from airflow_provider_rtisms.api.errors import RtiSmsError
 from airflow_provider_rtisms.bulk import store as file_store
 from airflow_provider_rtisms.bulk.formats import columns_of
 from airflow_provider_rtisms.sandbox import Sandbox
-from airflow_provider_rtisms.transfers.databases import get_hook
+from airflow_provider_rtisms.sql.databases import get_hook
+from airflow_provider_rtisms.sql.table import (
+    Layout,
+    SqlTable,
+    layout_of_details,
+    open_table,
+    parse_table_name,
+)
 from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
-from airflow_provider_rtisms.transfers.sql_table import Layout, SqlTable, open_table, parse_table_name
 from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
 from scripts.servers import DEBIAN_POSTGRESQL, MariaDb, Postgres
 from tests.unit.bulk.conftest import seeded
@@ -551,7 +557,7 @@ class TestCreateTable:
             record(submission_id="8" * 100, cost=1e-7, is_final=False, raw="{}"),
         ]
         for expected in (2, 2):
-            table = open_table(get_hook("it", "db"), "details", columns_of(raw=True), "update", create=True)
+            table = open_table(get_hook("it", "db"), "details", layout_of_details(columns_of(raw=True)), create=True)
             assert table.load(lines) == expected
         rows = database.do(
             "SELECT submission_id, operator_name, cost, is_final, sent_at, raw FROM details ORDER BY submission_id"
@@ -577,7 +583,7 @@ class TestCreateTable:
             database.do(f"DROP TABLE {mark}{name}{mark}")
 
     def test_more_rows_than_one_batch_land(self, database: Database) -> None:
-        table = open_table(get_hook("it", "db"), "details", columns_of(raw=False), "update", create=False)
+        table = open_table(get_hook("it", "db"), "details", layout_of_details(columns_of(raw=False)))
         assert table.load(record(submission_id=str(number)) for number in range(1, 2502)) == 2501
         assert database.do("SELECT count(*) FROM details") == [(2501,)]
 

@@ -58,9 +58,9 @@ def test_a_trigger_that_crashes_fails_a_sensor_with_soft_fail(
     airflow.start("triggerer")
 
 
-def test_two_assets_with_equal_watchers_both_get_the_fall(
-    airflow: AirflowDeployment, watched_sandbox: SandboxProcess
-) -> None:
+@pytest.mark.usefixtures("watched_sandbox")
+def test_two_assets_with_equal_watchers_both_get_the_fall(airflow: AirflowDeployment) -> None:
+    """Each of them once, unless the triggerer was restarted: tests/unit/sensors/test_balance.py counts."""
     for name in ("rtisms_low", "rtisms_low_too"):
 
         def runs(dag_id: str = f"top_up_{name}") -> list[dict[str, Any]]:
@@ -69,13 +69,3 @@ def test_two_assets_with_equal_watchers_both_get_the_fall(
         run, *_ = airflow.wait_until(runs, what=f"a run of top_up_{name}")
         (event,) = DagRun(airflow, f"top_up_{name}", run["dag_run_id"]).xcom("order")
         assert event["threshold"] == "900000"
-
-    def fired() -> int:
-        return int(airflow.call("GET", "dags/top_up_rtisms_low/dagRuns")["total_entries"])
-
-    def polls() -> int:
-        return watched_sandbox.state().requests["GET balance"]
-
-    polled, before = polls(), fired()
-    airflow.wait_until(lambda: polls() >= polled + 3, what="three more polls")
-    assert fired() == before, "a fall is reported once"

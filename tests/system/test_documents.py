@@ -19,6 +19,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, A
 
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.hooks.connection import settings_from_connection
+from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Sandbox
 from scripts.servers import free_port
 from tests.documents import SANDBOX_PORT, Block, bash, blocks, check_script, each_block, run_script
@@ -28,28 +29,37 @@ pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.outer_minors]
 
 #: Blocks that need a version of Airflow, and whether it is installed.
 IS_INSTALLED = {"dag-3.0": AIRFLOW_V_3_0_PLUS, "dag-3.3": AIRFLOW_V_3_3_PLUS}
+VARIABLE = "AIRFLOW_CONN_RTISMS_DEFAULT"
 RunBlock = Callable[[str], FinishedRun]
 
 
 @each_block("connection")
-def test_connection_blocks(block: Block, new_database: Path, tmp_path: Path) -> None:
+def test_connection_blocks(block: Block, new_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All ways to write the Connection give the same Connection."""
-    shutil.copy(new_database, tmp_path / "airflow.db")
-    show = "airflow connections get rtisms_default --output json"
-    output = bash(f"{block.code}\n{show}", {"AIRFLOW_HOME": str(tmp_path)}, cwd=tmp_path)
-    fields, _ = json.JSONDecoder().raw_decode(output[output.rindex("[{") + 1 :])
-    settings = settings_from_connection(
-        Connection(
-            conn_id="rtisms_default",
-            conn_type=fields["conn_type"],
-            login=fields["login"],
-            password=fields["password"],
-            host=fields["host"] or None,
-            extra=json.dumps(fields["extra_dejson"]),
+    if block.code.startswith(f"export {VARIABLE}"):
+        monkeypatch.setenv(VARIABLE, exported(block.code))
+        settings = RtiSmsHook().get_settings()
+    else:
+        shutil.copy(new_database, tmp_path / "airflow.db")
+        show = "airflow connections get rtisms_default --output json"
+        output = bash(f"{block.code}\n{show}", {"AIRFLOW_HOME": str(tmp_path)}, cwd=tmp_path)
+        fields, _ = json.JSONDecoder().raw_decode(output[output.rindex("[{") + 1 :])
+        names = ("conn_type", "login", "password")
+        settings = settings_from_connection(
+            Connection(
+                conn_id="rtisms_default",
+                host=fields["host"] or None,
+                extra=json.dumps(fields["extra_dejson"]),
+                **{name: fields[name] for name in names},
+            )
         )
-    )
-    assert fields["conn_type"] == "rtisms"
+        assert fields["conn_type"] == "rtisms"
     assert settings == ApiSettings(client_id="my-client-id", client_secret="my-client-secret", timeout=10)
+
+
+def exported(code: str) -> str:
+    """Return the Connection that a block exports."""
+    return bash(f'{code}\nprintf %s "${VARIABLE}"')
 
 
 @each_block("extras")
@@ -107,14 +117,14 @@ def test_scripts_print_what_the_page_says(block: Block, rtisms_sandbox: Sandbox,
 
 
 @each_block("sandbox")
-def test_sandbox_blocks(block: Block) -> None:
-    ask = "from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook; print(RtiSmsHook().test_connection())"
+def test_sandbox_blocks(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     (connection,) = blocks("sandbox-connection", document=block.document)
     port = str(free_port())
     with running(block.code.replace(SANDBOX_PORT, port)) as process:
         assert process.stdout.readline().strip() == f"http://127.0.0.1:{port}"
         assert f"http://127.0.0.1:{SANDBOX_PORT}" in connection.code
-        assert "the balance is 457.00" in bash(f'{connection.code.replace(SANDBOX_PORT, port)}\npython -c "{ask}"')
+        monkeypatch.setenv(VARIABLE, exported(connection.code.replace(SANDBOX_PORT, port)))
+        assert "the balance is 457.00" in RtiSmsHook().test_connection()[1]
 
 
 @contextmanager

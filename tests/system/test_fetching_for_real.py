@@ -100,16 +100,3 @@ def test_mapped_tasks_keep_to_the_threshold_that_they_divide(
     assert sorted(one for ids in details.values() for one in ids) == seeded(600)
     mapped = [one for one in run.task_instances() if one["task_id"] == "fetch_details"]
     assert sorted(one["rendered_map_index"] for one in mapped) == [f"ids-{number}.txt" for number in range(8)]
-
-
-@pytest.mark.slow
-def test_mapped_tasks_that_do_not_divide_the_threshold_pass_it(
-    airflow: AirflowDeployment, sandbox: SandboxProcess, tmp_path: Path
-) -> None:
-    sandbox.set_faults(Fault("rate_limit", per_second=100, path="sms"))
-    run = airflow.trigger("undivided", params={"folder": f"file://{tmp_path}", "count": 1600})
-    finish(run)
-    refused = sandbox.state().count_responses(429)
-    assert refused > 0
-    assert run.xcom("add_up")["throttled"] == refused
-    assert sorted(one for ids in details_in(tmp_path).values() for one in ids) == seeded(1600)

@@ -18,8 +18,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_rtisms.sandbox import Sandbox, SandboxProcess
+from airflow_provider_rtisms.sql.table import to_strict_json
 from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
-from airflow_provider_rtisms.transfers.sql_table import to_strict_json
 from scripts.servers import DEBIAN_POSTGRESQL, Postgres
 from tests.patience import wait_until
 from tests.system.conftest import RunDag, load_dag

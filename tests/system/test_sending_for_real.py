@@ -176,7 +176,7 @@ def test_a_storm_of_failing_tasks_costs_one_sms_and_one_of_the_dag(
     of_tasks = [text for text in texts(sandbox) if not text.startswith(of_run)]
     counted = sum(int(number) for text in texts(sandbox) for number in re.findall(r"\(\+(\d+) since", text))
     assert 1 <= len(of_tasks) <= 4, "more than one only if a process stalls between its read and its write"
-    assert 2 <= len(of_tasks) + counted <= 24, "alerts that are counted in the same moment may count as one"
+    assert 2 <= len(of_tasks) + counted <= 12, "alerts that are counted in the same moment may count as one"
     assert len(texts(sandbox)) == len(of_tasks) + 1
 
 

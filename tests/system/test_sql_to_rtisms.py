@@ -13,7 +13,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseHook
 
 from airflow_provider_rtisms.sandbox import Sandbox
-from airflow_provider_rtisms.transfers import databases
+from airflow_provider_rtisms.sql import databases
 from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
 from scripts.servers import DEBIAN_POSTGRESQL, Postgres
 from tests.system.conftest import RunDag

@@ -83,6 +83,10 @@ def test_doctor(rtisms_sandbox: Sandbox, capsys: Capture) -> None:
         run("doctor", "--json", "--submission-id", "4193366853543393")
     outcomes = {check["name"]: check["outcome"] for check in json.loads(capsys.readouterr().out)["checks"]}
     assert (ended.value.code, outcomes["submission"]) == (0, "ok")
+    rtisms_sandbox.rotate_secret("another")
+    with pytest.raises(SystemExit) as ended:
+        run("doctor", "--conn-id", "rtisms_default")
+    assert (ended.value.code, "failed   authentication" in capsys.readouterr().out) == (1, True)
 
 
 def test_preview(rtisms_sandbox: Sandbox, capsys: Capture) -> None:

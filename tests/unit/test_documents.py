@@ -49,8 +49,11 @@ def built_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @each_block("sandbox-script")
-def test_scripts_print_what_the_page_says(block: Block, rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
-    check_script(block, tmp_path, {"SANDBOX_URL": rtisms_sandbox.url})
+def test_scripts_print_what_the_page_says(
+    block: Block, rtisms_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SANDBOX_URL", rtisms_sandbox.url)
+    check_script(block, tmp_path)
 
 
 def test_every_output_follows_a_script() -> None:

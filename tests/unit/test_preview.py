@@ -135,15 +135,9 @@ def test_what_cannot_be_shown(
     assert re.search(problem, err)
 
 
-def test_its_help_names_the_command_and_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_option_is_written_out(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    assert text.startswith("usage: python -m airflow_provider_rtisms.preview [-h]")
-    for option in ("[--text TEXT]", "[--rows FILE]", "[--messages FILE]", "[--max-parts N]", "[--samples N]"):
-        assert option in text
-    with pytest.raises(SystemExit):
-        main(["--text", "hola", "--max", "1"])  # an option that is not written out
+        main(["--text", "hola", "--max", "1"])
     assert "unrecognized arguments: --max 1" in capsys.readouterr().err
 
 

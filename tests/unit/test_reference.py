@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = "airflow_provider_rtisms"
 #: Public modules that Airflow does not know; ``control`` holds no names, but describes the HTTP calls.
 OTHER_MODULES = {
-    f"{PACKAGE}.{name}" for name in ("api.errors", "retry_policy", "sandbox.control", "sandbox.pytest_plugin")
+    f"{PACKAGE}.{name}" for name in ("api.errors", "report", "retry_policy", "sandbox.control", "sandbox.pytest_plugin")
 }
 #: What the package ``api`` exports; its modules ``endpoints`` and ``errors`` are documented name by name.
 API_NAMES = {*api.__all__, "authenticate", "get_balance", "get_sms", "request", "send_sms"} - {"endpoints", "errors"}

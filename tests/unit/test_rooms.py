@@ -30,11 +30,13 @@ ROWS = """
     bulk
     tables
     sending waiting
+    sql
     hooks
     triggers
     sensors
     operators
     doctor notifications preview transfers retry_policy
+    report
     cli
     sandbox
 """

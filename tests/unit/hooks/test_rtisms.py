@@ -328,6 +328,7 @@ class TestRetryArgs:
             RtiSmsHook(retry_args={"max_attempts": 3})  # type: ignore[dict-item]
 
 
+@pytest.mark.slow
 def test_a_send_needs_no_requests(serve_default: Serve) -> None:
     """Neither client is built for the other one's sake."""
     serve_default(response({"submissions": [{"status": "submitted", "submissionId": "42"}]}))

@@ -392,6 +392,7 @@ print(json.dumps(data, sort_keys=True))  # as Airflow hashes it
 """
 
 
+@pytest.mark.slow
 def test_a_set_is_stored_in_a_fixed_order() -> None:
     """The hash seed differs between the processes that parse a DAG, and each difference is a new version of it."""
     outputs = set()

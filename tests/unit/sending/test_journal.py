@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import threading
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -341,9 +342,14 @@ class TestDigests:
         key_id = journal.digest("check")
         check = hashlib.sha256(json.dumps([0, [x, y], None]).encode()).hexdigest()[:16]
         entry = {"version": VERSION, "key_id": key_id, "to": [x, y], "results": None, "check": check}
+        moment = store["rtisms_send"]["begun"]["0"].pop("at")
+        assert abs(datetime.now(UTC) - datetime.fromisoformat(moment)) < timedelta(minutes=10)
         assert store["rtisms_send"] == {**HEAD, "salt": store["rtisms_send"]["salt"], "size": 1, "begun": {"0": entry}}
         journal.commit(number, {x: SUBMITTED, y: None})
         assert store["rtisms_send_0"]["results"] == [SUBMITTED.to_record(), None]
+        assert (journal.moment_of(x), journal.moment_of(y)) == (store["rtisms_send_0"]["at"], None)
+        del store["rtisms_send_0"]["at"]  # as older releases wrote it
+        assert SendJournal(store, A).moment_of(x) is None
         journal.begin([x])
         assert list(store["rtisms_send"]["begun"]) == ["1"], "the head holds what is under way alone"
 

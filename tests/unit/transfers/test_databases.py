@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_rtisms.api.errors import RtiSmsTransientError
-from airflow_provider_rtisms.transfers.databases import explain
+from airflow_provider_rtisms.sql.databases import explain
 
 PASSING = [
     *(("psycopg.errors", state) for state in ["40P01", "40001", "55P03", "53300", "57P01", "57014", "08006"]),

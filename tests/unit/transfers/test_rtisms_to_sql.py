@@ -20,8 +20,8 @@ from airflow_provider_rtisms.bulk.store import RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.templates import Redacted
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sandbox.state import FIRST_SEEDED_ID
+from airflow_provider_rtisms.sql.table import SqlTable, quote
 from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
-from airflow_provider_rtisms.transfers.sql_table import SqlTable, quote
 from tests.unit.bulk.conftest import bucket  # noqa: F401
 
 pytest.importorskip("airflow.providers.sqlite", reason="the SQLite provider is not installed")
@@ -233,8 +233,8 @@ class TestBeforeTheFirstRequest:
             ({"sql_conn_id": "rtisms_default"}, "not one of a database"),
             ({"on_conflict": "replace"}, 'on_conflict is a str of 7 characters: use "update" or "ignore"'),
             ({"on_missing": "ignore"}, 'on_missing is a str of 6 characters: use "fail" or "skip"'),
-            ({"submission_ids": None}, "Give one of sql, submission_ids and submission_ids_path"),
-            ({"sql": "SELECT 1"}, "Give one of sql, submission_ids and submission_ids_path"),
+            ({"submission_ids": None}, "Give one of sql, submission_ids, submission_ids_path and refresh=True"),
+            ({"sql": "SELECT 1"}, "Give one of sql, submission_ids, submission_ids_path and refresh=True"),
             ({"source_conn_id": "warehouse"}, "source_conn_id is for sql"),
             ({"parameters": []}, "parameters are for sql"),
             ({"part_folder": 5, "create_table": True}, "part_folder is a value of type int"),
@@ -314,7 +314,7 @@ class TestBeforeTheFirstRequest:
     def test_a_worker_without_the_packages_is_told_what_to_install(
         self, database: Database, monkeypatch: pytest.MonkeyPatch, missing: str
     ) -> None:
-        monkeypatch.delitem(sys.modules, "airflow_provider_rtisms.transfers.sql_table")
+        monkeypatch.delitem(sys.modules, "airflow_provider_rtisms.sql.table")
         monkeypatch.setitem(sys.modules, missing, None)
         with pytest.raises(AirflowFailException, match=r"pip install 'airflow-provider-rtisms\[sql\]'"):
             load(seeded(1), create_table=True)
@@ -339,7 +339,7 @@ class TestRetry:
     ) -> None:
         monkeypatch.setattr(file_store, "BACKOFF_BASE", 0.001)
         database.create()
-        upsert = SqlTable._upsert
+        upsert = SqlTable._write
         failures = [sqlite3.OperationalError, sqlite3.OperationalError]
 
         def failing(table: SqlTable, connection: Any, waits: Any, json_lines: Any) -> int:
@@ -350,7 +350,7 @@ class TestRetry:
                 raise error
             return written
 
-        monkeypatch.setattr(SqlTable, "_upsert", failing)
+        monkeypatch.setattr(SqlTable, "_write", failing)
         with caplog.at_level(logging.WARNING):
             assert load(seeded(30))["written"] == 30
         assert not failures

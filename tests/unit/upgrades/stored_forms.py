@@ -155,6 +155,8 @@ def journal_entries() -> dict[str, Any]:
     results = {journal.digest(key): result for key, result in SENT.items()}
     journal.commit(journal.begin(list(results)), results)
     journal.begin([journal.digest("begun")])
+    for entry in (store["rtisms_send_0"], *store["rtisms_send"]["begun"].values()):
+        entry["at"] = NOON.isoformat()
     return dict(store)
 
 

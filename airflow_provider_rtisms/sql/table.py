@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from importlib import import_module
 from itertools import islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
 
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsError, RtiSmsInputError, shape
-from airflow_provider_rtisms.bulk.formats import RAW, TIMES
+from airflow_provider_rtisms.bulk.formats import COLUMNS, RAW, TIMES
 from airflow_provider_rtisms.bulk.store import RtiSmsStorageError
-from airflow_provider_rtisms.transfers.databases import TABLE_REMEDIES, LockWaits, explain, is_of_database, library_of
+from airflow_provider_rtisms.sql.databases import TABLE_REMEDIES, LockWaits, explain, is_of_database, library_of
 
 try:
     import sqlalchemy as sa
@@ -37,12 +39,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 OnConflict: TypeAlias = Literal["update", "ignore"]
 #: What a column holds.
-Kind: TypeAlias = Literal["text", "boolean", "money", "time", "json"]
+Kind: TypeAlias = Literal["text", "boolean", "integer", "money", "time", "json"]
 
 #: Records that go to the database together.
 BATCH = 1000
 #: Schemas of tables that only one connection sees: of PostgreSQL and of SQLite.
 _TEMPORARY = ("pg_temp", "temp")
+#: Columns that hold ASCII only, so that any character set does.
+_ASCII = ("submission_id", "message_key")
 #: A part of a table's name as it is, or in double quotes, in which two of them stand for one.
 _NAME = re.compile(r'"((?:[^"]|"")+)"|([^".]+)')
 _UNSUPPORTED = (
@@ -59,20 +63,40 @@ class Layout(NamedTuple):
     :param kinds: of the columns, in their order.
     :param required: the columns that hold no null.
     :param key: the columns that identify a row.
-    :param moment: the column that says which of two rows is newer.
+    :param moment: the column that says which of two rows is newer. If rows do not have it, one is never replaced once
+        the table has a value there.
+    :param others: columns that the table has besides, and that somebody else fills.
+    :param only_updates: whether rows that are not there stay away. Then the table needs no unique key.
     """
 
     kinds: Mapping[str, Kind]
     required: Collection[str]
     key: Sequence[str]
     moment: str
+    others: Mapping[str, Kind] = MappingProxyType({})
+    only_updates: bool = False
+
+    def replaces(self, old: Any, new: Any) -> Any:
+        """Return the condition for a row that is there to be replaced by a new one."""
+        has_none = old[self.moment].is_(None)
+        return sa.or_(has_none, old[self.moment] <= new[self.moment]) if self.moment in self.kinds else has_none
 
 
-def layout_of_details(columns: Iterable[str]) -> Layout:
+def layout_of_details(columns: Iterable[str], *, only_updates: bool = False) -> Layout:
     """Return the layout of the records of a bulk fetch, one for each submission."""
     kinds: dict[str, Kind] = {**dict.fromkeys(TIMES, "time"), "is_final": "boolean", "cost": "money", RAW: "json"}
     required = ("submission_id", "is_final", "fetched_at", RAW)
-    return Layout({one: kinds.get(one, "text") for one in columns}, required, ["submission_id"], "fetched_at")
+    of_columns = {one: kinds.get(one, "text") for one in columns}
+    return Layout(of_columns, required, ["submission_id"], "fetched_at", only_updates=only_updates)
+
+
+def layout_of_sends() -> Layout:
+    """Return the layout of a ledger: a row for each message. What has details is not changed by a send."""
+    texts = ("message_key", "reference", "submission_id", "outcome", "status", "dag_id", "task_id", "run_id")
+    kinds: dict[str, Kind] = dict.fromkeys(texts, "text")
+    kinds |= {**dict.fromkeys(("map_index", "parts", "charset"), "integer"), "sent_at": "time"}
+    others = {one: kind for one, kind in layout_of_details(COLUMNS).kinds.items() if one not in kinds}
+    return Layout(kinds, (), ["message_key"], "fetched_at", others)
 
 
 class TableName(NamedTuple):
@@ -170,15 +194,15 @@ class Database:
 
     def upsert(self, table: sa.Table, staged: Any, on_conflict: OnConflict) -> Any:
         """Return the statement that writes staged rows, unless the table has them already and newer."""
-        key, moment = self.layout.key, self.layout.moment
-        statement = self.insert(table).from_select([column.name for column in table.c], staged)
+        key = self.layout.key
+        statement = self.insert(table).from_select(list(self.layout.kinds), staged)
         if on_conflict == "ignore":
             return statement.on_conflict_do_nothing(index_elements=key)
         new = statement.excluded
         return statement.on_conflict_do_update(
             index_elements=key,
-            set_={column.name: new[column.name] for column in table.c if column.name not in key},
-            where=sa.or_(table.c[moment].is_(None), table.c[moment] <= new[moment]),
+            set_={column: new[column] for column in self.layout.kinds if column not in key},
+            where=self.layout.replaces(table.c, new),
         )
 
     def written(self, connection: Connection, upsert: Any, stale: Any) -> int:
@@ -198,6 +222,7 @@ class PostgreSql(Database):
     kinds: ClassVar[Mapping[Kind, tuple[Any, Sequence[str]]]] = {
         "text": (sa.Text(), ["text", "character varying", "citext"]),
         "boolean": (sa.Boolean(), ["boolean"]),
+        "integer": (sa.Integer(), ["integer", "bigint", "smallint", "numeric"]),
         "money": (sa.Numeric(), ["numeric", "double precision"]),
         # A time without a zone is in UTC.
         "time": (sa.DateTime(timezone=True), ["timestamp with time zone", "timestamp without time zone"]),
@@ -266,7 +291,7 @@ class PostgreSql(Database):
         self._schema, lacks_partitions, is_deferrable = connection.execute(sa.text(self._TABLE), names).one()
         if lacks_partitions:
             raise RtiSmsInputError(f"The table {name} has no partitions: create those that the rows need.")
-        if is_deferrable:
+        if is_deferrable and not self.layout.only_updates:
             raise RtiSmsInputError(
                 f"The table {name} has a unique key on {self.key} that is DEFERRABLE, with which ON CONFLICT does not "
                 f"work: drop it, and add PRIMARY KEY ({self.key}) NOT DEFERRABLE."
@@ -290,6 +315,7 @@ class Sqlite(Database):
     kinds: ClassVar[Mapping[Kind, tuple[Any, Sequence[str]]]] = {
         "text": (sa.Text(), ["TEXT", "BLOB"]),
         "boolean": (sa.Boolean(), ["NUMERIC", "INTEGER", "BLOB"]),
+        "integer": (sa.Integer(), ["INTEGER", "NUMERIC", "BLOB"]),
         "money": (sa.Numeric(), ["NUMERIC", "REAL", "INTEGER", "BLOB"]),
         "time": (sa.Text(), ["TEXT", "NUMERIC", "BLOB"]),
         "json": (sa.Text(), ["TEXT", "BLOB"]),
@@ -330,6 +356,7 @@ class MySql(Database):
     kinds: ClassVar[Mapping[Kind, tuple[Any, Sequence[str]]]] = {
         "text": (sa.Text(), ["varchar", "text", "char", "tinytext", "mediumtext", "longtext"]),
         "boolean": (sa.Boolean(), ["tinyint", "boolean", "smallint", "mediumint", "int", "bigint"]),
+        "integer": (sa.Integer(), ["int", "bigint", "mediumint"]),
         "money": (sa.Numeric(38, 12), ["decimal with a scale", "double", "decimal"]),
         "time": (mysql.DATETIME(fsp=6), ["datetime"]),
         "json": (mysql.LONGTEXT(), ["longtext", "json", "mediumtext", "text"]),
@@ -373,7 +400,7 @@ class MySql(Database):
         """Return the columns; a type of text with another character set than utf8mb4 names it."""
         columns = []
         for column, declared, charset, is_needed in connection.execute(sa.text(self._COLUMNS), name._asdict()):
-            is_other = charset not in (None, "utf8mb4") and column not in self.layout.key
+            is_other = charset not in (None, "utf8mb4") and column not in _ASCII
             columns.append(Existing(column, f"{declared} in {charset}" if is_other else declared, bool(is_needed)))
         return columns
 
@@ -385,6 +412,8 @@ class MySql(Database):
                 f"The table {name} has the engine {engine or 'of a view'}, which has no transactions: a load that "
                 "fails would leave a part of its rows. Use ALTER TABLE ... ENGINE=InnoDB, or name another table."
             )
+        if self.layout.only_updates:
+            return
         keys: dict[str, list[str]] = {}
         for key, column, prefix in connection.execute(sa.text(self._KEYS), name._asdict()):
             keys.setdefault(key, []).append(column if prefix is None else f"{column}({prefix})")
@@ -412,13 +441,13 @@ class MySql(Database):
     def upsert(self, table: sa.Table, staged: Any, on_conflict: OnConflict) -> Any:
         """Return INSERT ... ON DUPLICATE KEY UPDATE; the moment changes last, since the others depend on it."""
         key, moment = self.layout.key, self.layout.moment
-        names = [column.name for column in table.c]
+        names = list(self.layout.kinds)
         statement = self.insert(table).from_select(names, staged)
         if on_conflict == "ignore":
             return statement.on_duplicate_key_update([(key[0], table.c[key[0]])])
         new = statement.inserted
-        is_newer = sa.or_(table.c[moment].is_(None), table.c[moment] <= new[moment])
-        changed = [one for one in names if one not in (*key, moment)] + [moment]
+        is_newer = self.layout.replaces(table.c, new)
+        changed = sorted((one for one in names if one not in key), key=lambda one: one == moment)
         return statement.on_duplicate_key_update(
             [(one, sa.case((is_newer, new[one]), else_=table.c[one])) for one in changed]
         )
@@ -457,7 +486,7 @@ class SqlTable:
         self._table = sa.Table(
             quoted_name(name.name, quote=True),
             sa.MetaData(),
-            *(self._column(one) for one in layout.kinds),
+            *(self._column(one, kind) for one, kind in {**layout.kinds, **layout.others}.items()),
             schema=quoted_name(name.schema, quote=True) if name.schema else None,
             mysql_engine="InnoDB",
             mysql_charset="utf8mb4",
@@ -498,7 +527,7 @@ class SqlTable:
 
         def rehearse(connection: Connection, waits: LockWaits) -> None:
             self._database.check(connection, self.name)
-            self._upsert(connection, waits, ())
+            self._write(connection, waits, ())
 
         self._do("Checking", rehearse, commit=False)
 
@@ -506,13 +535,48 @@ class SqlTable:
         """
         Write records in one transaction, and return how many rows were inserted or updated. A failure changes none.
         """
-        return self._do("Writing", lambda connection, waits: self._upsert(connection, waits, json_lines))
+        return self._do("Writing", lambda connection, waits: self._write(connection, waits, json_lines))
 
-    def _column(self, name: str) -> sa.Column[Any]:
+    def read_submissions(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """Return the submissions of the rows that have certain values, by their keys."""
+        c = self._table.c
+        having = (c[name].is_not_distinct_from(value) for name, value in values.items())
+        query = sa.select(c[self.layout.key[0]], c.submission_id).where(c.submission_id.is_not(None), *having)
+        return dict(self._do("Reading", lambda connection, _: connection.execute(query).all(), commit=False))
+
+    def read_open_ids(self, since: str) -> list[str]:
+        """
+        Return the submissions whose rows are not final.
+
+        :param since: ISO 8601 in UTC; those that were registered, or else sent, before are left out.
+        """
+        query = sa.select(self._table.c.submission_id).where(*self._is_open(), self._is_since(since)).distinct()
+        read = partial(self._do, "Reading", commit=False)
+        return list(map(str, read(lambda connection, _: connection.execute(query).scalars().all())))
+
+    def count_open(self, since: str) -> tuple[int, int]:
+        """Return how many submissions are not final: of those since a moment, and of those before."""
+        ids, is_young = sa.func.count(self._table.c.submission_id.distinct()), self._is_since(since)
+        young, old = (sa.select(ids).where(*self._is_open(), one) for one in (is_young, sa.not_(is_young)))
+        read = partial(self._do, "Reading", commit=False)
+        return read(lambda connection, _: (connection.scalar(young) or 0, connection.scalar(old) or 0))
+
+    def _is_open(self) -> tuple[Any, Any]:
+        c = self._table.c
+        return c.submission_id.is_not(None), sa.or_(c.is_final.is_(None), c.is_final == sa.false())
+
+    def _is_since(self, moment: str) -> Any:
+        c = self._table.c
+        bound = sa.literal(self._database.bind("time", moment, ""), c.registered_at.type)
+        epoch: Any = sa.literal_column("'1970-01-01 00:00:00'")  # so that a row without a time is too old
+        return sa.func.coalesce(c.registered_at, c.sent_at, c.fetched_at, epoch) >= bound
+
+    def _column(self, name: str, kind: Kind) -> sa.Column[Any]:
         is_key = name in self.layout.key
-        type_ = (is_key and self._database.key_type) or self._database.kinds[self.layout.kinds[name]][0]
+        is_indexed = not is_key and name == "submission_id"
+        type_ = ((is_key or is_indexed) and self._database.key_type) or self._database.kinds[kind][0]
         is_needed = is_key or name in self.layout.required
-        return sa.Column(name, type_, primary_key=is_key, autoincrement=False, nullable=not is_needed)
+        return sa.Column(name, type_, primary_key=is_key, autoincrement=False, nullable=not is_needed, index=is_indexed)
 
     def _create(self) -> None:
         try:
@@ -530,8 +594,9 @@ class SqlTable:
 
     def _check_columns(self, existing: Sequence[Existing]) -> None:
         types = {one.name: one.type for one in existing}
-        problems = [f"has no column {column}" for column in self.layout.kinds if column not in types]
-        for column, kind in self.layout.kinds.items():
+        kinds = {**self.layout.kinds, **self.layout.others}
+        problems = [f"has no column {column}" for column in kinds if column not in types]
+        for column, kind in kinds.items():
             accepted = self._database.kinds[kind][1]
             given = types.get(column, accepted[0])
             reason = next((why for one, why in self._database.reasons.items() if re.fullmatch(one, given)), None)
@@ -546,17 +611,21 @@ class SqlTable:
                 f"The table {self.name} {', '.join(problems)}. Change the table (ALTER TABLE), or name a table that "
                 "does not exist yet and set create_table=True."
             )
-        if left := [one.name for one in existing if one.is_needed and one.name not in self.layout.kinds]:
+        left = [one.name for one in existing if one.is_needed and one.name not in self.layout.kinds]
+        if left and not self.layout.only_updates:
             raise RtiSmsInputError(
                 f"The table {self.name} has columns that records do not fill, and that must not be null: "
                 f"{', '.join(left)}. Give them a default, or allow null."
             )
         self._types = types
 
-    def _upsert(self, connection: Connection, waits: LockWaits, json_lines: Iterable[bytes]) -> int:
+    def _write(self, connection: Connection, waits: LockWaits, json_lines: Iterable[bytes]) -> int:
+        """Write rows, and return how many were inserted or updated."""
+        if self.layout.only_updates:
+            return self._update(connection, waits, json_lines)
         table, staging, update = self._table, self._staging, self.on_conflict == "update"
         staged = connection.dialect.identifier_preparer.format_table(staging)
-        nothing = sa.select(*table.c).where(sa.false()).compile(connection)
+        nothing = sa.select(*(table.c[one] for one in self.layout.kinds)).where(sa.false()).compile(connection)
         options = self._database.temporary_options.format(key=self._database.key)
         create = f"CREATE TEMPORARY TABLE {staged}{options} AS {nothing}"
         waits.run(lambda: connection.exec_driver_sql(create))
@@ -568,11 +637,13 @@ class SqlTable:
         rows = sa.select(*staging.c).order_by(*(staging.c[one] for one in self.layout.key))
         upsert = self._database.upsert(table, rows, self.on_conflict)
         is_there = sa.and_(*(table.c[one] == staging.c[one] for one in self.layout.key))
-        old, new = table.c[self.layout.moment], staging.c[self.layout.moment]
         # A resumed fetch may be older than what another run has written.
-        stale = self._count_without(is_there & (old > new) if update else is_there)
+        is_stale = sa.not_(self.layout.replaces(table.c, staging.c))
+        stale = self._count_without(is_there & is_stale if update else is_there)
         written = waits.run(lambda: self._database.written(connection, upsert, stale))
-        kept = self._count_without(is_there & (old >= new) if update else is_there)
+        if update and (moment := self.layout.moment) in self.layout.kinds:
+            is_there &= table.c[moment] >= staging.c[moment]
+        kept = self._count_without(is_there)
         if self._database.locks_to_compare:
             kept = kept.with_for_update(read=True)
         if lost := waits.run(lambda: connection.execute(kept).scalar_one()):
@@ -582,18 +653,40 @@ class SqlTable:
             )
         return written
 
+    def _update(self, connection: Connection, waits: LockWaits, json_lines: Iterable[bytes]) -> int:
+        """Update the rows that are there, and return how many records there were."""
+        columns: list[sa.Column[Any]] = [
+            sa.Column(one) for one in self.layout.kinds
+        ]  # without types, as those of the staging table
+        table = sa.Table(self._table.name, sa.MetaData(), *columns, schema=self._table.schema)
+        new: dict[str, Any] = {one: sa.bindparam(f"new_{one}") for one in self.layout.kinds}
+        statement = (
+            sa.update(table)
+            .where(*(table.c[one] == new[one] for one in self.layout.key), self.layout.replaces(table.c, new))
+            .values({one: value for one, value in new.items() if one not in self.layout.key})
+        )
+        count = 0
+        for rows in self._bound(json_lines) if json_lines else [[dict.fromkeys(new)]]:  # without lines, a rehearsal
+            named = [{f"new_{one}": value for one, value in row.items()} for row in rows]
+            waits.run(partial(connection.execute, statement, named))
+            count += len(rows)
+        return count
+
     def _fill_staging(self, connection: Connection, json_lines: Iterable[bytes]) -> int:
         """Write records into the temporary table, and return how many."""
+        count = 0
+        for rows in self._bound(json_lines):
+            connection.execute(sa.insert(self._staging), rows)
+            count += len(rows)
+        return count
+
+    def _bound(self, json_lines: Iterable[bytes]) -> Iterator[list[dict[str, Any]]]:
+        """Yield the rows in batches, with values as the driver takes them."""
         columns = [(one, kind, self._types.get(one, "")) for one, kind in self.layout.kinds.items()]
         bind = self._database.bind
-        statement = sa.insert(self._staging)
-        count = 0
         lines = iter(json_lines)
         while records := [json.loads(line) for line in islice(lines, BATCH)]:
-            rows = [{one: bind(kind, row[one], type_) for one, kind, type_ in columns} for row in records]
-            connection.execute(statement, rows)
-            count += len(records)
-        return count
+            yield [{one: bind(kind, row[one], type_) for one, kind, type_ in columns} for row in records]
 
     def _count_without(self, condition: Any) -> Any:
         joined = self._staging.outerjoin(self._table, condition)
@@ -641,11 +734,11 @@ class SqlTable:
         return connection
 
 
-def open_table(hook: Any, name: Any, columns: Iterable[str], on_conflict: Any, *, create: bool) -> SqlTable:
-    """Return a table that can take the records of a bulk fetch; see :class:`SqlTable` and its ``check``."""
+def open_table(hook: Any, name: Any, layout: Layout, on_conflict: Any = "update", *, create: bool = False) -> SqlTable:
+    """Return a table that can take rows; see :class:`SqlTable` and its ``check``."""
     if on_conflict not in ("update", "ignore"):
         raise RtiSmsInputError(f'on_conflict is {shape(on_conflict)}: use "update" or "ignore".')
-    table = SqlTable(hook, parse_table_name(name), layout_of_details(columns), on_conflict)
+    table = SqlTable(hook, parse_table_name(name), layout, on_conflict)
     table.check(create=create)
     return table
 

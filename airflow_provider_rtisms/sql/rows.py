@@ -10,8 +10,8 @@ from airflow_provider_rtisms.api.values.ids import check_submission_id
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.bulk.store import STORAGE_ERRORS
 from airflow_provider_rtisms.sending.messages import PlaceholderText
+from airflow_provider_rtisms.sql.databases import get_hook, read_rows
 from airflow_provider_rtisms.tables import Row, read_query
-from airflow_provider_rtisms.transfers.databases import get_hook, read_rows
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook

@@ -12,8 +12,8 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, RtiSmsTransientError
 from airflow_provider_rtisms.api.values.secret import Secret
+from airflow_provider_rtisms.sql.rows import query_ids, query_messages
 from airflow_provider_rtisms.tables import Row
-from airflow_provider_rtisms.transfers.sql_rows import query_ids, query_messages
 
 DbApiHook = pytest.importorskip(
     "airflow.providers.common.sql.hooks.sql", reason="the package for databases is not installed"
@@ -125,7 +125,7 @@ def test_an_error_of_the_database_shows_no_value_of_a_row(monkeypatch: pytest.Mo
     assert caught.value.__context__ is None
     frame, local_variables = caught.value.__traceback__, ""
     while frame is not None:
-        is_ours = "airflow_provider_rtisms/transfers" in frame.tb_frame.f_code.co_filename
+        is_ours = "airflow_provider_rtisms/sql" in frame.tb_frame.f_code.co_filename
         local_variables += repr(frame.tb_frame.f_locals) if is_ours else ""
         frame = frame.tb_next
     assert local_variables

@@ -1,0 +1,156 @@
+"""
+Private. The ledger: a row for each message that was sent, which details complete later.
+
+A send writes what came of a message: its reference, its submission, the task. A refresh asks for the details of the
+rows that can still change. Numbers and texts are not in the table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_rtisms.api.models import SendOutcome
+from airflow_provider_rtisms.bulk.store import STORAGE_ERRORS, repeat
+from airflow_provider_rtisms.sql.databases import get_hook
+from airflow_provider_rtisms.sql.table import SqlTable, layout_of_sends, open_table
+
+if TYPE_CHECKING:
+    from airflow_provider_rtisms.sending.outbox import Outbox, SentMessage
+
+log = logging.getLogger(__name__)
+
+#: Rows collect for so many seconds, or until there are so many, before they are written.
+FLUSH_EVERY = 2.0
+FLUSH_ROWS = 500
+
+
+class Ledger:
+    """
+    Writes a row for each message of a task, while it is sent and at the end.
+
+    While a send goes on, a row that cannot be written waits, and the send goes on. What a killed process has not
+    written, the journal knows, and the next attempt of the task writes it.
+
+    :param table: checked, with the layout of sends.
+    :param task: ``dag_id``, ``task_id``, ``run_id`` and ``map_index`` of the task.
+    """
+
+    def __init__(self, table: SqlTable, task: Mapping[str, Any]) -> None:
+        self._table = table
+        self._task = task
+        self._lock = Lock()
+        self._pending: dict[str, dict[str, Any]] = {}
+        #: What the table has, by key: the columns that change.
+        self._written: dict[str, tuple[Any, ...]] = {}
+        self._flushed_at = time.monotonic()
+        self._began_at = datetime.now(UTC).isoformat(timespec="seconds")
+        #: The submissions that the table had when this attempt began.
+        self._known = repeat(f"Reading the {table}", lambda: table.read_submissions(task))
+
+    def __str__(self) -> str:
+        return f"the {self._table}"
+
+    @contextmanager
+    def following(self, outbox: Outbox) -> Iterator[None]:
+        """
+        Write what the journal knows of earlier attempts, follow a send, and write the rest at its end.
+
+        :raises RtiSmsStorageError: the table lacks rows, and a person has to change something first.
+        :raises RtiSmsStorageUnavailableError: the table lacks rows; the next attempt of the task writes them.
+        """
+        self._add(one for one in outbox.sent_messages() if one.submission.outcome is not SendOutcome.NOT_SENT)
+        repeat(f"Writing {self}", self._flush)
+        outbox.on_sent = self.note
+        try:
+            yield
+        except BaseException:
+            if not outbox.is_journal_lost:
+                with suppress(Exception), self._lock:  # the error of the send matters more; the next attempt writes
+                    self._add(outbox.sent_messages())
+                    self._flush()
+            raise
+        with self._lock:
+            self._add(outbox.sent_messages())
+            try:
+                repeat(f"Writing {self}", self._flush)
+            except STORAGE_ERRORS as error:
+                raise error.with_context(f"{len(self._pending)} messages of this task have no row there yet.") from None
+        log.info("%d messages have a row in %s", len(self._written), self)
+
+    def note(self, sent: Sequence[SentMessage]) -> None:
+        """Take messages whose response has come, and write rows now and then."""
+        with self._lock:
+            self._add(sent)
+            if len(self._pending) < FLUSH_ROWS and time.monotonic() - self._flushed_at < FLUSH_EVERY:
+                return
+            try:
+                self._flush()
+            except STORAGE_ERRORS as error:
+                log.warning("%d rows wait to be written, and the send goes on. %s", len(self._pending), error)
+            self._flushed_at = time.monotonic()
+
+    def _add(self, sent: Iterable[SentMessage]) -> None:
+        for one in sent:
+            key, row = self._row(one)
+            if self._written.get(key) != _changing(row):
+                self._pending[key] = row
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        rows = dict(self._pending)
+        self._table.load([json.dumps(row).encode() for row in rows.values()])
+        for key, row in rows.items():
+            self._written[key] = _changing(row)
+            del self._pending[key]
+
+    def _row(self, sent: SentMessage) -> tuple[str, dict[str, Any]]:
+        message, submission = sent.message, sent.submission
+        # The digest has the client secret in its key, since a plain one of a number can be guessed.
+        identity = ["digest", sent.digest] if message.reference is None else ["reference", message.reference]
+        base = hashlib.sha256(json.dumps([*self._task.values(), *identity]).encode()).hexdigest()[:32]
+        return base, {
+            "message_key": self._free_key(base, submission.submission_id),
+            "reference": message.reference,
+            **submission.to_record(),
+            **self._task,
+            "parts": message.text.parts,
+            "charset": int(message.text.charset),
+            "sent_at": sent.sent_at or self._began_at,
+        }
+
+    def _free_key(self, base: str, submission_id: str | None) -> str:
+        """Return the key of a row; a message that the journal has forgotten, and that was sent again, gets another."""
+        key, number = base, 1
+        while submission_id is not None and self._known.get(key, submission_id) != submission_id:
+            number += 1
+            key = f"{base}-{number}"
+        return key
+
+
+def _changing(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["outcome"], row["status"], row["submission_id"]
+
+
+def open_ledger(conn_id: Any, table: Any, context: Mapping[str, Any], *, create: bool) -> Ledger:
+    """
+    Return the ledger of a task, whose table is there and can be written.
+
+    :param conn_id: Connection of the database.
+    :param table: ``table`` or ``schema.table``.
+    :param context: of the task.
+    :param create: whether to make the table if it does not exist.
+    :raises RtiSmsError: the table cannot take the rows. Nothing was sent.
+    """
+    ti = context.get("ti")
+    task = {name: getattr(ti, name, None) for name in ("dag_id", "task_id", "run_id", "map_index")}
+    hook = get_hook("results_conn_id", conn_id)
+    return Ledger(open_table(hook, table, layout_of_sends(), create=create), task)
