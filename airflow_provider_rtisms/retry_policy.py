@@ -1,12 +1,4 @@
-"""
-A ``retry_policy`` for tasks that call the RTI SMS API (Airflow 3.3 and later).
-
-::
-
-    from airflow_provider_rtisms.retry_policy import RtiSmsRetryPolicy
-
-    RtiSmsSendOperator(..., retries=5, retry_policy=RtiSmsRetryPolicy())
-"""
+"""A ``retry_policy`` for tasks that call the RTI SMS API (Airflow 3.3 and later)."""
 
 from __future__ import annotations
 
@@ -47,8 +39,6 @@ class RtiSmsRetryPolicy(RetryPolicy):
         Decide what follows a failure.
 
         :param exception: what the task raised; an error of the API may also be its cause.
-        :param try_number: not used.
-        :param max_tries: not used.
         :param context: holds the task, whose ``retry_delay`` is used.
         """
         error = _api_error(exception)

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
 
 from airflow_provider_rtisms.api.errors import (
     RtiSmsAuthenticationError,
@@ -67,7 +67,6 @@ class Quota:
     """
     How many messages have to be delivered.
 
-    :param needed: how many.
     :param total: of how many. It includes messages without a submission id, which cannot be delivered.
     :param delivered: how many of them are known to be delivered, and are not among the submissions of the wait.
     """
@@ -82,12 +81,7 @@ class Quota:
 
 
 def check_min_delivered(value: Any) -> float | None:
-    """
-    Return the ``min_delivered`` of a sensor or an operator.
-
-    :param value: an int, 1 or more, for a number of messages; a float above 0 and up to 1 for a share of them; or None.
-    :raises RtiSmsInputError: it is anything else.
-    """
+    """Return the ``min_delivered`` of a sensor or an operator."""
     is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
     is_share = isinstance(value, float) and 0 < value <= 1
     if value is None or is_count or is_share:
@@ -98,14 +92,7 @@ def check_min_delivered(value: Any) -> float | None:
 
 
 def make_quota(min_delivered: Any, total: int) -> Quota | None:
-    """
-    Return how many messages have to be delivered.
-
-    :param min_delivered: see :func:`check_min_delivered`. A share is rounded up.
-    :param total: how many messages there are, those without a submission id included.
-    :return: the quota; None if ``min_delivered`` is None.
-    :raises RtiSmsInputError: it is malformed, or it is a number of messages, and there are fewer.
-    """
+    """Return how many messages have to be delivered."""
     checked = check_min_delivered(min_delivered)
     if checked is None:
         return None
@@ -117,14 +104,7 @@ def make_quota(min_delivered: Any, total: int) -> Quota | None:
 
 
 class DeliveryWait:
-    """
-    The state of a wait for the final outcome of some submissions.
-
-    :param submission_ids: checked ids.
-    :param fail_on: final states that fail the wait.
-    :param finished: records of submissions that are known to be final already.
-    :param quota: how many have to be delivered. Then ``fail_on`` is not used.
-    """
+    """The state of a wait for the final outcome of some submissions."""
 
     def __init__(
         self,
@@ -141,7 +121,8 @@ class DeliveryWait:
         self._records: dict[str, Record] = {}
         self.restore(finished)
         self._seen: dict[str, str] = {}
-        self._missing: dict[str, RtiSmsError] = {}
+        #: Submissions that the last poll did not find, in the order in which they were asked for.
+        self._missing: dict[str, None] = {}
 
     @property
     def open_ids(self) -> list[str]:
@@ -171,13 +152,7 @@ class DeliveryWait:
         self._records.update((record["submission_id"], record) for record in finished)
 
     def note(self, submission_id: str, outcome: SmsDetails | RtiSmsError) -> None:
-        """
-        Add what a poll found for one submission.
-
-        :param submission_id: which.
-        :param outcome: its details, or the error that its fetch gave.
-        :raises RtiSmsError: the error is permanent and concerns more than this submission.
-        """
+        """Add what a poll found for one submission."""
         self._missing.pop(submission_id, None)
         if isinstance(outcome, SmsDetails):
             self._seen[submission_id] = outcome.status or "no status"
@@ -185,46 +160,33 @@ class DeliveryWait:
                 self._records[submission_id] = outcome.to_record()
         elif isinstance(outcome, RtiSmsNotFoundError):
             self._seen[submission_id] = "not found yet"
-            self._missing[submission_id] = outcome
+            self._missing[submission_id] = None
         elif isinstance(outcome, RtiSmsTransientError):
             self.last_error = outcome
         else:
             raise outcome
 
     def is_over(self, missing_ok: bool) -> bool:
-        """
-        Return whether the wait is over, after a poll.
-
-        :param missing_ok: whether submissions that the API does not know yet are accepted.
-        :return: whether every submission is final.
-        :raises RtiSmsDeliveryError: some reached a state of ``fail_on``, or the quota can no longer be reached.
-        :raises RtiSmsNotFoundError: the API does not know some of them, and ``missing_ok`` is False.
-        """
+        """Return whether the wait is over, after a poll."""
         if self.quota is not None:
             return self._is_over_with(self.quota, 0 if missing_ok else len(self._missing))
-        failed = [f"{record['submission_id']} {record['status']}" for record in self._failed()]
+        failed = [f"{one['submission_id']} {one['status']}" for one in self.records if one["status"] in self.fail_on]
         if failed:
             count = f"{len(failed)} of {len(self.submission_ids)}"
             raise RtiSmsDeliveryError(
                 f"{count} submissions reached a state of fail_on: {name_some(failed)}", subject=name_some(failed)
             )
         if self._missing and not missing_ok:
-            first = next(iter(self._missing.values()))
             raise RtiSmsNotFoundError(
                 f"{len(self._missing)} of {len(self.submission_ids)} submissions are unknown to the API (HTTP 404): "
                 f"{name_some(list(self._missing))}. Check the ids, or raise missing_ok_for if they were sent just now.",
                 subject=name_some(list(self._missing)),
-                status=first.status,
+                status=404,
             )
         return not self.open_ids
 
     def _is_over_with(self, quota: Quota, missing: int) -> bool:
-        """
-        Return whether the wait is over, if a number of deliveries is enough.
-
-        :param quota: that number.
-        :param missing: submissions that the API does not know and that are no longer waited for.
-        """
+        """Return whether the wait is over, if a number of deliveries is enough."""
         undelivered = [record for record in self.records if record["status"] != SmsStatus.DELIVERED]
         possible = quota.delivered + len(self.submission_ids) - len(undelivered) - missing
         if possible < quota.needed:
@@ -252,21 +214,13 @@ class DeliveryWait:
         text = f"Timed out: {self.progress()} ({name_some(self.open_ids)})."
         return f"{text} The last error was: {self.last_error}" if self.last_error else text
 
-    def _failed(self) -> list[Record]:
-        return [record for record in self.records if record["status"] in self.fail_on]
-
 
 def _count(states: Counter[str]) -> str:
     return ", ".join(f"{count} {state}" for state, count in states.most_common())
 
 
 def check_fail_on(value: Any) -> tuple[str, ...]:
-    """
-    Return the states of an operator's ``fail_on``.
-
-    :param value: an iterable of names of final states, such as ``("REJECTED", "EXPIRED")``; may be empty.
-    :raises RtiSmsInputError: it is anything else, or names a state that is never final.
-    """
+    """Return the states of an operator's ``fail_on``."""
     if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
         raise RtiSmsInputError(f"fail_on is {shape(value)}: use a list of states such as ['REJECTED', 'EXPIRED'].")
     states = tuple(value)
@@ -280,13 +234,7 @@ def check_fail_on(value: Any) -> tuple[str, ...]:
 
 
 def check_records(value: Any) -> list[Record]:
-    """
-    Check records that another process has written: into the event of a trigger, or into a store.
-
-    :param value: decoded JSON.
-    :raises ValueError: it is not a list of records of submissions, see
-        :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`.
-    """
+    """Check records that another process has written: into the event of a trigger, or into a store."""
     if not isinstance(value, list):
         raise ValueError("'records' is not a list")
     for position, record in enumerate(value):
@@ -298,14 +246,7 @@ def check_records(value: Any) -> list[Record]:
 
 
 async def with_current_credentials(connect: Connect, work: Callable[[AsyncRtiSmsClient], Awaitable[T]]) -> T:
-    """
-    Do work with a client. If its credentials are refused, read the Connection again, and go on if it has changed.
-
-    :param connect: opens a client; called again after a refusal, and then reads the Connection again.
-    :param work: what to do; starts again from its beginning after a refusal.
-    :return: its result.
-    :raises RtiSmsAuthenticationError: the credentials are refused, and the Connection holds no others.
-    """
+    """Do work with a client. If its credentials are refused, read the Connection again, and go on if it has changed."""
     refused: tuple[ApiSettings, RtiSmsAuthenticationError] | None = None
     while True:
         try:
@@ -325,14 +266,11 @@ async def poll_deliveries(
     client: AsyncRtiSmsClient, wait: DeliveryWait, missing_until: float, *, is_first_time: bool = True
 ) -> bool:
     """
-    Poll every submission that is still open, once.
+    Poll every submission that is still open, once; return whether every one is final.
 
-    :param client: an opened client.
-    :param wait: the wait; keeps what the poll finds.
     :param missing_until: wall-clock time (seconds since the epoch) until which an unknown id is accepted.
     :param is_first_time: False if an earlier poll may have found the same deliveries. Then the client's metrics do not
         count them again.
-    :return: whether every submission is final.
     :raises RtiSmsError: the wait has failed.
     """
     from airflow_provider_rtisms.api.aio import fetch
@@ -360,14 +298,7 @@ def _delivery_seconds(outcome: SmsDetails | RtiSmsError) -> float | None:
 
 
 async def poll_balance(client: AsyncRtiSmsClient, minimum: Decimal) -> tuple[bool, Decimal | None]:
-    """
-    Poll the balance, once.
-
-    :param client: an opened client.
-    :param minimum: the amount to wait for.
-    :return: whether the balance is at least that, and the balance; None after a transient error.
-    :raises RtiSmsPermanentError: the API refused.
-    """
+    """Poll the balance, once; return whether it is enough, and the balance, which is None after a transient error."""
     try:
         balance = await client.get_balance()
     except RtiSmsTransientError as error:
@@ -394,14 +325,7 @@ class WaitLimit:
 
 
 def limit_wait(now: float, started: float, timeout: float, execution_end: float | None) -> WaitLimit:
-    """
-    Return how long a wait may last that is deferred now: until the first of its two ends.
-
-    :param now: in seconds since the epoch, as the other times.
-    :param started: when the wait began.
-    :param timeout: seconds that it may last.
-    :param execution_end: when the task's ``execution_timeout`` is over; None if it has none.
-    """
+    """Return how long a wait may last that is deferred now: until the first of its ends. Times count from the epoch."""
     if execution_end is None or started + timeout < execution_end:
         return WaitLimit(timeout, trigger_deadline(started, timeout), is_execution_timeout=False)
     left = execution_end - now
@@ -410,11 +334,8 @@ def limit_wait(now: float, started: float, timeout: float, execution_end: float 
 
 def trigger_deadline(started: float, timeout: float) -> float:
     """
-    Return when a trigger gives up: shortly before Airflow ends the deferral, so that the event can say what the
-    trigger saw.
-
-    :param started: when the wait began, in seconds since the epoch.
-    :param timeout: seconds that it may last.
+    Return when a trigger gives up: shortly before Airflow ends the deferral, so that the event can say what the trigger
+    saw.
     """
     return started + timeout - min(5.0, timeout / 10)
 
@@ -428,10 +349,8 @@ class WaitEvent:
     """
     How a deferred wait ended.
 
-    :param outcome: ``finished``, ``failed`` (a task retry does not help) or ``timeout``.
     :param message: why it failed or timed out.
-    :param found: what the wait found, such as ``{"records": [...]}`` or ``{"balance": "457.00"}``. If it did not
-        finish: what it had found until then.
+    :param found: such as ``{"records": [...]}`` or ``{"balance": "457.00"}``; if it did not finish, until then.
     :param cause: why, if it did not end by itself. Releases that do not know it see only the outcome.
     """
 
@@ -448,41 +367,32 @@ class WaitEvent:
 
 
 def parse_trigger_event(payload: Any, expects: str) -> WaitEvent:
-    """
-    Return the event that a trigger has yielded.
+    """Return the event that a trigger has yielded. One of a finished wait brings ``records`` or ``balance``."""
+    try:
+        return _parse(payload, expects)
+    except ValueError as error:
+        raise UnknownEventError(
+            f"The trigger ended with an event of an unknown form ({error}). Install the same version of "
+            "airflow-provider-rtisms on the workers and on the triggerer."
+        ) from None
 
-    :param payload: the JSON form.
-    :param expects: the key that the event of a finished wait has to contain, ``records`` or ``balance``.
-    :raises UnknownEventError: the payload is of another form.
-    """
+
+def _parse(payload: Any, expects: str) -> WaitEvent:
     match payload:
         case {"version": int(version)} if version != VERSION:
-            raise UnknownEventError(_advice(f"version {version}"))
+            raise ValueError(f"version {version}")
         case {"outcome": "finished"} if expects in payload:
-            return WaitEvent("finished", found=_found(payload))
+            return WaitEvent("finished", found=_check_found(payload))
         case {"outcome": "failed" | "timeout" as outcome, "message": str(message)}:
-            return WaitEvent(outcome, message, _found(payload), _cause(payload))
-    raise UnknownEventError(_advice(f"it is {shape(payload)}"))
+            cause = payload.get("cause", "")
+            if cause not in get_args(Cause):
+                raise ValueError(f"'cause' is {shape(cause)}")
+            return WaitEvent(outcome, message, _check_found(payload), cause)
+    raise ValueError(f"it is {shape(payload)}")
 
 
-def _cause(payload: Mapping[str, Any]) -> Cause:
-    match payload.get("cause", ""):
-        case "" | "crash" | "execution_timeout" as cause:
-            return cause  # type: ignore[no-any-return]
-        case other:
-            raise UnknownEventError(_advice(f"'cause' is {shape(other)}"))
-
-
-def _found(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+def _check_found(payload: Mapping[str, Any]) -> Mapping[str, Any]:
     found = {name: value for name, value in payload.items() if name not in ("version", "outcome", "message", "cause")}
-    try:
-        _check_found(found)
-    except ValueError as error:
-        raise UnknownEventError(_advice(str(error))) from None
-    return found
-
-
-def _check_found(found: Mapping[str, Any]) -> None:
     if "records" in found:
         check_records(found["records"])
     if not isinstance(found.get("balance", ""), str):
@@ -490,10 +400,4 @@ def _check_found(found: Mapping[str, Any]) -> None:
     ids = found.get("submission_ids", [])
     if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids):
         raise ValueError("'submission_ids' is not a list of strings")
-
-
-def _advice(problem: str) -> str:
-    return (
-        f"The trigger ended with an event of an unknown form ({problem}). Install the same version of "
-        "airflow-provider-rtisms on the workers and on the triggerer."
-    )
+    return found

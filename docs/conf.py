@@ -40,11 +40,10 @@ PRIVATE = (
         "api.values",
         "bulk",
         "hooks.connection",
-        "hooks.event_loop",
         "sending",
         "waiting",
     ),
-    *("hooks.templates", "sandbox.client.RunningSandbox", "sensors.base", "triggers.polling"),
+    *("hooks.templates", "sandbox.client.RunningSandbox", "sensors.rtisms.DeferrableSensor", "triggers.polling"),
 )
 nitpick_ignore_regex = [
     ("py:.*", r"(?!airflow_provider_rtisms\b).*"),

@@ -1,11 +1,15 @@
-"""The fields of a Connection: as checked settings, and as widgets of the form in Airflow below 3.2."""
+"""A Connection: read without blocking an event loop, checked, and as widgets of the form in Airflow below 3.2."""
 
 from __future__ import annotations
 
 import json
 import logging
+import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import mask_secret
@@ -15,9 +19,12 @@ from airflow_provider_rtisms.get_provider_info import CONN_FIELDS
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
+    from airflow_provider_rtisms.api.aio import SharedByKey
     from airflow_provider_rtisms.api.settings import ApiSettings
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 def settings_from_connection(connection: Connection) -> ApiSettings:
@@ -26,9 +33,6 @@ def settings_from_connection(connection: Connection) -> ApiSettings:
 
     Host is ``scheme://host[:port]``, or the three are in Host, Port and Schema, as HttpHook reads them. Without a
     scheme it is https, or http for a loopback host.
-
-    :param connection: of type ``rtisms``.
-    :raises RtiSmsConfigError: a field is missing or malformed; names it.
     """
     from airflow_provider_rtisms.api.settings import ApiSettings
     from airflow_provider_rtisms.api.values.secret import Secret, encodings
@@ -56,11 +60,7 @@ def settings_from_connection(connection: Connection) -> ApiSettings:
 
 
 def _extras(connection: Connection) -> dict[str, Any]:
-    """
-    Return the extras; Airflow reads text that is no JSON as none, and returns JSON of any kind.
-
-    :raises RtiSmsConfigError: they are no JSON object.
-    """
+    """Return the extras; Airflow reads text that is no JSON as none, and returns JSON of any kind."""
     from airflow_provider_rtisms.api.errors import RtiSmsConfigError, shape
 
     remedy = 'Use a JSON object such as {"timeout": 10}, or leave Extra empty.'
@@ -112,3 +112,58 @@ def form_widgets() -> dict[str, Any]:
         else:
             widgets[name] = StringField(label, description=help_text, widget=BS3TextFieldWidget())
     return widgets
+
+
+async def in_thread(function: Callable[[], T]) -> T:
+    """
+    Run a function that asks Airflow for something, such as a Connection.
+
+    Only a thread of asgiref's ``sync_to_async`` can do that in ``dag.test()`` and in a triggerer on every version: a
+    triggerer's supervisor does not serve other threads.
+    """
+    from asgiref.sync import sync_to_async
+
+    return await sync_to_async(function)()
+
+
+async def amask_secret(secret: str) -> None:
+    """Mask a secret in logs."""
+    try:
+        from airflow.sdk.log import amask_secret as mask
+    except ImportError:  # before Airflow 3.3.2
+        await in_thread(lambda: mask_secret(secret))
+    else:
+        await mask(secret)
+
+
+@dataclass(slots=True)
+class _Read:
+    """The latest read of a Connection: when it began, and what it gave."""
+
+    began: float = 0.0
+    settings: ApiSettings | None = None
+
+
+async def single_flight_read(conn_id: str, read: Callable[[], ApiSettings]) -> ApiSettings:
+    """
+    Read a Connection. Callers that ask at the same time share one read.
+
+    The supervisor of a triggerer serves few reads a second, and a triggerer may start a thousand triggers at once. A
+    caller never gets the result of a read that began before it asked.
+    """
+    asked = time.monotonic()
+    with _reads().use(conn_id, _Read) as entry:
+        async with entry.lock:
+            latest = entry.value
+            if latest.settings is None or latest.began < asked:
+                latest.began = time.monotonic()
+                latest.settings = None
+                latest.settings = await in_thread(read)
+            return latest.settings
+
+
+@cache
+def _reads() -> SharedByKey[_Read]:
+    from airflow_provider_rtisms.api.aio import SharedByKey
+
+    return SharedByKey()

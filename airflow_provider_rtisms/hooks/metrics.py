@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import Stats as AirflowStats
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_rtisms.api.retrying import Stats
-from airflow_provider_rtisms.hooks.event_loop import in_thread
+from airflow_provider_rtisms.hooks.connection import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -32,10 +32,8 @@ class Metric(NamedTuple):
     """
     A metric of this package.
 
-    :param name: its name, without the prefix of the deployment.
-    :param kind: its type.
-    :param tags: the names of its tags. A tag has few values, and never one that a person or the API has chosen, except
-        for ``conn_id``. A deployment has few Connections, and each is an account with a balance of its own.
+    A tag has few values, and never one that a person or the API has chosen, except for ``conn_id``: a deployment has
+    few Connections, and each is an account with a balance of its own.
     """
 
     name: str
@@ -43,28 +41,17 @@ class Metric(NamedTuple):
     tags: tuple[str, ...]
 
 
-REQUESTS = Metric("rtisms.requests", "counter", ("conn_id", "call", "status"))
-RETRIES = Metric("rtisms.retries", "counter", ("conn_id", "call"))
-THROTTLED = Metric("rtisms.throttled", "counter", ("conn_id", "call"))
-TOKENS = Metric("rtisms.tokens", "counter", ("conn_id",))
-CALL_DURATION = Metric("rtisms.call_duration", "timer", ("conn_id", "call", "outcome"))
-MESSAGES = Metric("rtisms.messages", "counter", ("conn_id", "outcome"))
-BULK_RECORDS = Metric("rtisms.bulk_records", "counter", ("conn_id",))
-DELIVERY_DURATION = Metric("rtisms.delivery_duration", "timer", ("conn_id",))
-BALANCE = Metric("rtisms.balance", "gauge", ("conn_id",))
-WAITS_OPEN = Metric("rtisms.waits_open", "gauge", ("conn_id", "hostname"))
-
 METRICS = (
-    REQUESTS,
-    RETRIES,
-    THROTTLED,
-    TOKENS,
-    CALL_DURATION,
-    MESSAGES,
-    BULK_RECORDS,
-    DELIVERY_DURATION,
-    BALANCE,
-    WAITS_OPEN,
+    Metric("rtisms.requests", "counter", ("conn_id", "call", "status")),
+    Metric("rtisms.retries", "counter", ("conn_id", "call")),
+    Metric("rtisms.throttled", "counter", ("conn_id", "call")),
+    Metric("rtisms.tokens", "counter", ("conn_id",)),
+    Metric("rtisms.call_duration", "timer", ("conn_id", "call", "outcome")),
+    Metric("rtisms.messages", "counter", ("conn_id", "outcome")),
+    Metric("rtisms.bulk_records", "counter", ("conn_id",)),
+    Metric("rtisms.delivery_duration", "timer", ("conn_id",)),
+    Metric("rtisms.balance", "gauge", ("conn_id",)),
+    Metric("rtisms.waits_open", "gauge", ("conn_id", "hostname")),
 )
 _METRICS = {metric.name.removeprefix("rtisms."): metric for metric in METRICS}
 #: Characters of a tag. The name with its tags has to stay below the 250 that Airflow accepts.
@@ -74,16 +61,8 @@ REFRESH_INTERVAL = 10.0
 
 
 def stats_for(conn_id: str) -> Stats:
-    """
-    Return the counters for a client. They report to Airflow's Stats if the deployment has metrics.
-
-    :param conn_id: the Connection of the client.
-    """
-    return Stats(report=partial(_report_event, conn_id) if is_on() else None)
-
-
-def _report_event(conn_id: str, name: str, value: float, *tags: str) -> None:
-    _report(_METRICS[name], value, conn_id, *tags)
+    """Return the counters for a client. They report to Airflow's Stats if the deployment has metrics."""
+    return Stats(report=partial(_report, conn_id) if is_on() else None)
 
 
 @cache
@@ -113,8 +92,6 @@ async def open_wait(conn_id: str) -> AsyncIterator[None]:
     Count a deferred wait as open.
 
     The gauge is absolute, so a triggerer that is killed and restarted reports the right number again.
-
-    :param conn_id: the Connection of the wait.
     """
     await prepare()
     _open_waits[conn_id] += 1
@@ -128,41 +105,36 @@ async def open_wait(conn_id: str) -> AsyncIterator[None]:
 
 def report_open_waits(conn_id: str, *, is_refresh: bool = False) -> None:
     """
-    Report how many deferred waits of a Connection are open in this process. Do nothing if metrics are off.
+    Report how many deferred waits of a Connection are open in this process.
 
-    :param conn_id: the Connection.
     :param is_refresh: whether the number is unchanged. Then it is reported at most every :data:`REFRESH_INTERVAL`
         seconds, for servers that forget old values or that were restarted.
     """
     now = time.monotonic()
     if is_on() and not (is_refresh and now - _reported_at.get(conn_id, -math.inf) < REFRESH_INTERVAL):
         _reported_at[conn_id] = now
-        _report(WAITS_OPEN, _open_waits[conn_id], conn_id, _hostname())
+        _report(conn_id, "waits_open", _open_waits[conn_id], _hostname())
 
 
-def _report(metric: Metric, value: float, *tags: str) -> None:
+def _report(conn_id: str, event: str, value: float, *tags: str) -> None:
     """Pass a value to Airflow's Stats. A failure is logged once, since it must not fail a call."""
+    metric = _METRICS[event]
     try:
         _prepare()
-        name, named_tags = _label(metric, tags)
-        match metric.kind:
-            case "counter":
-                AirflowStats.incr(name, int(value), tags=named_tags)
-            case "timer":
-                AirflowStats.timing(name, value, tags=named_tags)
-            case "gauge":
-                AirflowStats.gauge(name, value, tags=named_tags)
+        name, named_tags = _label(metric, (conn_id, *tags))
+        if metric.kind == "counter":
+            AirflowStats.incr(name, int(value), tags=named_tags)
+        elif metric.kind == "timer":
+            AirflowStats.timing(name, value, tags=named_tags)
+        else:
+            AirflowStats.gauge(name, value, tags=named_tags)
     except Exception as error:
         _warn_once(f"{type(error).__name__}: {error}")
 
 
 @lru_cache(maxsize=1000)
 def _label(metric: Metric, values: tuple[str, ...]) -> tuple[str, dict[str, str]]:
-    """
-    Return the name and the tags under which a value is reported.
-
-    Plain StatsD has no tags. There the values of the tags are parts of the name, as in Airflow's own metrics.
-    """
+    """Return the name and the tags of a value. Plain StatsD has no tags, so their values are parts of the name."""
     clean = [re.sub(r"[^\w.-]", "_", value[:MOST_CHARACTERS], flags=re.ASCII) for value in values]
     if _has_tags():
         return metric.name, dict(zip(metric.tags, clean, strict=True))
@@ -184,14 +156,14 @@ def _is_set(name: str, *, default: bool = False) -> bool:
 @cache
 def _prepare() -> None:
     """Make Airflow's Stats ready. It sends nothing."""
-    timer = AirflowStats.timer(CALL_DURATION.name)
+    timer = AirflowStats.timer("rtisms.call_duration")
     # From Airflow 3.2 on, each process has to initialize Stats. Airflow does that in the processes of tasks. Elsewhere
     # it happens as a side effect, or not at all, as in the triggerer of 3.2. Then Stats drops all values, and its timer
     # belongs to no backend.
     has_backend = type(timer).__name__ != "Timer" or getattr(timer, "real_timer", None) is not None
     if not has_backend and hasattr(AirflowStats, "initialize"):
         _initialize()
-        AirflowStats.timer(CALL_DURATION.name)
+        AirflowStats.timer("rtisms.call_duration")
 
 
 @cache

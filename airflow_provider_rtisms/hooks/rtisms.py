@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
 
-from airflow.providers.common.compat.sdk import BaseHook, mask_secret
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseHook, mask_secret
 
+from airflow_provider_rtisms.api.errors import (
+    RtiSmsAuthenticationError,
+    RtiSmsError,
+    RtiSmsInputError,
+    RtiSmsPermanentError,
+)
 from airflow_provider_rtisms.get_provider_info import UI_FIELD_BEHAVIOUR
-from airflow_provider_rtisms.hooks.connection import form_widgets, settings_from_connection
-from airflow_provider_rtisms.hooks.event_loop import amask_secret, in_thread, single_flight_read
+from airflow_provider_rtisms.hooks.connection import (
+    amask_secret,
+    form_widgets,
+    in_thread,
+    settings_from_connection,
+    single_flight_read,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,6 +40,19 @@ if TYPE_CHECKING:
     BulkResult: TypeAlias = dict[str, Any] | list[dict[str, Any]]
 
 T = TypeVar("T")
+
+
+@contextmanager
+def fail_without_retry() -> Iterator[None]:
+    """
+    Raise AirflowFailException for an error that a task retry cannot fix. It stops the retries of the task.
+
+    Transient errors pass unchanged, so that Airflow can retry the task.
+    """
+    try:
+        yield
+    except RtiSmsPermanentError as error:
+        raise AirflowFailException(str(error)) from error
 
 
 def run_of(context: Mapping[str, Any] | None = None) -> str | None:
@@ -135,12 +159,7 @@ class RtiSmsHook(BaseHook):
         self.close()
 
     def get_settings(self) -> ApiSettings:
-        """
-        Read the Connection.
-
-        :return: its fields, checked.
-        :raises RtiSmsConfigError: a field is missing or malformed.
-        """
+        """Read the Connection, and return its fields, checked."""
         return settings_from_connection(self.get_connection(self.rtisms_conn_id))
 
     def get_sms(self, submission_id: str | int) -> SmsDetails:
@@ -156,11 +175,7 @@ class RtiSmsHook(BaseHook):
         return self.get_conn().get_sms(submission_id)
 
     def get_balance(self) -> Decimal:
-        """
-        Fetch the account's balance (API: Get balance), exactly as the vendor returns it.
-
-        :raises RtiSmsError: see :mod:`~airflow_provider_rtisms.api.errors`.
-        """
+        """Fetch the account's balance (API: Get balance), exactly as the vendor returns it."""
         return self.get_conn().get_balance()
 
     def request(
@@ -212,27 +227,32 @@ class RtiSmsHook(BaseHook):
         :param max_parts: most parts that one SMS may take.
         :param max_messages: most messages.
         :param max_parts_total: most parts of all messages together.
-        :param options: ``on_uncertain`` and ``chunk_size`` of
-            :class:`~airflow_provider_rtisms.sending.outbox.Outbox`.
+        :param options: ``on_uncertain`` and ``chunk_size``, as for
+            :class:`~airflow_provider_rtisms.operators.rtisms.RtiSmsSendOperator`.
         :return: what is known of each message or distinct recipient, by position.
         :raises RtiSmsInputError: a value cannot be sent; nothing was sent. All bad messages are named by position.
         :raises RtiSmsUncertainError: a response was lost. The request is not repeated, since the server may have acted
             on it.
         :raises RtiSmsError: see :mod:`~airflow_provider_rtisms.api.errors`; ``submissions`` holds what is known.
         """
-        limits = {"max_parts": max_parts, "max_messages": max_messages, "max_parts_total": max_parts_total}
-        source = {"recipients": recipients, "text": text, "messages": messages, "charset": charset}
-        outbox = self.get_outbox(sender=sender, **{**source, **limits, **options})
+        outbox = self.get_outbox(
+            recipients=recipients,
+            text=text,
+            messages=messages,
+            sender=sender,
+            charset=charset,
+            max_parts=max_parts,
+            max_messages=max_messages,
+            max_parts_total=max_parts_total,
+            **options,
+        )
         return self.send(outbox)
 
     def get_outbox(self, *, sender: str | None = None, store: Store | None = None, **arguments: Any) -> Outbox:
         """
-        Check the arguments of a send, and return it ready for :meth:`send`. Nothing is sent yet.
+        Check the arguments of :meth:`send_sms`, and return a send that is ready for :meth:`send`. Nothing is sent yet.
 
-        :param sender: as for :meth:`send_sms`.
         :param store: where to record what is sent, so that a later attempt knows it; default in memory.
-        :param arguments: the other ones of :meth:`send_sms`.
-        :raises RtiSmsInputError: a value cannot be sent.
         """
         from airflow_provider_rtisms.sending.outbox import make_outbox
 
@@ -258,8 +278,10 @@ class RtiSmsHook(BaseHook):
         :param charset: 0, 1, 6 or 8; None picks by each text.
         :param max_parts: most parts that one SMS may take.
         :param samples: how many of the first texts to return.
-        :return: see :func:`~airflow_provider_rtisms.sending.messages.preview`. ``samples`` holds texts as they
-            would go out, so keep the result out of XCom and logs where they are confidential.
+        :return: ``messages`` (count), ``parts_total``, ``max_parts`` (of the longest), ``charsets`` (messages by number
+            of the charset), ``forces_ucs2`` (messages by character that GSM 7-bit does not have), and ``samples``: for
+            each of the first texts ``text, charset, characters, parts, forces_ucs2``. These texts may be confidential,
+            so keep the result out of XCom and logs.
         :raises RtiSmsInputError: a value cannot be sent; names the rows.
         """
         from airflow_provider_rtisms.sending.messages import preview
@@ -267,25 +289,14 @@ class RtiSmsHook(BaseHook):
         return preview(text=text, rows=rows, messages=messages, charset=charset, max_parts=max_parts, samples=samples)
 
     def send(self, outbox: Outbox) -> list[Submission]:
-        """
-        Send what an outbox holds.
-
-        :param outbox: from :meth:`get_outbox`.
-        :return: what is known of each message, by position.
-        :raises RtiSmsError: as :meth:`send_sms`.
-        """
-        from airflow_provider_rtisms.api.aio import run
-
-        return run(self._with_client(outbox.send))
+        """Send what :meth:`get_outbox` has returned; return what is known of each message, by position."""
+        return self.run_limited(outbox.send)
 
     def run_async(self, work: Callable[[AsyncRtiSmsClient], Awaitable[T]]) -> T:
         """
-        Run asynchronous work to its end from blocking code, with the token of this hook.
+        Run asynchronous work with an opened client to its end from blocking code.
 
         If the credentials are refused, the Connection is read again. If it has changed, the work is done again.
-
-        :param work: called with an opened client.
-        :return: its result.
         """
         from airflow_provider_rtisms.api.aio import run
         from airflow_provider_rtisms.waiting import with_current_credentials
@@ -324,7 +335,6 @@ class RtiSmsHook(BaseHook):
         :raises RtiSmsInputError: an id or an argument is malformed; nothing was sent.
         :raises RtiSmsError: see :func:`~airflow_provider_rtisms.bulk.fetch.fetch_to_file`.
         """
-        from airflow_provider_rtisms.api.errors import RtiSmsInputError
         from airflow_provider_rtisms.api.values.arguments import iter_submission_ids
         from airflow_provider_rtisms.bulk.fetch import DistinctIds, fetch_to_file, fetch_to_memory
         from airflow_provider_rtisms.bulk.store import storage_path
@@ -351,19 +361,16 @@ class RtiSmsHook(BaseHook):
         max_concurrency: int | None = None,
         requests_per_second: float | None = None,
     ) -> T:
-        """
-        Run asynchronous work to its end from blocking code, once, with other limits than those of the Connection.
-
-        :param work: called with an opened client.
-        :param max_concurrency: most requests at once. Default: that of the Connection.
-        :param requests_per_second: most requests a second. Default: that of the Connection.
-        :return: its result.
-        """
+        """Run asynchronous work to its end from blocking code, once, with other limits than those of the Connection."""
         from airflow_provider_rtisms.api.aio import run
 
         limits = {"max_concurrency": max_concurrency, "requests_per_second": requests_per_second}
-        changes = {name: value for name, value in limits.items() if value is not None}
-        return run(self._with_client(work, **changes))
+
+        async def main() -> T:
+            async with self._connect(**{name: value for name, value in limits.items() if value is not None}) as client:
+                return await work(client)
+
+        return run(main())
 
     @asynccontextmanager
     async def get_async_conn(self) -> AsyncIterator[AsyncRtiSmsClient]:
@@ -389,8 +396,6 @@ class RtiSmsHook(BaseHook):
         """
         from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
 
-        from airflow_provider_rtisms.api.errors import RtiSmsError
-
         try:
             balance = self.get_balance()
         except AirflowNotFoundException as error:  # Airflow skips a Connection that it cannot read
@@ -410,17 +415,12 @@ class RtiSmsHook(BaseHook):
         """Return the labels and placeholders of the form for Airflow below 3.2, made from ``UI_FIELD_BEHAVIOUR``."""
         return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
 
-    async def _with_client(self, work: Callable[[AsyncRtiSmsClient], Awaitable[T]], **changes: Any) -> T:
-        async with self._connect(**changes) as client:
-            return await work(client)
-
     @asynccontextmanager
     async def _connect(self, **changes: Any) -> AsyncIterator[AsyncRtiSmsClient]:
         """Yield a client with the token of this hook; ``changes`` replace limits of the Connection."""
         from dataclasses import replace
 
         from airflow_provider_rtisms.api import AsyncRtiSmsClient
-        from airflow_provider_rtisms.api.errors import RtiSmsAuthenticationError
         from airflow_provider_rtisms.hooks.metrics import stats_for
 
         account = self._settings_and_tokens

@@ -48,21 +48,9 @@ class RendersAsWritten:
         self.prepare_template()  # type: ignore[attr-defined]
 
     def render_template(
-        self,
-        content: Any,
-        context: Any,
-        jinja_env: jinja2.Environment | None = None,
-        seen_oids: set[int] | None = None,
+        self, content: Any, context: Any, jinja_env: jinja2.Environment | None = None, seen_oids: set[int] | None = None
     ) -> Any:
-        """
-        Render a value. Airflow calls this for each template field and, through itself, for each value in it.
-
-        :param content: the value of a field, or a value in it.
-        :param context: of the task or the alert.
-        :param jinja_env: Airflow's environment for the templates of the DAG; its kind does not matter.
-        :param seen_oids: ids of values that must not be rendered, such as what mapped tasks get from upstream tasks.
-        :raises AirflowFailException: there is no such template file.
-        """
+        """Render a value. Airflow calls this for each template field and, through itself, for each value in it."""
         environment = jinja_env or self.get_template_env()  # type: ignore[attr-defined]
         if isinstance(content, str) and id(content) not in (seen_oids or ()):
             return self._render_string(content, context, environment)
@@ -156,9 +144,6 @@ class TemplateFields(RendersAsWritten):
 def in_fixed_order(value: Any) -> Any:
     """
     Return the items of a set in an order that is the same in each process, also of a set in a list, a tuple or a dict.
-
-    :param value: of an argument. It is returned itself if there is no set in it: Airflow knows values that it must not
-        render by their identity.
     """
     if isinstance(value, set | frozenset):
         return sorted(map(in_fixed_order, value), key=lambda item: (type(item).__name__, str(item)))
@@ -172,23 +157,14 @@ def in_fixed_order(value: Any) -> Any:
 
 
 def is_template_file(value: Any, extensions: Iterable[str]) -> bool:
-    """
-    Return whether the value of a template field is the name of a template file.
-
-    :param value: of the field. A text with white space or a template in it, or a URL, is no name of a file.
-    :param extensions: ``template_ext`` of the operator.
-    """
+    """Return whether the value of a template field is the name of a template file."""
     if not isinstance(value, str) or not value.endswith(tuple(extensions)) or "://" in value:
         return False
     return not any(character.isspace() or character in "{}" for character in value)
 
 
 def _get_template(environment: jinja2.Environment, name: str) -> jinja2.Template:
-    """
-    Return the template in a file.
-
-    :raises AirflowFailException: there is no such file. The error does not show the name, which may be a text.
-    """
+    """Return the template in a file."""
     from airflow.providers.common.compat.sdk import AirflowFailException
 
     try:

@@ -1,25 +1,51 @@
-"""Alerts by SMS. Importing this module loads no HTTP library; running a task does."""
+"""
+Alerts by SMS, and how one SMS stands for many of them. Importing this module loads no HTTP library.
+
+What is remembered of the alerts of one ``dedup_key`` is in one Airflow Variable. Variables are the only store that
+every process of every supported Airflow can write: tasks, the DAG processor and the triggerer. They have no
+compare-and-set, so all of this is best effort. An alert reads the state, claims the SMS, waits for a moment, and looks
+once whether its claim is still there. In a storm, a process that is slow in between may cost an SMS more, and alerts
+that are counted in the same moment may count as one.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, cast
+import hashlib
+import json
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseNotifier
+from airflow.providers.common.compat.sdk import BaseNotifier, Variable
 
+from airflow_provider_rtisms.api.errors import RtiSmsInputError
+from airflow_provider_rtisms.api.values.arguments import check_seconds
+from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.hooks.templates import RendersAsWritten
-from airflow_provider_rtisms.notifications.deduplication import AlertLimit, Turn
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from airflow.providers.common.compat.sdk import Context
+
+__all__ = ["RtiSmsNotifier"]
+
+log = logging.getLogger(__name__)
 
 #: Seconds; 30 days.
 LONGEST_PERIOD = 30 * 24 * 3600
+#: Changes when an older release would misread the state.
+VERSION = 2
+#: Seconds: shortest pause between a write and the read that checks it. The longest is twice that.
+SETTLE = 0.25
+#: Seconds: for so long, an alert that is about to send keeps the others from sending, unless it reports that it has
+#: sent. Airflow 3 stops the callback of a task 20 s after the task has ended (``[core] task_success_overtime``).
+LEASE = 60.0
 
 
 class RtiSmsNotifier(RendersAsWritten, BaseNotifier):
@@ -29,10 +55,9 @@ class RtiSmsNotifier(RendersAsWritten, BaseNotifier):
     An alert that cannot be sent is logged, and does not fail the task or the DAG run. A request that may have been sent
     is not repeated. A text that is too long is cut to ``max_parts`` and ends with an ellipsis.
 
-    With ``dedup_key`` and ``at_most_every``, one SMS stands for many alerts. The first alert is sent. Later alerts with
-    the same key are counted, until ``at_most_every`` has passed since the last SMS. The next alert is sent then, and
-    says how many were counted. If the count cannot be read or written, the alert is sent, and the log says why. All of
-    this is best effort: in a storm, a second SMS may go out, and alerts of the same moment may count as one.
+    With ``dedup_key`` and ``at_most_every``, one SMS stands for many alerts. Later alerts of the key are counted until
+    ``at_most_every`` has passed. The next one is sent then, and says how many were counted. This is best effort: if the
+    count cannot be used, the alert is sent, and in a storm, a second SMS may go out.
 
     :param recipients: (templated) a phone number in international form, a list of them, or a JSON list.
     :param text: (templated) the message; may be the name of a file, without spaces, that ends in ``.txt`` or ``.j2``.
@@ -104,26 +129,18 @@ class RtiSmsNotifier(RendersAsWritten, BaseNotifier):
         return alert(self.context, is_rendered=False, is_in_triggerer=True).__await__()
 
     def notify(self, context: Context) -> None:
-        """
-        Send the alert from blocking code.
-
-        :param context: of the task or DAG run that the alert is about.
-        """
+        """Send the alert from blocking code."""
         copy.copy(self)._alert(context, is_rendered=True)
 
     async def async_notify(self, context: Context) -> None:
-        """
-        Send the alert without blocking the event loop, in a thread, since Connections can only be read there.
-
-        :param context: of the DAG run that the alert is about.
-        """
+        """Send the alert without blocking the event loop, in a thread, since Connections can only be read there."""
         from asgiref.sync import sync_to_async
 
         await sync_to_async(copy.copy(self)._alert)(context, is_rendered=True, is_in_triggerer=True)
 
     def _alert(self, context: Any, *, is_rendered: bool, is_in_triggerer: bool = False) -> None:
         """Render the key, then decide whether the alert is due, then render the rest, since it may use the decision."""
-        with self._logging_errors():
+        try:
             if not is_rendered:
                 context = self._complete(context)
             with self._turn(context, is_rendered=is_rendered, is_in_triggerer=is_in_triggerer) as turn:
@@ -136,6 +153,8 @@ class RtiSmsNotifier(RendersAsWritten, BaseNotifier):
                     self._render_fields(context, "recipients", "text", "sender", "rtisms_conn_id")
                 self._render_fields(context, "suppressed_suffix")
                 self._send(turn)
+        except Exception as error:  # an alert must not fail the task that it is about
+            self.log.error("The alert failed: %s", error)
 
     def _complete(self, context: Any) -> Any:
         """Return the context with ``var``, which Airflow gives to no deadline alert, and with the arguments."""
@@ -170,16 +189,8 @@ class RtiSmsNotifier(RendersAsWritten, BaseNotifier):
             return nullcontext(Turn())
         return limit.turn()
 
-    @contextmanager
-    def _logging_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # an alert must not fail the task that it is about
-            self.log.error("The alert failed: %s", error)
-
     def _send(self, turn: Turn) -> None:
         from airflow_provider_rtisms.api.values.text import SmsText
-        from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 
         # Half a surrogate pair, such as a byte that is no UTF-8, fits no charset; the alert goes out with "?" there. A
         # template of a native DAG may give no text, such as a dict; the alert goes out as in other DAGs.
@@ -204,14 +215,7 @@ class RtiSmsNotifier(RendersAsWritten, BaseNotifier):
 
 
 def _check_at_most_every(dedup_key: Any, at_most_every: Any) -> float | None:
-    """
-    Return the seconds of ``at_most_every``, or None if the notifier sends each alert.
-
-    :raises RtiSmsInputError: the two arguments do not fit.
-    """
-    from airflow_provider_rtisms.api.errors import RtiSmsInputError
-    from airflow_provider_rtisms.api.values.arguments import check_seconds
-
+    """Return the seconds of ``at_most_every``, or None if the notifier sends each alert."""
     if (dedup_key is None) != (at_most_every is None):
         raise RtiSmsInputError(
             "dedup_key and at_most_every need each other: give both, so that one SMS stands for many alerts, or none."
@@ -226,39 +230,184 @@ def _check_at_most_every(dedup_key: Any, at_most_every: Any) -> float | None:
     return seconds
 
 
+@dataclass(frozen=True, slots=True)
+class State:
+    """
+    What is remembered of the alerts of one key: neither recipients nor texts.
+
+    :param alert: random name of the alert that sends, or that has sent last; empty if there is none.
+    :param at: ISO 8601 time at which it began to send, or at which its SMS was sent.
+    :param suppressed: number of alerts that were not sent and that no SMS has reported.
+    """
+
+    alert: str = ""
+    at: str = "1970-01-01T00:00:00+00:00"
+    is_sent: bool = False
+    suppressed: int = 0
+
+    def covers(self, now: float, at_most_every: float) -> bool:
+        """Return whether its SMS stands for an alert."""
+        seconds = at_most_every if self.is_sent else min(at_most_every, LEASE)
+        # The clocks of two machines differ.
+        return self.alert != "" and abs(now - datetime.fromisoformat(self.at).timestamp()) < seconds
+
+    def to_json(self) -> str:
+        """Return the state as it is stored."""
+        return json.dumps({"version": VERSION, **asdict(self)}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> State:
+        """Read what :meth:`to_json` wrote; in version 1, the number of alerts was in another Variable."""
+        try:
+            fields = json.loads(text)
+            version = fields.pop("version")
+            if version == 1:
+                del fields["reported"]
+            elif version != VERSION:
+                raise ValueError("it has the form of another release")
+            state = cls(**fields)
+            if datetime.fromisoformat(state.at).tzinfo is None:
+                raise ValueError("a time without a time zone")
+            return replace(state, alert=str(state.alert), suppressed=int(state.suppressed))
+        except (TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from None
+
+
+@dataclass(slots=True)
+class Turn:
+    """
+    What becomes of one alert.
+
+    :param suppressed: number of alerts before it that were not sent and that no SMS has reported.
+    :param may_have_sent: whether its SMS was sent, or may have been. The sender sets it.
+    :param alert: its name in the state; empty if there is no state.
+    """
+
+    is_due: bool = True
+    suppressed: int = 0
+    may_have_sent: bool = False
+    alert: str = ""
+
+
+@dataclass
+class AlertLimit:
+    """
+    Send at most one SMS in some time for all alerts with the same ``dedup_key``, as far as Variables allow it.
+
+    Everything fails open: if the state cannot be read or written, the alert is due, and a line in the log says why.
+    """
+
+    store: Any
+    dedup_key: str
+    at_most_every: float
+    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], Any] = time.sleep
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.name = variable_name(self.dedup_key)
+
+    @contextmanager
+    def turn(self) -> Iterator[Turn]:
+        """Decide whether an alert is due, and record what became of it."""
+        turn = self._decide()
+        try:
+            yield turn
+        finally:
+            if turn.is_due and turn.alert:
+                self._record(turn)
+
+    def _decide(self) -> Turn:
+        turn = Turn(alert=secrets.token_urlsafe(6))
+        try:
+            state = self._read()
+            if self.at_most_every and not state.covers(self.clock(), self.at_most_every):
+                state = self._claim(turn, state)
+            if not self.at_most_every or state.alert == turn.alert:
+                turn.suppressed = state.suppressed
+            else:
+                turn.is_due = False
+                self._settle()  # alerts that come in the same moment are counted one after the other
+                state = self._read()
+                state = replace(state, suppressed=state.suppressed + 1)
+                self._write(state)
+                log.info(
+                    "This alert is not sent, since another SMS stands for it. %s counts %d", self.name, state.suppressed
+                )
+        except Exception as error:
+            log.warning(
+                "The Variable %s, which limits alerts, cannot be used, so this alert is sent: %s", self.name, error
+            )
+            return Turn()
+        return turn
+
+    def _claim(self, turn: Turn, state: State) -> State:
+        """Claim the SMS, and return the state a moment later: with this alert, or with another one that sends."""
+        with suppress(Exception):  # Airflow 2 fails if two processes create a Variable at the same time
+            self._write(State(turn.alert, self._now(), suppressed=state.suppressed))
+        self._settle()
+        state = self._read()
+        if state.alert != turn.alert and not state.covers(self.clock(), self.at_most_every):
+            raise RuntimeError("it does not hold what this process has written.")
+        return state
+
+    def _record(self, turn: Turn) -> None:
+        """Record that the SMS was sent, or count the alert and let the next one send."""
+        try:
+            done = State(turn.alert, self._now(), is_sent=True) if turn.may_have_sent else State()
+            more = -turn.suppressed if turn.may_have_sent else 1
+            state = self._read()
+            for _ in range(2):
+                self._write(replace(done, suppressed=max(0, state.suppressed + more)))
+                self._settle()
+                state = self._read()
+                if state.is_sent or state.alert != turn.alert:
+                    break  # an alert that was counted at the same moment has not overwritten it
+        except Exception as error:
+            log.warning("The Variable %s, which limits alerts, cannot be written: %s", self.name, error)
+
+    def _settle(self) -> None:
+        self.sleep(random.uniform(SETTLE, 2 * SETTLE))  # noqa: S311
+
+    def _now(self) -> str:
+        return datetime.fromtimestamp(self.clock(), UTC).isoformat(timespec="milliseconds")
+
+    def _write(self, state: State) -> None:
+        self.store.set(self.name, state.to_json())
+
+    def _read(self) -> State:
+        text = self.store.get(self.name)
+        try:
+            return State() if text is None else State.from_json(text)
+        except ValueError as error:
+            log.warning(
+                "The Variable %s, which limits alerts, is not readable, so it begins again: %s", self.name, error
+            )
+            return State()
+
+
+def variable_name(dedup_key: str) -> str:
+    """Return the name of the Variable of a ``dedup_key``: a digest, since the key may hold anything."""
+    return f"rtisms_alert_{hashlib.sha256(dedup_key.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+
+
 class _VariableStore:
-    """Airflow's Variables, which tasks, the DAG processor and the triggerer can write on every version."""
-
     def get(self, name: str) -> str | None:
-        """Return the value of a Variable, or None if there is none."""
-        from airflow.providers.common.compat.sdk import Variable
-
-        return cast("str | None", Variable.get(name, None))
+        return Variable.get(name, None)  # type: ignore[no-any-return]
 
     def set(self, name: str, text: str) -> None:
-        """Write a Variable."""
-        from airflow.providers.common.compat.sdk import Variable
-
         Variable.set(name, text, "Alerts of one dedup_key of RtiSmsNotifier. You can delete it: the next alert is sent")
 
 
 class _Variables:
-    """
-    ``var.value`` and ``var.json`` of templates.
-
-    :param deserialize_json: whether values are read as JSON.
-    """
+    """``var.value`` and ``var.json`` of templates."""
 
     def __init__(self, *, deserialize_json: bool = False) -> None:
         self._deserialize_json = deserialize_json
 
     def __getattr__(self, key: str) -> Any:
-        from airflow.providers.common.compat.sdk import Variable
-
         return Variable.get(key, deserialize_json=self._deserialize_json)
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return a Variable, or the default if there is none."""
-        from airflow.providers.common.compat.sdk import Variable
-
         return Variable.get(key, default, deserialize_json=self._deserialize_json)

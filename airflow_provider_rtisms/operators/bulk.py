@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_rtisms.hooks.failures import fail_without_retry
+from airflow_provider_rtisms.hooks.rtisms import fail_without_retry
 from airflow_provider_rtisms.hooks.templates import TemplateFields
 from airflow_provider_rtisms.operators.lineage import add_to_outlet_events
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_rtisms.hooks.failures import fail_without_retry
+from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, fail_without_retry
 from airflow_provider_rtisms.hooks.templates import TemplateFields
 from airflow_provider_rtisms.operators.bulk import RtiSmsBulkGetDetailsOperator
 from airflow_provider_rtisms.operators.send import RtiSmsSendOperator
@@ -15,12 +15,7 @@ from airflow_provider_rtisms.operators.send import RtiSmsSendOperator
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-__all__ = [
-    "RtiSmsBulkGetDetailsOperator",
-    "RtiSmsGetBalanceOperator",
-    "RtiSmsGetDetailsOperator",
-    "RtiSmsSendOperator",
-]
+__all__ = ["RtiSmsBulkGetDetailsOperator", "RtiSmsGetBalanceOperator", "RtiSmsGetDetailsOperator", "RtiSmsSendOperator"]
 
 
 class RtiSmsGetDetailsOperator(TemplateFields, BaseOperator):
@@ -44,7 +39,6 @@ class RtiSmsGetDetailsOperator(TemplateFields, BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Fetch it and return its record."""
-        from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 
         with fail_without_retry():
             details = RtiSmsHook(self.rtisms_conn_id).get_sms(self.submission_id)
@@ -71,7 +65,6 @@ class RtiSmsGetBalanceOperator(TemplateFields, BaseOperator):
 
     def execute(self, context: Context) -> str:
         """Fetch it and return it."""
-        from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 
         with fail_without_retry():
             balance = RtiSmsHook(self.rtisms_conn_id).get_balance()

@@ -22,11 +22,19 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from airflow_provider_rtisms.hooks.failures import fail_without_retry
+from airflow_provider_rtisms.api.errors import RtiSmsInputError
+from airflow_provider_rtisms.api.values.arguments import check_seconds
+from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, fail_without_retry
 from airflow_provider_rtisms.hooks.templates import Redacted, TemplateFields, in_fixed_order
 from airflow_provider_rtisms.operators.lineage import add_to_outlet_events
-from airflow_provider_rtisms.sensors.base import ending_deferral, execution_end, raise_for_outcome, read_wait_event
-from airflow_provider_rtisms.sensors.rtisms import DeliveryPolling, pushing_records_on_failure
+from airflow_provider_rtisms.sensors.rtisms import (
+    DeliveryPolling,
+    ending_deferral,
+    execution_end,
+    pushing_records_on_failure,
+    raise_for_outcome,
+    read_wait_event,
+)
 
 try:
     from airflow.sdk.exceptions import AirflowTaskTerminated  # type: ignore[attr-defined,unused-ignore]
@@ -37,7 +45,6 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_rtisms.bulk.store import StoragePath
-    from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
     from airflow_provider_rtisms.sending.outbox import Outbox
     from airflow_provider_rtisms.sql.ledger import Ledger
     from airflow_provider_rtisms.waiting import Quota, Record
@@ -58,18 +65,14 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
     """
     Send a text to one or many recipients, or a text of its own to each, each at most once.
 
-    A request whose response is lost is not repeated, unless ``on_uncertain`` says so. On Airflow 3.3 and later the task
-    state store records each request before it goes out. So a later attempt of the task, after a retry, a killed worker
-    or a clear, does not send the same messages again, even if their text has changed. Below 3.3, Airflow does not retry
-    a task that fails after a request has gone out, but a killed worker or a cleared task sends all messages again. See
-    ``docs/sending-once.md``.
+    A request whose response is lost is not repeated, unless ``on_uncertain`` says so. On Airflow 3.3 and later, another
+    attempt of the task does not send the same messages again, even if their text has changed. Below 3.3, a killed
+    worker or a cleared task sends all messages again. See ``docs/sending-once.md``.
 
-    The rendered recipients, texts and messages are kept out of Airflow's database. XCom ``submissions`` holds what is
-    known of each message, by position, also if the task fails: ``{"outcome", "status", "submission_id"}``, see
-    :class:`~airflow_provider_rtisms.api.models.Submission`. Where ``messages`` or ``messages_path`` is given, each also
-    has its ``reference``, which is null where the message has none.
-
-    If the task has outlets, the counts of messages by outcome go into the ``extra`` of their asset events.
+    XCom ``submissions`` holds what is known of each message, by position, also if the task fails:
+    ``{"outcome", "status", "submission_id"}``, see :class:`~airflow_provider_rtisms.api.models.Submission`, and the
+    ``reference`` where ``messages`` or ``messages_path`` is given. The counts by outcome go into the ``extra`` of the
+    events of outlets.
 
     :param recipients: (templated) a phone number in international form, a list of them, or such a list as JSON. Spaces,
         hyphens, dots and parentheses are dropped. A number that stands there twice gets one SMS.
@@ -190,7 +193,6 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Send, then wait if asked to, in this process or in the triggerer."""
-        from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
         from airflow_provider_rtisms.waiting import make_quota
 
         with fail_without_retry(), RtiSmsHook(self.rtisms_conn_id) as hook:
@@ -216,11 +218,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
                 return self._result_of_wait(self._wait(context, outbox, quota, poke_interval, timeout))
 
     def execute_complete(self, context: Context, event: Any) -> Any:
-        """
-        End the wait as the event of the trigger says. Nothing is sent here.
-
-        :param event: of :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
-        """
+        """End the wait as the event of the trigger says. Nothing is sent here."""
         from airflow_provider_rtisms.waiting import Quota
 
         parsed = read_wait_event(event, "records")
@@ -244,12 +242,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
             return super().resume_execution(next_method, next_kwargs, context)
 
     def _source(self) -> dict[str, Any]:
-        """
-        Return what to send, for ``RtiSmsHook.get_outbox``.
-
-        :raises RtiSmsInputError: not exactly one of the three ways to say it is used.
-        """
-        from airflow_provider_rtisms.api.errors import RtiSmsInputError
+        """Return what to send, for ``RtiSmsHook.get_outbox``."""
         from airflow_provider_rtisms.sending.messages import read_message_file
 
         has_text = self.recipients is not None or self.text is not None
@@ -263,8 +256,6 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
 
     def _open(self, hook: RtiSmsHook, context: Context) -> Outbox:
         """Return what is to be sent, all checked, with what earlier attempts have sent of it."""
-        from airflow_provider_rtisms.api.errors import RtiSmsInputError
-
         store = context.get("task_state_store")
         outbox = hook.get_outbox(
             **self._source(),
@@ -342,7 +333,6 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
 
     def _check_wait(self) -> tuple[float, float]:
         """Check the arguments of the wait before anything is sent. Return ``poke_interval`` and ``timeout``."""
-        from airflow_provider_rtisms.api.values.arguments import check_seconds
         from airflow_provider_rtisms.waiting import check_fail_on, check_min_delivered
 
         check_fail_on(self.fail_on)
@@ -353,11 +343,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
     def _wait(
         self, context: Context, outbox: Outbox, quota: Quota | None, poke_interval: float, timeout: float
     ) -> list[Record]:
-        """
-        Wait in this process and return the records of all submissions, or defer.
-
-        A message without a submission id counts as not delivered: its outcome is uncertain.
-        """
+        """Wait in this process and return the records of all submissions, or defer."""
         ids = [submission.submission_id for submission in outbox.submissions if submission.submission_id]
         if left_out := len(outbox.messages) - len(ids):
             self.log.info("The wait leaves out %d messages that have no submission id", left_out)
@@ -382,11 +368,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
 
 
 class PermanentStore:
-    """
-    The task state store, with values that do not expire while the DAG run exists.
-
-    :param store: of the context, Airflow 3.3 and later.
-    """
+    """The task state store, with values that do not expire while the DAG run exists."""
 
     def __init__(self, store: Any) -> None:
         self._store = store
@@ -404,12 +386,7 @@ class PermanentStore:
 
 @contextmanager
 def no_retry_after(outbox: Outbox | None, context: Context) -> Iterator[None]:
-    """
-    Stop Airflow's retries once a message may have been sent, if nothing remembers what was sent.
-
-    :param outbox: knows whether a message may have been sent; None if one has been.
-    :param context: of the task; it has a task state store where something remembers.
-    """
+    """Stop Airflow's retries once a message may have been sent, if nothing remembers what was sent."""
     try:
         yield
     except (AirflowFailException, AirflowSensorTimeout):
@@ -425,12 +402,7 @@ def no_retry_after(outbox: Outbox | None, context: Context) -> Iterator[None]:
 
 
 def check_output_path(value: object) -> StoragePath:
-    """
-    Return the path to write results to.
-
-    :param value: local or in an object store; its name ends in ``.jsonl`` or ``.csv``, ``.gz`` may follow.
-    :raises RtiSmsInputError: it is anything else.
-    """
+    """Return the path to write results to."""
     from airflow_provider_rtisms.bulk.formats import suffix_of
     from airflow_provider_rtisms.bulk.store import storage_path
     from airflow_provider_rtisms.tables import wrong_ending
@@ -442,14 +414,7 @@ def check_output_path(value: object) -> StoragePath:
 
 
 def write_results(path: StoragePath, records: Iterable[Mapping[str, Any]]) -> None:
-    """
-    Write results to a file, which appears under its name when it is complete.
-
-    :param path: from :func:`check_output_path`.
-    :param records: with the keys of :data:`COLUMNS`; a missing one is null.
-    :raises RtiSmsStorageError: the file cannot be written.
-    :raises RtiSmsStorageUnavailableError: the file cannot be written at the moment.
-    """
+    """Write results to a file, which appears under its name when it is complete."""
     from airflow_provider_rtisms.bulk.formats import write_rows
     from airflow_provider_rtisms.bulk.store import Output
 
@@ -457,11 +422,7 @@ def write_results(path: StoragePath, records: Iterable[Mapping[str, Any]]) -> No
 
 
 def counts_in(results: Any) -> dict[str, int]:
-    """
-    Return how many messages there are, and how many have each outcome.
-
-    :param results: what XCom holds of a send; None for an empty result.
-    """
+    """Return how many messages there are, and how many have each outcome."""
     from airflow_provider_rtisms.api.models import SendOutcome
 
     outcomes = [str(outcome) for outcome in SendOutcome]

@@ -71,14 +71,10 @@ class SendJournal:
     written; older releases wrote none. The check is a digest of the number, the messages and the results. An entry that
     stands under another's key, or is not whole, is a hole.
 
-    :meth:`begin` counts a new entry in the head and puts it there, in one write. :meth:`commit` writes it under its
-    own key. So wherever a process dies, each number below ``size`` has an entry, under its key or in the head. If it
-    has none, or if there is an entry that the head does not count, then something was lost: the journal has a hole.
-    Heads of version 1 have no count. Their journal ends at the first number without an entry.
-
-    :param store: where the entries are.
-    :param client_secret: the client secret, from which the key of the digests is derived.
-    :raises RtiSmsConfigError: the store holds entries of a form that this release cannot read.
+    :meth:`begin` counts a new entry in the head and puts it there, in one write. :meth:`commit` writes it under its own
+    key. So wherever a process dies, each number below ``size`` has an entry, under its key or in the head. If it has
+    none, or if there is an entry that the head does not count, then something was lost: the journal has a hole. Heads
+    of version 1 have no count. Their journal ends at the first number without an entry.
     """
 
     def __init__(self, store: Store, client_secret: Secret[str]) -> None:
@@ -127,11 +123,7 @@ class SendJournal:
         return of_message[:_MESSAGE_CHARACTERS] + of_recipient[_MESSAGE_CHARACTERS:_DIGEST_CHARACTERS]
 
     def status_of(self, digest: str) -> Submission:
-        """
-        Return what is known of a message.
-
-        :return: ``submitted`` if it ever was; ``uncertain`` if it may have been sent; otherwise what came last.
-        """
+        """Return ``submitted`` if a message ever was, ``uncertain`` if it may have been sent, else what came last."""
         known = self._results.get(digest[:_MESSAGE_CHARACTERS], NOT_SENT)
         if known.outcome is SendOutcome.SUBMITTED:
             return known
@@ -161,10 +153,6 @@ class SendJournal:
 
         A message that the journal does not know, or that is in doubt, counts as renamed if the vendor got, or may have
         got, another message to its recipient that this attempt no longer has. It is uncertain then.
-
-        :param digests: the messages of this attempt.
-        :return: what is known of the messages that earlier attempts have sent, or may have sent, and this one does not
-            have.
         """
         present = {digest[:_MESSAGE_CHARACTERS]: digest[_MESSAGE_CHARACTERS:] for digest in digests}
         others = {message: self.status_of(message) for message in self._recipients.keys() - present.keys()}
@@ -208,11 +196,7 @@ class SendJournal:
         return " ".join(reasons)
 
     def begin(self, digests: Sequence[str]) -> int:
-        """
-        Record that requests for these messages are about to go out. They are uncertain until :meth:`commit`.
-
-        :return: the number of the entry.
-        """
+        """Record that requests for these messages are about to go out. They are uncertain until :meth:`commit`."""
         with self._lock:
             while self._left:
                 number, entry = next(iter(self._left.items()))
@@ -225,12 +209,7 @@ class SendJournal:
         return number
 
     def commit(self, number: int, results: Mapping[str, Submission | None]) -> None:
-        """
-        Record what came of the messages of an entry.
-
-        :param number: of the entry.
-        :param results: by digest; None where the response was lost.
-        """
+        """Record what came of the messages of an entry, by digest; None where the response was lost."""
         entry = self._entry(number, list(results), list(results.values()))
         with self._lock:
             self._store.set(_entry_key(number), entry)
@@ -253,12 +232,7 @@ class SendJournal:
         self._store.set(_HEAD, {**head, "begun": {str(number): entry for number, entry in begun.items()}})
 
     def _load(self, expected: int | None, is_new: bool) -> int:
-        """
-        Read all entries, find the holes, and return the number of the next entry.
-
-        :param expected: how many entries there are; None if the head does not count them.
-        :param is_new: whether there is no head, so that there must be no entry.
-        """
+        """Read all entries, find the holes, and return the number of the next entry."""
         number = missing = 0
         least = _PROBED_ENTRIES if is_new else expected or 0
         while (entry := self._store.get(_entry_key(number))) is not None or number < least:

@@ -41,8 +41,6 @@ class Message:
     """
     One text for one recipient. Its repr shows neither.
 
-    :param recipient: the phone number.
-    :param text: the text.
     :param reference: the caller's key of the message; None where the recipient identifies it.
     :param position: where the caller gave it, such as ``messages[3]`` or ``row 4``.
     :param is_row: whether the caller gave it with a text of its own, so that its result shows the reference.
@@ -83,24 +81,13 @@ def check_messages(
     max_messages: int | None = None,
     max_parts_total: int | None = None,
 ) -> list[Message]:
-    """
-    Return the messages of a send, all checked.
-
-    :param recipients: phone numbers; with ``text``.
-    :param text: the text for all recipients.
-    :param messages: instead of these two, dicts with the keys of :data:`FIELDS`, or such a list as JSON.
-    :param rows: instead of these three, rows of a file or a query.
-    :param charset: 0, 1, 6 or 8; None picks by each text.
-    :param max_parts: most parts that one SMS may take.
-    :param max_messages: most messages.
-    :param max_parts_total: most parts of all messages together.
-    :raises RtiSmsInputError: a value cannot be sent, or there are too many messages or parts.
-    """
+    """Return the messages of a send, all checked."""
     has_text = recipients is not None or text is not None
     if has_text + (messages is not None) + (rows is not None) != 1:
         raise RtiSmsInputError("Give either recipients and text, or messages, or a table of messages.")
     if has_text:
-        checked = to_everybody(parse_recipients(recipients), SmsText.of(text, charset, max_parts))
+        people, one_text = parse_recipients(recipients), SmsText.of(text, charset, max_parts)
+        checked = [Message(one, one_text, position=f"recipients[{position}]") for position, one in enumerate(people)]
         _check_count(len(checked), max_messages)
     else:
         table = rows_of_argument(messages) if rows is None else rows
@@ -115,31 +102,15 @@ def check_messages(
     return checked
 
 
-def to_everybody(recipients: Sequence[Recipient], text: SmsText) -> list[Message]:
-    """Return the messages that send one text to many recipients, each of whom comes once."""
-    return [Message(one, text, position=f"recipients[{position}]") for position, one in enumerate(recipients)]
-
-
 def rows_of_argument(value: Any) -> Iterator[Row]:
-    """
-    Give the rows of an operator's argument ``messages``.
-
-    :param value: a dict, an iterable of dicts, or such a list as JSON or as Python writes it, which is what a template
-        gives; may be wrapped in a Secret.
-    :raises RtiSmsInputError: it is anything else.
-    """
+    """Give the rows of an operator's argument ``messages``."""
     example = {"recipient": "+56900000000", "text": "Hello", "reference": "order 1"}
     for position, item in enumerate(as_iterable(reveal(value), "messages", example)):
         yield row_of(f"messages[{position}]", reveal(item))
 
 
 def row_of(position: str, values: Any) -> Row:
-    """
-    Return a row of what a list or a file holds.
-
-    :param position: where it stands.
-    :param values: a mapping with the keys of :data:`FIELDS`, or anything else, which is a problem of the row.
-    """
+    """Return a row of what a list or a file holds."""
     if not isinstance(values, Mapping):
         return Row(position, Secret({}), f"is {shape(values)} where an object was expected")
     if not values.keys() <= set(FIELDS):
@@ -148,16 +119,7 @@ def row_of(position: str, values: Any) -> Row:
 
 
 def read_message_file(path: str | StoragePath) -> Iterator[Row]:
-    """
-    Give the rows of a file of messages one by one.
-
-    :param path: UTF-8 text, local or in an object store. Its name ends in ``.csv`` (with a header line) or ``.jsonl``;
-        ``.gz`` may follow.
-    :raises RtiSmsInputError: the name ends otherwise, the header line has other columns or one of them twice, or the
-        file cannot be decoded.
-    :raises RtiSmsStorageError: the file cannot be read.
-    :raises RtiSmsStorageUnavailableError: the file cannot be read at the moment.
-    """
+    """Give the rows of a file of messages one by one."""
 
     def choose(columns: Sequence[str]) -> Mapping[str, str]:
         if not {"recipient", "text"} <= set(columns) <= set(FIELDS):
@@ -177,16 +139,7 @@ def read_message_file(path: str | StoragePath) -> Iterator[Row]:
 def check_rows(
     rows: Iterable[Row], *, charset: int | None = None, max_parts: int | None = None, max_messages: int | None = None
 ) -> list[Message]:
-    """
-    Return the messages of rows, all checked.
-
-    :param rows: read to the end; beyond ``max_messages`` they are only counted.
-    :param charset: 0, 1, 6 or 8; None picks by each text.
-    :param max_parts: most parts that one SMS may take.
-    :param max_messages: most messages.
-    :raises RtiSmsInputError: there are too many rows, or some cannot be sent. The error names the position
-        of every bad row and what is wrong with it, never a value.
-    """
+    """Return the messages of rows, all checked. The rows beyond ``max_messages`` are only counted."""
     SmsText.of("a", charset, max_parts)  # what is wrong with these two is no problem of a row
     _check_count(0, max_messages)
     messages: list[Message] = []
@@ -305,9 +258,6 @@ class PlaceholderText:
 
     A placeholder is the name of a column and nothing more: no attribute, no index, no format. Values are inserted as
     :func:`~airflow_provider_rtisms.tables.write_value` writes them, so braces inside a value do no harm.
-
-    :param text: a str; may be wrapped in a Secret.
-    :raises RtiSmsInputError: the text is not a str, or a brace or a placeholder in it is malformed.
     """
 
     def __init__(self, text: Any) -> None:
@@ -324,12 +274,7 @@ class PlaceholderText:
         self.columns = {column: "text" for _, column in parts if column is not None}
 
     def fill(self, values: Mapping[str, Any]) -> tuple[Secret[str] | None, str | None]:
-        """
-        Return the text for a row.
-
-        :param values: by column; every placeholder must be among them.
-        :return: the text, or what is wrong with the row.
-        """
+        """Return the text for a row."""
         written = {column: write_value(values[column]) for column in self.columns}
         problems = [_why_unwritten(column, values[column]) for column, text in written.items() if text is None]
         if problems:
@@ -370,21 +315,7 @@ def preview(
     max_parts: int | None = None,
     samples: int = 3,
 ) -> dict[str, Any]:
-    """
-    Say what a send would do. Nothing is sent.
-
-    :param text: a text, in which ``{column}`` stands for a value of ``rows`` where those are given.
-    :param rows: dicts of values by column.
-    :param messages: instead of these two, messages as :func:`check_messages` takes them.
-    :param message_rows: instead of these three, rows of a file of messages.
-    :param charset: 0, 1, 6 or 8; None picks by each text.
-    :param max_parts: most parts that one SMS may take.
-    :param samples: how many of the first texts to show. They may hold personal data.
-    :return: ``messages`` (count), ``parts_total``, ``max_parts`` (of the longest), ``charsets`` (messages by number of
-        the charset), ``forces_ucs2`` (messages by character that GSM 7-bit does not have), and ``samples``: for each of
-        the first texts ``text, charset, characters, parts, forces_ucs2``.
-    :raises RtiSmsInputError: a placeholder is no column, or a text cannot be sent; names the rows.
-    """
+    """Say what a send would do, see ``RtiSmsHook.preview_sms``. ``message_rows`` are those of a file of messages."""
     if (text is not None) + (messages is not None) + (message_rows is not None) != 1:
         raise RtiSmsInputError("Give either text or messages.")
     if text is None:

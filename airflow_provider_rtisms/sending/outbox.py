@@ -113,19 +113,7 @@ def make_outbox(
     chunk_size: int = DEFAULT_CHUNK_SIZE,
     **what: Any,
 ) -> Outbox:
-    """
-    Check the arguments of a send. Nothing has left the machine when an error comes.
-
-    :param settings: of the Connection.
-    :param conn_id: name of the Connection, for errors.
-    :param sender: as allowed for the account; default that of the settings.
-    :param store: where to record what is sent; default in memory.
-    :param on_uncertain: see :class:`Outbox`.
-    :param chunk_size: see :class:`Outbox`.
-    :param what: the messages and their limits, see
-        :func:`~airflow_provider_rtisms.sending.messages.check_messages`.
-    :raises RtiSmsInputError: a value cannot be sent.
-    """
+    """Check the arguments of a send. Nothing has left the machine when an error comes."""
     source = "the argument 'sender'"
     if sender is None:
         source = f"extra 'sender' of the Connection {conn_id}"
@@ -146,17 +134,8 @@ class Outbox:
     Messages with the same text share requests of up to ``chunk_size`` recipients. Requests run in parallel, as many as
     the client allows.
 
-    :param messages: checked messages, each with another key.
-    :param sender: as allowed for the account.
-    :param journal: what earlier attempts have sent, and where this one records what it sends.
-    :param on_uncertain: what to do with messages that may have been sent already. ``fail``: do not send them again, and
-        raise an error at the end. ``resend``: send them again, once. ``skip``: do not send them again.
-    :param chunk_size: most recipients of one request, 1 to 500.
-    :param window: most messages that a killed process leaves uncertain, from ``chunk_size`` to 500.
-    :param sender_source: where the sender comes from, for the error if the API refuses it.
-    :param pause: waits for some seconds.
-    :param in_thread: runs a function that blocks, and waits for its result.
-    :raises RtiSmsInputError: an argument has an impossible value.
+    :param window: how many messages at most are recorded as about to be sent, and not yet as sent.
+    :param sender_source: where the sender comes from, for the error that it is refused.
     """
 
     def __init__(
@@ -233,15 +212,7 @@ class Outbox:
         return {"messages": len(self._items), **outcomes, "vanished": len(self._vanished)}
 
     async def send(self, client: Client) -> list[Submission]:
-        """
-        Send every message that has not been sent yet.
-
-        :param client: does the calls.
-        :return: what is known of each message, by position, from this attempt or an earlier one.
-        :raises RtiSmsUncertainError: messages are uncertain, and ``on_uncertain`` is not ``skip``.
-        :raises RtiSmsError: the API refused or could not be reached, and messages may be left. Every error carries what
-            is known of each message as ``submissions``.
-        """
+        """Send every message that has not been sent yet."""
         known = self.submissions
         if sent := sum(one.outcome is SendOutcome.SUBMITTED for one in known):
             log.info(
@@ -270,12 +241,7 @@ class Outbox:
             raise self._with_summary(error) from None
 
     def check_submitted(self) -> None:
-        """
-        Make sure that the vendor has accepted every message.
-
-        :raises RtiSmsNoBalanceError: the account had no balance left for some of them.
-        :raises RtiSmsNotAcceptedError: ``unknown_error`` for some of them, in every attempt.
-        """
+        """Make sure that the vendor has accepted every message."""
         statuses = {one.status for one in self.submissions if one.outcome is not SendOutcome.SUBMITTED}
         if "account_no_balance" in statuses:
             what = "The account has no balance left for some messages."

@@ -1,5 +1,5 @@
 """
-The sensor of deliveries, and the worker's side of a wait: poll, defer to the trigger, and read its event.
+The sensors, and the worker's side of a wait: poll, defer to the trigger, and read its event.
 
 Importing this module loads no HTTP library; running a task does.
 """
@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.exceptions import AirflowProviderDeprecationWarning
@@ -21,37 +22,230 @@ from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
+    BaseSensorOperator,
     PokeReturnValue,
+    conf,
 )
 
-from airflow_provider_rtisms.hooks.failures import fail_without_retry
-from airflow_provider_rtisms.hooks.templates import in_fixed_order
-from airflow_provider_rtisms.sensors.balance import RtiSmsBalanceSensor
-from airflow_provider_rtisms.sensors.base import (
-    DeferrableSensor,
-    execution_end,
-    limit_deferral,
-    raise_for_outcome,
-    read_wait_event,
-    task_start,
-)
+from airflow_provider_rtisms.api.values.arguments import check_seconds
+from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, fail_without_retry
+from airflow_provider_rtisms.hooks.templates import TemplateFields, in_fixed_order
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
     from pydantic import JsonValue
 
-    from airflow_provider_rtisms.waiting import DeliveryWait, Quota, Record
+    from airflow_provider_rtisms.waiting import DeliveryWait, Quota, Record, WaitEvent, WaitLimit
 
 __all__ = ["RtiSmsBalanceSensor", "RtiSmsDeliverySensor"]
 
 log = logging.getLogger(__name__)
 
+#: What Airflow 2 and Airflow 3 say where they resume a task because its deferral has timed out.
+DEFERRAL_TIMEOUTS = ("Trigger/execution timeout", "Trigger timeout")
+#: What a sensor with ``soft_fail`` skips: the wait has failed or timed out. A crash is neither.
+SKIPPED_SOFTLY = (AirflowFailException, AirflowSensorTimeout)
 #: The key of the task state store (Airflow 3.3) under which mode="reschedule" remembers what is final.
 FINISHED_KEY = "rtisms_finished"
 #: The XCom that holds the records of a wait that has failed.
 RECORDS_KEY = "records"
 #: What ends a wait that has failed; AirflowSkipException where ``soft_fail`` is set.
 FAILURES = (AirflowFailException, AirflowSensorTimeout, AirflowSkipException, AirflowTaskTimeout)
+
+
+class DeferrableSensor(TemplateFields, BaseSensorOperator):
+    """A sensor that pokes in this process, or pokes once and defers."""
+
+    def __init__(
+        self,
+        *,
+        rtisms_conn_id: str = "rtisms_default",
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.rtisms_conn_id = rtisms_conn_id
+        self.deferrable = deferrable
+
+    def execute(self, context: Context) -> Any:
+        """Wait in this process, or poll once and defer."""
+        if not self.deferrable:
+            try:
+                return super().execute(context)
+            except AirflowSkipException as skip:
+                if isinstance(skip.__cause__, AirflowTaskTimeout):  # Airflow skips it or not, as the second falls
+                    raise skip.__cause__ from None
+                raise
+        try:
+            done = self.poke(context)
+        except AirflowFailException as error:
+            if self.soft_fail or self.never_fail:
+                raise AirflowSkipException(f"Skipping, since soft_fail or never_fail is set: {error}") from error
+            raise
+        if not done:
+            with fail_without_retry():  # an argument that only the trigger uses may be malformed
+                self.defer(**self.deferral(context))
+        return done.xcom_value
+
+    @abstractmethod
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Poll once."""
+
+    @abstractmethod
+    def deferral(self, context: Context) -> dict[str, Any]:
+        """Return the arguments of ``defer``, after a poke has found that the wait is not over."""
+
+    @property
+    def max_poke_interval(self) -> float | None:
+        """Seconds of the longest pause of a deferred wait (``exponential_backoff``, ``max_wait``), or None."""
+        if not self.exponential_backoff:
+            return None
+        return self.max_wait.total_seconds() if self.max_wait else self.timeout
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """
+        Resume after the deferral. The same happens on every Airflow, whose sensors skip what ``soft_fail`` does not
+        mean, such as a trigger that has crashed.
+        """
+        try:
+            with ending_deferral(self, self.timeout, next_method, next_kwargs):
+                return super(BaseSensorOperator, self).resume_execution(next_method, next_kwargs, context)
+        except AirflowSkipException:
+            raise
+        except Exception as error:
+            if self.never_fail or (self.soft_fail and isinstance(error, SKIPPED_SOFTLY)):
+                raise AirflowSkipException(f"Skipping, since soft_fail or never_fail is set: {error}") from error
+            raise
+
+
+@contextmanager
+def ending_deferral(
+    task: Any, timeout: timedelta | float, next_method: str, next_kwargs: Mapping[str, Any] | None
+) -> Iterator[None]:
+    """Raise what the task raises when its time is up, where Airflow itself has ended the deferral."""
+    try:
+        yield
+    except AirflowException as error:
+        if next_method != "__fail__" or (next_kwargs or {}).get("error") not in DEFERRAL_TIMEOUTS:
+            raise
+        limit = timeout if isinstance(timeout, timedelta) else timedelta(seconds=timeout)
+        if task.execution_timeout is not None and task.execution_timeout <= limit:
+            raise AirflowTaskTimeout(f"The execution_timeout of the task has passed. {error}") from error
+        raise AirflowSensorTimeout(str(error)) from error
+
+
+def task_start(context: Context) -> float:
+    """
+    Return when this attempt of the task started, in seconds since the epoch; now outside of a task.
+
+    Airflow keeps that time when a task resumes after a deferral.
+    """
+    start = getattr(context.get("ti"), "start_date", None)
+    return start.timestamp() if isinstance(start, datetime) else time.time()
+
+
+def execution_end(task: Any, context: Context) -> float | None:
+    """
+    Return when the ``execution_timeout`` of a task is over, in seconds since the epoch; None if it has none.
+
+    It limits the attempt as a whole. Airflow 3 measures it in each process of a worker, and not during a deferral.
+    """
+    if task.execution_timeout is None:
+        return None
+    return task_start(context) + float(task.execution_timeout.total_seconds())
+
+
+def limit_deferral(started: float, timeout: float, execution_end: float | None) -> WaitLimit:
+    """Return how long a wait may last that is deferred now, see ``waiting.limit_wait``."""
+    from airflow_provider_rtisms import waiting
+
+    limit = waiting.limit_wait(time.time(), started, timeout, execution_end)
+    if limit.is_execution_timeout and limit.seconds <= 0:
+        raise AirflowTaskTimeout("The execution_timeout of the task has passed before it could defer.")
+    return limit
+
+
+def defer_until(limit: WaitLimit, kind: type[Any], rtisms_conn_id: str, **arguments: Any) -> dict[str, Any]:
+    """Return the arguments of ``defer`` that hand a wait over to a trigger of a kind."""
+    trigger = kind(
+        rtisms_conn_id=rtisms_conn_id,
+        deadline=limit.deadline,
+        deferred_at=time.time(),
+        is_execution_timeout=limit.is_execution_timeout,
+        **arguments,
+    )
+    return {"trigger": trigger, "method_name": "execute_complete", "timeout": timedelta(seconds=limit.seconds)}
+
+
+def read_wait_event(event: Any, expects: str) -> WaitEvent:
+    """Return how a deferred wait ended."""
+    from airflow_provider_rtisms import waiting
+
+    try:
+        return waiting.parse_trigger_event(event, expects)
+    except waiting.UnknownEventError as error:
+        raise AirflowException(str(error)) from None
+
+
+def raise_for_outcome(event: WaitEvent) -> None:
+    """Raise if a deferred wait did not finish."""
+    match event.outcome, event.cause:
+        case "failed", "crash":
+            raise AirflowException(event.message)
+        case "failed", _:
+            raise AirflowFailException(event.message)
+        case "timeout", "execution_timeout":
+            raise AirflowTaskTimeout(f"The execution_timeout of the task has passed. {event.message}")
+        case "timeout", _:
+            raise AirflowSensorTimeout(event.message)
+
+
+class RtiSmsBalanceSensor(DeferrableSensor):
+    """
+    Wait until the account's balance is at least some amount.
+
+    Transient errors do not fail the wait before its ``timeout``.
+
+    :param minimum: (templated) the amount, a decimal string or a number.
+    :param rtisms_conn_id: (templated) the Connection.
+    :param deferrable: wait in the triggerer; default from ``[operators] default_deferrable``.
+    :return: the balance, a decimal string.
+    :raises AirflowFailException: ``minimum`` is malformed, or the API refused.
+    :raises AirflowSensorTimeout: ``timeout`` passed.
+    """
+
+    template_fields: Sequence[str] = ("minimum", "rtisms_conn_id")
+    ui_color = "#d9ead3"
+
+    def __init__(self, *, minimum: str | float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.minimum = minimum
+        self._hook: RtiSmsHook | None = None
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Poll once."""
+        from airflow_provider_rtisms import waiting
+        from airflow_provider_rtisms.api.values.arguments import check_amount
+
+        self._hook = self._hook or RtiSmsHook(self.rtisms_conn_id)  # one token for all pokes
+        with fail_without_retry():
+            minimum = check_amount("minimum", self.minimum)
+            is_done, balance = self._hook.run_async(lambda client: waiting.poll_balance(client, minimum))
+        return PokeReturnValue(is_done, str(balance) if is_done else None)
+
+    def deferral(self, context: Context) -> dict[str, Any]:
+        """Return the arguments of ``defer`` that hand the wait over to the trigger."""
+        from airflow_provider_rtisms.triggers.balance import RtiSmsBalanceTrigger
+
+        limit = limit_deferral(task_start(context), self.timeout, execution_end(self, context))
+        pauses = {"poke_interval": self.poke_interval, "max_poke_interval": self.max_poke_interval}
+        return defer_until(limit, RtiSmsBalanceTrigger, self.rtisms_conn_id, minimum=str(self.minimum), **pauses)
+
+    def execute_complete(self, context: Context, event: Any) -> str:
+        """End the wait as the event of the trigger says."""
+        parsed = read_wait_event(event, "balance")
+        raise_for_outcome(parsed)
+        return str(parsed.found["balance"])
 
 
 class RtiSmsDeliverySensor(DeferrableSensor):
@@ -119,25 +313,17 @@ class RtiSmsDeliverySensor(DeferrableSensor):
             return super().execute(context)
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """
-        Poll every submission that is still open, once.
-
-        :return: whether all are final, with the records if they are.
-        """
+        """Poll every submission that is still open, once."""
         polling = self._begin(context)
         is_done = polling.poll()
         self._remember(context, polling.wait)
         return PokeReturnValue(is_done, polling.wait.records if is_done else None)
 
     def execute_complete(self, context: Context, event: Any) -> list[Record]:
-        """
-        End the wait as the event of the trigger says.
+        """End the wait as the event of the trigger says."""
+        from airflow_provider_rtisms import waiting
 
-        :param event: of :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
-        """
-        from airflow_provider_rtisms.waiting import BEGIN_AGAIN
-
-        if event == BEGIN_AGAIN:
+        if event == waiting.BEGIN_AGAIN:
             return cast("list[Record]", self.execute(context))
         with pushing_records_on_failure(context, lambda: self._polling):
             return self._begin(context).complete(event)
@@ -174,14 +360,14 @@ class RtiSmsDeliverySensor(DeferrableSensor):
         return first.timestamp() if first else time.time()
 
     def _memory(self, context: Context) -> int | None:
-        from airflow_provider_rtisms.waiting import MAX_RECORDS_IN_DATABASE
+        from airflow_provider_rtisms import waiting
 
         if not self.reschedule:
             return None
-        return 0 if context.get("task_state_store") is None else MAX_RECORDS_IN_DATABASE
+        return 0 if context.get("task_state_store") is None else waiting.MAX_RECORDS_IN_DATABASE
 
     def _recall(self, context: Context) -> list[Record]:
-        from airflow_provider_rtisms.waiting import check_records
+        from airflow_provider_rtisms import waiting
 
         if not self.reschedule:
             return []
@@ -192,16 +378,16 @@ class RtiSmsDeliverySensor(DeferrableSensor):
             )
             return []
         try:
-            return check_records(store.get(FINISHED_KEY, []))
+            return waiting.check_records(store.get(FINISHED_KEY, []))
         except ValueError as error:
             self.log.warning("Polling all submissions, since the stored records cannot be read: %s", error)
             return []
 
     def _remember(self, context: Context, wait: DeliveryWait) -> None:
-        from airflow_provider_rtisms.waiting import MAX_RECORDS_IN_DATABASE
+        from airflow_provider_rtisms import waiting
 
         store = context.get("task_state_store") if self.reschedule else None
-        if store is not None and 0 < len(wait.records) <= MAX_RECORDS_IN_DATABASE:
+        if store is not None and 0 < len(wait.records) <= waiting.MAX_RECORDS_IN_DATABASE:
             store.set(FINISHED_KEY, cast("JsonValue", wait.records))
 
 
@@ -218,17 +404,11 @@ class DeliveryPolling:
     """
     A wait for delivery in one process of a worker.
 
-    :param rtisms_conn_id: the Connection.
-    :param submission_ids: as people and templates give them.
-    :param fail_on: final states that fail the wait.
-    :param missing_ok_for: seconds or timedelta from the start of the wait in which an unknown id is accepted.
     :param started: when the wait began, in seconds since the epoch; default now.
     :param finished: records of submissions that are known to be final already.
-    :param min_delivered: how many messages have to be delivered: a number, or a share of all entries of
-        ``submission_ids``, with and without an id; or a quota that has been checked.
+    :param min_delivered: a number, a share of all entries of ``submission_ids``, or a quota that has been checked.
     :param memory: how many records the next process remembers; None if this process makes all polls. The deliveries of
         larger waits are not in the metrics, which would count them again with each poll.
-    :raises AirflowFailException: an argument is malformed.
     """
 
     def __init__(
@@ -243,15 +423,14 @@ class DeliveryPolling:
         min_delivered: float | Quota | None = None,
         memory: int | None = None,
     ) -> None:
-        from airflow_provider_rtisms.api.values.arguments import check_seconds, parse_submissions
-        from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-        from airflow_provider_rtisms.waiting import DeliveryWait, Quota, check_fail_on, make_quota
+        from airflow_provider_rtisms import waiting
+        from airflow_provider_rtisms.api.values.arguments import parse_submissions
 
         with fail_without_retry():
             ids, without_id = parse_submissions(submission_ids)
-            if not isinstance(min_delivered, Quota):
-                min_delivered = make_quota(min_delivered, len(ids) + without_id)
-            self.wait = DeliveryWait(ids, check_fail_on(fail_on), finished, min_delivered)
+            if not isinstance(min_delivered, waiting.Quota):
+                min_delivered = waiting.make_quota(min_delivered, len(ids) + without_id)
+            self.wait = waiting.DeliveryWait(ids, waiting.check_fail_on(fail_on), finished, min_delivered)
             missing_seconds = check_seconds("missing_ok_for", missing_ok_for)
         if not ids:
             log.warning("submission_ids is empty, so there is nothing to wait for")
@@ -261,32 +440,20 @@ class DeliveryPolling:
         self._is_first_time = memory is None or len(ids) <= memory
 
     def poll(self) -> bool:
-        """
-        Poll every submission that is still open, once.
-
-        :return: whether all are final.
-        :raises AirflowFailException: a submission reached a state of ``fail_on``, stayed unknown, or the API refused.
-        """
-        from airflow_provider_rtisms.waiting import poll_deliveries
+        """Poll every submission that is still open, once."""
+        from airflow_provider_rtisms import waiting
 
         with fail_without_retry():
             if self.wait.is_over(missing_ok=True):
                 return True
             return self._hook.run_async(
-                lambda client: poll_deliveries(
+                lambda client: waiting.poll_deliveries(
                     client, self.wait, self._missing_until, is_first_time=self._is_first_time
                 )
             )
 
     def poll_until_final(self, poke_interval: float, timeout: float) -> list[Record]:
-        """
-        Poll in this process until all are final.
-
-        :param poke_interval: seconds between two polls.
-        :param timeout: seconds from the start of the wait.
-        :return: their records, in their order.
-        :raises AirflowSensorTimeout: ``timeout`` passed.
-        """
+        """Poll in this process until all are final."""
         while not self.poll():
             if time.time() + poke_interval > self._started + timeout:
                 raise AirflowSensorTimeout(self.wait.timeout_message())
@@ -303,42 +470,35 @@ class DeliveryPolling:
         ids_in_event: bool = False,
     ) -> dict[str, Any]:
         """
-        Return the arguments of ``defer`` that hand the wait over to the trigger. It resumes at ``execute_complete``.
+        Return the arguments of ``defer`` that hand the wait over to the trigger.
 
-        :param poke_interval: seconds between two polls.
-        :param timeout: seconds from the start of the wait.
-        :param max_poke_interval: seconds up to which the pauses between polls grow; None if they do not.
-        :param execution_end: when the ``execution_timeout`` of the task is over, in seconds since the epoch; None if it
-            has none.
         :param ids_in_event: whether the event of a large wait holds the ids, for a task that has them nowhere else.
         """
+        from airflow_provider_rtisms import waiting
         from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
-        from airflow_provider_rtisms.waiting import MAX_RECORDS_IN_TRIGGER
 
         limit = limit_deferral(self._started, timeout, execution_end)
         wait = self.wait
-        with_records = self.wait.is_small and len(wait.records) <= MAX_RECORDS_IN_TRIGGER
+        with_records = self.wait.is_small and len(wait.records) <= waiting.MAX_RECORDS_IN_TRIGGER
         quota = wait.quota if with_records else wait.quota_of_open
-        trigger = RtiSmsDeliveryTrigger(
-            rtisms_conn_id=self._hook.rtisms_conn_id,
+        return defer_until(
+            limit,
+            RtiSmsDeliveryTrigger,
+            self._hook.rtisms_conn_id,
             submission_ids=wait.submission_ids if with_records else wait.open_ids,
             poke_interval=poke_interval,
-            deadline=limit.deadline,
             missing_until=self._missing_until,
             fail_on=wait.fail_on,
             finished=wait.records if with_records else [],
             max_poke_interval=max_poke_interval,
-            deferred_at=time.time(),
             with_records=with_records,
             with_ids=ids_in_event,
             quota=None if quota is None else quota.to_json(),
-            is_execution_timeout=limit.is_execution_timeout,
         )
-        return {"trigger": trigger, "method_name": "execute_complete", "timeout": timedelta(seconds=limit.seconds)}
 
     def push_records(self, context: Context) -> None:
         """Push the records of final submissions to XCom ``records``, unless the wait is large."""
-        from airflow_provider_rtisms.waiting import MAX_RECORDS_IN_DATABASE
+        from airflow_provider_rtisms import waiting
 
         ti, task = context.get("ti"), context.get("task")
         if ti is None or not getattr(task, "do_xcom_push", True):
@@ -347,15 +507,12 @@ class DeliveryPolling:
             ti.xcom_push(key=RECORDS_KEY, value=self.wait.records)
         else:
             log.warning(
-                "The records are not in XCom, since the wait is for more than %d submissions", MAX_RECORDS_IN_DATABASE
+                "The records are not in XCom, since the wait is for more than %d submissions",
+                waiting.MAX_RECORDS_IN_DATABASE,
             )
 
     def complete(self, event: Any) -> list[Record]:
-        """
-        Return the records of all submissions. Fetch those that a large wait has kept out of its event.
-
-        :param event: the payload of the trigger.
-        """
+        """Return the records of all submissions. Fetch those that a large wait has kept out of its event."""
         parsed = read_wait_event(event, "records")
         self._is_first_time = False  # the trigger has reported these deliveries to the metrics
         self.wait.restore(parsed.found.get("records", ()))
@@ -374,12 +531,7 @@ class DeliveryPolling:
 
 @contextmanager
 def pushing_records_on_failure(context: Context, get_polling: Callable[[], DeliveryPolling | None]) -> Iterator[None]:
-    """
-    Push the records of a wait that fails to XCom, so that a downstream task can act on them.
-
-    :param context: of the task.
-    :param get_polling: returns the wait; None if it failed before it began.
-    """
+    """Push the records of a wait that fails to XCom, so that a downstream task can act on them."""
     try:
         yield
     except FAILURES:

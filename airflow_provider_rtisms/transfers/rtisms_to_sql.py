@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_rtisms.hooks.failures import fail_without_retry
+from airflow_provider_rtisms.hooks.rtisms import fail_without_retry
 from airflow_provider_rtisms.hooks.templates import Redacted, TemplateFields
 from airflow_provider_rtisms.operators.lineage import add_to_outlet_events
 

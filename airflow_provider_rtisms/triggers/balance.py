@@ -13,16 +13,12 @@ from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.values.arguments import check_amount
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.triggers.polling import (
+    WaitTrigger,
     check_conn_id,
     check_duration,
-    check_flag,
-    check_longest_pause,
     checking_arguments,
     describe,
     pause,
-    poll_until_done,
-    refuse_arguments,
-    run_until_deadline,
     serialize_args,
 )
 from airflow_provider_rtisms.waiting import poll_balance
@@ -36,81 +32,39 @@ except ImportError:  # Airflow 2 has no asset watchers, but it imports this modu
 MAX_PAUSE_AFTER_ERRORS = 300.0
 
 
-class RtiSmsBalanceTrigger(BaseTrigger):
+class RtiSmsBalanceTrigger(WaitTrigger):
     """
     Wait until the balance is at least some amount. Transient errors do not end the wait before its deadline.
 
     It yields one event, ``{"version": 1, "outcome": "finished", "balance": "457.00"}``, or an outcome ``failed`` or
     ``timeout`` with a ``message``.
 
-    :param rtisms_conn_id: the Connection; read again when its credentials are refused.
     :param minimum: the amount, a decimal string.
-    :param poke_interval: seconds or timedelta between two polls.
-    :param deadline: wall-clock time (seconds since the epoch) at which to give up.
-    :param max_poke_interval: seconds or timedelta up to which the pauses between polls grow; None if they do not.
-    :param deferred_at: wall-clock time at which the task polled and then deferred, see
-        :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger`.
-    :param is_execution_timeout: whether the ``execution_timeout`` of the task ends at the deadline, and not the
-        ``timeout`` of the wait.
-    :param unknown: arguments of another version of this package; the trigger fails and names them.
+    :param common: the arguments that :class:`~airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger` takes too.
     :raises TriggerArgumentError: an argument is malformed.
     """
 
-    def __init__(
-        self,
-        *,
-        rtisms_conn_id: str,
-        minimum: str,
-        poke_interval: timedelta | float,
-        deadline: float,
-        max_poke_interval: timedelta | float | None = None,
-        deferred_at: float = 0.0,
-        is_execution_timeout: bool = False,
-        **unknown: Any,
-    ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+    stored = ("minimum", *WaitTrigger.stored)
+
+    def __init__(self, *, minimum: str, **common: Any) -> None:
+        super().__init__(**common)
         with checking_arguments():
-            self.rtisms_conn_id = check_conn_id(rtisms_conn_id)
             check_amount("minimum", minimum)
-            self.minimum = str(minimum).strip()
-            self.poke_interval = check_duration("poke_interval", poke_interval)
-            self.deadline = check_duration("deadline", deadline)
-            self.max_poke_interval = check_longest_pause(max_poke_interval)
-            self.deferred_at = check_duration("deferred_at", deferred_at)
-            self.is_execution_timeout = check_flag("is_execution_timeout", is_execution_timeout)
-        self._unknown = unknown
-
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments that recreate the trigger."""
-        return serialize_args(
-            self,
-            "rtisms_conn_id",
-            "minimum",
-            "poke_interval",
-            "deadline",
-            "max_poke_interval",
-            "deferred_at",
-            *(["is_execution_timeout"] if self.is_execution_timeout else []),  # a triggerer of 0.1 does not know it
-        )
-
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll until the wait is over, and yield how it ended."""
-        if self._unknown:
-            yield await refuse_arguments(self, self._unknown)
-            return
+        self.minimum = str(minimum).strip()
         self._seen: Decimal | None = None
-        yield await run_until_deadline(self, self._wait(), self._timeout_message)
 
-    async def _wait(self) -> dict[str, Any]:
-        await poll_until_done(self, self._poll)
-        return {"balance": str(self._seen)}
-
-    async def _poll(self, client: AsyncRtiSmsClient) -> bool:
+    async def poll(self, client: AsyncRtiSmsClient) -> bool:
+        """Poll the balance, once."""
         is_done, balance = await poll_balance(client, Decimal(self.minimum))
         self._seen = self._seen if balance is None else balance
         return is_done
 
-    def _timeout_message(self) -> str:
+    def found(self, *, is_done: bool) -> dict[str, Any]:
+        """Return the balance that is enough."""
+        return {"balance": str(self._seen)} if is_done else {}
+
+    def timeout_message(self) -> str:
+        """Return the last balance."""
         seen = "was never received" if self._seen is None else f"was last {self._seen}, below {self.minimum}"
         return f"Timed out: the balance {seen}."
 

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from datetime import timedelta
+from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException
-from airflow.triggers.base import TriggerEvent
+from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, RtiSmsPermanentError, shape
@@ -43,11 +45,7 @@ class TriggerArgumentError(RtiSmsInputError, TypeError):
 
 @contextmanager
 def checking_arguments() -> Iterator[None]:
-    """
-    Check the arguments of a trigger in its constructor. It runs when Airflow parses the DAG, and where a task defers.
-
-    :raises TriggerArgumentError: in place of an RtiSmsInputError.
-    """
+    """Check the arguments of a trigger, where Airflow parses the DAG and where a task defers."""
     try:
         yield
     except RtiSmsInputError as error:
@@ -55,34 +53,13 @@ def checking_arguments() -> Iterator[None]:
 
 
 def check_duration(field_name: str, value: Any) -> float:
-    """
-    Return seconds in the one form in which a trigger stores them, since Airflow compares the stored forms.
-
-    :param field_name: how the error names it.
-    :param value: seconds, 0 or more, or a timedelta.
-    :return: an int where they are whole.
-    :raises RtiSmsInputError: it is anything else.
-    """
+    """Return seconds as a trigger stores them, an int where they are whole, since Airflow compares the stored forms."""
     seconds = check_seconds(field_name, value)
     return int(seconds) if seconds.is_integer() else seconds
 
 
-def check_longest_pause(value: Any) -> float | None:
-    """
-    Return a ``max_poke_interval`` as :func:`check_duration` does.
-
-    :param value: seconds, a timedelta, or None.
-    :raises RtiSmsInputError: it is anything else.
-    """
-    return None if value is None else check_duration("max_poke_interval", value)
-
-
 def check_conn_id(value: Any) -> str:
-    """
-    Return the id of a Connection.
-
-    :raises RtiSmsInputError: it is no text, or empty.
-    """
+    """Return the id of a Connection."""
     if not isinstance(value, str) or not value.strip():
         raise RtiSmsInputError(
             f"rtisms_conn_id is {shape(value)}: use the id of a Connection such as 'rtisms_default'."
@@ -91,12 +68,7 @@ def check_conn_id(value: Any) -> str:
 
 
 def check_flag(field_name: str, value: Any) -> bool:
-    """
-    Return an argument that is True or False.
-
-    :param field_name: how the error names it.
-    :raises RtiSmsInputError: it is anything else.
-    """
+    """Return an argument that is True or False."""
     if not isinstance(value, bool):
         raise RtiSmsInputError(f"{field_name} is {shape(value)}: use True or False.")
     return value
@@ -109,143 +81,117 @@ def describe(error: Exception) -> str:
     return f"{type(error).__name__}."
 
 
-class DeferredWait(Protocol):
-    """
-    A trigger that waits for a deferred task.
-
-    :param rtisms_conn_id: the Connection; read again when its credentials are refused.
-    :param poke_interval: seconds between two polls.
-    :param max_poke_interval: seconds up to which the pauses grow; None if they do not.
-    :param deferred_at: wall-clock time (seconds since the epoch) at which the task polled and then deferred.
-    :param deadline: wall-clock time at which to give up.
-    :param is_execution_timeout: whether the ``execution_timeout`` of the task ends then.
-    :param trigger_id: None where ``dag.test()`` runs it instead of a triggerer.
-    """
-
-    rtisms_conn_id: str
-    poke_interval: float
-    max_poke_interval: float | None
-    deferred_at: float
-    deadline: float
-    is_execution_timeout: bool
-    trigger_id: Any
-
-
-async def poll_until_done(trigger: DeferredWait, poll: Callable[[AsyncRtiSmsClient], Awaitable[bool]]) -> None:
-    """
-    Poll until the wait is over.
-
-    The task has just polled, so the first poll starts when its result may end the wait, or after ``poke_interval`` if
-    that is shorter.
-
-    :param trigger: how often to poll, and with which Connection.
-    :param poll: polls once; returns whether the wait is over.
-    :raises RtiSmsAuthenticationError: the credentials are refused, and the Connection holds no others.
-    """
-
-    async def poll_again_and_again(client: AsyncRtiSmsClient) -> None:
-        while not await poll(client):
-            report_open_waits(trigger.rtisms_conn_id, is_refresh=True)
-            await pause(next_interval(trigger))
-
-    async with open_wait(trigger.rtisms_conn_id):
-        await wait_since_deferral(trigger, min(trigger.poke_interval, DEFERRAL_GRACE))
-        hook = RtiSmsHook(trigger.rtisms_conn_id)
-        await with_current_credentials(hook.get_async_conn, poll_again_and_again)
-
-
-def next_interval(trigger: DeferredWait) -> float:
-    """
-    Return the seconds until the next poll.
-
-    A growing interval is as long as the wait has lasted so far, within the limits. So it doubles each time, and a
-    triggerer that is restarted does not need to remember it.
-    """
-    if trigger.max_poke_interval is None:
-        return trigger.poke_interval
-    return max(trigger.poke_interval, min(trigger.max_poke_interval, time.time() - trigger.deferred_at))
-
-
-async def wait_since_deferral(trigger: DeferredWait, seconds: float) -> None:
-    """
-    Wait until some seconds have passed since the deferral, but not beyond the deadline.
-
-    The clocks of worker and triggerer may differ, so it never waits longer than these seconds. It does not wait without
-    a ``trigger_id``: there is no worker that has deferred.
-    """
-    if trigger.trigger_id is not None:
-        now = time.time()
-        await asyncio.sleep(min(trigger.deferred_at + seconds - now, seconds, trigger.deadline - now))
-
-
 async def pause(seconds: float) -> None:
     """Sleep for some seconds, more or less by :data:`JITTER`."""
     jittered = seconds * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
     await asyncio.sleep(max(MIN_POKE_INTERVAL, jittered))
 
 
-async def run_until_deadline(
-    trigger: DeferredWait,
-    work: Awaitable[Mapping[str, Any]],
-    timeout_message: Callable[[], str],
-    found_so_far: Callable[[], Mapping[str, Any]] = dict,
-) -> TriggerEvent:
-    """
-    Return the event that ends a trigger.
-
-    :param trigger: the trigger that waits.
-    :param work: the wait; its result goes into the event.
-    :param timeout_message: returns the message of a timeout.
-    :param found_so_far: returns what the event brings if the wait has failed or timed out.
-    """
-    try:
-        async with asyncio.timeout(trigger.deadline - time.time()) as limit:
-            event = WaitEvent("finished", found=await work)
-    except RtiSmsPermanentError as error:
-        event = WaitEvent("failed", str(error), found_so_far())
-    except TimeoutError as error:
-        if limit.expired():
-            event = WaitEvent(
-                "timeout",
-                timeout_message(),
-                found_so_far(),
-                "execution_timeout" if trigger.is_execution_timeout else "",
-            )
-        else:
-            event = crash_event(error, found_so_far())
-    except Exception as error:
-        event = crash_event(error, found_so_far())
-    await wait_since_deferral(trigger, DEFERRAL_GRACE)
-    return TriggerEvent(event.to_payload())  # type: ignore[no-untyped-call]
-
-
-def crash_event(error: Exception, found: Mapping[str, Any]) -> WaitEvent:
-    """
-    Return the event of a trigger that has met an error which it does not know, and log the error.
-
-    :param error: being handled.
-    :param found: what the trigger had found until then.
-    """
-    log.error("The trigger ends, since it met an error that it does not know", exc_info=error)
-    return WaitEvent("failed", f"The trigger met an error: {describe(error)} Its log shows more.", found, "crash")
-
-
-async def refuse_arguments(trigger: DeferredWait, unknown: Collection[str]) -> TriggerEvent:
-    """
-    Return the event of a trigger that another version of this package has made.
-
-    :param trigger: the trigger that waits.
-    :param unknown: names of the arguments that this version does not know.
-    """
-    message = (
-        f"The task deferred with arguments that the triggerer does not know ({', '.join(sorted(unknown))}). "
-        "Install the same version of airflow-provider-rtisms on the workers and on the triggerer."
-    )
-    await wait_since_deferral(trigger, DEFERRAL_GRACE)
-    return TriggerEvent(WaitEvent("failed", message, cause="crash").to_payload())  # type: ignore[no-untyped-call]
-
-
-def serialize_args(trigger: Any, *names: str) -> tuple[str, dict[str, Any]]:
+def serialize_args(trigger: BaseTrigger, *names: str) -> tuple[str, dict[str, Any]]:
     """Return the class path of a trigger, and the arguments that recreate it: the result of ``serialize``."""
     kind = type(trigger)
     return f"{kind.__module__}.{kind.__qualname__}", {name: getattr(trigger, name) for name in names}
+
+
+class WaitTrigger(BaseTrigger):
+    """A trigger that waits for a deferred task, and yields one event. RtiSmsDeliveryTrigger describes the arguments."""
+
+    #: Names of the arguments that are stored.
+    stored: tuple[str, ...] = ("rtisms_conn_id", "poke_interval", "deadline", "max_poke_interval", "deferred_at")
+
+    def __init__(
+        self,
+        *,
+        rtisms_conn_id: str,
+        poke_interval: timedelta | float,
+        deadline: float,
+        max_poke_interval: timedelta | float | None = None,
+        deferred_at: float = 0.0,
+        is_execution_timeout: bool = False,
+        **unknown: Any,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        with checking_arguments():
+            self.rtisms_conn_id = check_conn_id(rtisms_conn_id)
+            self.poke_interval = check_duration("poke_interval", poke_interval)
+            self.deadline = check_duration("deadline", deadline)
+            self.max_poke_interval = (
+                None if max_poke_interval is None else check_duration("max_poke_interval", max_poke_interval)
+            )
+            self.deferred_at = check_duration("deferred_at", deferred_at)
+            self.is_execution_timeout = check_flag("is_execution_timeout", is_execution_timeout)
+        self._unknown = unknown
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments that recreate the trigger."""
+        since_0_2 = ["is_execution_timeout"] if self.is_execution_timeout else []  # a triggerer of 0.1 does not know it
+        return serialize_args(self, *self.stored, *since_0_2)
+
+    @abstractmethod
+    async def poll(self, client: AsyncRtiSmsClient) -> bool:
+        """Poll once; return whether the wait is over."""
+
+    @abstractmethod
+    def found(self, *, is_done: bool) -> Mapping[str, Any]:
+        """Return what the event brings."""
+
+    @abstractmethod
+    def timeout_message(self) -> str:
+        """Return the message of a timeout."""
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Poll until the wait is over, and yield how it ended."""
+        event = self._refusal() if self._unknown else await self._poll_until_deadline()
+        await self._wait_since_deferral(DEFERRAL_GRACE)
+        yield TriggerEvent(event.to_payload())  # type: ignore[no-untyped-call]
+
+    def _refusal(self) -> WaitEvent:
+        message = (
+            f"The task deferred with arguments that the triggerer does not know ({', '.join(sorted(self._unknown))}). "
+            "Install the same version of airflow-provider-rtisms on the workers and on the triggerer."
+        )
+        return WaitEvent("failed", message, cause="crash")
+
+    async def _poll_until_deadline(self) -> WaitEvent:
+        try:
+            async with asyncio.timeout(self.deadline - time.time()) as limit, open_wait(self.rtisms_conn_id):
+                await self._wait_since_deferral(min(self.poke_interval, DEFERRAL_GRACE))  # the task has just polled
+                await with_current_credentials(RtiSmsHook(self.rtisms_conn_id).get_async_conn, self._poll_until_done)
+                return WaitEvent("finished", found=self.found(is_done=True))
+        except RtiSmsPermanentError as error:
+            return WaitEvent("failed", str(error), self.found(is_done=False))
+        except Exception as error:
+            found = self.found(is_done=False)
+            if isinstance(error, TimeoutError) and limit.expired():
+                cause = "execution_timeout" if self.is_execution_timeout else ""
+                return WaitEvent("timeout", self.timeout_message(), found, cause)  # type: ignore[arg-type]
+            log.error("The trigger ends, since it met an error that it does not know", exc_info=error)
+            message = f"The trigger met an error: {describe(error)} Its log shows more."
+            return WaitEvent("failed", message, found, cause="crash")
+
+    async def _poll_until_done(self, client: AsyncRtiSmsClient) -> None:
+        while not await self.poll(client):
+            report_open_waits(self.rtisms_conn_id, is_refresh=True)
+            await pause(self._next_interval())
+
+    def _next_interval(self) -> float:
+        """
+        Return the seconds until the next poll.
+
+        A growing interval is as long as the wait has lasted so far, within the limits. So it doubles each time, and a
+        triggerer that is restarted does not need to remember it.
+        """
+        if self.max_poke_interval is None:
+            return self.poke_interval
+        return max(self.poke_interval, min(self.max_poke_interval, time.time() - self.deferred_at))
+
+    async def _wait_since_deferral(self, seconds: float) -> None:
+        """
+        Wait until some seconds have passed since the deferral, but not beyond the deadline.
+
+        The clocks of worker and triggerer may differ, so it never waits longer than these seconds. It does not wait
+        without a ``trigger_id``, as in ``dag.test()``: there is no worker that has deferred.
+        """
+        if self.trigger_id is not None:
+            now = time.time()
+            await asyncio.sleep(min(self.deferred_at + seconds - now, seconds, self.deadline - now))

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from airflow_provider_rtisms.notifications.deduplication import variable_name
+from airflow_provider_rtisms.notifications.rtisms import variable_name
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
 from scripts.airflow_deployment import AirflowDeployment
 from scripts.dag_run import DagRun

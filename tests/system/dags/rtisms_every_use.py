@@ -15,8 +15,7 @@ from airflow_provider_rtisms.notifications.rtisms import RtiSmsNotifier
 from airflow_provider_rtisms.operators.bulk import RtiSmsBulkGetDetailsOperator
 from airflow_provider_rtisms.operators.rtisms import RtiSmsGetBalanceOperator, RtiSmsGetDetailsOperator
 from airflow_provider_rtisms.operators.send import RtiSmsSendOperator
-from airflow_provider_rtisms.sensors.balance import RtiSmsBalanceSensor
-from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
+from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor, RtiSmsDeliverySensor
 
 DELIVERED, REJECTED, UNKNOWN_ID = "4193366853543393", "4193366853543001", "1234567890123"
 OPEN = "{{ dag_run.conf['open_ids'][ti.task_id] }}"

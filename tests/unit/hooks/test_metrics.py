@@ -36,7 +36,9 @@ StatsClient = pytest.importorskip("statsd", reason="not in the environment of th
 pytestmark = pytest.mark.usefixtures("quick_retries")
 
 RECIPIENTS = ["+56912345001", "+56912345002", "+56912345003"]
-UNKNOWN = "9999999999999"
+#: The sandbox refuses it for want of a balance.
+OUT_OF_BALANCE = "+56912345005"
+KNOWN, UNKNOWN = "4193366853543393", "9999999999999"
 TEXT = "Confidential: the nightly load is late"
 OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 
@@ -136,7 +138,7 @@ def perform(request: pytest.FixtureRequest) -> Perform:
     return request.param  # type: ignore[no-any-return]
 
 
-def send(*, recipients: list[str] | None = None) -> Call[Any]:
+def send(*recipients: str) -> Call[Any]:
     return endpoints.send_sms(recipients=recipients or RECIPIENTS, text=TEXT, sender="96000")
 
 
@@ -156,98 +158,77 @@ class TestCalls:
         }
         assert state.requests == {"POST auth": 1, "GET sms": 6}
 
-    def test_retries(self, reported: StatsdListener, rtisms_sandbox: Sandbox, perform: Perform) -> None:
-        submission_id = rtisms_sandbox.add_submission()
-        faults = [Fault("error", statuses=(503, 429, 500), times=3, path="sms"), Fault("reset", times=1, path="sms")]
+    @pytest.mark.parametrize(
+        ("faults", "calls", "expected"),
+        [
+            pytest.param(
+                [Fault("error", statuses=(503, 429, 500), times=3, path="sms"), Fault("reset", times=1, path="sms")],
+                # The first call succeeds. After that, a 429 slows down all requests of an asyncio client.
+                [endpoints.get_balance(), endpoints.get_sms(KNOWN)],
+                {
+                    **{f"requests.get_sms.{status}": 1 for status in ("2xx", "4xx", "no_response")},
+                    **{"requests.get_sms.5xx": 2, "retries.get_sms": 4, "throttled.get_sms": 1},
+                },
+                id="retries",
+            ),
+            pytest.param(
+                [Fault("error", statuses=(401,), times=1, path="balance")],
+                [endpoints.get_balance()],
+                {"tokens": 2, "retries.get_balance": 1, "requests.get_balance.4xx": 1}
+                | {"call_duration.get_balance.success": 1},
+                id="a refused token",
+            ),
+            pytest.param(
+                [Fault("error", statuses=(503,), path="sms")],
+                [endpoints.get_sms(UNKNOWN)],
+                {"call_duration.get_sms.transient_error": 1, "requests.get_sms.5xx": 5, "retries.get_sms": 4},
+                id="an API that is down",
+            ),
+            pytest.param(
+                [], [send(), send(OUT_OF_BALANCE)], {"messages.submitted": 3, "messages.refused": 1}, id="sent"
+            ),
+            pytest.param(
+                [Fault("lost_response", times=1, path="sms", method="POST")],
+                [send()],
+                {"messages.uncertain": 3, "requests.send_sms.no_response": 1},
+                id="uncertain",
+            ),
+            # The path may hold anything, so it is in no metric.
+            pytest.param(
+                [], [endpoints.request("GET", f"/sms/{KNOWN}")], {"requests.request.2xx": 1}, id="another call"
+            ),
+        ],
+    )
+    def test_what_is_counted(
+        self,
+        reported: StatsdListener,
+        rtisms_sandbox: Sandbox,
+        perform: Perform,
+        faults: list[Fault],
+        calls: list[Call[Any]],
+        expected: dict[str, int],
+    ) -> None:
         rtisms_sandbox.set_faults(*faults)
-        # The first call succeeds. After that, a 429 slows down all requests of an asyncio client.
-        perform(endpoints.get_balance(), endpoints.get_sms(submission_id))
-        state, counts = rtisms_sandbox.state(), reported.counts()
-        by_status = {
-            status: counts.get(f"rtisms.requests.rtisms_default.get_sms.{status}", 0)
-            for status in ("2xx", "4xx", "5xx", "no_response")
-        }
-        assert by_status == {"2xx": 1, "4xx": 1, "5xx": 2, "no_response": 1}
-        assert sum(by_status.values()) == state.requests["GET sms"]
-        assert counts["rtisms.retries.rtisms_default.get_sms"] == state.requests["GET sms"] - 1
-        assert counts["rtisms.throttled.rtisms_default.get_sms"] == state.count_responses(429) == 1
+        perform(*calls)
+        counts = {name.replace(".rtisms_default", ""): count for name, count in reported.counts().items()}
+        assert {name: counts.get(f"rtisms.{name}") for name in expected} == expected
+        messages = sum(count for name, count in counts.items() if name.startswith("rtisms.messages."))
+        assert messages == sum(call.messages for call in calls)
+        assert counts["rtisms.tokens"] == rtisms_sandbox.state().tokens_issued
+        assert KNOWN not in "".join(reported.lines())
 
-    def test_a_refused_token(self, reported: StatsdListener, rtisms_sandbox: Sandbox, perform: Perform) -> None:
-        rtisms_sandbox.set_faults(Fault("error", statuses=(401,), times=1, path="balance"))
-        perform(endpoints.get_balance())
-        counts = reported.counts()
-        assert counts["rtisms.tokens.rtisms_default"] == rtisms_sandbox.state().tokens_issued == 2
-        assert counts["rtisms.retries.rtisms_default.get_balance"] == 1
-        assert counts["rtisms.requests.rtisms_default.get_balance.4xx"] == 1
-        assert counts["rtisms.call_duration.rtisms_default.get_balance.success"] == 1
-
-    def test_an_api_that_is_down(self, reported: StatsdListener, rtisms_sandbox: Sandbox, perform: Perform) -> None:
-        rtisms_sandbox.set_faults(Fault("error", statuses=(503,), path="sms"))
-        perform(endpoints.get_sms(UNKNOWN))
-        counts = reported.counts()
-        assert counts["rtisms.call_duration.rtisms_default.get_sms.transient_error"] == 1
-        assert counts["rtisms.requests.rtisms_default.get_sms.5xx"] == rtisms_sandbox.state().requests["GET sms"] == 5
-        assert counts["rtisms.retries.rtisms_default.get_sms"] == 4
-
-    def test_the_time_of_a_call(self, reported: StatsdListener, rtisms_sandbox: Sandbox, perform: Perform) -> None:
+    def test_the_time_of_a_call_and_the_balance(
+        self, reported: StatsdListener, rtisms_sandbox: Sandbox, perform: Perform
+    ) -> None:
         rtisms_sandbox.set_faults(Fault("latency", seconds=0.3, path="balance"))
+        rtisms_sandbox.set_balance("12.75")
         perform(endpoints.get_balance())
         (milliseconds,) = reported.timers()["rtisms.call_duration.rtisms_default.get_balance.success"]
         assert 300 <= milliseconds < 20_000
-
-    def test_the_balance(self, reported: StatsdListener, rtisms_sandbox: Sandbox, perform: Perform) -> None:
-        rtisms_sandbox.set_balance("12.75")
-        perform(endpoints.get_balance())
         assert reported.gauges() == {"rtisms.balance.rtisms_default": [12.75]}
-
-    def test_sent_messages(self, reported: StatsdListener, rtisms_sandbox: Sandbox, perform: Perform) -> None:
-        perform(send(), send())
-        counts = reported.counts()
-        assert counts["rtisms.messages.rtisms_default.submitted"] == len(rtisms_sandbox.state().messages) == 6
-        assert not [name for name in counts if "refused" in name or "uncertain" in name]
-
-    def test_refused_messages(self, reported: StatsdListener, rtisms_sandbox: Sandbox, perform: Perform) -> None:
-        rtisms_sandbox.set_balance("2")
-        perform(send())
-        statuses = [message.status for message in rtisms_sandbox.state().messages]
-        counts = reported.counts()
-        assert counts["rtisms.messages.rtisms_default.submitted"] == statuses.count("submitted") == 2
-        assert counts["rtisms.messages.rtisms_default.refused"] == statuses.count("account_no_balance") == 1
-
-    def test_uncertain_messages(self, reported: StatsdListener, rtisms_sandbox: Sandbox, perform: Perform) -> None:
-        rtisms_sandbox.set_faults(Fault("lost_response", times=1, path="sms", method="POST"))
-        perform(send())
-        counts = reported.counts()
-        assert counts["rtisms.messages.rtisms_default.uncertain"] == len(rtisms_sandbox.state().messages) == 3
-        assert counts["rtisms.requests.rtisms_default.send_sms.no_response"] == 1
-        assert "rtisms.messages.rtisms_default.submitted" not in counts
-
-    def test_a_call_that_the_package_does_not_know(self, reported: StatsdListener, perform: Perform) -> None:
-        """Its path may hold anything, so it is in no metric."""
-        perform(endpoints.request("GET", "/sms/4193366853543393"))
-        assert "rtisms.requests.rtisms_default.request.2xx" in reported.counts()
-        assert "4193366853543393" not in "".join(reported.lines())
 
 
 class TestStats:
-    def test_times_are_in_milliseconds(self, reported: StatsdListener) -> None:
-        stats = stats_for("mine")
-        stats.on_call(endpoints.get_sms(UNKNOWN), 1.5, None)
-        stats.on_delivery(2.5)
-        assert reported.timers() == {
-            "rtisms.call_duration.mine.get_sms.success": [1500.0],
-            "rtisms.delivery_duration.mine": [2500.0],
-        }
-
-    def test_it_counts_as_its_base_does(self, reported: StatsdListener) -> None:
-        stats, call = stats_for("mine"), endpoints.get_sms(UNKNOWN)
-        stats.on_token()
-        stats.on_retry(call)
-        stats.on_throttled(call)
-        stats.on_request(call, 200)
-        assert (stats.requests, stats.tokens, stats.retries, stats.throttled) == (1, 1, 1, 1)
-        assert len(reported.counts()) == 4
-
     @pytest.mark.parametrize(
         ("status", "name"),
         [(None, "no_response"), (99, "other"), (100, "1xx"), (299, "2xx"), (404, "4xx"), (599, "5xx"), (600, "other")],
@@ -340,51 +321,30 @@ class TestWaits:
         assert values[-1] == 0
         assert all(abs(after - before) <= 1 for before, after in pairwise(values))
 
-    def test_each_connection_has_its_own(
-        self, reported: StatsdListener, rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("AIRFLOW_CONN_OTHER", rtisms_sandbox.connection_json())
-        never = rtisms_sandbox.add_submission("PENDING")
-        ids = ["rtisms_default", "other", "other"]
-
-        async def main() -> None:
-            waits = [asyncio.ensure_future(fire(new_trigger(never, conn_id=conn_id))) for conn_id in ids]
-            await until(lambda: len(open_waits(reported, "other")) == 2)
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
-
-        asyncio.run(main())
-        assert open_waits(reported) == [1, 0]
-        assert open_waits(reported, "other") == [1, 2, 1, 0]
-
-    def test_a_number_that_stays_is_reported_again(
-        self, reported: StatsdListener, rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(("interval", "values"), [(0.2, [1, 1, 1, 0]), (metrics.REFRESH_INTERVAL, [1, 0])])
+    def test_a_number_that_stays_is_reported_again_but_not_with_every_poll(
+        self,
+        reported: StatsdListener,
+        rtisms_sandbox: Sandbox,
+        monkeypatch: pytest.MonkeyPatch,
+        interval: float,
+        values: list[int],
     ) -> None:
         """A server that was restarted, or that forgets old values, learns it."""
-        monkeypatch.setattr(metrics, "REFRESH_INTERVAL", 0.2)
-        never = rtisms_sandbox.add_submission("PENDING")
-
-        async def main() -> None:
-            wait = asyncio.ensure_future(fire(new_trigger(never)))
-            await until(lambda: open_waits(reported)[2:] == [1])
-            wait.cancel()
-            await asyncio.gather(wait, return_exceptions=True)
-
-        asyncio.run(main())
-        assert open_waits(reported) == [1, 1, 1, 0]
-
-    def test_it_is_not_reported_with_every_poll(self, reported: StatsdListener, rtisms_sandbox: Sandbox) -> None:
+        monkeypatch.setattr(metrics, "REFRESH_INTERVAL", interval)
         never = rtisms_sandbox.add_submission("PENDING")
 
         async def main() -> None:
             wait = asyncio.ensure_future(fire(new_trigger(never)))
             await until(lambda: rtisms_sandbox.state().requests_by_id.get(never, 0) >= 3)
+            await until(lambda: len(open_waits(reported)) >= len(values) - 1)
             wait.cancel()
             await asyncio.gather(wait, return_exceptions=True)
 
         asyncio.run(main())
-        assert open_waits(reported) == [1, 0]
+        assert open_waits(reported)[-1] == 0
+        assert open_waits(reported)[: len(values) - 1] == values[:-1]
+        assert (len(open_waits(reported)) == 2) is (len(values) == 2)
 
     def test_the_loop_waits_for_no_host_name(
         self, restart: Restart, reported: StatsdListener, rtisms_sandbox: Sandbox
@@ -441,15 +401,6 @@ class TestDeliveries:
         DeliveryPolling("rtisms_default", ids, [], 0).complete(payload)
         assert rtisms_sandbox.state().requests["GET sms"] == 8
         assert reported.counts()[self.NAME] == 4
-
-    @pytest.mark.parametrize(("memory", "expected"), [(None, 2), (2, 2), (1, None)])
-    def test_polls_that_nobody_remembers_do_not_count(
-        self, reported: StatsdListener, rtisms_sandbox: Sandbox, memory: int | None, expected: int | None
-    ) -> None:
-        """In mode="reschedule" each poll has a process of its own."""
-        ids = [rtisms_sandbox.add_submission(pending_for=0, sent_for=0) for _ in range(2)]
-        assert DeliveryPolling("rtisms_default", ids, [], 0, memory=memory).poll()
-        assert reported.counts().get(self.NAME) == expected
 
     @pytest.mark.parametrize(("mode", "expected"), [("poke", 2), ("reschedule", None)])
     def test_a_sensor_knows_what_it_remembers(
@@ -513,20 +464,8 @@ class TestSettings:
         plain = f"rtisms.tokens.{clean.replace('.', '_')}"
         assert reported.counts()[tagged if has_tags == "True" else plain] == 1
 
-    def test_the_allow_list_of_airflow(self, restart: Restart, reported: StatsdListener) -> None:
-        restart(metrics_allow_list="rtisms.balance,rtisms.tokens", metrics_use_pattern_match="True")
-        blocking(endpoints.get_balance())
-        assert {line.partition(":")[0] for line in reported.lines()} == {
-            "rtisms.balance.rtisms_default",
-            "rtisms.tokens.rtisms_default",
-        }
-
     def test_metrics_that_cannot_be_sent_fail_no_call(
-        self,
-        restart: Restart,
-        statsd: StatsdListener,
-        rtisms_sandbox: Sandbox,
-        caplog: pytest.LogCaptureFixture,
+        self, restart: Restart, statsd: StatsdListener, rtisms_sandbox: Sandbox, caplog: pytest.LogCaptureFixture
     ) -> None:
         settings = {name.rpartition("__")[2]: value for name, value in statsd.settings.items()}
         restart(**settings, statsd_custom_client_path=f"{__name__}.BrokenClient")
@@ -575,6 +514,3 @@ class TestDocuments:
         used = {name for block in blocks for name in re.findall(r"airflow_rtisms_\w+?(?=\b|_count\b|_sum\b)", block)}
         assert used
         assert {re.sub("_(count|sum|bucket)$", "", name) for name in used} <= set(exported)
-
-    def test_names_are_short_enough_for_opentelemetry(self) -> None:
-        assert max(len(f"airflow.{metric.name}") for metric in METRICS) <= 63  # on Airflow 2.11

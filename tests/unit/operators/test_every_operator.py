@@ -6,18 +6,15 @@ import re
 import sys
 from importlib import import_module
 from inspect import signature
-from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG
 from pygments.lexers import get_lexer_by_name
 
-from airflow_provider_rtisms import waiting
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.hooks.templates import Redacted
 from airflow_provider_rtisms.notifications.rtisms import RtiSmsNotifier
-from airflow_provider_rtisms.operators import bulk, send
 from airflow_provider_rtisms.operators.rtisms import (
     RtiSmsBulkGetDetailsOperator,
     RtiSmsGetBalanceOperator,
@@ -67,46 +64,10 @@ def test_airflow_renders_what_the_reference_calls_templated(kind: type[Any], arg
     assert {name for name, one in rendered.items() if isinstance(one, Redacted)} == CONFIDENTIAL.get(kind, set())
 
 
-@pytest.mark.parametrize(
-    ("kind", "name", "file"),
-    [
-        (RtiSmsSendOperator, "text", "hola.txt"),
-        (RtiSmsSendOperator, "text", "hola.j2"),
-        (SqlToRtiSmsOperator, "text", "hola.txt"),
-        (SqlToRtiSmsOperator, "text", "hola.j2"),
-        (SqlToRtiSmsOperator, "sql", "people.sql"),
-    ],
-)
-def test_airflow_reads_a_template_from_a_file(tmp_path: Path, kind: type[Any], name: str, file: str) -> None:
-    (tmp_path / file).write_text("the {{ content }}")
-    with DAG("dag", schedule=None, template_searchpath=[str(tmp_path)]):
-        task = kind(task_id="task", **{**dict(TASKS)[kind], name: file})
-    task.resolve_template_files()
-    read = getattr(task, name)
-    assert (read.get_secret_value() if isinstance(read, Secret) else read) == "the {{ content }}"
-
-
 def test_airflow_shows_a_query_as_sql() -> None:
     ((name, language),) = SqlToRtiSmsOperator.template_fields_renderers.items()
     assert name in SqlToRtiSmsOperator.template_fields
     assert get_lexer_by_name(language).name == "SQL"
-
-
-@NAMED
-def test_arguments_of_airflow_reach_it(kind: type[Any], arguments: Arguments) -> None:
-    task = kind(task_id="mine", retries=3, **arguments)
-    assert (task.task_id, task.retries) == ("mine", 3)
-
-
-@NAMED
-def test_airflow_shows_it_in_a_color_of_its_own(kind: type[Any], arguments: Arguments) -> None:
-    assert re.fullmatch("#[0-9a-f]{6}", kind.ui_color)
-
-
-def test_the_reference_names_the_limits() -> None:
-    assert f"more than {send.MAX_RESULTS_IN_XCOM:,} messages" in str(RtiSmsSendOperator.__doc__)
-    assert bulk.MAX_RECORDS_IN_XCOM == send.MAX_RESULTS_IN_XCOM
-    assert f"more than {waiting.MAX_RECORDS_IN_DATABASE:,}." in str(RtiSmsDeliverySensor.__doc__)
 
 
 def test_a_wait_after_a_send_is_like_that_of_the_sensor() -> None:
@@ -119,7 +80,7 @@ def test_a_wait_after_a_send_is_like_that_of_the_sensor() -> None:
 
 @pytest.mark.parametrize("default", [True, False])
 @pytest.mark.parametrize(
-    ("room", "module", "kind"), [("operators", "send", "RtiSmsSendOperator"), ("sensors", "base", "DeferrableSensor")]
+    ("room", "module", "kind"), [("operators", "send", "RtiSmsSendOperator"), ("sensors", "rtisms", "DeferrableSensor")]
 )
 def test_airflows_option_decides_what_defers(
     monkeypatch: pytest.MonkeyPatch, room: str, module: str, kind: str, default: bool

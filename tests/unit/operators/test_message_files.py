@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,12 @@ import fsspec
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
 
-from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError
+from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.bulk.store import RtiSmsStorageError
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.operators.send import check_output_path, write_results
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sending.messages import check_rows, read_message_file
-from tests.unit.bulk.stores import Store, StoredPath
 
 try:
     from airflow.sdk.io import attach
@@ -46,10 +44,7 @@ def test_each_format_gives_the_same(tmp_path: Path, name: str) -> None:
     csv = f'reference,recipient,text\r\na,{NUMBER},"línea 1\nlínea 2, {{€}}"\r\nb,{NUMBER},hola\r\n'
     json_lines = "\n \n".join(map(json.dumps, rows))
     messages = check_rows(read_message_file(write(tmp_path, name, csv if ".csv" in name else json_lines)))
-    assert [(one.text.characters, one.reference) for one in messages] == [
-        ("línea 1\nlínea 2, {€}", "a"),
-        ("hola", "b"),
-    ]
+    assert [(one.text.characters, one.reference) for one in messages] == [("línea 1\nlínea 2, {€}", "a"), ("hola", "b")]
     assert [one.position for one in messages] == (["line 2", "line 4"] if ".csv" in name else ["line 1", "line 3"])
 
 
@@ -63,14 +58,10 @@ def test_a_file_of_excel_without_references(tmp_path: Path) -> None:
     ("name", "text", "problem"),
     [
         ("a.csv", f"{NUMBER},hola\n", "first line of messages_path must name the columns"),
-        ("a.csv", "", "first line of messages_path must name the columns"),
         ("a.csv", "recipient,text,refrence\n", "and no others"),
         ("a.csv", f"recipient,text\n{NUMBER}\n", "line 2 has more or fewer fields"),
-        ("a.csv", f"recipient,text\n{NUMBER},hola,hola\n", "line 2 has more or fewer fields"),
         ("a.csv", f'recipient,text\n{NUMBER},"hola\n', r"messages_path is not a valid CSV: .* begins on line 2\."),
         ("a.csv", f"recipient,text,text\n{NUMBER},hola,chao\n", r"messages_path has more than one column 'text'.*Ren"),
-        ("a.csv", f"recipient,recipient,text\n{NUMBER},{NUMBER},hola\n", "more than one column 'recipient'"),
-        ("a.csv", f"recipient,text,reference,reference\n{NUMBER},hola,a,b\n", "more than one column 'reference'"),
         ("a.jsonl", f'{{"recipient": "{NUMBER}", "text": "hola", "text": "b"}}', "line 1 has the key 'text' more than"),
         (
             "a.jsonl",
@@ -80,7 +71,6 @@ def test_a_file_of_excel_without_references(tmp_path: Path) -> None:
         ("a.jsonl", f'{{"recipient": "{NUMBER}", "text": "hola", "reference": 1E+300000}}', "type Decimal"),
         ("a.jsonl", f'{{"recipient": "{NUMBER}", "text": {{"a": "hola"}}}}', "line 1 has a text .*of type dict"),
         ("a.jsonl", f'{{"recipient": "{NUMBER}", "text": "hola", "reference": 900000100}}', "repeats its recipient"),
-        ("a.jsonl", '{"recipient": \n', "line 1 is not JSON"),
         ("a.jsonl", "[1]\n", "line 1 is a value of type list"),
         ("a.txt", "hola", r"^messages_path does not end in \.csv, \.csv\.gz, \.jsonl or \.jsonl\.gz:"),
     ],
@@ -92,45 +82,23 @@ def test_a_bad_file_is_refused(tmp_path: Path, name: str, text: str, problem: st
     assert NUMBER not in str(caught.value)
 
 
-#: The beginning of a packed file of messages, as an upload that broke leaves it.
-CUT_OFF = gzip.compress(b"recipient,text,reference\n+56900000100,hola,a\n" * 100)[:-9]
-
-
 @pytest.mark.parametrize(
     ("name", "content"),
     [
         ("a.csv", b"recipient,text\n\xff\xfe"),
-        ("a.csv.gz", b"\x1f\x8b\x08\x00broken"),
-        ("a.csv.gz", CUT_OFF),
-        ("a.jsonl.gz", CUT_OFF),
-        ("a.csv.gz", b"recipient,text\n+56900000100,hola\n"),
-        ("a.csv.gz", b""),
+        ("a.csv.gz", gzip.compress(b"recipient,text,reference\n+56900000100,hola,a\n" * 100)[:-9]),  # cut off
         ("a.jsonl.gz", b""),
     ],
-    ids=["not UTF-8", "broken", "CSV cut off", "JSON cut off", "no gzip", "empty CSV", "empty JSON"],
 )
 def test_what_cannot_be_decoded_is_refused(rtisms_sandbox: Sandbox, tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(
-        RtiSmsInputError,
-        match=rf"^{path} \(messages_path\) is (not UTF-8 text|a damaged gzip file).*(Make|Save) it .*Nothing was sent",
+        AirflowFailException, match=r"\(messages_path\) is .*(Make|Save) it .*Nothing was sent"
     ) as caught:
-        check_rows(read_message_file(path))
-    assert "hola" not in str(caught.value)
-    with pytest.raises(AirflowFailException, match="Nothing was sent"):
         RtiSmsSendOperator(task_id="send", messages_path=str(path), sender="acme").execute({})
+    assert "hola" not in str(caught.value)
     assert "POST sms" not in rtisms_sandbox.state().requests
-
-
-@pytest.mark.parametrize(("size", "problem"), [(1_048_576, "has other keys"), (1_048_577, "is not JSON")])
-def test_no_line_is_longer_than_a_mebibyte(tmp_path: Path, size: int, problem: str) -> None:
-    """Another kind of file, such as one JSON document, does not fill the memory."""
-    line = json.dumps({"x": ""})
-    path = write(tmp_path, "a.jsonl", line.replace('""', f'"{"x" * (size - len(line))}"'))
-    (first, *_) = read_message_file(path)
-    assert first.position == "line 1"
-    assert problem in str(first.problem)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -169,37 +137,7 @@ def test_results_are_written(folder: Any, name: str) -> None:
     assert [one.name for one in path.parent.iterdir()] == [name]
 
 
-def test_equal_results_make_equal_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A compressed file could hold its name and the time."""
-    contents = []
-    for number, name in enumerate(("a.csv.gz", "b.csv.gz")):
-        monkeypatch.setattr(time, "time", lambda now=1e9 * number: now)
-        write_results(tmp_path / name, [RECORD])
-        contents.append((tmp_path / name).read_bytes())
-    assert contents[0] == contents[1]
-
-
-def test_a_file_of_results_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(RtiSmsStorageError, match=r"^Writing /\S+/file/a\.csv failed"):
-        write_results(tmp_path / "file" / "a.csv", [])
-
-
 @pytest.mark.parametrize("name", ["results.parquet", "results.csv.zip", LONG_NAME])
 def test_results_go_to_no_other_kind_of_file(name: str) -> None:
     with pytest.raises(RtiSmsInputError, match=r"^output_path does not end in \.csv, \.csv\.gz, \.jsonl or"):
         check_output_path(f"/data/{name}")
-
-
-def test_results_need_a_path() -> None:
-    with pytest.raises(RtiSmsInputError, match=r"^output_path is "):
-        check_output_path("")
-
-
-def test_a_store_that_takes_no_results_is_named() -> None:
-    fs = Store()
-    fs.failures["put_file"] = [PermissionError("Access Denied")]
-    with pytest.raises(
-        RtiSmsError, match=r"^Writing s3://bucket/day/details\.jsonl failed \(PermissionError: Access Denied\)"
-    ):
-        write_results(StoredPath(fs), [RECORD])  # type: ignore[arg-type]

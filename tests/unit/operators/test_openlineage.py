@@ -168,11 +168,7 @@ class TestTables:
         lineage: Any = task.get_openlineage_facets_on_complete(None)
         database_name = f"sqlite://{tmp_path}/x.db"
         assert names(lineage.inputs) == [(database_name, "main.sent")]
-        assert names(lineage.outputs) == [
-            (database_name, "main.details"),
-            ("file", missing),
-            ("s3://warehouse", "day"),
-        ]
+        assert names(lineage.outputs) == [(database_name, "main.details"), ("file", missing), ("s3://warehouse", "day")]
         table = lineage.outputs[0]
         assert {one.name: one.type for one in table.facets["schema"].fields} == types_of(True)
         assert table.outputFacets["outputStatistics"].rowCount == summary["written"] == 2

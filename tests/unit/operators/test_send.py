@@ -200,10 +200,6 @@ def test_a_task_that_gets_sigterm_on_airflow_2_is_not_retried(
 
 
 class TestWithoutAJournal:
-    def test_it_says_so(self, rtisms_sandbox: Sandbox, logged: Callable[[], str]) -> None:
-        send().execute({})
-        assert "no task state store" in logged()
-
     def test_a_transient_failure_after_a_send_is_never_retried(self, impatient: Sandbox) -> None:
         pass_the_threshold(impatient)
         with pytest.raises(AirflowFailException, match=r"2 submitted: .*[^.]\. The task is not retried"):
@@ -235,17 +231,6 @@ class TestWaiting:
         records = send(wait_for_delivery=True, deferrable=False, **times).execute({})
         assert [record["status"] for record in records] == ["DELIVERED"] * 4
 
-    def test_a_failed_delivery_fails_the_task(self, rtisms_sandbox: Sandbox) -> None:
-        operator = send(recipients="+56900000001", wait_for_delivery=True, deferrable=False, poke_interval=0.1)
-        with pytest.raises(AirflowFailException, match="REJECTED"):
-            operator.execute({})
-
-    def test_the_time_may_run_out(self, rtisms_sandbox: Sandbox) -> None:
-        arguments = {"wait_for_delivery": True, "deferrable": False, "poke_interval": 0.1, "timeout": 0.5}
-        with pytest.raises(AirflowSensorTimeout, match=r"1 (SENT|PENDING)"):
-            send(recipients="+56900000004", **arguments).execute({})
-        assert len(received(rtisms_sandbox)) == 1
-
     def test_it_defers_with_ids_alone_and_sends_nothing_when_it_resumes(self, rtisms_sandbox: Sandbox) -> None:
         operator = send(wait_for_delivery=True, deferrable=True, poke_interval=7, timeout=70)
         with pytest.raises(TaskDeferred) as deferred:
@@ -263,12 +248,6 @@ class TestWaiting:
         records = send(wait_for_delivery=True).resume_execution(deferred.value.method_name, {"event": event}, {})
         assert [record["submission_id"] for record in records] == ids
         assert received(rtisms_sandbox) == NUMBERS
-
-    def test_a_large_wait_fetches_its_records_at_the_end(self, rtisms_sandbox: Sandbox) -> None:
-        ids = [rtisms_sandbox.add_submission("EXPIRED", pending_for=0, sent_for=0) for _ in range(2)]
-        event = {"version": 1, "outcome": "finished", "records": [], "submission_ids": ids}
-        records = send(fail_on=[]).resume_execution("execute_complete", {"event": event}, {})
-        assert [(record["submission_id"], record["status"]) for record in records] == [(one, "EXPIRED") for one in ids]
 
     @pytest.mark.parametrize(
         ("outcome", "error"), [("failed", AirflowFailException), ("timeout", AirflowSensorTimeout)]

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import math
-import random
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +16,7 @@ from airflow_provider_rtisms.api.calls import Call
 from airflow_provider_rtisms.hooks.templates import Redacted
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
-from airflow_provider_rtisms.sending.outbox import DEFAULT_WINDOW
-from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
 from tests.hostile import response
-from tests.unit.attempts import TaskStore
 from tests.unit.conftest import Serve
 
 Context = dict[str, Any]
@@ -176,109 +169,6 @@ def test_five_thousand_texts_cost_one_write_per_25(rtisms_sandbox: Sandbox, cont
     assert context["task_state_store"].writes <= 5000 / 25
 
 
-class Killed(BaseException):
-    """The end of a process."""
-
-
-class DyingStore(dict[str, Any]):
-    """A task state store whose process dies at one of its writes, before or after it, and writes nothing later."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.writes_left: float = math.inf
-        self.is_late = False
-
-    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
-        self.writes_left -= 1
-        if self.writes_left > 0 or (self.writes_left == 0 and self.is_late):
-            self[key] = json.loads(json.dumps(value))
-        if self.writes_left <= 0:
-            raise Killed
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_killed_attempts_and_changed_rows_send_nothing_twice(
-    rtisms_sandbox: Sandbox, context: Context, seed: int
-) -> None:
-    """A process that dies between the writes of the journal, and rows in another order with other texts."""
-    chance = random.Random(seed)
-    store = context["task_state_store"] = DyingStore()
-    messages = people(300)
-    for _ in range(6):
-        store.writes_left, store.is_late = chance.randint(1, 8), chance.random() < 0.5
-        chance.shuffle(messages)
-        with suppress(Killed):
-            send(messages, on_uncertain="skip").execute(context)
-    store.writes_left = math.inf
-    messages = [{**message, "text": message["text"] + " (again)"} for message in messages]
-    results = send(messages, on_uncertain="skip").execute(context)
-    sent = Counter(message.recipient for message in rtisms_sandbox.state().messages)
-    assert set(sent.values()) == {1}
-    by_reference = {result["reference"]: result["outcome"] for result in results}
-    numbers = {message["reference"]: message["recipient"] for message in messages}
-    assert by_reference.keys() == numbers.keys()
-    for reference, outcome in by_reference.items():
-        assert outcome == "uncertain" or sent[numbers[reference]] == 1
-
-
-def test_a_lost_key_of_the_journal_texts_nobody_again(rtisms_sandbox: Sandbox, context: Context) -> None:
-    """A key of the state store is gone, whichever: the task fails, and says why."""
-    rtisms_sandbox.set_balance("600")
-    message = {"messages": None, "recipients": [one["recipient"] for one in people(600)], "text": "hola"}
-    send(**message).execute(context)
-    stored = dict(context["task_state_store"])
-    assert len(stored) > 5
-    for lost in stored:
-        store = context["task_state_store"] = TaskStore(stored)
-        del store[lost]
-        with pytest.raises(AirflowFailException, match=r"part of the journal|response to a request was lost"):
-            send(**message).execute(context)
-    assert len(rtisms_sandbox.state().messages) == 600
-
-
-@pytest.mark.parametrize("requests", [1, 2, 12])
-def test_after_the_secret_was_rotated_resend_sends_once_to_all_who_are_not_known(
-    rtisms_sandbox: Sandbox, context: Context, monkeypatch: pytest.MonkeyPatch, requests: int
-) -> None:
-    send(people(requests)).execute(context)
-    rtisms_sandbox.rotate_secret("another")
-    connection = {**json.loads(rtisms_sandbox.connection_json()), "password": "another"}
-    monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps(connection))
-    everybody = people(requests + 2)
-    with pytest.raises(AirflowFailException, match=f"another client secret: {requests} submitted, 0 uncertain"):
-        send(everybody).execute(context)
-    assert received(rtisms_sandbox) == each_once(requests)
-    for _ in range(2):
-        send(everybody, on_uncertain="resend").execute(context)
-    assert received(rtisms_sandbox) == each_once(requests) + each_once(requests + 2)
-
-
-def test_one_window_is_uncertain_and_every_message_of_it_is_named(
-    rtisms_sandbox: Sandbox, context: Context, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A kill while requests are under way leaves the whole window uncertain."""
-    perform, calls = AsyncRtiSmsClient.perform, []
-
-    async def die_at_the_thirtieth(client: AsyncRtiSmsClient, call: Call[Any]) -> Any:
-        calls.append(call)
-        if len(calls) > 30:
-            await asyncio.Event().wait() if len(calls) > 31 else None
-            raise Killed
-        return await perform(client, call)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(AsyncRtiSmsClient, "perform", die_at_the_thirtieth)
-        patch.setattr("airflow_provider_rtisms.sending.journal.SendJournal.commit", lambda *_: None)
-        with pytest.raises(Killed):
-            send(people(200), chunk_size=1).execute(context)
-    with pytest.raises(AirflowFailException) as caught:
-        send(people(200)).execute(context)
-    uncertain = [one for one in context["ti"].pushed["submissions"] if one["outcome"] == "uncertain"]
-    assert 0 < len(uncertain) <= 1 + DEFAULT_WINDOW
-    assert all(one["reference"] in str(caught.value) for one in uncertain)
-    assert set(received(rtisms_sandbox).values()) == {1}
-
-
 def test_lost_responses_end_the_sending_before_the_whole_window_is_uncertain(
     rtisms_sandbox: Sandbox, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,14 +206,6 @@ def test_an_uncertain_row_that_vanished_fails_the_task(rtisms_sandbox: Sandbox, 
             send(messages).execute(context)
     send(people(2)[1:], on_uncertain="skip").execute(context)
     assert received(rtisms_sandbox) == each_once(2)
-
-
-def test_confidential_fields_are_redacted_when_airflow_renders_them() -> None:
-    operator = send()
-    operator.messages = people(2)
-    operator.text = None
-    assert isinstance(operator.messages, Redacted)
-    assert operator.text is None
 
 
 @pytest.mark.parametrize(
@@ -367,58 +249,8 @@ class TestSender:
 
 
 class TestDefectsOfOld:
-    def test_a_secret_that_goes_and_returns_leaves_everybody_uncertain(
-        self, rtisms_sandbox: Sandbox, context: Context, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def use_secret(secret: str) -> None:
-            rtisms_sandbox.rotate_secret(secret)
-            connection = {**json.loads(rtisms_sandbox.connection_json()), "password": secret}
-            monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps(connection))
-
-        use_secret("secret A")
-        rtisms_sandbox.set_faults(Fault("error", path="sms", statuses=(403,)))
-        with pytest.raises(AirflowFailException, match="3 not_sent"):
-            send(people(3)).execute(context)
-        rtisms_sandbox.set_faults()
-        use_secret("secret B")
-        send(people(3)).execute(context)
-        use_secret("secret A")
-        with pytest.raises(AirflowFailException, match="3 uncertain"):
-            send(people(3)).execute(context)
-        assert received(rtisms_sandbox) == each_once(3)
-
-    def test_resend_repeats_once_in_all_attempts_together(self, rtisms_sandbox: Sandbox, context: Context) -> None:
-        rtisms_sandbox.set_faults(Fault("lost_response", path="sms"))
-        for _ in range(3):
-            with pytest.raises(AirflowFailException):
-                send(people(1), on_uncertain="resend").execute(context)
-        assert received(rtisms_sandbox) == {"Invoice 0 is due": 2}
-
     @pytest.mark.parametrize("status", ["not_sent", "uncertain", "refused"])
     def test_the_vendors_word_is_not_our_verdict(self, serve_default: Serve, status: str) -> None:
         serve_default(response({"submissions": [{"status": status}]}))
         with pytest.raises(AirflowFailException, match="1 uncertain"):
             send(people(1)).execute({})
-
-    def test_an_id_counts_as_submitted_whatever_the_status(self, serve_default: Serve) -> None:
-        serve_default(response({"submissions": [{"status": "queued", "submissionId": "42"}]}))
-        (result,) = send(people(1)).execute({})
-        assert (result["outcome"], result["status"], result["submission_id"]) == ("submitted", "queued", "42")
-
-    def test_interim_responses_leave_nothing_uncertain(self, rtisms_sandbox: Sandbox) -> None:
-        rtisms_sandbox.set_faults(Fault("interim", path="sms", statuses=(102, 103)))
-        (result,) = send(people(1)).execute({})
-        assert result["outcome"] == "submitted"
-
-    def test_the_sensor_leaves_out_records_without_an_id(
-        self, rtisms_sandbox: Sandbox, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        caplog.set_level("INFO")
-        rtisms_sandbox.set_faults(Fault("lost_response", path="sms", times=1))
-        results = send(people(2), on_uncertain="skip").execute({})
-        assert [one["outcome"] for one in results] == ["uncertain", "submitted"]
-        records = RtiSmsDeliverySensor(task_id="wait", submission_ids=results, poke_interval=0.1).execute({})
-        assert [record["submission_id"] for record in records] == [results[1]["submission_id"]]
-        assert "1 records of submission_ids have no submission id" in caplog.text
-        assert RtiSmsDeliverySensor(task_id="wait", submission_ids=results[:1]).execute({}) == []
-        assert "nothing to wait for" in caplog.text

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sqlite3
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +11,8 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSen
 from airflow_provider_rtisms import waiting
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
-from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
-from tests.partial_success import CASES, Case
+from tests.partial_success import CASES
 from tests.patience import PATIENCE, with_more_time
 from tests.unit.attempts import Pushes
 
@@ -55,21 +50,6 @@ def send(context: Any, recipients: list[str], **options: Any) -> Any:
 
 async def fire(trigger: RtiSmsDeliveryTrigger) -> list[Any]:
     return [event.payload async for event in trigger.run()]
-
-
-@in_both_places
-@pytest.mark.parametrize("case", SENT_CASES, ids=lambda case: f"{case.statuses[-5:]} {case.min_delivered}")
-def test_enough_deliveries(rtisms_sandbox: Sandbox, case: Case, deferrable: bool) -> None:
-    context = {"ti": Pushes()}
-    recipients = numbers(case.statuses)
-    if case.is_enough:
-        records = send(context, recipients, min_delivered=case.min_delivered, deferrable=deferrable)
-        assert len(records) == len(recipients)
-        assert set(context["ti"].pushed) == {"submissions"}
-        return
-    with pytest.raises(AirflowFailException, match="min_delivered can no longer be reached"):
-        send(context, recipients, min_delivered=case.min_delivered, deferrable=deferrable)
-    assert {record["is_final"] for record in context["ti"].pushed["records"]} == {True}
 
 
 @in_both_places
@@ -125,34 +105,3 @@ def test_it_is_checked_before_anything_is_sent(rtisms_sandbox: Sandbox, min_deli
     with pytest.raises(AirflowFailException, match="min_delivered"):
         send({}, numbers("DD"), min_delivered=min_delivered)
     assert "POST sms" not in rtisms_sandbox.state().requests
-
-
-def test_counts_by_status_are_returned_with_a_file(rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
-    path = str(tmp_path / "results.csv")
-    result = send({}, numbers("DDR"), min_delivered=0.6, output_path=path)
-    assert result == {"path": path, "submitted": 3, "by_status": {"DELIVERED": 2, "REJECTED": 1}}
-
-
-def test_people_of_a_query(rtisms_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("airflow.providers.sqlite", reason="the SQLite provider is not installed")
-    with closing(sqlite3.connect(tmp_path / "people.db")) as database, database:
-        database.execute("CREATE TABLE people (phone)")
-        database.executemany("INSERT INTO people VALUES (?)", [(number,) for number in numbers("DDR")])
-    monkeypatch.setenv("AIRFLOW_CONN_PEOPLE", json.dumps({"conn_type": "sqlite", "host": str(tmp_path / "people.db")}))
-
-    def send_to_people(min_delivered: float) -> Any:
-        return SqlToRtiSmsOperator(
-            task_id="send",
-            sql="SELECT phone FROM people",
-            sql_conn_id="people",
-            recipient_column="phone",
-            text="hola",
-            sender="96000",
-            wait_for_delivery=True,
-            min_delivered=min_delivered,
-            poke_interval=0.1,
-        ).execute({"ti": Pushes()})
-
-    assert len(send_to_people(0.6)) == 3
-    with pytest.raises(AirflowFailException, match="needs 3 of 3"):
-        send_to_people(1.0)

@@ -14,10 +14,8 @@ from airflow_provider_rtisms.operators.rtisms import (
     RtiSmsBulkGetDetailsOperator,
     RtiSmsGetBalanceOperator,
     RtiSmsGetDetailsOperator,
-    RtiSmsSendOperator,
 )
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor, RtiSmsDeliverySensor
-from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
 
 SEND = {"recipients": "+56900000000", "text": "Hi", "sender": "96000"}
 SQL = {"sql": "SELECT 1", "sql_conn_id": "people", "recipient_column": "phone", "text": "Hi"}
@@ -35,24 +33,6 @@ def rendered(operator: Any, field: str) -> str:
     operator.resolve_template_files()
     operator.render_template_fields({"dag": operator.dag, "word": "late", "params": {}})
     return str(reveal(getattr(operator, field)))
-
-
-@pytest.mark.parametrize(
-    ("kind", "arguments", "field", "name"),
-    [
-        (RtiSmsSendOperator, SEND, "text", "text.txt"),
-        (RtiSmsSendOperator, SEND, "text", "text.j2"),
-        (SqlToRtiSmsOperator, SQL, "text", "text.txt"),
-        (SqlToRtiSmsOperator, SQL, "text", "text.j2"),
-        (SqlToRtiSmsOperator, SQL, "sql", "people.sql"),
-        (SqlToRtiSmsOperator, SQL, "sql", "people.sql.j2"),
-    ],
-)
-def test_texts_and_queries_may_be_files(
-    dag: DAG, tmp_path: Path, kind: Any, arguments: dict[str, Any], field: str, name: str
-) -> None:
-    (tmp_path / name).write_text("It is {{ word }}")
-    assert rendered(kind(task_id="task", dag=dag, **{**arguments, field: name}), field) == "It is late"
 
 
 @pytest.mark.parametrize("name", ["ids.txt", "ids.sql", "ids.csv", "ids.jsonl", "ids.{{ word }}.txt"])

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, Asset, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, Asset, TaskDeferred
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
@@ -47,22 +47,10 @@ class TestSensor:
         rtisms_sandbox.set_balance("1000")
         assert waiting.poke({})
 
-    def test_refused_credentials_fail_it(self, rtisms_sandbox: Sandbox) -> None:
-        rtisms_sandbox.rotate_secret("new")
-        with pytest.raises(AirflowFailException, match="Login"):
-            sensor().execute({})
-
-    def test_its_time_may_run_out(self, rtisms_sandbox: Sandbox) -> None:
-        with pytest.raises(AirflowSensorTimeout):
-            sensor(minimum=1000, timeout=0.3).execute({})
-
     @pytest.mark.parametrize("minimum", ["much", None, "NaN", True])
     def test_a_minimum_that_is_no_amount_is_refused(self, rtisms_sandbox: Sandbox, minimum: Any) -> None:
         with pytest.raises(AirflowFailException, match=r"^minimum "):
             sensor(minimum=minimum).execute({})
-
-    def test_it_does_not_defer_where_there_is_enough(self, rtisms_sandbox: Sandbox) -> None:
-        assert sensor(deferrable=True).execute({}) == "457.00"
 
     def test_it_defers_and_returns_what_the_trigger_saw(self, rtisms_sandbox: Sandbox) -> None:
         rtisms_sandbox.set_balance("1")
@@ -96,16 +84,6 @@ def wait_for_balance(minimum: str, seconds: float) -> dict[str, Any]:
 
 
 class TestTrigger:
-    def test_its_time_may_run_out(self, rtisms_sandbox: Sandbox) -> None:
-        payload = with_more_time(
-            lambda seconds: wait_for_balance("1000", seconds), lambda payload: "457.00" in payload["message"]
-        )
-        assert payload == {
-            "version": 1,
-            "outcome": "timeout",
-            "message": "Timed out: the balance was last 457.00, below 1000.",
-        }
-
     @pytest.mark.parametrize(
         ("steps", "seen"), [([], "was never received"), ([response({"balance": "5.0"})], "was last 5.0, below 10")]
     )
@@ -118,10 +96,6 @@ class TestTrigger:
 
         message, _ = with_more_time(attempt, was_enough=lambda result: result[1] > len(steps))
         assert message == f"Timed out: the balance {seen}."
-
-    def test_refused_credentials_end_it(self, rtisms_sandbox: Sandbox) -> None:
-        rtisms_sandbox.rotate_secret("another")
-        assert wait_for_balance("1", PATIENCE)["outcome"] == "failed"
 
 
 class AssetStore(dict[str, Any]):
@@ -282,14 +256,6 @@ class TestFall:
         assert pauses[:3] == [0.1, pytest.approx(1.2), pytest.approx(3.4)]
         assert pauses[-1] == 300
         assert times_logged("The balance was not polled: The conn_id `rtisms_default` isn't defined. The next") == 10
-
-    def test_airflow_can_make_it_again(self) -> None:
-        path, arguments = RtiSmsBalanceFallTrigger(threshold=50).serialize()
-        assert path == "airflow_provider_rtisms.triggers.balance.RtiSmsBalanceFallTrigger"
-        assert arguments == {"threshold": "50", "rtisms_conn_id": "rtisms_default", "poke_interval": 300}
-        again = RtiSmsBalanceFallTrigger(**arguments)
-        assert again.serialize() == (path, arguments)
-        assert again.trigger_id is None  # the triggerer sets it
 
 
 async def polls(sandbox: Sandbox, count: int) -> None:

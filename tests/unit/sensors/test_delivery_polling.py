@@ -62,13 +62,6 @@ def test_it_polls_as_long_as_the_next_poll_comes_within_the_timeout(
     assert (len(server.calls), clock.sleeps) == (polls, [10] * (polls - 1))
 
 
-def test_it_ends_with_the_last_delivery(serve_default: Serve, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    serve_default(details("PENDING"), details())
-    (record,) = new_polling("7").poll_until_final(10, 100)
-    assert (record["status"], clock.sleeps) == ("DELIVERED", [10])
-    assert "nothing to wait for" not in caplog.text
-
-
 def test_it_hands_over_all_that_the_trigger_needs(clock: Clock) -> None:
     polling = new_polling("1", missing_ok_for=timedelta(minutes=1), started=500.0, min_delivered=1)
     handed = polling.deferral(7, 100, 50)
@@ -88,11 +81,6 @@ def test_it_hands_over_all_that_the_trigger_needs(clock: Clock) -> None:
         "with_ids": False,
         "quota": {"needed": 1, "total": 1, "delivered": 0},
     }
-
-
-def test_a_wait_begins_now_where_nobody_says_otherwise(clock: Clock) -> None:
-    _, arguments = new_polling("1", missing_ok_for=60).deferral(7, 20)["trigger"].serialize()
-    assert (arguments["deadline"], arguments["missing_until"]) == (1018.0, 1060.0)
 
 
 @pytest.mark.parametrize(("most", "ids", "finished"), [(2, ["1", "2"], ["1"]), (1, ["2"], [])])
@@ -137,16 +125,3 @@ def test_a_large_wait_whose_records_cannot_be_fetched_at_the_end_fails(
     serve_default(step, extra={"max_attempts": 1})
     with pytest.raises(error, match=named):
         new_polling("1").complete({"version": 1, "outcome": "finished", "records": [], "submission_ids": ["1"]})
-
-
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        ({"missing_ok_for": "x"}, "^missing_ok_for "),
-        ({"fail_on": "EXPIRED"}, "^fail_on "),
-        ({"min_delivered": 2}, "only 1"),
-    ],
-)
-def test_a_bad_argument_is_named_before_a_connection_is_read(arguments: dict[str, Any], named: str) -> None:
-    with pytest.raises(AirflowFailException, match=named):
-        new_polling("1", rtisms_conn_id="nowhere", **arguments)

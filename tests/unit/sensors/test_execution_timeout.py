@@ -21,8 +21,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
-from airflow_provider_rtisms.sensors.base import DEFERRAL_TIMEOUTS
-from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor, RtiSmsDeliverySensor
+from airflow_provider_rtisms.sensors.rtisms import DEFERRAL_TIMEOUTS, RtiSmsBalanceSensor, RtiSmsDeliverySensor
 from tests.patience import with_more_time
 from tests.unit.attempts import Pushes, TaskStore
 

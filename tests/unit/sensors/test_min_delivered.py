@@ -16,11 +16,9 @@ from airflow.providers.common.compat.sdk import (
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_rtisms import waiting
-from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
-from airflow_provider_rtisms.waiting import Quota, make_quota
 from tests.partial_success import CASES, Case, add_submissions, final_ids
 from tests.patience import PATIENCE
 from tests.unit.attempts import Pushes, TaskStore
@@ -143,75 +141,30 @@ def test_an_unknown_id_within_its_time_of_grace_is_waited_for(rtisms_sandbox: Sa
     assert len(wait(mode, new_context(), ids, min_delivered=1, missing_ok_for=1)) == 1
 
 
+@pytest.mark.parametrize("limit", ["MAX_RECORDS_IN_TRIGGER", "MAX_RECORDS_IN_DATABASE"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.statuses[-5:]} {case.min_delivered}")
-def test_many_final_submissions_stay_out_of_the_trigger(
-    rtisms_sandbox: Sandbox, case: Case, monkeypatch: pytest.MonkeyPatch
+def test_a_large_wait_ends_as_a_small_one_does(
+    rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, case: Case, limit: str
 ) -> None:
-    """MySQL has little room for the arguments of a trigger. The task fetches the records once more when it resumes."""
-    monkeypatch.setattr(waiting, "MAX_RECORDS_IN_TRIGGER", 0)
+    """Its trigger gets the open ids only. The task fetches the records once more when it resumes."""
+    monkeypatch.setattr(waiting, limit, 0)
     ids = add_submissions(rtisms_sandbox, case.statuses)
     context = new_context()
     if case.is_enough:
         records = wait("deferred", context, ids, min_delivered=case.min_delivered)
         assert {record["submission_id"] for record in records} == final_ids(case, ids)
         return
-    with pytest.raises(AirflowFailException, match="min_delivered can no longer be reached"):
+    with pytest.raises(AirflowFailException, match=f"can no longer be reached.* of {len(ids)} messages"):
         wait("deferred", context, ids, min_delivered=case.min_delivered)
-    assert {record["submission_id"] for record in context["ti"].pushed["records"]} <= final_ids(case, ids)
-    assert context["ti"].pushed["records"]
+    if limit == "MAX_RECORDS_IN_TRIGGER":
+        assert {record["submission_id"] for record in context["ti"].pushed["records"]} <= final_ids(case, ids)
+        assert context["ti"].pushed["records"]
+    else:
+        assert context["ti"].pushed == {}, "they stay out of Airflow's database"
 
 
-class TestLargeWaits:
-    """They keep their records out of Airflow's database."""
-
-    @pytest.fixture(autouse=True)
-    def _limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(waiting, "MAX_RECORDS_IN_DATABASE", 1)
-
-    @in_each_mode
-    def test_records_of_a_failure_are_not_pushed(self, rtisms_sandbox: Sandbox, mode: str) -> None:
-        context = new_context()
-        with pytest.raises(AirflowFailException):
-            wait(mode, context, add_submissions(rtisms_sandbox, "Rr"), min_delivered=1)
-        assert context["ti"].pushed == {}
-
-    @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.statuses[-5:]} {case.min_delivered}")
-    def test_deferred_ones_end_as_small_ones_do(self, rtisms_sandbox: Sandbox, case: Case) -> None:
-        """What is final at the first poll counts, although the trigger gets the open ids only."""
-        ids = add_submissions(rtisms_sandbox, case.statuses)
-        quota = {"min_delivered": case.min_delivered}
-        if case.is_enough:
-            assert len(wait("deferred", new_context(), ids, **quota)) == len(final_ids(case, ids))
-        else:
-            with pytest.raises(AirflowFailException, match=f"of {len(ids)} messages"):
-                wait("deferred", new_context(), ids, **quota)
-
-
-@pytest.mark.parametrize("value", [0, -1, 0.0, 1.5, -0.5, True, "2", float("nan"), []])
-def test_a_number_that_makes_no_sense_is_refused(rtisms_sandbox: Sandbox, value: Any) -> None:
-    with pytest.raises(AirflowFailException, match="min_delivered"):
+@pytest.mark.parametrize(("value", "named"), [(2, "only 1 messages"), (1.5, "min_delivered is "), (0, "1 or more")])
+def test_a_number_that_makes_no_sense_is_refused_at_once(rtisms_sandbox: Sandbox, value: Any, named: str) -> None:
+    with pytest.raises(AirflowFailException, match=named):
         wait("poke", {}, ["1"], min_delivered=value)
     assert rtisms_sandbox.state().requests == {}
-
-
-def test_more_than_there_are_is_refused_at_once(rtisms_sandbox: Sandbox) -> None:
-    with pytest.raises(AirflowFailException, match="only 1 messages"):
-        wait("poke", {}, ["1"], min_delivered=2)
-    assert rtisms_sandbox.state().requests == {}
-
-
-@pytest.mark.parametrize(
-    ("min_delivered", "total", "needed"),
-    [(3, 3, 3), (0.95, 20, 19), (0.95, 21, 20), (0.5, 3, 2), (1.0, 7, 7), (0.1, 1, 1), (0.7, 10, 7), (0.95, 0, 0)],
-)
-def test_a_share_is_rounded_up(min_delivered: float, total: int, needed: int) -> None:
-    assert make_quota(min_delivered, total) == Quota(needed, total)
-
-
-def test_without_a_number_there_is_no_quota() -> None:
-    assert make_quota(None, 9) is None
-
-
-def test_a_count_above_the_total_is_an_input_error() -> None:
-    with pytest.raises(RtiSmsInputError):
-        make_quota(4, 3)

@@ -6,7 +6,6 @@ import math
 import os
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -19,10 +18,8 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_rtisms.sandbox import Sandbox
-from airflow_provider_rtisms.sensors.base import DEFERRAL_TIMEOUTS
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor, RtiSmsDeliverySensor
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
-from airflow_provider_rtisms.waiting import trigger_deadline
 from tests.hostile import details, hang, response
 from tests.open_submissions import final_after_first_poll
 from tests.patience import PATIENCE, with_more_time
@@ -64,15 +61,6 @@ class TestPoke:
         assert [record["submission_id"] for record in records] == [done, later]
         assert rtisms_sandbox.state().requests_by_id[done] == 1
 
-    def test_some_503_are_retried(self, serve_default: Serve) -> None:
-        server = serve_default(*[response(status=503)] * 12, details())
-        assert len(new_sensor().execute({})) == 1
-        assert len(server.calls) == 13
-
-    def test_an_unknown_id_may_turn_up_within_the_grace(self, serve_default: Serve) -> None:
-        serve_default(*[response(status=404)] * 3, details())
-        assert len(new_sensor(missing_ok_for=timedelta(seconds=PATIENCE)).execute({})) == 1
-
     def test_an_unknown_id_fails_it_after_the_grace(self, serve_default: Serve) -> None:
         server = serve_default(response(status=404))
         with pytest.raises(AirflowFailException, match=r"404.*77"):
@@ -83,13 +71,6 @@ class TestPoke:
         serve_default(details("SENT"))
         with pytest.raises(AirflowSensorTimeout):
             new_sensor(timeout=0.3).execute({})
-
-    @pytest.mark.parametrize("status", [400, 403, 405])
-    def test_a_refusal_fails_it_at_once(self, serve_default: Serve, status: int) -> None:
-        server = serve_default(response(status=status))
-        with pytest.raises(AirflowFailException, match=f"HTTP {status}"):
-            new_sensor().execute({})
-        assert len(server.calls) == 1
 
     def test_a_try_after_a_failure_begins_anew(self, serve_default: Serve) -> None:
         serve_default(details("REJECTED"), details())
@@ -119,27 +100,13 @@ class TestFailOn:
         with pytest.raises(AirflowFailException, match=f"4193366853543393 {status}"):
             new_sensor("4193366853543393", deferrable=deferrable).execute({})
 
-    def test_may_be_empty(self, serve_default: Serve) -> None:
-        serve_default(details("REJECTED"))
-        assert new_sensor(fail_on=[]).execute({})[0]["status"] == "REJECTED"
 
-    @pytest.mark.parametrize("fail_on", ["REJECTED", ["rejected"], ["SENT"], [None], 5, {"REJECTED": 1}])
-    def test_must_be_final_states(self, serve_default: Serve, fail_on: Any) -> None:
-        server = serve_default(details())
-        with pytest.raises(AirflowFailException, match="fail_on"):
-            new_sensor(fail_on=fail_on).execute({})
-        assert server.requests == []
-
-
-@pytest.mark.parametrize("deferrable", [False, True])
-@pytest.mark.parametrize(
-    "ids",
-    ["", "12a", "-1", "1 2", "１２", 1.0, True, None, b"12", ["1", None], [["1"]], "[1, 2", {"id": "1"}, "1/../2"],
-)
-def test_bad_ids_never_leave_the_machine(serve_default: Serve, ids: Any, deferrable: bool) -> None:
+@pytest.mark.parametrize("ids", ["", 1.0, True, None, ["1", None], "[1, 2", {"id": "1"}, "1/../2"])
+def test_bad_ids_never_leave_the_machine(serve_default: Serve, ids: Any) -> None:
     server = serve_default(details())
-    with pytest.raises(AirflowFailException, match="submission_ids"):
-        new_sensor(ids, deferrable=deferrable).execute({})
+    for deferrable in (False, True):
+        with pytest.raises(AirflowFailException, match="submission_ids"):
+            new_sensor(ids, deferrable=deferrable).execute({})
     assert server.connections == 0
 
 
@@ -234,44 +201,9 @@ class TestDeferral:
         serve_default(details("SENT"))
         assert defer(new_sensor(deferrable=True, timeout=30, **arguments)).trigger.max_poke_interval == longest
 
-    @pytest.mark.parametrize(("timeout", "lasts"), [(1, 0.9), (20, 18), (50, 45), (100, 95), (604_800, 604_795)])
-    def test_the_trigger_gives_up_shortly_before_airflow_does(self, timeout: float, lasts: float) -> None:
-        assert trigger_deadline(1000.0, timeout) == 1000 + lasts
-
-    def test_transient_errors_before_the_deferral_are_retried(self, serve_default: Serve) -> None:
-        serve_default(response(status=503), extra={"max_attempts": 1})
-        defer(new_sensor(deferrable=True))
-
-    def test_a_large_wait_fetches_its_records_at_the_end(
-        self, serve_default: Serve, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("airflow_provider_rtisms.waiting.MAX_RECORDS_IN_DATABASE", 1)
-        serve_default(details("SENT"), details("SENT"), details())
-        sensor = new_sensor(["1", "2"], deferrable=True)
-        trigger = defer(sensor).trigger
-        assert (trigger.with_records, trigger.with_ids, trigger.finished) == (False, False, [])
-        records = new_sensor(["1", "2"], deferrable=True).execute_complete({}, {"outcome": "finished", "records": []})
-        assert [record["submission_id"] for record in records] == ["1", "2"]
-
     @pytest.mark.parametrize(
         "event",
-        [
-            None,
-            {},
-            "finished",
-            {"outcome": "else"},
-            {"outcome": "finished"},
-            [1],
-            {"version": 2, "outcome": "finished", "records": []},
-            {"version": "1", "outcome": ["finished"], "records": []},
-            {"version": 1, "outcome": "finished", "records": None},
-            {"version": 1, "outcome": "finished", "records": {"1": {}}},
-            {"version": 1, "outcome": "finished", "records": [None]},
-            {"version": 1, "outcome": "finished", "records": [{"submission_id": "1"}]},
-            {"version": 1, "outcome": "finished", "records": [], "submission_ids": 7},
-            {"version": 1, "outcome": "failed"},
-            {"version": 1, "outcome": "timeout", "message": None},
-        ],
+        [None, [1], {"version": "1", "outcome": ["finished"], "records": []}, {"version": 1, "outcome": "failed"}],
     )
     def test_an_unknown_event_is_told(self, event: Any) -> None:
         with pytest.raises(AirflowException, match="unknown form"):
@@ -289,16 +221,6 @@ class TestDeferral:
         with pytest.raises(error, match="1 is open") as caught:
             sensor.resume_execution("execute_complete", {"event": event}, {})
         assert type(caught.value) is error
-
-    def test_a_trigger_that_crashed_is_no_timeout(self) -> None:
-        with pytest.raises(Exception, match="it crashed") as caught:
-            new_sensor().resume_execution("__fail__", {"error": "it crashed"}, {})
-        assert not isinstance(caught.value, AirflowSensorTimeout)
-
-    @pytest.mark.parametrize("error", DEFERRAL_TIMEOUTS)
-    def test_a_deferral_that_airflow_ended_is_a_sensor_timeout(self, error: str) -> None:
-        with pytest.raises(AirflowSensorTimeout):
-            new_sensor().resume_execution("__fail__", {"error": error}, {})
 
 
 def test_records_without_an_id_are_left_out(serve_default: Serve, caplog: pytest.LogCaptureFixture) -> None:

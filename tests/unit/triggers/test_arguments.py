@@ -118,3 +118,10 @@ def test_amounts_are_stored_as_they_are_written(threshold: Any, stored: str) -> 
 def test_airflow_can_make_it_again(make: Make) -> None:
     path, kwargs = make().serialize()
     assert type(make())(**json.loads(json.dumps(kwargs))).serialize() == (path, kwargs)
+
+
+def test_a_balance_is_watched_every_five_minutes() -> None:
+    assert fall().serialize() == (
+        "airflow_provider_rtisms.triggers.balance.RtiSmsBalanceFallTrigger",
+        {"threshold": "50", "rtisms_conn_id": "rtisms_default", "poke_interval": 300},
+    )

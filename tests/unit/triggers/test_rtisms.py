@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from decimal import Decimal
+from inspect import signature
 from typing import Any, NamedTuple
 
 import pytest
@@ -17,7 +18,8 @@ from airflow.triggers.base import BaseTrigger
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
-from airflow_provider_rtisms.triggers.rtisms import RtiSmsBalanceTrigger, RtiSmsDeliveryTrigger
+from airflow_provider_rtisms.triggers.polling import WaitTrigger
+from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 from tests.hostile import details, hang, response, until
 from tests.open_submissions import final_after_first_poll
 from tests.patience import PATIENCE, with_more_time
@@ -71,27 +73,6 @@ async def fire(trigger: BaseTrigger) -> Payload:
     """Run a trigger to its only event."""
     (event,) = [event async for event in trigger.run()]
     return event.payload
-
-
-class TestOtherVersions:
-    """The worker and the triggerer may run different releases while they are upgraded."""
-
-    def test_unknown_arguments_fail_the_wait_and_are_named(self, rtisms_sandbox: Sandbox) -> None:
-        payload = asyncio.run(fire(new_trigger("1", from_the_future=1)))
-        assert payload["outcome"] == "failed"
-        assert "(from_the_future)" in payload["message"]
-        assert "same version" in payload["message"]
-        assert rtisms_sandbox.state().requests == {}
-
-    def test_those_of_a_wait_for_the_balance_too(self, rtisms_sandbox: Sandbox) -> None:
-        trigger = RtiSmsBalanceTrigger(
-            rtisms_conn_id="rtisms_default",
-            minimum="1",
-            poke_interval=0.1,
-            deadline=time.time() + 10,
-            from_the_future=1,
-        )
-        assert "(from_the_future)" in asyncio.run(fire(trigger))["message"]
 
 
 class TestEvents:
@@ -166,11 +147,6 @@ class TestTransientErrors:
         assert asyncio.run(fire(new_trigger("1")))["outcome"] == "finished"
         assert len(server.grants) == 13
 
-    def test_an_outage_of_the_network_is_retried(self, rtisms_sandbox: Sandbox) -> None:
-        rtisms_sandbox.set_faults(Fault("outage", times=12))
-        done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
-        assert asyncio.run(fire(new_trigger(done)))["outcome"] == "finished"
-
     def test_a_timeout_names_the_last_error(self, serve_default: Serve) -> None:
         serve_default(response(status=503))
         payload = with_more_time(
@@ -202,19 +178,6 @@ class TestTransientErrors:
         assert f"HTTP {status}" in payload["message"]
         assert len(server.calls) == 1
 
-    def test_a_revoked_token_is_replaced(self, rtisms_sandbox: Sandbox) -> None:
-        waiting = rtisms_sandbox.add_submission("SENT")
-
-        async def main() -> Payload:
-            firing = asyncio.ensure_future(fire(new_trigger(waiting)))
-            await until(lambda: bool(rtisms_sandbox.state().requests_by_id))
-            rtisms_sandbox.revoke_tokens()
-            rtisms_sandbox.add_submission(submission_id=waiting, pending_for=0, sent_for=0)
-            return await firing
-
-        assert asyncio.run(main())["outcome"] == "finished"
-        assert rtisms_sandbox.state().tokens_issued == 2
-
     def test_a_rotated_secret_is_read_from_the_connection(
         self, rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -241,17 +204,11 @@ class TestTransientErrors:
 
 
 class TestSerialization:
-    def test_round_trip(self) -> None:
-        trigger = new_trigger("1", "2", finished=[{"submission_id": "1"}], with_records=False)
-        path, arguments = trigger.serialize()
-        assert path == "airflow_provider_rtisms.triggers.rtisms.RtiSmsDeliveryTrigger"
-        assert RtiSmsDeliveryTrigger(**json.loads(json.dumps(arguments))).serialize() == (path, arguments)
-
     def test_holds_every_argument(self) -> None:
         """An argument that serialize leaves out is lost on the way to the triggerer."""
-        code = RtiSmsDeliveryTrigger.__init__.__code__
-        names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
-        assert set(new_trigger("1", is_execution_timeout=True).serialize()[1]) == set(names)
+        signatures = [signature(kind.__init__) for kind in (WaitTrigger, RtiSmsDeliveryTrigger)]
+        names = {one.name for found in signatures for one in found.parameters.values() if one.kind is one.KEYWORD_ONLY}
+        assert set(new_trigger("1", is_execution_timeout=True).serialize()[1]) == names
 
     def test_holds_no_secret(self, rtisms_sandbox: Sandbox) -> None:
         """Airflow stores what a sensor defers with. This sensor has polled before that, so it has a token."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowException, AirflowFailException, AirflowSensorTimeout
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AirflowSensorTimeout
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from packaging.version import Version
 
@@ -97,12 +97,6 @@ class TestTriggers:
             assert event["outcome"] == ("finished" if status == "DELIVERED" else "failed")
             assert [record["submission_id"] for record in event["records"]] == IDS
 
-    def test_unknown_ones_are_refused(self) -> None:
-        event = asyncio.run(fire(delivery_trigger(from_the_future=1)))
-        assert event["outcome"] == "failed"
-        assert "(from_the_future)" in event["message"]
-        assert "same version" in event["message"]
-
 
 class TestEvents:
     def test_those_that_finish_a_wait_are_understood(self, rtisms_sandbox: Sandbox, sample: Sample) -> None:
@@ -142,12 +136,6 @@ class TestEvents:
     ) -> None:
         with pytest.raises(error, match="what happened"):
             new_task().execute_complete({}, event_of(sample, name))
-
-    def test_those_of_another_version_are_refused(self, sample: Sample) -> None:
-        for name in ("delivery finished", "delivery failed", "delivery timeout"):
-            event = {**event_of(sample, name), "version": 2}
-            with pytest.raises(AirflowException, match=r"unknown form \(version 2\)"):
-                RtiSmsDeliverySensor(task_id="wait", submission_ids=IDS).execute_complete({}, event)
 
 
 class TestJournal:
