@@ -89,6 +89,8 @@ HOW_TO_PAGES = (
     "lineage",
     "delivery-sensor",
     "send",
+    "ledger",
+    "report",
     "notifier",
     "balance",
     "hook",
