@@ -15,8 +15,9 @@ import json
 import re
 import secrets
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -77,8 +78,9 @@ class SendJournal:
     of version 1 have no count. Their journal ends at the first number without an entry.
     """
 
-    def __init__(self, store: Store, client_secret: Secret[str]) -> None:
+    def __init__(self, store: Store, client_secret: Secret[str], clock: Callable[[], float] = time.time) -> None:
         self._store = store
+        self._clock = clock
         self._lock = threading.Lock()
         #: By message, as everything here: what came of it last, or that it was submitted.
         self._results: dict[str, Submission] = {}
@@ -225,7 +227,7 @@ class SendJournal:
         records = None if results is None else [None if one is None else one.to_record() for one in results]
         check = _check_of(number, list(digests), records)
         entry = {"version": VERSION, "key_id": self._key_id, "to": list(digests), "results": records, "check": check}
-        return {**entry, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+        return {**entry, "at": datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="seconds")}
 
     def _write_head(self, size: int, begun: Mapping[int, Any]) -> None:
         head = {"version": HEAD_VERSION, "salt": self._salt, "size": size, "has_hole": self._has_hole}

@@ -18,6 +18,7 @@ from tests.simulation.client import SimulatedClient, check_clients
 from tests.simulation.fetching import check_nothing_left, make_masker, make_settings
 from tests.simulation.network import Network
 from tests.simulation.world import World, current_process
+from tests.virtual_time import now
 
 #: Digests and salts of the journal; one may hold the digits of a number by chance.
 _DIGEST = re.compile(r"[0-9a-f]{32}")
@@ -136,7 +137,7 @@ class _Task:
         return True
 
     async def _send(self, secret: str, outboxes: list[Outbox]) -> list[Submission]:
-        journal = SendJournal(self.store, Secret(secret))
+        journal = SendJournal(self.store, Secret(secret), clock=now)
         outbox = Outbox(
             self.messages,
             "96000",
