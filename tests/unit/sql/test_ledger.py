@@ -173,6 +173,7 @@ class TestSends:
         assert [row["reference"] for row in rows] == [None, None]
         assert len({row["submission_id"] for row in rows}) == 2
 
+    @pytest.mark.usefixtures("context")
     def test_each_run_and_each_mapped_task_has_rows_of_its_own(
         self, rtisms_sandbox: Sandbox, database: Database
     ) -> None:
