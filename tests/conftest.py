@@ -75,3 +75,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             package = sys.modules.get(".".join(names[:end]))
             for mark in getattr(package, "pytestmark", []):
                 item.add_marker(mark)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name bytes by their length: compressed ones hold the time, and all processes must give a test the same name."""
+    return f"{argname} of {len(val)} bytes" if isinstance(val, bytes) else None

@@ -172,7 +172,7 @@ class TestUnreadableIdFile:
     @pytest.mark.parametrize(
         ("content", "kind"),
         [
-            (gzip.compress(b"1\n"), "a gzip file. Let its name end in .gz"),
+            (gzip.compress(b"1\n", mtime=0), "a gzip file. Let its name end in .gz"),
             (bz2.compress(b"1\n"), "a bzip2 file. Unpack it"),
             (lzma.compress(b"1\n"), "an xz file. Unpack it"),
             (b"\x28\xb5\x2f\xfd\x04\x00\x11\x00\x00\x31\x0a\xc4", "a zstd file. Unpack it"),
