@@ -157,6 +157,7 @@ class TestTestConnection:
             ({"extra": {"timeout": ["s3cret"]}}, "timeout is a value of type list"),
             ({"extra": {"ca_bundle": {}}}, "ca_bundle does not name a file"),
             ({"extra": {"proxy": 5}}, "proxy is a value of type int"),
+            ({"extra": {"sender": [96000]}}, "sender is a value of type list"),
             ({"login": "client\n"}, "Login holds a blank, a line end or an invisible character"),
             ({"login": " client "}, "Login holds"),
             ({"password": "s3cret\r\n"}, "Password holds a blank"),
