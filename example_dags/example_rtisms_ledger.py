@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,12 @@ os.environ.setdefault(
     f"AIRFLOW_CONN_{SHOP.upper()}",
     json.dumps({"conn_type": "sqlite", "host": str(Path(tempfile.gettempdir(), "rtisms_example_ledger.db"))}),
 )
-LEDGER = Asset(name="sms_ledger", uri="x-rtisms://sms_ledger")
+LEDGER = Asset("x-rtisms://sms_ledger")
 LEAST_SHARE = 0.5
+START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-@dag(schedule="@hourly", catchup=False, max_active_runs=1, tags=["example", "rtisms"])
+@dag(schedule="@hourly", start_date=START, catchup=False, max_active_runs=1, tags=["example", "rtisms"])
 def example_rtisms_ledger_refresh() -> None:
     """Ask for the submissions of the last 7 days that are not final; nothing else is asked for again."""
     RtiSmsDetailsToSqlOperator(
@@ -44,7 +45,7 @@ def example_rtisms_ledger_refresh() -> None:
     )
 
 
-@dag(schedule=None, tags=["example", "rtisms"])
+@dag(schedule=None, start_date=START, tags=["example", "rtisms"])
 def example_rtisms_ledger() -> None:
     @task
     def make_table() -> None:

@@ -265,3 +265,27 @@ def test_the_example_into_a_table_runs(
     assert "100 of 103 SMS have details, cost 100" in run.xcom("check")
     with closing(sqlite3.connect(database)) as warehouse:
         assert warehouse.execute("SELECT count(*), min(status) FROM sms_details").fetchone() == (100, "DELIVERED")
+
+
+def test_the_example_of_the_ledger_runs(
+    run_dag: RunDag, rtisms_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rtisms_sandbox.set_timing(pending_for=0, sent_for=0)
+    shop = tmp_path / "shop.db"
+    monkeypatch.setenv("AIRFLOW_CONN_RTISMS_EXAMPLE_LEDGER", json.dumps({"conn_type": "sqlite", "host": str(shop)}))
+    code = (EXAMPLES / "example_rtisms_ledger.py").read_text()
+    run = run_dag(load_dag(code, tmp_path))
+    assert run.state == "success"
+    assert (run.xcom("refresh")["written"], run.xcom("refresh")["open"]) == (3, 0)
+    assert run.xcom("report") == {"sent": 3, "delivered": 2, "share": 0.6667, "open": 0, "cost": "3.00"}
+    late = rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0)
+    with closing(sqlite3.connect(shop)) as database, database:
+        database.execute(
+            "INSERT INTO sms_ledger (message_key, submission_id, sent_at) VALUES ('late', ?, ?)",
+            (late, datetime.now(UTC).isoformat()),
+        )
+    run = run_dag(load_dag(code.removesuffix("example_rtisms_ledger()\n"), tmp_path))
+    assert (run.state, run.xcom("refresh")["requested"], run.xcom("refresh")["open"]) == ("success", 1, 0)
+    with closing(sqlite3.connect(shop)) as database:
+        rows = database.execute("SELECT reference, status FROM sms_ledger ORDER BY reference").fetchall()
+    assert rows == [(None, "DELIVERED"), ("july-1", "DELIVERED"), ("july-2", "UNDELIVERED"), ("july-3", "DELIVERED")]
