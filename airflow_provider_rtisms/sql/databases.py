@@ -109,7 +109,7 @@ TABLE_REMEDIES: dict[Fault, str] = {
     "user also needs CREATE TEMPORARY TABLES on the database.",
     "read-only": "The Connection leads to a read-only server or file: use the primary server, or give the worker's "
     "user the permission to write the file and its folder.",
-    "values": f"Make each column wide enough for what the API returns. {_NOT_SHOWN}",
+    "values": f"Make each column wide enough, in a character set that has every character. {_NOT_SHOWN}",
     "constraint": f"Check the other constraints of the table, and its triggers. {_NOT_SHOWN}",
 }
 
@@ -293,14 +293,16 @@ class LockWaits:
     busy timeout. Other databases wait as their drivers do.
 
     :param connection: in PostgreSQL, one that is not in autocommit mode; the settings last until its transaction ends.
+    :param most: seconds, for a shorter limit than that of the Connection.
     """
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, most: float = math.inf) -> None:
         self._connection = connection
         self._library = library_of(connection)
         self._limit: float | None = None
         try:
-            self._limit = self._shorten()
+            limit = self._shorten()
+            self._limit = None if limit is None else min(limit, most)
         except Exception:  # a database that only speaks as these do
             with suppress(Exception):
                 connection.rollback()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -30,6 +31,10 @@ log = logging.getLogger(__name__)
 #: Rows collect for so many seconds, or until there are so many, before they are written.
 FLUSH_EVERY = 2.0
 FLUSH_ROWS = 500
+#: Seconds until rows that could not be written are tried again, while the send goes on.
+RETRY_AFTER = 30.0
+#: Seconds that a write may wait for a lock while the send, or the end of a task that failed, waits for it.
+LOCK_WAIT = 5.0
 
 
 class Ledger:
@@ -51,6 +56,7 @@ class Ledger:
         #: What the table has, by key: the columns that change.
         self._written: dict[str, tuple[Any, ...]] = {}
         self._flushed_at = time.monotonic()
+        self._retry_at = 0.0
         self._began_at = datetime.now(UTC).isoformat(timespec="seconds")
         #: The submissions that the table had when this attempt began.
         self._known = repeat(f"Reading the {table}", lambda: table.read_submissions(task))
@@ -63,10 +69,16 @@ class Ledger:
         """
         Write what the journal knows of earlier attempts, follow a send, and write the rest at its end.
 
+        Rows of messages to come are written and undone first, so that a table that refuses them stops the send.
+
         :raises RtiSmsStorageError: the table lacks rows, and a person has to change something first.
         :raises RtiSmsStorageUnavailableError: the table lacks rows; the next attempt of the task writes them.
         """
-        self._add(one for one in outbox.sent_messages() if one.submission.outcome is not SendOutcome.NOT_SENT)
+        sent = outbox.sent_messages()
+        if due := [one for one in sent if one.submission.outcome is SendOutcome.NOT_SENT]:
+            lines = self._rehearsal(due)
+            repeat(f"Checking {self}", lambda: self._table.load(lines, commit=False))
+        self._add(one for one in sent if one.submission.outcome is not SendOutcome.NOT_SENT)
         repeat(f"Writing {self}", self._flush)
         outbox.on_sent = self.note
         try:
@@ -75,7 +87,7 @@ class Ledger:
             if not outbox.is_journal_lost:
                 with suppress(Exception), self._lock:  # the error of the send matters more; the next attempt writes
                     self._add(outbox.sent_messages())
-                    self._flush()
+                    self._flush(LOCK_WAIT)
             raise
         with self._lock:
             self._add(outbox.sent_messages())
@@ -89,12 +101,14 @@ class Ledger:
         """Take messages whose response has come, and write rows now and then."""
         with self._lock:
             self._add(sent)
-            if len(self._pending) < FLUSH_ROWS and time.monotonic() - self._flushed_at < FLUSH_EVERY:
+            now = time.monotonic()
+            if now < self._retry_at or (len(self._pending) < FLUSH_ROWS and now - self._flushed_at < FLUSH_EVERY):
                 return
             try:
-                self._flush()
+                self._flush(LOCK_WAIT)
             except STORAGE_ERRORS as error:
-                log.warning("%d rows wait to be written, and the send goes on. %s", len(self._pending), error)
+                log.warning("The send goes on, and its rows are written later: %d wait. %s", len(self._pending), error)
+                self._retry_at = time.monotonic() + RETRY_AFTER
             self._flushed_at = time.monotonic()
 
     def _add(self, sent: Iterable[SentMessage]) -> None:
@@ -103,14 +117,25 @@ class Ledger:
             if self._written.get(key) != _changing(row):
                 self._pending[key] = row
 
-    def _flush(self) -> None:
+    def _flush(self, lock_wait: float = math.inf) -> None:
         if not self._pending:
             return
         rows = dict(self._pending)
-        self._table.load([json.dumps(row).encode() for row in rows.values()])
+        self._table.load([json.dumps(row).encode() for row in rows.values()], lock_wait=lock_wait)
         for key, row in rows.items():
             self._written[key] = _changing(row)
             del self._pending[key]
+
+    def _rehearsal(self, due: Sequence[SentMessage]) -> list[bytes]:
+        """Return the rows that a column refuses first: of the longest reference, and of the rarest characters."""
+        longest = max(due, key=lambda one: len(one.message.reference or ""))
+        rarest = max(due, key=lambda one: max(one.message.reference or "", default=""))
+        submission = {"outcome": "submitted", "status": "submitted"}
+        rows = dict(self._row(one) for one in (longest, rarest))
+        return [
+            json.dumps({**row, **submission, "submission_id": f"{number:020}"}).encode()
+            for number, row in enumerate(rows.values())
+        ]
 
     def _row(self, sent: SentMessage) -> tuple[str, dict[str, Any]]:
         message, submission = sent.message, sent.submission
@@ -130,7 +155,7 @@ class Ledger:
     def _free_key(self, base: str, submission_id: str | None) -> str:
         """Return the key of a row; a message that the journal has forgotten, and that was sent again, gets another."""
         key, number = base, 1
-        while submission_id is not None and self._known.get(key, submission_id) != submission_id:
+        while self._known.get(key, submission_id) != submission_id:
             number += 1
             key = f"{base}-{number}"
         return key

@@ -9,6 +9,7 @@ goes the same way without a row.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -531,11 +532,18 @@ class SqlTable:
 
         self._do("Checking", rehearse, commit=False)
 
-    def load(self, json_lines: Iterable[bytes]) -> int:
+    def load(self, json_lines: Iterable[bytes], *, commit: bool = True, lock_wait: float = math.inf) -> int:
         """
         Write records in one transaction, and return how many rows were inserted or updated. A failure changes none.
+
+        :param commit: whether the rows stay.
+        :param lock_wait: most seconds to wait for a lock.
         """
-        return self._do("Writing", lambda connection, waits: self._write(connection, waits, json_lines))
+
+        def write(connection: Connection, waits: LockWaits) -> int:
+            return self._write(connection, waits, json_lines)
+
+        return self._do("Writing" if commit else "Checking", write, commit=commit, lock_wait=lock_wait)
 
     def read_submissions(self, values: Mapping[str, Any]) -> dict[str, str]:
         """Return the submissions of the rows that have certain values, by their keys."""
@@ -660,9 +668,14 @@ class SqlTable:
         ]  # without types, as those of the staging table
         table = sa.Table(self._table.name, sa.MetaData(), *columns, schema=self._table.schema)
         new: dict[str, Any] = {one: sa.bindparam(f"new_{one}") for one in self.layout.kinds}
+        # A final state is the last one, also if the clock of the worker that wrote the row was ahead.
+        ends = sa.and_(new["is_final"] == sa.true(), sa.or_(table.c.is_final.is_(None), table.c.is_final == sa.false()))
         statement = (
             sa.update(table)
-            .where(*(table.c[one] == new[one] for one in self.layout.key), self.layout.replaces(table.c, new))
+            .where(
+                *(table.c[one] == new[one] for one in self.layout.key),
+                sa.or_(self.layout.replaces(table.c, new), ends),
+            )
             .values({one: value for one, value in new.items() if one not in self.layout.key})
         )
         count = 0
@@ -692,11 +705,18 @@ class SqlTable:
         joined = self._staging.outerjoin(self._table, condition)
         return sa.select(sa.func.count()).select_from(joined).where(self._table.c[self.layout.key[0]].is_(None))
 
-    def _do(self, action: str, work: Callable[[Connection, LockWaits], T], *, commit: bool = True) -> T:
+    def _do(
+        self,
+        action: str,
+        work: Callable[[Connection, LockWaits], T],
+        *,
+        commit: bool = True,
+        lock_wait: float = math.inf,
+    ) -> T:
         """Do something in a transaction, and explain errors of the driver."""
         try:
             with self._engine().connect() as connection:
-                waits = LockWaits(connection.connection.driver_connection)
+                waits = LockWaits(connection.connection.driver_connection, lock_wait)
                 self._database.begin(connection, waits)
                 result = work(connection, waits)
                 if commit:

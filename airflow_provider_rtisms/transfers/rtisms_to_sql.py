@@ -171,11 +171,16 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
             if self.refresh:
                 summary["open"], summary["too_old"] = table.count_open(since)
                 self.log.info(
-                    "Refreshed %d rows. %d are still open. %d are not final and too old to ask for (lookback %s)",
+                    "Refresh of the %s: asked for %d submissions that were not final. The API has answered for %d, and "
+                    "does not know %d. %d submissions can still change: the next refresh asks for them. %d are not "
+                    "final, but were registered before %s (lookback): no refresh asks for them",
+                    table,
+                    summary["requested"],
                     summary["fetched"],
+                    summary["missing"],
                     summary["open"],
                     summary["too_old"],
-                    self.lookback,
+                    since,
                 )
 
         add_to_outlet_events(context, self.outlets, counts_in(summary))
@@ -216,6 +221,8 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
         from airflow_provider_rtisms.bulk.part import Part
         from airflow_provider_rtisms.bulk.store import private_folder, repeat, report_table, storage_path
 
+        if self.refresh and run is not None:  # more may be open when a retry asks, and another DAG may refresh too
+            digest = hashlib.sha256(f"{self.rtisms_conn_id}\n{run}".encode()).hexdigest()[:16]
         folder = private_folder() if self.part_folder is None else storage_path("part_folder", self.part_folder)
         identity = hashlib.sha256(f"{self.sql_conn_id}\n{table.name.quoted}".encode()).hexdigest()[:16]
         name = f"{re.sub(r'[^A-Za-z0-9_.-]', '_', str(table.name))[:60]}.{identity}.jsonl"
@@ -248,10 +255,15 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
 
     def _since(self) -> str:
         """Return the moment before which submissions are too old to ask for."""
+        from airflow_provider_rtisms.api.errors import RtiSmsInputError
         from airflow_provider_rtisms.api.values.arguments import check_seconds
 
         seconds = check_seconds("lookback", self.lookback)
-        return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")
+        if not seconds:
+            raise RtiSmsInputError("lookback is 0, so that nothing is asked for: use a time such as timedelta(days=7).")
+        now = datetime.now(UTC)
+        longest = now - datetime(2000, 1, 1, tzinfo=UTC)  # no submission is older
+        return (now - min(timedelta(seconds=seconds), longest)).isoformat(timespec="seconds")
 
     def _read_ids(self) -> Iterator[str]:
         from airflow_provider_rtisms.bulk.store import check_rendered

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -98,9 +99,9 @@ def send(context: Context, **arguments: Any) -> Any:
     return SqlToRtiSmsOperator(**{**defaults, **arguments}).execute(context)
 
 
-def refresh(**arguments: Any) -> Row:
+def refresh(context: Context | None = None, **arguments: Any) -> Row:
     defaults = {"task_id": "refresh", "table": "ledger", "sql_conn_id": "shop", "refresh": True}
-    return RtiSmsDetailsToSqlOperator(**{**defaults, **arguments}).execute({})
+    return RtiSmsDetailsToSqlOperator(**{**defaults, **arguments}).execute(context or {})
 
 
 def asked(sandbox: Sandbox) -> dict[str, int]:
@@ -219,7 +220,7 @@ class TestSends:
         database.people(*[DELIVERED] * 3)
         send({**context, "ti": TaskInstance("sunday"), "task_state_store": TaskStore()})
         database.do(
-            "CREATE TRIGGER broken BEFORE INSERT ON ledger WHEN new.run_id = 'monday' "
+            "CREATE TRIGGER broken BEFORE INSERT ON ledger WHEN new.run_id = 'monday' AND new.submission_id > '1' "
             "BEGIN SELECT raise(ABORT, 'no'); END"
         )
         monkeypatch.setattr(store_module, "BACKOFF_BASE", 0.001)
@@ -246,6 +247,33 @@ class TestSends:
         assert len({row["submission_id"] for row in rows}) == 2
         assert first in rows
 
+    @pytest.mark.parametrize("problem", ["refused", "unreachable", "uncertain"])
+    def test_a_forgotten_send_keeps_its_row_if_the_next_one_fails(
+        self,
+        rtisms_sandbox: Sandbox,
+        database: Database,
+        context: Context,
+        monkeypatch: pytest.MonkeyPatch,
+        problem: str,
+    ) -> None:
+        database.people(DELIVERED)
+        (first,) = send(context)
+        context["task_state_store"] = TaskStore()  # such as of a cleared task on an Airflow that forgets
+        faults = {
+            "refused": Fault("error", statuses=(403,), times=9, path="sms"),
+            "unreachable": Fault("outage"),
+            "uncertain": Fault("lost_response", times=1, path="sms", method="POST"),
+        }
+        rtisms_sandbox.set_faults(faults[problem])
+        with pytest.raises((AirflowFailException, RtiSmsTransientError)):
+            send(context)
+        assert (first["submission_id"], "submitted") in {(row["submission_id"], row["outcome"]) for row in database.rows()}
+        rtisms_sandbox.set_faults()
+        (second,) = send(context, on_uncertain="resend")
+        rows = database.rows()
+        assert {row["submission_id"] for row in rows} == {first["submission_id"], second["submission_id"]}
+        assert {row["outcome"] for row in rows} == {"submitted"}
+
     def test_a_table_that_cannot_take_rows_stops_the_send(
         self, rtisms_sandbox: Sandbox, database: Database, context: Context
     ) -> None:
@@ -256,6 +284,28 @@ class TestSends:
         with pytest.raises(AirflowFailException, match="The table ledger has no column submission_id"):
             send(context)
         assert not rtisms_sandbox.state().messages
+
+    @pytest.mark.parametrize(
+        "constraint",
+        [
+            "CREATE TRIGGER broken BEFORE INSERT ON ledger BEGIN SELECT raise(ABORT, 'no'); END",
+            "CREATE TRIGGER broken BEFORE INSERT ON ledger BEGIN SELECT raise(IGNORE); END",
+            "CREATE TRIGGER broken BEFORE INSERT ON ledger WHEN length(new.reference) > 100 "
+            "BEGIN SELECT raise(ABORT, 'no'); END",
+        ],
+    )
+    def test_a_table_that_refuses_the_rows_to_come_stops_the_send(
+        self, rtisms_sandbox: Sandbox, database: Database, context: Context, constraint: str
+    ) -> None:
+        database.people(*[DELIVERED] * 3)
+        send({"ti": TaskInstance("sunday"), "task_state_store": TaskStore()})
+        before = database.rows()
+        database.do("UPDATE people SET id = ? WHERE id = 'july-2'", "ñ" * 200)
+        database.do(constraint)
+        with pytest.raises(AirflowFailException, match=r"IntegrityError|did not land"):
+            send(context)
+        assert len(rtisms_sandbox.state().messages) == 3
+        assert database.rows() == before
 
     @pytest.mark.parametrize("arguments", [{"results_conn_id": "shop"}, {"create_table": True}])
     def test_arguments_of_the_table_need_the_table(
@@ -350,20 +400,61 @@ class TestRefresh:
         refresh()
         assert [row["status"] for row in database.rows()] == ["SENT"]
 
+    def test_a_final_state_arrives_although_the_clock_of_another_worker_was_ahead(
+        self, rtisms_sandbox: Sandbox, database: Database, context: Context
+    ) -> None:
+        database.people(DELIVERED)
+        send(context)
+        later = (datetime.now(UTC) + timedelta(hours=1)).isoformat(timespec="seconds")
+        database.do("UPDATE ledger SET fetched_at = ?, status = 'SENT', is_final = 0", later)
+        assert refresh()["open"] == 0
+        assert [row["status"] for row in database.rows()] == ["DELIVERED"]
+
     def test_a_refresh_that_failed_goes_on_from_there(
-        self, rtisms_sandbox: Sandbox, database: Database, context: Context, monkeypatch: pytest.MonkeyPatch
+        self, rtisms_sandbox: Sandbox, database: Database, context: Context
     ) -> None:
         database.people(*[DELIVERED] * 5)
         send(context)
-        monkeypatch.setattr(store_module, "ATTEMPTS", 1)
-        with closing(sqlite3.connect(database.path)) as connection:
-            connection.execute("BEGIN IMMEDIATE")  # another program writes, so the rows cannot be written
-            with pytest.raises(RtiSmsTransientError):
-                refresh()
+        database.do("CREATE TRIGGER broken BEFORE UPDATE ON ledger BEGIN SELECT raise(ABORT, 'no'); END")
+        with pytest.raises(AirflowFailException, match="5 of 5 submissions are kept"):
+            refresh()
         assert {row["status"] for row in database.rows()} == {"submitted"}
-        refresh()
+        database.do("DROP TRIGGER broken")
+        assert refresh()["resumed"] == 5
         assert set(asked(rtisms_sandbox).values()) == {1}
         assert {row["status"] for row in database.rows()} == {"DELIVERED"}
+
+    def test_a_retry_goes_on_although_more_was_sent_meanwhile(
+        self, rtisms_sandbox: Sandbox, database: Database, context: Context
+    ) -> None:
+        database.people(*[DELIVERED] * 5)
+        send(context)
+        attempts = {"ti": TaskInstance("hourly")}
+        database.do("CREATE TRIGGER broken BEFORE UPDATE ON ledger BEGIN SELECT raise(ABORT, 'no'); END")
+        with pytest.raises(AirflowFailException, match="5 of 5 submissions are kept"):
+            refresh(attempts)
+        database.do("DROP TRIGGER broken")
+        send({"ti": TaskInstance("tuesday"), "task_state_store": TaskStore()})
+        summary = refresh(attempts)
+        assert (summary["requested"], summary["written"], summary["resumed"]) == (10, 10, 5)
+        assert set(asked(rtisms_sandbox).values()) == {1}
+
+    def test_two_dags_refresh_on_one_worker_at_once(
+        self, rtisms_sandbox: Sandbox, database: Database, context: Context
+    ) -> None:
+        database.people(*[DELIVERED] * 5)
+        send(context)
+        rtisms_sandbox.set_faults(Fault("latency", seconds=0.3, path="sms"))
+        runs = [{"ti": TaskInstance(run)} for run in ("hourly", "after the send")]
+        with ThreadPoolExecutor(2) as pool:
+            summaries = list(pool.map(refresh, runs))
+        assert [one["requested"] for one in summaries] == [5, 5]
+        assert {row["status"] for row in database.rows()} == {"DELIVERED"}
+
+    def test_the_lookback_has_no_limit(self, rtisms_sandbox: Sandbox, database: Database, context: Context) -> None:
+        database.people(DELIVERED)
+        send(context)
+        assert refresh(lookback=timedelta(days=3_000_000))["requested"] == 1
 
     @pytest.mark.parametrize(
         ("arguments", "problem"),
@@ -373,6 +464,7 @@ class TestRefresh:
             ({"on_conflict": "ignore"}, "leave out create_table and on_conflict"),
             ({"lookback": "7"}, "lookback is a str"),
             ({"lookback": timedelta(days=-1)}, "lookback is"),
+            ({"lookback": 0}, "lookback is 0"),
         ],
     )
     def test_wrong_arguments(self, rtisms_sandbox: Sandbox, database: Database, arguments: Row, problem: str) -> None:
