@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Most messages whose results go to XCom; more need ``output_path``.
+#: Most messages whose results go to XCom; more need ``output_path`` or ``results_table``.
 MAX_RESULTS_IN_XCOM = 10_000
 #: The XCom that holds what is known of each message, also where the task fails.
 SUBMISSIONS_KEY = "submissions"
@@ -94,13 +94,14 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         and name the uncertain ones. ``resend``: send them again, once. ``skip``: do not send them again.
     :param output_path: (templated) write what is known of each message to this file in place of XCom, also if the task
         fails: a local path or a URL for ObjectStoragePath that ends in ``.jsonl`` or ``.csv``; ``.gz`` may follow.
-        Needed for more than 10,000 messages. XCom ``submissions`` then holds ``path`` and the counts ``messages``,
+        More than 10,000 messages need this, or ``results_table``. XCom ``submissions`` then holds ``path`` and the counts ``messages``,
         ``submitted``, ``refused``, ``uncertain``, ``not_sent`` and ``vanished`` (sent in an earlier attempt, no longer
         among the messages).
     :param results_table: (templated) a table that gets a row for each message: ``reference``, ``submission_id``,
         ``outcome``, ``status``, ``dag_id``, ``task_id``, ``run_id``, ``map_index``, ``parts``, ``charset`` and
         ``sent_at``, and neither number nor text. It is written while the send goes on, and a task retry writes what a
-        killed attempt has not written. ``RtiSmsDetailsToSqlOperator(refresh=True)`` adds the details later. See
+        killed attempt has not written. ``RtiSmsDetailsToSqlOperator(refresh=True)`` adds the details later. Of more
+        than 10,000 messages, XCom ``submissions`` holds ``table`` and the counts of ``output_path``. See
         ``docs/ledger.md``.
     :param results_conn_id: (templated) the Connection of the database that has the table.
     :param create_table: make the table if it does not exist.
@@ -115,7 +116,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
     :param timeout: seconds or timedelta that the wait may last.
     :return: what XCom ``submissions`` holds; with ``wait_for_delivery`` the records (dict) of those submitted, see
         :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`; with ``output_path`` too, their counts:
-        ``{"path", "submitted", "by_status"}``.
+        ``{"path", "submitted", "by_status"}``, and of more than 10,000 ``{"table", "submitted", "by_status"}``.
     :raises AirflowFailException: an argument is malformed, the API refused, messages are uncertain, or a submission
         reached a state of ``fail_on``; below Airflow 3.3 also anything else that fails once a request has gone out.
     :raises AirflowSensorTimeout: ``timeout`` passed.
@@ -268,10 +269,10 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
             on_uncertain=self.on_uncertain,
             chunk_size=self.chunk_size,
         )
-        if self.output_path is None and len(outbox.messages) > MAX_RESULTS_IN_XCOM:
+        if self.output_path is self.results_table is None and len(outbox.messages) > MAX_RESULTS_IN_XCOM:
             raise RtiSmsInputError(
                 f"The results of {len(outbox.messages)} messages are too many for XCom, which takes "
-                f"{MAX_RESULTS_IN_XCOM}. Nothing was sent. Set output_path."
+                f"{MAX_RESULTS_IN_XCOM}. Nothing was sent. Set output_path or results_table."
             )
         parts = [message.text.parts for message in outbox.messages]
         charsets = sorted({int(message.text.charset) for message in outbox.messages})
@@ -326,6 +327,8 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
             write_results(path, result)
             result = {"path": str(path), **outbox.counts()}
             self.log.info("The results of all messages are in %s", path)
+        elif len(result) > MAX_RESULTS_IN_XCOM:
+            result = {"table": self.results_table, **outbox.counts()}
         ti = context.get("ti")
         if ti is not None and self.do_xcom_push:
             ti.xcom_push(key=SUBMISSIONS_KEY, value=result)
@@ -361,10 +364,11 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
 
     def _result_of_wait(self, records: list[Record]) -> Any:
         """Return the records of the wait, or their counts where the results are in a file."""
-        if self.output_path is None:
+        if self.output_path is None and len(records) <= MAX_RESULTS_IN_XCOM:
             return records
+        kept = {"table": self.results_table} if self.output_path is None else {"path": str(self.output_path)}
         by_status = Counter(str(record["status"]) for record in records)
-        return {"path": str(self.output_path), "submitted": len(records), "by_status": dict(by_status)}
+        return {**kept, "submitted": len(records), "by_status": dict(by_status)}
 
 
 class PermanentStore:

@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_rtisms.api.errors import RtiSmsTransientError
 from airflow_provider_rtisms.bulk import store as store_module
+from airflow_provider_rtisms.operators import send as send_module
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sql import ledger as ledger_module
@@ -37,8 +38,10 @@ class TaskInstance:
     def __init__(self, run_id: str = "monday", map_index: int = -1) -> None:
         self.dag_id, self.task_id, self.run_id, self.map_index = "campaign", "send", run_id, map_index
 
+        self.pushed: dict[str, Any] = {}
+
     def xcom_push(self, key: str, value: Any) -> None:
-        """Take no notice: the ledger is looked at here."""
+        self.pushed[key] = value
 
 
 class Database:
@@ -306,6 +309,26 @@ class TestSends:
             send(context)
         assert len(rtisms_sandbox.state().messages) == 3
         assert database.rows() == before
+
+    def test_more_results_than_xcom_takes_are_in_the_table(
+        self, rtisms_sandbox: Sandbox, database: Database, context: Context, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(send_module, "MAX_RESULTS_IN_XCOM", 2)
+        database.people(DELIVERED, DELIVERED, REJECTED)
+        with pytest.raises(AirflowFailException, match="too many for XCom.* Set output_path or results_table"):
+            send(context, results_table=None, create_table=False)
+        assert not rtisms_sandbox.state().messages
+        counts = {"messages": 3, "submitted": 3, "refused": 0, "uncertain": 0, "not_sent": 0, "vanished": 0}
+        assert send(context) == {"table": "ledger", **counts}
+        assert context["ti"].pushed["submissions"] == {"table": "ledger", **counts}
+        assert len(database.rows()) == 3
+        waited = send(context, wait_for_delivery=True, fail_on=())
+        assert waited == {"table": "ledger", "submitted": 3, "by_status": {"DELIVERED": 2, "REJECTED": 1}}
+        context["task_state_store"] = TaskStore()
+        rtisms_sandbox.set_faults(Fault("error", statuses=(403,), path="sms"))
+        with pytest.raises(AirflowFailException):
+            send(context)
+        assert context["ti"].pushed["submissions"]["not_sent"] == 3
 
     @pytest.mark.parametrize("arguments", [{"results_conn_id": "shop"}, {"create_table": True}])
     def test_arguments_of_the_table_need_the_table(
