@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 #: Rows collect for so many seconds, or until there are so many, before they are written.
 FLUSH_EVERY = 2.0
-FLUSH_ROWS = 500
+FLUSH_ROWS = 2000
 #: Seconds until rows that could not be written are tried again, while the send goes on.
 RETRY_AFTER = 30.0
 #: Seconds that a write may wait for a lock while the send, or the end of a task that failed, waits for it.
@@ -52,6 +52,8 @@ class Ledger:
         self._table = table
         self._task = task
         self._lock = Lock()
+        #: Held while rows are written, so that one window of the send waits for the database, and the other goes on.
+        self._writing = Lock()
         self._pending: dict[str, dict[str, Any]] = {}
         #: What the table has, by key: the columns that change.
         self._written: dict[str, tuple[Any, ...]] = {}
@@ -85,46 +87,46 @@ class Ledger:
             yield
         except BaseException:
             if not outbox.is_journal_lost:
-                with suppress(Exception), self._lock:  # the error of the send matters more; the next attempt writes
+                with suppress(Exception):  # the error of the send matters more; the next attempt writes
                     self._add(outbox.sent_messages())
                     self._flush(LOCK_WAIT)
             raise
-        with self._lock:
-            self._add(outbox.sent_messages())
-            try:
-                repeat(f"Writing {self}", self._flush)
-            except STORAGE_ERRORS as error:
-                raise error.with_context(f"{len(self._pending)} messages of this task have no row there yet.") from None
+        self._add(outbox.sent_messages())
+        try:
+            repeat(f"Writing {self}", self._flush)
+        except STORAGE_ERRORS as error:
+            raise error.with_context(f"{len(self._pending)} messages of this task have no row there yet.") from None
         log.info("%d messages have a row in %s", len(self._written), self)
 
     def note(self, sent: Sequence[SentMessage]) -> None:
         """Take messages whose response has come, and write rows now and then."""
-        with self._lock:
-            self._add(sent)
-            now = time.monotonic()
-            if now < self._retry_at or (len(self._pending) < FLUSH_ROWS and now - self._flushed_at < FLUSH_EVERY):
-                return
-            try:
-                self._flush(LOCK_WAIT)
-            except STORAGE_ERRORS as error:
-                log.warning("The send goes on, and its rows are written later: %d wait. %s", len(self._pending), error)
-                self._retry_at = time.monotonic() + RETRY_AFTER
-            self._flushed_at = time.monotonic()
+        self._add(sent)
+        now = time.monotonic()
+        is_due = len(self._pending) >= FLUSH_ROWS or now - self._flushed_at >= FLUSH_EVERY
+        if not is_due or now < self._retry_at or self._writing.locked():
+            return
+        try:
+            self._flush(LOCK_WAIT)
+        except STORAGE_ERRORS as error:
+            reason = str(error).partition(". ")[0]
+            log.warning("%s. The send goes on. %d rows wait, and are written later", reason, len(self._pending))
+            self._retry_at = time.monotonic() + RETRY_AFTER
+        self._flushed_at = time.monotonic()
 
     def _add(self, sent: Iterable[SentMessage]) -> None:
-        for one in sent:
-            key, row = self._row(one)
-            if self._written.get(key) != _changing(row):
-                self._pending[key] = row
+        rows = dict(map(self._row, sent))
+        with self._lock:
+            self._pending |= {key: row for key, row in rows.items() if self._written.get(key) != _changing(row)}
 
     def _flush(self, lock_wait: float = math.inf) -> None:
-        if not self._pending:
-            return
-        rows = dict(self._pending)
-        self._table.load([json.dumps(row).encode() for row in rows.values()], lock_wait=lock_wait)
-        for key, row in rows.items():
-            self._written[key] = _changing(row)
-            del self._pending[key]
+        with self._writing:
+            with self._lock:
+                rows = dict(self._pending)
+            if rows:
+                self._table.load([json.dumps(row).encode() for row in rows.values()], lock_wait=lock_wait)
+            with self._lock:
+                self._written |= {key: _changing(row) for key, row in rows.items()}
+                self._pending = {key: row for key, row in self._pending.items() if rows.get(key) is not row}
 
     def _rehearsal(self, due: Sequence[SentMessage]) -> list[bytes]:
         """Return the rows that a column refuses first: of the longest reference, and of the rarest characters."""
@@ -178,4 +180,4 @@ def open_ledger(conn_id: Any, table: Any, context: Mapping[str, Any], *, create:
     ti = context.get("ti")
     task = {name: getattr(ti, name, None) for name in ("dag_id", "task_id", "run_id", "map_index")}
     hook = get_hook("results_conn_id", conn_id)
-    return Ledger(open_table(hook, table, layout_of_sends(), create=create), task)
+    return Ledger(open_table(hook, table, layout_of_sends(), create=create, field_name="results_table"), task)

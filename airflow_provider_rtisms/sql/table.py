@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
 
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsError, RtiSmsInputError, shape
+from airflow_provider_rtisms.api.values.arguments import check_submission_id
 from airflow_provider_rtisms.bulk.formats import COLUMNS, RAW, TIMES
 from airflow_provider_rtisms.bulk.store import RtiSmsStorageError
 from airflow_provider_rtisms.sql.databases import TABLE_REMEDIES, LockWaits, explain, is_of_database, library_of
@@ -114,10 +115,10 @@ class TableName(NamedTuple):
         return ".".join(quote(part) for part in self if part)
 
 
-def parse_table_name(value: Any) -> TableName:
+def parse_table_name(value: Any, field_name: str = "table") -> TableName:
     """Read ``table`` or ``schema.table``; a part that holds a dot is in double quotes."""
     problem = RtiSmsInputError(
-        f"table is {shape(value)} that names no table: use table or schema.table, and put a part that holds a dot "
+        f"{field_name} is {shape(value)} that names no table: use table or schema.table, and put a part that holds a dot "
         'into double quotes, such as "my.schema".table.'
     )
     if not isinstance(value, str) or value.strip() in ("", "None") or not value.isprintable():
@@ -560,7 +561,8 @@ class SqlTable:
         """
         query = sa.select(self._table.c.submission_id).where(*self._is_open(), self._is_since(since)).distinct()
         read = partial(self._do, "Reading", commit=False)
-        return list(map(str, read(lambda connection, _: connection.execute(query).scalars().all())))
+        found = read(lambda connection, _: connection.execute(query).scalars().all())
+        return [check_submission_id(one, f"A submission_id in the table {self.name}") for one in found]
 
     def count_open(self, since: str) -> tuple[int, int]:
         """Return how many submissions are not final: of those since a moment, and of those before."""
@@ -603,7 +605,8 @@ class SqlTable:
     def _check_columns(self, existing: Sequence[Existing]) -> None:
         types = {one.name: one.type for one in existing}
         kinds = {**self.layout.kinds, **self.layout.others}
-        problems = [f"has no column {column}" for column in kinds if column not in types]
+        missing = [column for column in kinds if column not in types]
+        problems = [f"has no column {', '.join(missing)}"] if missing else []
         for column, kind in kinds.items():
             accepted = self._database.kinds[kind][1]
             given = types.get(column, accepted[0])
@@ -754,11 +757,13 @@ class SqlTable:
         return connection
 
 
-def open_table(hook: Any, name: Any, layout: Layout, on_conflict: Any = "update", *, create: bool = False) -> SqlTable:
+def open_table(
+    hook: Any, name: Any, layout: Layout, on_conflict: Any = "update", *, create: bool = False, field_name: str = "table"
+) -> SqlTable:
     """Return a table that can take rows; see :class:`SqlTable` and its ``check``."""
     if on_conflict not in ("update", "ignore"):
         raise RtiSmsInputError(f'on_conflict is {shape(on_conflict)}: use "update" or "ignore".')
-    table = SqlTable(hook, parse_table_name(name), layout, on_conflict)
+    table = SqlTable(hook, parse_table_name(name, field_name), layout, on_conflict)
     table.check(create=create)
     return table
 

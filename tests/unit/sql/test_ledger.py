@@ -283,6 +283,10 @@ class TestSends:
         database.people(DELIVERED)
         with pytest.raises(AirflowFailException, match="The table ledger does not exist"):
             send(context, create_table=False)
+        with pytest.raises(AirflowFailException, match="results_table is a str of 0 characters that names no table"):
+            send(context, results_table="")
+        with pytest.raises(AirflowFailException, match="The table people has no column message_key, reference, "):
+            send(context, results_table="people")
         database.do("CREATE TABLE ledger (message_key TEXT PRIMARY KEY, reference TEXT)")
         with pytest.raises(AirflowFailException, match="The table ledger has no column submission_id"):
             send(context)
@@ -398,6 +402,13 @@ class TestRefresh:
         database.do("UPDATE ledger SET submission_id = '77' WHERE reference = 'july-1'")
         summary = refresh()
         assert (summary["missing"], summary["fetched"], summary["open"]) == (1, 1, 1)
+
+    def test_an_id_that_is_none_is_named(self, rtisms_sandbox: Sandbox, database: Database, context: Context) -> None:
+        database.people(DELIVERED)
+        send(context)
+        database.do("UPDATE ledger SET submission_id = 'tbd'")
+        with pytest.raises(AirflowFailException, match="A submission_id in the table ledger is a str of 3 characters"):
+            refresh()
 
     def test_a_table_of_details_refreshes_too(self, rtisms_sandbox: Sandbox, database: Database) -> None:
         first = rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0)
