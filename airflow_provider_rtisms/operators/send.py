@@ -94,9 +94,9 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         and name the uncertain ones. ``resend``: send them again, once. ``skip``: do not send them again.
     :param output_path: (templated) write what is known of each message to this file in place of XCom, also if the task
         fails: a local path or a URL for ObjectStoragePath that ends in ``.jsonl`` or ``.csv``; ``.gz`` may follow.
-        More than 10,000 messages need this, or ``results_table``. XCom ``submissions`` then holds ``path`` and the counts ``messages``,
-        ``submitted``, ``refused``, ``uncertain``, ``not_sent`` and ``vanished`` (sent in an earlier attempt, no longer
-        among the messages).
+        More than 10,000 messages need this, or ``results_table``. XCom ``submissions`` then holds ``path`` and the
+        counts ``messages``, ``submitted``, ``refused``, ``uncertain``, ``not_sent`` and ``vanished`` (sent in an
+        earlier attempt, no longer among the messages).
     :param results_table: (templated) a table that gets a row for each message: ``reference``, ``submission_id``,
         ``outcome``, ``status``, ``dag_id``, ``task_id``, ``run_id``, ``map_index``, ``parts``, ``charset`` and
         ``sent_at``, and neither number nor text. It is written while the send goes on, and a task retry writes what a

@@ -118,8 +118,8 @@ class TableName(NamedTuple):
 def parse_table_name(value: Any, field_name: str = "table") -> TableName:
     """Read ``table`` or ``schema.table``; a part that holds a dot is in double quotes."""
     problem = RtiSmsInputError(
-        f"{field_name} is {shape(value)} that names no table: use table or schema.table, and put a part that holds a dot "
-        'into double quotes, such as "my.schema".table.'
+        f"{field_name} is {shape(value)} that names no table: use table or schema.table, and put a part that holds a "
+        'dot into double quotes, such as "my.schema".table.'
     )
     if not isinstance(value, str) or value.strip() in ("", "None") or not value.isprintable():
         raise problem
@@ -758,7 +758,13 @@ class SqlTable:
 
 
 def open_table(
-    hook: Any, name: Any, layout: Layout, on_conflict: Any = "update", *, create: bool = False, field_name: str = "table"
+    hook: Any,
+    name: Any,
+    layout: Layout,
+    on_conflict: Any = "update",
+    *,
+    create: bool = False,
+    field_name: str = "table",
 ) -> SqlTable:
     """Return a table that can take rows; see :class:`SqlTable` and its ``check``."""
     if on_conflict not in ("update", "ignore"):
