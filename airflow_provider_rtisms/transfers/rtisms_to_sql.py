@@ -53,7 +53,7 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
         these rows. The table is one of this operator, or the ``results_table`` of a send. Rows that are final are never
         asked for again. The summary also says how many are still ``open``, and how many are ``too_old``.
     :param lookback: (seconds or timedelta) with ``refresh``: submissions that were registered, or sent, longer ago are
-        too old to ask for. Default: 7 days.
+        too old to ask for. Not 0. Default: 7 days.
     :param create_table: make the table if it does not exist.
     :param on_conflict: for submissions that the table has already: ``update`` the row unless it is newer, or ``ignore``
         the record.
@@ -171,17 +171,20 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
             if self.refresh:
                 summary["open"], summary["too_old"] = table.count_open(since)
                 self.log.info(
-                    "Refresh of the %s: asked for %d submissions that were not final. The API has answered for %d, and "
-                    "does not know %d. %d submissions can still change: the next refresh asks for them. %d are not "
-                    "final, but were registered before %s (lookback): no refresh asks for them",
+                    "Refresh of the %s: of %d submissions that were not final, %d have new details, and the API does "
+                    "not know %d. Now %d are not final, and the next refresh asks for them",
                     table,
                     summary["requested"],
                     summary["fetched"],
                     summary["missing"],
                     summary["open"],
-                    summary["too_old"],
-                    since,
                 )
+                if summary["too_old"]:
+                    self.log.info(
+                        "%d more are not final, but were registered before %s, and are not asked for: see lookback",
+                        summary["too_old"],
+                        since,
+                    )
 
         add_to_outlet_events(context, self.outlets, counts_in(summary))
         return summary

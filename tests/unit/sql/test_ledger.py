@@ -22,6 +22,7 @@ from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sql import ledger as ledger_module
 from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
 from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
+from scripts.processes import wait_until
 from tests.documents import Block, each_block
 from tests.unit.attempts import TaskStore
 
@@ -458,6 +459,20 @@ class TestRefresh:
         database.do("UPDATE ledger SET fetched_at = ?, status = 'SENT', is_final = 0", later)
         assert refresh()["open"] == 0
         assert [row["status"] for row in database.rows()] == ["DELIVERED"]
+
+    def test_a_final_state_stays_although_the_clock_of_another_worker_is_ahead(
+        self, rtisms_sandbox: Sandbox, database: Database, context: Context
+    ) -> None:
+        database.people(SENT)
+        send(context)
+        rtisms_sandbox.set_faults(Fault("latency", seconds=1, path="sms"))
+        earlier = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
+        with ThreadPoolExecutor(1) as pool:
+            late = pool.submit(refresh)
+            wait_until(lambda: bool(asked(rtisms_sandbox)) or late.done(), what="the request of the late refresh")
+            database.do("UPDATE ledger SET fetched_at = ?, status = 'DELIVERED', is_final = 1", earlier)
+            late.result()
+        assert [(row["status"], row["is_final"]) for row in database.rows()] == [("DELIVERED", 1)]
 
     def test_a_refresh_that_failed_goes_on_from_there(
         self, rtisms_sandbox: Sandbox, database: Database, context: Context
