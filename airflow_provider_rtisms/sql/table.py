@@ -671,13 +671,15 @@ class SqlTable:
         ]  # without types, as those of the staging table
         table = sa.Table(self._table.name, sa.MetaData(), *columns, schema=self._table.schema)
         new: dict[str, Any] = {one: sa.bindparam(f"new_{one}") for one in self.layout.kinds}
-        # A final state is the last one, also if the clock of the worker that wrote the row was ahead.
-        ends = sa.and_(new["is_final"] == sa.true(), sa.or_(table.c.is_final.is_(None), table.c.is_final == sa.false()))
+        # A final state is the last one, whatever the clocks of the workers say.
+        was_open = sa.or_(table.c.is_final.is_(None), table.c.is_final == sa.false())
+        is_final = new["is_final"] == sa.true()
+        is_newer = self.layout.replaces(table.c, new)
         statement = (
             sa.update(table)
             .where(
                 *(table.c[one] == new[one] for one in self.layout.key),
-                sa.or_(self.layout.replaces(table.c, new), ends),
+                sa.or_(sa.and_(was_open, is_newer), sa.and_(is_final, sa.or_(was_open, is_newer))),
             )
             .values({one: value for one, value in new.items() if one not in self.layout.key})
         )

@@ -460,6 +460,7 @@ class TestRefresh:
         assert refresh()["open"] == 0
         assert [row["status"] for row in database.rows()] == ["DELIVERED"]
 
+    @pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 lets only one thread call execute")
     def test_a_final_state_stays_although_the_clock_of_another_worker_is_ahead(
         self, rtisms_sandbox: Sandbox, database: Database, context: Context
     ) -> None:
