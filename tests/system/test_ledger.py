@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS
 
-from airflow_provider_rtisms.sandbox import Sandbox
+from airflow_provider_rtisms.sandbox import Fault, Sandbox
+from airflow_provider_rtisms.sql import ledger
 from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
 from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
-from tests.system.test_databases import Database, database, sandbox, servers
+from scripts.processes import wait_until
+from tests.system.test_databases import POSTGRESQL, Database, database, sandbox, servers
 
 __all__ = ["database", "sandbox", "servers"]
 
@@ -28,7 +31,7 @@ def people(database: Database, sandbox: Sandbox) -> None:
         database.do(f"INSERT INTO people VALUES ({number}, '+56911{number:03}000', '', 'Ana')")  # noqa: S608
 
 
-def send(context: Any = None) -> Any:
+def send(context: Any = None, **arguments: Any) -> Any:
     operator = SqlToRtiSmsOperator(
         task_id="send",
         sql="SELECT id, phone FROM people ORDER BY id",
@@ -39,6 +42,7 @@ def send(context: Any = None) -> Any:
         sender="96000",
         results_table="ledger",
         create_table=True,
+        **arguments,
     )
     return operator.execute(context or {})
 
@@ -78,6 +82,27 @@ def test_two_refreshes_at_once_do_no_harm(database: Database, sandbox: Sandbox, 
     assert all(summary["open"] == 0 for summary in summaries)
     rows = database.do("SELECT status FROM ledger")
     assert [tuple(row) for row in rows] == [("DELIVERED",)] * PEOPLE
+
+
+@POSTGRESQL
+def test_a_locked_table_does_not_hold_up_the_send(
+    database: Database, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send()
+    database.do("DELETE FROM ledger")
+    monkeypatch.setattr(ledger, "FLUSH_ROWS", 1)
+    monkeypatch.setattr(ledger, "LOCK_WAIT", 0.5)
+    sandbox.set_faults(Fault("latency", seconds=0.2, path="sms", method="POST"))
+    with ThreadPoolExecutor(1) as pool, closing(database.connect()) as other:
+        results = pool.submit(send, chunk_size=1)
+        wait_until(lambda: len(sandbox.state().messages) > PEOPLE or results.done(), what="the first message")
+        other.cursor().execute("LOCK TABLE ledger IN ACCESS EXCLUSIVE MODE")
+        try:
+            wait_until(lambda: len(sandbox.state().messages) == 2 * PEOPLE, what="the last message", timeout=60)
+        finally:
+            other.rollback()
+        assert len(results.result()) == PEOPLE
+    assert database.do("SELECT count(*) FROM ledger")[0][0] == PEOPLE
 
 
 def test_rows_that_are_too_old(database: Database, sandbox: Sandbox) -> None:
