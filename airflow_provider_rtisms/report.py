@@ -40,7 +40,7 @@ KEYS = ("day", "network", "campaign")
 #: States of a submission that failed; ``other`` is any final state but these, such as UNKNOWN.
 FAILED = ("rejected", "undelivered", "expired", "other")
 #: States of a message without a submission.
-UNSENT = (str(SendOutcome.REFUSED), str(SendOutcome.NOT_SENT), str(SendOutcome.UNCERTAIN))
+UNSENT = tuple(map(str, (SendOutcome.REFUSED, SendOutcome.NOT_SENT, SendOutcome.EXCLUDED, SendOutcome.UNCERTAIN)))
 #: Columns that a table must have, and those that a table of details lacks.
 _COLUMNS = ("submission_id", "status", "is_final", "registered_at", "sent_at", "done_at", "cost", "operator_name")
 _COLUMNS_OF_SENDS = ("reference", "outcome")
@@ -160,7 +160,7 @@ def _messages(own: _Dialect, source: _Source, known: Iterable[str]) -> Any:
         campaign = sa.cast(sa.column(quoted_name(source.campaign_column, quote=True)), sa.Text)
     else:  # a reference without the separator has no campaign
         campaign = sa.func.nullif(own.prefix(of["reference"], source.separator), of["reference"])
-    unsent = sa.case({one: one for one in UNSENT[:2]}, value=of["outcome"], else_=UNSENT[2])
+    unsent = sa.case({one: one for one in UNSENT[:-1]}, value=of["outcome"], else_=UNSENT[-1])
     final = {status: status.lower() for status in sorted(map(str, FINAL_STATUSES))}
     other = sa.case((of["is_final"].is_(literal_column("true")), "other"), else_="open")
     state = sa.case(final, value=own.exact(of["status"]), else_=other)

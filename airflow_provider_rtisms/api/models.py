@@ -193,6 +193,7 @@ class SendOutcome(StrEnum):
     REFUSED = "refused"
     UNCERTAIN = "uncertain"
     NOT_SENT = "not_sent"
+    EXCLUDED = "excluded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +203,7 @@ class Submission:
 
     :param outcome: ``submitted``: the vendor has accepted the message. ``refused``: the vendor has refused it.
         ``uncertain``: a request went out, but no usable response came back. ``not_sent``: no request went out.
+        ``excluded``: none went out, since the recipient is on the list of numbers that are never texted.
     :param status: the vendor's word, such as ``submitted`` or ``account_no_balance``; None if there was no response.
     :param submission_id: decimal string, only where the outcome is ``submitted``.
     """

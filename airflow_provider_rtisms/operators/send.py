@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from airflow_provider_rtisms.bulk.store import StoragePath
     from airflow_provider_rtisms.sending.outbox import Outbox
     from airflow_provider_rtisms.sql.ledger import Ledger
+    from airflow_provider_rtisms.tables import Row
     from airflow_provider_rtisms.waiting import Quota, Record
 
 log = logging.getLogger(__name__)
@@ -95,8 +96,8 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
     :param output_path: (templated) write what is known of each message to this file in place of XCom, also if the task
         fails: a local path or a URL for ObjectStoragePath that ends in ``.jsonl`` or ``.csv``; ``.gz`` may follow.
         More than 10,000 messages need this, or ``results_table``. XCom ``submissions`` then holds ``path`` and the
-        counts ``messages``, ``submitted``, ``refused``, ``uncertain``, ``not_sent`` and ``vanished`` (sent in an
-        earlier attempt, no longer among the messages).
+        counts ``messages``, ``submitted``, ``refused``, ``uncertain``, ``not_sent``, ``excluded`` and ``vanished``
+        (sent in an earlier attempt, no longer among the messages).
     :param results_table: (templated) a table that gets a row for each message: ``reference``, ``submission_id``,
         ``outcome``, ``status``, ``dag_id``, ``task_id``, ``run_id``, ``map_index``, ``parts``, ``charset`` and
         ``sent_at``, and neither number nor text. It is written while the send goes on, and a task retry writes what a
@@ -105,6 +106,11 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         ``docs/ledger.md``.
     :param results_conn_id: (templated) the Connection of the database that has the table.
     :param create_table: make the table if it does not exist.
+    :param exclude_sql: (templated) one SELECT of numbers that are never texted, in international form: of its only
+        column, or of ``recipient``. Their messages have the outcome ``excluded``. An empty list, or one that cannot be
+        read, stops the send.
+    :param exclude_conn_id: (templated) the Connection of the database that has the list.
+    :param exclude_path: (templated) instead of these two, a file of numbers as ``messages_path`` takes it.
     :param wait_for_delivery: after the send, wait until every submission is final, as ``RtiSmsDeliverySensor`` does.
     :param deferrable: wait in the triggerer; default from ``[operators] default_deferrable``.
     :param fail_on: final states that fail the wait.
@@ -131,6 +137,9 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         "output_path",
         "results_table",
         "results_conn_id",
+        "exclude_sql",
+        "exclude_conn_id",
+        "exclude_path",
         "sender",
         "rtisms_conn_id",
     )
@@ -157,6 +166,9 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         results_table: str | None = None,
         results_conn_id: str | None = None,
         create_table: bool = False,
+        exclude_sql: str | None = None,
+        exclude_conn_id: str | None = None,
+        exclude_path: Any = None,
         wait_for_delivery: bool = False,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         fail_on: Sequence[str] = ("REJECTED", "UNDELIVERED", "EXPIRED"),
@@ -183,6 +195,10 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         self.results_table = results_table
         self.results_conn_id = results_conn_id
         self.create_table = create_table
+        self.exclude_sql = exclude_sql
+        self.exclude_conn_id = exclude_conn_id
+        self.exclude_path = exclude_path
+        self._excludes = exclude_sql is not None or exclude_path is not None
         self.wait_for_delivery = wait_for_delivery
         self.deferrable = deferrable
         self.fail_on = in_fixed_order(fail_on)
@@ -200,7 +216,8 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
             poke_interval, timeout = self._check_wait()
             path = None if self.output_path is None else check_output_path(self.output_path)
             outbox = self._open(hook, context)
-            quota = make_quota(self.min_delivered, len(outbox.messages)) if self.wait_for_delivery else None
+            texted = len(outbox.messages) - outbox.counts()["excluded"]
+            quota = make_quota(self.min_delivered, texted) if self.wait_for_delivery else None
             ledger = self._open_ledger(context)
             if path is not None:  # a file that cannot be written is found before anything is sent
                 write_results(path, outbox.results())
@@ -255,6 +272,24 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
             return {"messages": Redacted(self.messages)}
         return {"recipients": Redacted(self.recipients), "text": Redacted(self.text)}
 
+    def _exclude(self) -> tuple[str, Iterator[Row]] | None:
+        """Return the numbers that are never texted, and before them the name of the argument that gives them."""
+        from airflow_provider_rtisms.sending.messages import read_excluded_file
+
+        given = (self.exclude_sql is not None) + (self.exclude_path is not None)
+        if given != self._excludes:
+            raise RtiSmsInputError("Give either exclude_sql or exclude_path, and none that a template makes empty.")
+        if self.exclude_conn_id is not None and self.exclude_sql is None:
+            raise RtiSmsInputError("exclude_conn_id is for exclude_sql: leave it out.")
+        if self.exclude_sql is not None:
+            from airflow_provider_rtisms.sql.rows import query_numbers
+
+            return "exclude_sql", query_numbers(self._exclude_conn_id(), self.exclude_sql)
+        return None if self.exclude_path is None else ("exclude_path", read_excluded_file(self.exclude_path))
+
+    def _exclude_conn_id(self) -> str | None:
+        return self.exclude_conn_id
+
     def _open(self, hook: RtiSmsHook, context: Context) -> Outbox:
         """Return what is to be sent, all checked, with what earlier attempts have sent of it."""
         store = context.get("task_state_store")
@@ -268,6 +303,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
             store=None if store is None else PermanentStore(store),
             on_uncertain=self.on_uncertain,
             chunk_size=self.chunk_size,
+            exclude=self._exclude(),
         )
         if self.output_path is self.results_table is None and len(outbox.messages) > MAX_RESULTS_IN_XCOM:
             raise RtiSmsInputError(
@@ -431,7 +467,7 @@ def counts_in(results: Any) -> dict[str, int]:
 
     outcomes = [str(outcome) for outcome in SendOutcome]
     if isinstance(results, dict):
-        return {name: results[name] for name in ("messages", *outcomes)}
+        return {name: results.get(name, 0) for name in ("messages", *outcomes)}  # older releases have fewer outcomes
     if not results:
         return {}
     counts = Counter(one["outcome"] for one in results)

@@ -27,6 +27,8 @@ from airflow_provider_rtisms.api.values.secret import Secret
 
 #: No request for the message has gone out.
 NOT_SENT = Submission(SendOutcome.NOT_SENT)
+#: No request for the message goes out, since its recipient is on the list of numbers that are never texted.
+EXCLUDED = Submission(SendOutcome.EXCLUDED)
 #: A request has gone out, and it is not known what came of it.
 UNCERTAIN = Submission(SendOutcome.UNCERTAIN)
 

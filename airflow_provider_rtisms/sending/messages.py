@@ -252,6 +252,61 @@ def _repeats(reference: str, recipient: Secret[str]) -> bool:
     return recipient.get_secret_value()[-length:] in digits
 
 
+def find_excluded(rows: Iterable[Row], field_name: str, messages: Iterable[Message]) -> frozenset[str]:
+    """
+    Return which of the recipients are on a list of numbers that are never texted. The list is not kept in memory.
+
+    :param rows: each with one value, or with a value of ``recipient``.
+    :raises RtiSmsInputError: the list is empty, or a value is no phone number, so that nobody knows whom it means.
+    """
+    recipients = {message.recipient.get_secret_value() for message in messages}
+    found = set()
+    count = 0
+    bad: list[str] = []
+    for count, row in enumerate(rows, 1):
+        number = None if row.problem else parse_recipient(_number_of(row.values))
+        if number is None:
+            bad.append(row.position)
+        elif number.get_secret_value() in recipients:
+            found.add(number.get_secret_value())
+    if bad:
+        raise RtiSmsInputError(
+            f"{len(bad)} of {count} numbers of {field_name} are not phone numbers in international form: "
+            f"{name_some(bad)}. Nothing was sent. Correct them, or these people would get a text."
+        )
+    if not count:
+        raise RtiSmsInputError(
+            f"{field_name} has no numbers. Nothing was sent. Check the list, or leave {field_name} out."
+        )
+    return frozenset(found)
+
+
+def _number_of(values: Secret[Mapping[str, Any]]) -> Any:
+    plain = values.get_secret_value()
+    return Secret(next(iter(plain.values())) if len(plain) == 1 else plain.get("recipient"))
+
+
+def choose_number(columns: Sequence[str], field_name: str) -> str:
+    """Return the column of the phone numbers: the only one, or else ``recipient``."""
+    if len(columns) == 1 or "recipient" in columns:
+        return columns[0] if len(columns) == 1 else "recipient"
+    raise RtiSmsInputError(
+        f"{field_name} has {len(columns)} columns: give one, or name that of the phone numbers recipient. Nothing was "
+        "sent."
+    )
+
+
+def read_excluded_file(path: str | StoragePath) -> Iterator[Row]:
+    """Give the rows of a file of numbers that are never texted, one by one."""
+
+    def choose(columns: Sequence[str]) -> Mapping[str, str]:
+        if columns and not any(one.isalpha() for one in "".join(columns)):  # or the first number would be lost
+            raise RtiSmsInputError("exclude_path seems to have no header line: add one. Nothing was sent.")
+        return {choose_number(columns, "exclude_path"): "exclude_path"}
+
+    return read_table_file(path, "exclude_path", choose)
+
+
 class PlaceholderText:
     """
     A text in which ``{column}`` stands for the value of a column. ``{{`` and ``}}`` stand for single braces.

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
@@ -36,8 +36,9 @@ from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.arguments import check_choice, check_whole_number, name_some
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.api.values.text import SmsText
-from airflow_provider_rtisms.sending.journal import NOT_SENT, MemoryStore, SendJournal, Store
-from airflow_provider_rtisms.sending.messages import Message, check_messages, message_key
+from airflow_provider_rtisms.sending.journal import EXCLUDED, NOT_SENT, MemoryStore, SendJournal, Store
+from airflow_provider_rtisms.sending.messages import Message, check_messages, find_excluded, message_key
+from airflow_provider_rtisms.tables import Row
 
 log = logging.getLogger(__name__)
 
@@ -81,10 +82,11 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """A message and its digest in the journal."""
+    """A message, its digest in the journal, and whether its recipient is never texted."""
 
     message: Message
     digest: str
+    is_excluded: bool = False
 
 
 class SentMessage(NamedTuple):
@@ -111,9 +113,14 @@ def make_outbox(
     store: Store | None = None,
     on_uncertain: OnUncertain = "fail",
     chunk_size: int = DEFAULT_CHUNK_SIZE,
+    exclude: tuple[str, Iterable[Row]] | None = None,
     **what: Any,
 ) -> Outbox:
-    """Check the arguments of a send. Nothing has left the machine when an error comes."""
+    """
+    Check the arguments of a send. Nothing has left the machine when an error comes.
+
+    :param exclude: the rows of numbers that are never texted, and before them the name of the argument that gives them.
+    """
     source = "the argument 'sender'"
     if sender is None:
         source = f"extra 'sender' of the Connection {conn_id}"
@@ -123,8 +130,17 @@ def make_outbox(
             )
         sender = settings.sender
     messages = check_messages(**what)
+    excluded = frozenset() if exclude is None else find_excluded(exclude[1], exclude[0], messages)
     journal = SendJournal(MemoryStore() if store is None else store, settings.client_secret)
-    return Outbox(messages, sender, journal, on_uncertain=on_uncertain, chunk_size=chunk_size, sender_source=source)
+    return Outbox(
+        messages,
+        sender,
+        journal,
+        on_uncertain=on_uncertain,
+        chunk_size=chunk_size,
+        excluded=excluded,
+        sender_source=source,
+    )
 
 
 class Outbox:
@@ -135,6 +151,7 @@ class Outbox:
     the client allows.
 
     :param window: how many messages at most are recorded as about to be sent, and not yet as sent.
+    :param excluded: numbers that get no message. What has been submitted to them before stays submitted.
     :param sender_source: where the sender comes from, for the error that it is refused.
     """
 
@@ -147,6 +164,7 @@ class Outbox:
         on_uncertain: OnUncertain = "fail",
         chunk_size: int = DEFAULT_CHUNK_SIZE,
         window: int | None = None,
+        excluded: Collection[str] = (),
         sender_source: str = "the argument 'sender'",
         pause: Callable[[float], Awaitable[Any]] = asyncio.sleep,
         in_thread: Callable[..., Awaitable[Any]] = asyncio.to_thread,
@@ -163,7 +181,7 @@ class Outbox:
         #: The messages, in their order.
         self.messages = list(messages)
         self._journal = journal
-        self._items = _items_of(messages, journal)
+        self._items = _items_of(messages, journal, excluded)
         #: What earlier attempts have sent, or may have sent, and the caller no longer has.
         self._vanished = journal.match(item.digest for item in self._items)
         #: Submissions of responses that could not be matched with recipients.
@@ -189,7 +207,7 @@ class Outbox:
     @property
     def submissions(self) -> list[Submission]:
         """What is known of each message, by position."""
-        return [self._journal.status_of(item.digest) for item in self._items]
+        return [self._status_of(item) for item in self._items]
 
     def sent_messages(self) -> list[SentMessage]:
         """Return the messages by position, each with what is known of it."""
@@ -218,6 +236,8 @@ class Outbox:
             log.info(
                 "%d of %d messages were sent in an earlier attempt; they are not sent again", sent, len(self._items)
             )
+        if excluded := sum(item.is_excluded for item in self._items):
+            log.info("%d of %d messages are excluded, since their numbers are never texted", excluded, len(self._items))
         if self._vanished:
             log.warning("No longer among the messages: %s", _describe_vanished(self._vanished))
         if self._on_uncertain != "fail" and any(one.is_uncertain for one in known):
@@ -260,12 +280,20 @@ class Outbox:
             names.setdefault(outcome, []).append(submission.submission_id or message.name)
         if self._unmatched:
             names["listed in responses that match no recipient"] = [_describe(one) for one in self._unmatched]
-        counts = (f"{len(some)} {outcome}: {name_some(some, limit=NAMED_IN_ERROR)}" for outcome, some in names.items())
+        excluded = str(SendOutcome.EXCLUDED)  # counted, and never listed
+        counts = (
+            f"{len(some)} {outcome}" + ("" if outcome == excluded else f": {name_some(some, limit=NAMED_IN_ERROR)}")
+            for outcome, some in names.items()
+        )
         left = f" No longer among the messages: {_describe_vanished(self._vanished)}." if self._vanished else ""
         return f"Of {len(self.messages)} messages: {'; '.join(counts)}.{left}"
 
+    def _status_of(self, item: _Item) -> Submission:
+        known = self._journal.status_of(item.digest)
+        return EXCLUDED if item.is_excluded and not (known.is_submitted or known.is_uncertain) else known
+
     def _sent_message(self, item: _Item) -> SentMessage:
-        status, moment = self._journal.status_of(item.digest), self._journal.moment_of(item.digest)
+        status, moment = self._status_of(item), self._journal.moment_of(item.digest)
         return SentMessage(item.message, item.digest, status, moment)
 
     def _with_summary(self, error: RtiSmsError) -> RtiSmsError:
@@ -273,7 +301,7 @@ class Outbox:
 
     def _is_due(self, item: _Item, known: Submission, *, round_number: int) -> bool:
         """Return whether a message is sent in a round, by what is known of it."""
-        if known.outcome is SendOutcome.SUBMITTED:
+        if known.outcome is SendOutcome.SUBMITTED or item.is_excluded:
             return False
         if known.outcome is SendOutcome.UNCERTAIN:
             requests = self._journal.requests_in_doubt(item.digest)
@@ -378,8 +406,10 @@ class Outbox:
     def _check_certain(self) -> list[Submission]:
         """Return what is known of each message, unless some are uncertain and that is an error."""
         known = self.submissions
-        # Messages that have vanished cannot be sent again, so "resend" ends with the warning about them.
-        looked_at = known + (self._vanished if self._on_uncertain == "fail" else [])
+        # Messages that have vanished or are excluded are not sent again, so "resend" ends with the warning about them.
+        looked_at = [self._status_of(item) for item in self._items if not item.is_excluded]
+        if self._on_uncertain == "fail":
+            looked_at = known + self._vanished
         if not any(one.outcome is SendOutcome.UNCERTAIN for one in looked_at):
             return known
         if self._on_uncertain == "skip":
@@ -389,7 +419,7 @@ class Outbox:
         raise RtiSmsUncertainError(what, call=endpoints.SEND_SMS)
 
 
-def _items_of(messages: Sequence[Message], journal: SendJournal) -> list[_Item]:
+def _items_of(messages: Sequence[Message], journal: SendJournal, excluded: Collection[str]) -> list[_Item]:
     """
     Return the messages with their digests.
 
@@ -397,10 +427,13 @@ def _items_of(messages: Sequence[Message], journal: SendJournal) -> list[_Item]:
     the row that was sent, of two rows for one recipient. The other row is no renamed one then.
     """
     keys = [message_key(message.recipient, reference=None) for message in messages]
-    to = Counter(keys)
-    recipients = [key if to[key] == 1 else f"{to[key]} messages to {key}" for key in keys]
+    count = Counter(keys)
+    recipients = [key if count[key] == 1 else f"{count[key]} messages to {key}" for key in keys]
     pairs = zip(messages, recipients, strict=True)
-    return [_Item(message, journal.digest(message.key, recipient)) for message, recipient in pairs]
+    return [
+        _Item(message, journal.digest(message.key, to), message.recipient.get_secret_value() in excluded)
+        for message, to in pairs
+    ]
 
 
 def _describe(submission: Submission) -> str:

@@ -9,7 +9,7 @@ from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError
 from airflow_provider_rtisms.api.values.arguments import check_submission_id
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.bulk.store import STORAGE_ERRORS
-from airflow_provider_rtisms.sending.messages import PlaceholderText
+from airflow_provider_rtisms.sending.messages import PlaceholderText, choose_number
 from airflow_provider_rtisms.sql.databases import get_hook, read_rows
 from airflow_provider_rtisms.tables import Row, read_query
 
@@ -61,6 +61,21 @@ def query_messages(
             raise failure
 
     return run()
+
+
+def query_numbers(conn_id: str | None, sql: str) -> Iterator[Row]:
+    """Run a query, and give its phone numbers one by one: of the only column, or else of ``recipient``."""
+
+    def read(columns: Sequence[str], rows: Iterator[Any]) -> Iterator[Row]:
+        return read_query(columns, rows, {choose_number(columns, "exclude_sql"): "exclude_sql"})
+
+    failure: RtiSmsError | None = None
+    try:
+        yield from read_rows(get_hook("exclude_conn_id", conn_id), sql, Secret(None), read)
+    except STORAGE_ERRORS as error:
+        failure = error.with_context("The query is exclude_sql. Nothing was sent in this attempt.")
+    if failure is not None:
+        raise failure
 
 
 def query_ids(hook: DbApiHook, sql: str, parameters: Secret[Any], column: str | None) -> Iterator[str]:

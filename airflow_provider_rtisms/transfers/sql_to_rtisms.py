@@ -34,7 +34,8 @@ class SqlToRtiSmsOperator(RtiSmsSendOperator):
         when the query runs again: text, whole numbers or UUIDs. Default: the recipient is the key, so no recipient may
         come twice.
     :param kwargs: the other parameters of ``RtiSmsSendOperator``, such as ``sender``, ``max_messages``,
-        ``output_path``, ``results_table`` (in the database of the query by default) and ``wait_for_delivery``.
+        ``output_path``, ``results_table`` and ``exclude_sql`` (in the database of the query by default) and
+        ``wait_for_delivery``.
     :return: as ``RtiSmsSendOperator`` returns it, with ``reference``.
     :raises AirflowFailException: an argument or the query is wrong, rows cannot be sent (all are named by their
         number), or as ``RtiSmsSendOperator``.
@@ -52,6 +53,9 @@ class SqlToRtiSmsOperator(RtiSmsSendOperator):
         "output_path",
         "results_table",
         "results_conn_id",
+        "exclude_sql",
+        "exclude_conn_id",
+        "exclude_path",
         "sender",
         "rtisms_conn_id",
     )
@@ -85,6 +89,9 @@ class SqlToRtiSmsOperator(RtiSmsSendOperator):
 
     def _ledger_conn_id(self) -> str | None:
         return self.results_conn_id or self.sql_conn_id
+
+    def _exclude_conn_id(self) -> str | None:
+        return self.exclude_conn_id or self.sql_conn_id
 
     def _source(self) -> dict[str, Any]:
         from airflow_provider_rtisms.sql.rows import query_messages

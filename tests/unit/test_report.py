@@ -53,7 +53,7 @@ def make_rows(seed: int, count: int = 200) -> list[Row]:
             ),
             "sent_at": chance.choice([sent_at, sent_at, None]),
             "team": chance.choice([None, "", "sales", "Sales", "100% 'us'"]),
-            "outcome": chance.choice(["submitted"] * 8 + ["refused", "not_sent", "uncertain", None]),
+            "outcome": chance.choice(["submitted"] * 8 + ["refused", "not_sent", "excluded", "uncertain", None]),
         }
         if row["outcome"] == "submitted" or chance.random() < 0.02:
             status = chance.choice(STATES)
@@ -112,7 +112,7 @@ def count(rows: Sequence[Row]) -> Row:
     other = [row for row in sent if row["is_final"] and row["status"] not in ("DELIVERED", *map(str.upper, failed))]
     times = sorted((row["done_at"] - row["registered_at"]).total_seconds() for row in delivered if row["done_at"])
     counts = {name: len(found) for name, found in failed.items()} | {"other": len(other)}
-    known = {"refused": unsent.count("refused"), "not_sent": unsent.count("not_sent")}
+    known = {outcome: unsent.count(outcome) for outcome in ("refused", "not_sent", "excluded")}
     return {
         "sent": len(sent),
         "delivered": len(delivered),

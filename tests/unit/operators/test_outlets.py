@@ -34,7 +34,7 @@ COUNTS = {
     "cost": 2,
 }
 
-ALL_SUBMITTED = {"messages": 4, "submitted": 4, "refused": 0, "uncertain": 0, "not_sent": 0}
+ALL_SUBMITTED = {"messages": 4, "submitted": 4, "refused": 0, "uncertain": 0, "not_sent": 0, "excluded": 0}
 
 
 class Attempt:

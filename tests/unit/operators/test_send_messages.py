@@ -131,7 +131,15 @@ def test_messages_come_from_a_file_and_results_go_to_one(
     with pytest.raises(AirflowFailException, match="no balance"):
         send(messages_path=str(source), output_path=str(target)).execute(context)
     assert f"The results of all messages are in {target}" in logged()
-    counts = {"messages": 30, "submitted": 10, "refused": 20, "uncertain": 0, "not_sent": 0, "vanished": 0}
+    counts = {
+        "messages": 30,
+        "submitted": 10,
+        "refused": 20,
+        "uncertain": 0,
+        "not_sent": 0,
+        "excluded": 0,
+        "vanished": 0,
+    }
     assert context["ti"].pushed["submissions"] == {"path": str(target), **counts}
     results = [json.loads(line) for line in target.read_text().splitlines()]
     assert [result["reference"] for result in results] == [f"invoice {number}" for number in range(30)]

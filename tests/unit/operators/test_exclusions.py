@@ -1,0 +1,221 @@
+"""Numbers that are never texted: lists from files and queries, what stops a send, and what is said of them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
+from airflow_provider_rtisms.operators.send import counts_in
+from airflow_provider_rtisms.sandbox import Fault, Sandbox
+from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
+from tests.unit.operators.test_send_messages import Context, people, received, send
+
+FIRST, SECOND, THIRD = (one["recipient"] for one in people(3))
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> sqlite3.Connection:
+    """A database with people and with those who said no, behind the Connection ``shop``."""
+    pytest.importorskip("airflow.providers.sqlite")
+    path = tmp_path / "shop.db"
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", json.dumps({"conn_type": "sqlite", "host": str(path)}))
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("CREATE TABLE people (id TEXT, phone TEXT)")
+    connection.execute("CREATE TABLE opted_out (phone TEXT)")
+    connection.executemany("INSERT INTO people VALUES (?, ?)", [("a", FIRST), ("b", SECOND), ("c", THIRD)])
+    return connection
+
+
+def send_query(**arguments: Any) -> SqlToRtiSmsOperator:
+    fixed = {"task_id": "send", "sql_conn_id": "shop", "sql": "SELECT * FROM people ORDER BY id", "sender": "96000"}
+    columns = {"recipient_column": "phone", "reference_column": "id", "text": "hola"}
+    return SqlToRtiSmsOperator(**{**fixed, **columns, "exclude_sql": "SELECT phone FROM opted_out", **arguments})
+
+
+def outcomes(results: Any) -> list[str]:
+    return [one["outcome"] for one in results]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("list.csv", f"phone\n{SECOND[:3]} {SECOND[3:6]}-{SECOND[6:]}\n+48600100200\n"),
+        ("list.csv", f"name,recipient\nAna,{SECOND}\n"),
+        ("list.jsonl", f'{{"phone": "{SECOND}"}}\n'),
+        ("list.jsonl", f'{{"recipient": "{SECOND}", "since": 2024}}\n'),
+        ("list.csv.gz", f"phone\n{SECOND}\n"),
+    ],
+)
+def test_a_file_of_numbers(
+    rtisms_sandbox: Sandbox, context: Context, logged: Callable[[], str], tmp_path: Path, name: str, content: str
+) -> None:
+    """Spaces, hyphens and the like make no difference."""
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(content.encode()) if name.endswith(".gz") else content.encode())
+    results = send(people(3), exclude_path=str(path)).execute(context)
+    assert outcomes(results) == ["submitted", "excluded", "submitted"]
+    assert results[1] == {"reference": "invoice 1", "outcome": "excluded", "status": None, "submission_id": None}
+    assert [message.recipient for message in rtisms_sandbox.state().messages] == [FIRST, THIRD]
+    assert "1 of 3 messages are excluded" in logged()
+    assert SECOND[-4:] not in logged()
+
+
+def test_a_query_of_numbers(rtisms_sandbox: Sandbox, context: Context, database: sqlite3.Connection) -> None:
+    database.execute("INSERT INTO opted_out VALUES (?)", (FIRST,))
+    table = {"results_table": "sent", "create_table": True}
+    assert outcomes(send_query(**table).execute(context)) == ["excluded", "submitted", "submitted"]
+    rows = database.execute("SELECT reference, outcome FROM sent ORDER BY reference").fetchall()
+    assert rows == [("a", "excluded"), ("b", "submitted"), ("c", "submitted")]
+    assert len(rtisms_sandbox.state().messages) == 2
+    send_operator = send(people(3), exclude_sql="SELECT phone FROM opted_out", exclude_conn_id="shop")
+    assert outcomes(send_operator.execute({})) == ["excluded", "submitted", "submitted"]
+
+
+def test_everybody_is_excluded(rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(f"phone\n{FIRST}\n{SECOND}\n")
+    path, output = str(tmp_path / "list.csv"), str(tmp_path / "out.csv")
+    summary = send(people(2), exclude_path=path, output_path=output).execute({})
+    assert (summary["messages"], summary["excluded"], summary["submitted"]) == (2, 2, 0)
+    wait = {"wait_for_delivery": True, "deferrable": False, "min_delivered": 0.9}
+    assert send(people(2), exclude_path=path, **wait).execute({}) == []
+    assert "POST sms" not in rtisms_sandbox.state().requests
+
+
+def test_a_share_of_deliveries_is_one_of_those_who_are_texted(rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(f"phone\n{FIRST}\n")
+    wait = {"wait_for_delivery": True, "deferrable": False, "min_delivered": 1.0, "poke_interval": 0.1}
+    assert len(send(people(3), exclude_path=str(tmp_path / "list.csv"), **wait).execute({})) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("", "exclude_path"),
+        ("phone\n", "exclude_path has no numbers"),
+        (f"{FIRST}\n{SECOND}\n", "no header line"),
+        ("phone;name\n", "exclude_path"),
+        (f"name,phone\nAna,{FIRST}\n", "exclude_path has 2 columns.* recipient"),
+        (f"phone\n{FIRST}\n056 12\n\n5\n", r"2 of 3 numbers of exclude_path .*line 3, line 5"),
+        (f"recipient,name\n{FIRST}\n", r"1 of 1 numbers of exclude_path .*line 2"),
+        (f'phone\n"{FIRST}\n', "exclude_path is not a valid CSV"),
+    ],
+)
+def test_a_list_that_cannot_be_trusted_stops_the_send(
+    rtisms_sandbox: Sandbox, tmp_path: Path, content: str, named: str
+) -> None:
+    (tmp_path / "list.csv").write_text(content)
+    with pytest.raises(AirflowFailException, match=named) as caught:
+        send(people(3), exclude_path=str(tmp_path / "list.csv")).execute({})
+    assert "Nothing was sent" in str(caught.value)
+    assert "56900000" not in str(caught.value)
+    assert "POST sms" not in rtisms_sandbox.state().requests
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"exclude_path": "nowhere.csv", "exclude_sql": None}, "nowhere.csv"),
+        ({"exclude_path": "list.txt", "exclude_sql": None}, "exclude_path does not end in"),
+        ({"exclude_path": "list.csv"}, "either exclude_sql or exclude_path"),
+        ({"exclude_sql": None, "exclude_conn_id": "shop"}, "exclude_conn_id is for exclude_sql"),
+        ({"exclude_sql": "SELECT phone FROM nobody"}, "exclude_sql"),
+        ({"exclude_sql": "SELECT phone FROM opted_out"}, "exclude_sql has no numbers"),
+        ({"exclude_sql": "SELECT phone, id FROM people"}, "exclude_sql has 2 columns"),
+        ({"exclude_sql": "SELECT NULL AS phone"}, "1 of 1 numbers of exclude_sql .*row 1"),
+        ({"exclude_conn_id": "nothing"}, "exclude_conn_id"),
+    ],
+)
+def test_an_argument_that_gives_no_list_stops_the_send(
+    rtisms_sandbox: Sandbox, arguments: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(AirflowFailException, match=named):
+        send_query(**arguments).execute({})
+    assert "POST sms" not in rtisms_sandbox.state().requests
+
+
+def test_a_template_that_renders_to_nothing_excludes_nobody_and_stops_the_send(rtisms_sandbox: Sandbox) -> None:
+    operator = send(people(1), exclude_path="{{ none }}")
+    operator.exclude_path = None  # as a DAG with native rendering makes it
+    with pytest.raises(AirflowFailException, match="exclude_path"):
+        operator.execute({})
+    assert "POST sms" not in rtisms_sandbox.state().requests
+
+
+def test_who_is_excluded_after_an_sms_stays_submitted(
+    rtisms_sandbox: Sandbox, context: Context, tmp_path: Path
+) -> None:
+    path = tmp_path / "list.csv"
+    send(people(2)).execute(context)
+    path.write_text(f"phone\n{FIRST}\n{THIRD}\n")
+    results = send(people(3), exclude_path=str(path)).execute(context)
+    assert outcomes(results) == ["submitted", "submitted", "excluded"]
+    assert sum(received(rtisms_sandbox).values()) == 2
+
+
+@pytest.mark.parametrize("on_uncertain", ["resend", "skip"])
+def test_who_is_excluded_after_a_lost_response_gets_nothing_more(
+    rtisms_sandbox: Sandbox, context: Context, tmp_path: Path, on_uncertain: Any
+) -> None:
+    path = tmp_path / "list.csv"
+    rtisms_sandbox.set_faults(Fault("lost_response", path="sms", times=1))
+    with pytest.raises(AirflowFailException, match="1 uncertain"):
+        send(people(1)).execute(context)
+    path.write_text(f"phone\n{FIRST}\n")
+    results = send(people(2), exclude_path=str(path), on_uncertain=on_uncertain).execute(context)
+    assert outcomes(results) == ["uncertain", "submitted"]
+    assert rtisms_sandbox.state().requests["POST sms"] == 2
+
+
+def test_an_error_counts_the_excluded_and_names_none(rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text(f"phone\n{FIRST}\n{SECOND}\n")
+    rtisms_sandbox.set_balance("0")
+    with pytest.raises(AirflowFailException, match=r"Of 3 messages: 2 excluded; 1 refused") as caught:
+        send(people(3), exclude_path=str(tmp_path / "list.csv")).execute({})
+    assert "invoice 0" not in str(caught.value)
+
+
+def test_the_counts_of_an_attempt_of_an_older_release() -> None:
+    """A task that has deferred before an upgrade reads them after it."""
+    old = {"path": "a.csv", "messages": 1, "submitted": 1, "refused": 0, "uncertain": 0, "not_sent": 0, "vanished": 0}
+    assert counts_in(old) == {
+        "messages": 1, "submitted": 1, "refused": 0, "uncertain": 0, "not_sent": 0, "excluded": 0
+    }  # fmt: skip
+
+
+MEMORY = """
+import resource, sys
+from airflow_provider_rtisms.sending.messages import check_messages, find_excluded, read_excluded_file
+messages = check_messages(recipients=[f"+569{n:08}" for n in range(1000)], text="hola")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+found = find_excluded(read_excluded_file(sys.argv[1]), "exclude_path", messages)
+print(len(found), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # it takes 6 s on an idle machine
+def test_a_million_numbers_take_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    with path.open("w") as file:
+        file.write("phone\n")
+        file.writelines(f"+569{number:08}\n" for number in range(500, 1_000_500))
+    done = subprocess.run([sys.executable, "-c", MEMORY, str(path)], capture_output=True, text=True, check=True)
+    found, mebibytes = map(int, done.stdout.split())
+    assert found == 500
+    assert mebibytes <= 20
+
+
+def test_the_fields_are_templated() -> None:
+    fields = {"exclude_sql", "exclude_conn_id", "exclude_path"}
+    assert fields <= set(RtiSmsSendOperator.template_fields) & set(SqlToRtiSmsOperator.template_fields)
