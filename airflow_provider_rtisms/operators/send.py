@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow.exceptions import AirflowRescheduleException
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSensorTimeout,
@@ -23,7 +24,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
-from airflow_provider_rtisms.api.values.arguments import check_seconds
+from airflow_provider_rtisms.api.values.arguments import check_choice, check_seconds
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, fail_without_retry
 from airflow_provider_rtisms.hooks.templates import Redacted, TemplateFields, in_fixed_order
 from airflow_provider_rtisms.operators.lineage import add_to_outlet_events
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_rtisms.bulk.store import StoragePath
+    from airflow_provider_rtisms.sending.hours import AllowedHours
     from airflow_provider_rtisms.sending.outbox import Outbox
     from airflow_provider_rtisms.sql.ledger import Ledger
     from airflow_provider_rtisms.tables import Row
@@ -111,6 +113,11 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         read, stops the send.
     :param exclude_conn_id: (templated) the Connection of the database that has the list.
     :param exclude_path: (templated) instead of these two, a file of numbers as ``messages_path`` takes it.
+    :param allowed_hours: when messages may go out, such as ``("09:00", "20:00")``, over midnight too. It is checked
+        before each request. Needs ``timezone``.
+    :param timezone: the name of the time zone of these hours, such as ``America/Santiago``.
+    :param outside_hours: ``wait``: until the hours begin, and go on with what has not been sent; with ``deferrable`` in
+        the triggerer. ``fail``: with an error that Airflow may retry. See ``docs/sending-once.md``, "Allowed hours".
     :param wait_for_delivery: after the send, wait until every submission is final, as ``RtiSmsDeliverySensor`` does.
     :param deferrable: wait in the triggerer; default from ``[operators] default_deferrable``.
     :param fail_on: final states that fail the wait.
@@ -169,6 +176,9 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         exclude_sql: str | None = None,
         exclude_conn_id: str | None = None,
         exclude_path: Any = None,
+        allowed_hours: Sequence[str] | None = None,
+        timezone: str | None = None,
+        outside_hours: Literal["wait", "fail"] = "wait",
         wait_for_delivery: bool = False,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         fail_on: Sequence[str] = ("REJECTED", "UNDELIVERED", "EXPIRED"),
@@ -198,6 +208,9 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         self.exclude_sql = exclude_sql
         self.exclude_conn_id = exclude_conn_id
         self.exclude_path = exclude_path
+        self.allowed_hours = allowed_hours
+        self.timezone = timezone
+        self.outside_hours = outside_hours
         self._excludes = exclude_sql is not None or exclude_path is not None
         self.wait_for_delivery = wait_for_delivery
         self.deferrable = deferrable
@@ -210,12 +223,22 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Send, then wait if asked to, in this process or in the triggerer."""
+        return self._run(context)
+
+    def execute_in_hours(self, context: Context, event: Any = None) -> Any:
+        """Send what is left, now that the trigger has waited for the allowed hours."""
+        return self._run(context)
+
+    def _run(self, context: Context) -> Any:
+        from airflow_provider_rtisms.sending.hours import check_hours
         from airflow_provider_rtisms.waiting import make_quota
 
         with fail_without_retry(), RtiSmsHook(self.rtisms_conn_id) as hook:
             poke_interval, timeout = self._check_wait()
             path = None if self.output_path is None else check_output_path(self.output_path)
-            outbox = self._open(hook, context)
+            hours = check_hours(self.allowed_hours, self.timezone)
+            check_choice("outside_hours", self.outside_hours, ("wait", "fail"))
+            outbox = self._open(hook, context, hours)
             texted = len(outbox.messages) - outbox.counts()["excluded"]
             quota = make_quota(self.min_delivered, texted) if self.wait_for_delivery else None
             ledger = self._open_ledger(context)
@@ -224,16 +247,53 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
             if outbox.messages:
                 self._warn_without_journal(context)
             with no_retry_after(outbox, context):
-                with ledger.following(outbox) if ledger else nullcontext():
-                    try:
-                        hook.send(outbox)
-                        outbox.check_submitted()
-                    finally:
-                        result = self._keep_results(context, outbox, path)
+                while True:
+                    with ledger.following(outbox) if ledger else nullcontext():
+                        is_over, result = self._send(hook, context, outbox, path)
+                    if is_over or hours is None:
+                        break
+                    self._wait_for_hours(context, outbox, hours)
                 add_to_outlet_events(context, self.outlets, counts_in(result))
                 if not self.wait_for_delivery:
                     return result
                 return self._result_of_wait(self._wait(context, outbox, quota, poke_interval, timeout))
+
+    def _send(self, hook: RtiSmsHook, context: Context, outbox: Outbox, path: StoragePath | None) -> tuple[bool, Any]:
+        """Send until all is sent or the allowed hours end. Return whether all is sent, and what is kept of it."""
+        from airflow_provider_rtisms.sending.outbox import OutsideHoursError
+
+        try:
+            hook.send(outbox)
+            outbox.check_submitted()
+            is_over = True
+        except OutsideHoursError:
+            if self.outside_hours == "fail":
+                raise
+            is_over = False
+        finally:
+            result = self._keep_results(context, outbox, path)
+        return is_over, result
+
+    def _wait_for_hours(self, context: Context, outbox: Outbox, hours: AllowedHours) -> None:
+        """Defer or reschedule this task, or wait here where another process would send again what this one has sent."""
+        from airflow_provider_rtisms.sending import hours as clock
+
+        now = clock.utc_now()
+        start = hours.next_start(now)
+        left = outbox.counts()["not_sent"]
+        self.log.info("SMS are allowed from %s only: %d messages are left. The task goes on at %s", hours, left, start)
+        has_journal = context.get("task_state_store") is not None
+        if self.deferrable and (has_journal or not outbox.may_have_sent):
+            from airflow.providers.common.compat.standard.triggers import TimeDeltaTrigger
+
+            from airflow_provider_rtisms.triggers.polling import DEFERRAL_GRACE
+
+            pause = max(start - now, timedelta(seconds=DEFERRAL_GRACE))
+            self.defer(trigger=TimeDeltaTrigger(pause), method_name="execute_in_hours")
+        if has_journal:
+            raise AirflowRescheduleException(start)  # type: ignore[no-untyped-call,unused-ignore]
+        self.log.info("The task waits in this process, since nothing else remembers what has been sent")
+        hours.wait()
 
     def execute_complete(self, context: Context, event: Any) -> Any:
         """End the wait as the event of the trigger says. Nothing is sent here."""
@@ -255,7 +315,9 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         return self._result_of_wait(records)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after the deferral, which comes after the send."""
+        """Resume after a deferral: that of the allowed hours, which is followed by a send, or that of the wait."""
+        if next_method == "execute_in_hours":
+            return super().resume_execution(next_method, next_kwargs, context)
         with no_retry_after(None, context), ending_deferral(self, self.timeout, next_method, next_kwargs):
             return super().resume_execution(next_method, next_kwargs, context)
 
@@ -290,7 +352,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
     def _exclude_conn_id(self) -> str | None:
         return self.exclude_conn_id
 
-    def _open(self, hook: RtiSmsHook, context: Context) -> Outbox:
+    def _open(self, hook: RtiSmsHook, context: Context, hours: AllowedHours | None = None) -> Outbox:
         """Return what is to be sent, all checked, with what earlier attempts have sent of it."""
         store = context.get("task_state_store")
         outbox = hook.get_outbox(
@@ -304,6 +366,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
             on_uncertain=self.on_uncertain,
             chunk_size=self.chunk_size,
             exclude=self._exclude(),
+            hours=hours,
         )
         if self.output_path is self.results_table is None and len(outbox.messages) > MAX_RESULTS_IN_XCOM:
             raise RtiSmsInputError(

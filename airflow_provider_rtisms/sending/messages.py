@@ -263,7 +263,8 @@ def find_excluded(rows: Iterable[Row], field_name: str, messages: Iterable[Messa
     found = set()
     count = 0
     bad: list[str] = []
-    for count, row in enumerate(rows, 1):
+    for row in rows:
+        count += 1
         number = None if row.problem else parse_recipient(_number_of(row.values))
         if number is None:
             bad.append(row.position)

@@ -28,6 +28,7 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsNotAcceptedError,
     RtiSmsPermanentError,
     RtiSmsSenderRefusedError,
+    RtiSmsTransientError,
     RtiSmsUncertainError,
 )
 from airflow_provider_rtisms.api.models import SendOutcome, Submission
@@ -36,6 +37,7 @@ from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.arguments import check_choice, check_whole_number, name_some
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.api.values.text import SmsText
+from airflow_provider_rtisms.sending.hours import AllowedHours
 from airflow_provider_rtisms.sending.journal import EXCLUDED, NOT_SENT, MemoryStore, SendJournal, Store
 from airflow_provider_rtisms.sending.messages import Message, check_messages, find_excluded, message_key
 from airflow_provider_rtisms.tables import Row
@@ -114,12 +116,14 @@ def make_outbox(
     on_uncertain: OnUncertain = "fail",
     chunk_size: int = DEFAULT_CHUNK_SIZE,
     exclude: tuple[str, Iterable[Row]] | None = None,
+    hours: AllowedHours | None = None,
     **what: Any,
 ) -> Outbox:
     """
     Check the arguments of a send. Nothing has left the machine when an error comes.
 
     :param exclude: the rows of numbers that are never texted, and before them the name of the argument that gives them.
+    :param hours: the hours in which requests may leave; None for all.
     """
     source = "the argument 'sender'"
     if sender is None:
@@ -139,6 +143,7 @@ def make_outbox(
         on_uncertain=on_uncertain,
         chunk_size=chunk_size,
         excluded=excluded,
+        hours=hours,
         sender_source=source,
     )
 
@@ -152,6 +157,7 @@ class Outbox:
 
     :param window: how many messages at most are recorded as about to be sent, and not yet as sent.
     :param excluded: numbers that get no message. What has been submitted to them before stays submitted.
+    :param hours: the hours in which requests may leave; None for all.
     :param sender_source: where the sender comes from, for the error that it is refused.
     """
 
@@ -165,6 +171,7 @@ class Outbox:
         chunk_size: int = DEFAULT_CHUNK_SIZE,
         window: int | None = None,
         excluded: Collection[str] = (),
+        hours: AllowedHours | None = None,
         sender_source: str = "the argument 'sender'",
         pause: Callable[[float], Awaitable[Any]] = asyncio.sleep,
         in_thread: Callable[..., Awaitable[Any]] = asyncio.to_thread,
@@ -176,6 +183,7 @@ class Outbox:
         self._parallel_windows = 2 if self._window >= 2 * chunk_size else 1
         self._sender = endpoints.check_sender(sender)
         self._sender_source = sender_source
+        self._hours = hours
         self._pause = pause
         self._in_thread = in_thread
         #: The messages, in their order.
@@ -317,7 +325,7 @@ class Outbox:
                 while len(windows) >= (1 if self._is_probing else self._parallel_windows):
                     done, windows = await asyncio.wait(windows, return_when=asyncio.FIRST_COMPLETED)
                     await asyncio.gather(*done)
-                if self._fatal is not None:
+                if self._is_stopped():
                     break
                 number = await self._record(self._journal.begin, [item.digest for items in requests for item in items])
                 windows.add(asyncio.create_task(self._send_window(client, number, requests)))
@@ -331,6 +339,12 @@ class Outbox:
             await asyncio.gather(*windows, return_exceptions=True)
         if self._fatal is not None:
             raise self._fatal
+
+    def _is_stopped(self) -> bool:
+        """Return whether no further request may leave, be it the end of the allowed hours."""
+        if self._fatal is None and self._hours is not None and not self._hours.is_open():
+            self._fatal = OutsideHoursError(f"SMS are allowed from {self._hours} only, and others are left.")
+        return self._fatal is not None
 
     def _windows(self, due: Sequence[_Item]) -> Iterator[list[list[_Item]]]:
         """Give the requests of one window at a time: messages of equal text together, in the order of the texts."""
@@ -377,7 +391,7 @@ class Outbox:
         call = endpoints.send_sms(recipients=recipients, text=items[0].message.text, sender=self._sender)
         self._requests += 1
         try:
-            submissions = await client.perform(_make_stoppable(call, lambda: self._fatal is not None))
+            submissions = await client.perform(_make_stoppable(call, self._is_stopped))
         except RtiSmsUncertainError as error:
             self._unmatched += error.submissions
             self._consecutive_losses += 1
@@ -471,6 +485,10 @@ class _Progress:
         left = f"about {(self._total - self._done) / rate:,.0f} s left" if rate else "time left unknown"
         share = 100 * self._done / self._total
         log.info("%d of %d messages done (%.0f%%), %.0f a second, %s", self._done, self._total, share, rate, left)
+
+
+class OutsideHoursError(RtiSmsTransientError, may_have_acted=False):
+    """The allowed hours have not begun, or are over. What has not been sent waits."""
 
 
 class StoppedError(RtiSmsPermanentError):

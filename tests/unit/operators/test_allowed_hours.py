@@ -1,0 +1,261 @@
+"""A send that reaches the end of its hours: what leaves, where the task waits, and what goes on the next day."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.exceptions import AirflowRescheduleException
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+
+from airflow_provider_rtisms.api.errors import RtiSmsTransientError
+from airflow_provider_rtisms.sandbox import Fault, Sandbox
+from tests.patience import PATIENCE
+from tests.unit.attempts import Pushes
+from tests.unit.operators.test_send_messages import Context, each_once, people, received, send
+
+NOON, EVENING = datetime(2026, 6, 1, 12, tzinfo=UTC), datetime(2026, 6, 1, 20, tzinfo=UTC)
+MORNING = datetime(2026, 6, 2, 9, tzinfo=UTC)
+HOURS: dict[str, Any] = {"allowed_hours": ("09:00", "20:00"), "timezone": "UTC"}
+
+
+class Clock:
+    """It is noon until the server has got some requests, then evening, and after some looks noon of the next day."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self.evening_after = 0
+        self.looks_at_evening = 10**9
+        self._looks = 0
+
+    def __call__(self) -> datetime:
+        requests = self._sandbox.state().requests.get("POST sms", 0)
+        if requests < self.evening_after or self._looks >= self.looks_at_evening:
+            return NOON
+        self._looks += 1
+        return EVENING
+
+
+@pytest.fixture
+def clock(rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock(rtisms_sandbox)
+    monkeypatch.setattr("airflow_provider_rtisms.sending.hours.utc_now", clock)
+    monkeypatch.setattr("airflow_provider_rtisms.sending.hours.SLICE", 0.01)
+    return clock
+
+
+def resume(deferral: TaskDeferred, context: Context, *arguments: Any, **options: Any) -> Any:
+    """Go on after a deferral, in another process: with another operator."""
+    operator = send(*arguments, **options)
+    return operator.resume_execution(deferral.method_name, {"event": None, **(deferral.kwargs or {})}, context)
+
+
+def test_within_the_hours_nothing_is_different(rtisms_sandbox: Sandbox, clock: Clock) -> None:
+    clock.evening_after = 10**9
+    assert len(send(people(60), **HOURS).execute({})) == 60
+    assert received(rtisms_sandbox) == each_once(60)
+
+
+@pytest.mark.parametrize("context", [{}, {"ti": Pushes()}])
+def test_outside_nothing_leaves_and_a_deferrable_task_waits_in_the_triggerer(
+    rtisms_sandbox: Sandbox, clock: Clock, context: Context
+) -> None:
+    """With a journal and without."""
+    with pytest.raises(TaskDeferred) as caught:
+        send(people(3), deferrable=True, **HOURS).execute(context)
+    path, kwargs = caught.value.trigger.serialize()
+    assert path.endswith(".temporal.DateTimeTrigger")
+    wait = kwargs["moment"] - datetime.now(UTC)
+    assert abs(wait.total_seconds() - (MORNING - EVENING).total_seconds()) < 120
+    assert rtisms_sandbox.state().requests == {}
+    clock.evening_after = 10
+    assert len(resume(caught.value, context, people(3), deferrable=True, **HOURS)) == 3
+    assert received(rtisms_sandbox) == each_once(3)
+
+
+def test_the_end_of_the_hours_ends_a_send_and_the_next_day_goes_on(
+    rtisms_sandbox: Sandbox, context: Context, clock: Clock, logged: Callable[[], str]
+) -> None:
+    clock.evening_after = 40
+    with pytest.raises(TaskDeferred) as caught:
+        send(people(200), deferrable=True, **HOURS).execute(context)
+    deferral = caught.value
+    sent = rtisms_sandbox.state().requests["POST sms"]
+    assert 40 <= sent <= 40 + 32, "requests that were under way"
+    outcomes = Counter(one["outcome"] for one in context["ti"].pushed["submissions"])
+    assert outcomes == {"submitted": sent, "not_sent": 200 - sent}
+    assert f"{200 - sent} messages are left" in logged()
+    with pytest.raises(TaskDeferred):  # still evening
+        resume(deferral, context, people(200), deferrable=True, **HOURS)
+    assert rtisms_sandbox.state().requests["POST sms"] == sent
+    clock.evening_after = 10**9
+    results = resume(deferral, context, people(200), deferrable=True, **HOURS)
+    assert {one["outcome"] for one in results} == {"submitted"}
+    assert received(rtisms_sandbox) == each_once(200)
+
+
+def test_another_task_with_a_journal_is_rescheduled(rtisms_sandbox: Sandbox, context: Context, clock: Clock) -> None:
+    clock.evening_after = 1
+    with pytest.raises(AirflowRescheduleException) as caught:
+        send(people(60), **HOURS).execute(context)
+    assert caught.value.reschedule_date == MORNING
+    clock.evening_after = 10**9
+    send(people(60), **HOURS).execute(context)
+    assert received(rtisms_sandbox) == each_once(60)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_what_nothing_remembers_waits_in_the_worker(
+    rtisms_sandbox: Sandbox, clock: Clock, deferrable: bool, logged: Callable[[], str]
+) -> None:
+    """Without a journal, another process would send again what this one has sent."""
+    clock.evening_after, clock.looks_at_evening = 20, 40
+    results = send(people(100), deferrable=deferrable, **HOURS).execute({"ti": Pushes()})
+    assert {one["outcome"] for one in results} == {"submitted"}
+    assert received(rtisms_sandbox) == each_once(100)
+    assert "waits in this process" in logged()
+
+
+def test_a_signal_ends_the_wait_in_the_worker(rtisms_sandbox: Sandbox, clock: Clock) -> None:
+    """``execution_timeout`` and SIGTERM raise in the main thread."""
+
+    def stop() -> datetime:
+        if clock._looks > 5:
+            raise KeyboardInterrupt
+        return clock()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("airflow_provider_rtisms.sending.hours.utc_now", stop)
+        with pytest.raises(KeyboardInterrupt):
+            send(people(3), **HOURS).execute({})
+    assert rtisms_sandbox.state().requests == {}
+
+
+def test_a_task_fails_if_asked_to(rtisms_sandbox: Sandbox, context: Context, clock: Clock) -> None:
+    for deferrable in (False, True):
+        with pytest.raises(RtiSmsTransientError, match=r"09:00 to 20:00 \(UTC\).*Of 3 messages: 3 not_sent"):
+            send(people(3), outside_hours="fail", deferrable=deferrable, **HOURS).execute(context)
+    assert rtisms_sandbox.state().requests == {}
+
+
+def test_without_a_journal_a_send_that_fails_at_its_end_is_not_retried(rtisms_sandbox: Sandbox, clock: Clock) -> None:
+    clock.evening_after = 1
+    with pytest.raises(AirflowFailException, match="retry sends to all"):
+        send(people(60), outside_hours="fail", **HOURS).execute({})
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_a_repetition_does_not_leave_at_night(rtisms_sandbox: Sandbox, context: Context, clock: Clock) -> None:
+    """The server refuses the first request, and the client repeats it: in the evening no more."""
+    clock.evening_after = 1
+    rtisms_sandbox.set_faults(Fault("error", path="sms", statuses=(429,)))
+    with pytest.raises(TaskDeferred):
+        send(people(1), deferrable=True, **HOURS).execute(context)
+    assert rtisms_sandbox.state().requests["POST sms"] == 1
+
+
+def test_rows_of_a_ledger_follow(
+    rtisms_sandbox: Sandbox, context: Context, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("airflow.providers.sqlite")
+    import sqlite3
+
+    path = tmp_path / "results.db"
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", json.dumps({"conn_type": "sqlite", "host": str(path)}))
+    table = {"results_table": "sent", "results_conn_id": "shop", "create_table": True}
+    clock.evening_after = 1
+    with pytest.raises(TaskDeferred):
+        send(people(3), deferrable=True, **HOURS, **table).execute(context)
+    with sqlite3.connect(path) as connection:
+        counted = "SELECT outcome, count(*) FROM sent GROUP BY outcome"
+        assert dict(connection.execute(counted)) == {"submitted": 1, "not_sent": 2}
+        clock.evening_after = 10
+        send(people(3), deferrable=True, **HOURS, **table).execute(context)
+        assert dict(connection.execute(counted)) == {"submitted": 3}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"allowed_hours": ("9", "20:00")}, "allowed_hours"),
+        ({"timezone": None}, "timezone"),
+        ({"outside_hours": "skip"}, "outside_hours"),
+    ],
+)
+def test_an_argument_that_cannot_be_used(rtisms_sandbox: Sandbox, arguments: dict[str, Any], named: str) -> None:
+    with pytest.raises(AirflowFailException, match=named):
+        send(people(1), **{**HOURS, **arguments}).execute({})
+    assert rtisms_sandbox.state().requests == {}
+
+
+KILLED = """
+import json, os, pathlib, signal, sys
+from datetime import UTC, datetime
+from airflow_provider_rtisms.sending import hours
+from tests.unit.operators.test_allowed_hours import HOURS, KilledStore, people, send
+
+store, requests = KilledStore(pathlib.Path(sys.argv[1])), 0
+
+def utc_now():
+    global requests
+    requests += 1
+    if requests > 60:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+hours.utc_now = utc_now
+send(people(200), deferrable=True, on_uncertain="skip", **HOURS).execute({"task_state_store": store})
+"""
+
+
+class KilledStore:
+    """A task state store that outlives the process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def get(self, key: str, default: Any = None) -> Any:
+        path = self._path / key
+        return json.loads(path.read_text()) if path.exists() else default
+
+    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
+        (self._path / "new").write_text(json.dumps(value))
+        (self._path / "new").rename(self._path / key)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("context")
+def test_a_worker_that_is_killed_at_the_end_of_the_hours(rtisms_sandbox: Sandbox, clock: Clock, tmp_path: Path) -> None:
+    """The next attempt begins in the evening, waits for the morning, and sends to the others, each once."""
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path)],
+        env=environment,
+        timeout=PATIENCE,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == -9, done.stderr
+    before = received(rtisms_sandbox)
+    assert before
+    assert set(before.values()) == {1}
+    context: Context = {"ti": Pushes(), "task_state_store": KilledStore(tmp_path)}
+    options = {"deferrable": True, "on_uncertain": "skip", **HOURS}
+    with pytest.raises(TaskDeferred) as caught:
+        send(people(200), **options).execute(context)
+    assert received(rtisms_sandbox) == before
+    clock.evening_after = 10**9
+    results = resume(caught.value, context, people(200), **options)
+    after = received(rtisms_sandbox)
+    assert set(after.values()) == {1}
+    for one, message in zip(results, people(200), strict=True):
+        assert after[message["text"]] == 1 or one["outcome"] == "uncertain"
+    assert Counter(one["outcome"] for one in results)["uncertain"] <= 128
