@@ -1,7 +1,8 @@
 """
 Show what a send would do, and send nothing: ``python -m airflow_provider_rtisms.preview --text "Hello {name}"``.
 
-``airflow rtisms preview`` takes the same options (Airflow 3.2 and later).
+``airflow rtisms preview`` takes the same options (Airflow 3.2 and later). With ``--dag-id`` and ``--task-id``, it is
+what a task would send.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError
 from airflow_provider_rtisms.api.models import printable
 from airflow_provider_rtisms.api.values.text import Charset
-from airflow_provider_rtisms.sending.messages import PlaceholderText, preview, read_message_file
+from airflow_provider_rtisms.sending.messages import PlaceholderText, estimate, preview, read_message_file
 from airflow_provider_rtisms.tables import read_table_file
 
 if TYPE_CHECKING:
     from argparse import Namespace
+
+    from airflow_provider_rtisms.operators.send import RtiSmsSendOperator
 
 #: The options, for both commands.
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -28,6 +32,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--messages": {"metavar": "FILE", "help": "instead of these two, a file as messages_path takes it"},
     "--charset": {"type": int, "help": "0, 1, 6 or 8 of the API (default: picked by each text)"},
     "--max-parts": {"type": int, "metavar": "N", "help": "most parts that one SMS may take"},
+    "--dag-id": {"metavar": "DAG", "help": "instead of all these, the DAG of a task that sends"},
+    "--task-id": {"metavar": "TASK", "help": "that task, an RtiSmsSendOperator or SqlToRtiSmsOperator"},
+    "--price": {"help": "of one part, to estimate the cost"},
     "--samples": {"type": int, "metavar": "N", "default": 3, "help": "how many texts to show (default: 3)"},
 }
 
@@ -40,17 +47,111 @@ def show(options: Namespace) -> str:
     :raises RtiSmsInputError: an option is malformed, or a row cannot be sent.
     :raises RtiSmsStorageError: a file cannot be read.
     """
-    if options.messages is not None and options.rows is not None:
+    if options.dag_id is not None or options.task_id is not None:
+        found = _preview_task(options)
+    elif options.messages is not None and options.rows is not None:
         raise RtiSmsInputError("Give either --messages, or --text and maybe --rows.")
-    found = preview(
-        text=options.text,
-        rows=None if options.rows is None else _rows(options.rows, options.text),
-        message_rows=None if options.messages is None else read_message_file(options.messages),
-        charset=options.charset,
-        max_parts=options.max_parts,
-        samples=options.samples,
-    )
+    else:
+        found = preview(
+            text=options.text,
+            rows=None if options.rows is None else _rows(options.rows, options.text),
+            message_rows=None if options.messages is None else read_message_file(options.messages),
+            charset=options.charset,
+            max_parts=options.max_parts,
+            samples=options.samples,
+        )
+        if options.price is not None:
+            found["cost"] = estimate(found["parts_total"], options.price)
     return "\n".join(map(printable, _lines(found)))
+
+
+def _preview_task(options: Namespace) -> dict[str, Any]:
+    others = (options.text, options.rows, options.messages, options.charset, options.max_parts)
+    if options.dag_id is None or options.task_id is None or any(one is not None for one in others):
+        raise RtiSmsInputError(
+            "Give --dag-id and --task-id together, and no text, rows, messages, charset or max-parts."
+        )
+    task = _load_task(options.dag_id, options.task_id)
+    _render(task)
+    task.price = task.price if options.price is None else options.price
+    return task.preview(options.samples)
+
+
+def _load_task(dag_id: str, task_id: str) -> RtiSmsSendOperator:
+    """Return a task of a DAG file. Nothing is written to Airflow's database."""
+    from airflow_provider_rtisms.operators.send import RtiSmsSendOperator
+
+    dag = next((one for bag in _dag_bags() if (one := bag.dags.get(dag_id)) is not None), None)
+    if dag is None:
+        raise RtiSmsInputError(
+            f"There is no DAG {dag_id}, or its file cannot be parsed: see airflow dags list-import-errors."
+        )
+    if not dag.has_task(task_id):
+        raise RtiSmsInputError(f"The DAG {dag_id} has no task {task_id}.")
+    task = dag.get_task(task_id)
+    if not isinstance(task, RtiSmsSendOperator):
+        raise RtiSmsInputError(
+            f"The task {task_id} is {type(task).__name__}: name an RtiSmsSendOperator or SqlToRtiSmsOperator, and no "
+            "mapped one."
+        )
+    return task
+
+
+def _dag_bags() -> Iterator[Any]:
+    """Parse the DAG files one bundle after the other."""
+    from airflow.models import DagBag
+
+    try:
+        from airflow.dag_processing.bundles.manager import DagBundlesManager
+    except ImportError:  # Airflow 2
+        yield DagBag()
+        return
+    for bundle in DagBundlesManager().get_all_dag_bundles():  # type: ignore[no-untyped-call,unused-ignore]
+        bundle.initialize()
+        yield DagBag(dag_folder=bundle.path, bundle_path=bundle.path)
+
+
+def _render(task: RtiSmsSendOperator) -> None:
+    """Render the template fields of a task with what is known outside of a DAG run."""
+    import pendulum
+    from jinja2 import UndefinedError
+
+    now = pendulum.now("UTC")
+    context: Any = {
+        "dag": task.dag,
+        "task": task,
+        "params": dict(task.params),
+        "run_id": "preview",
+        "ds": now.to_date_string(),
+        "ds_nodash": now.format("YYYYMMDD"),
+        "ts": now.isoformat(),
+        **dict.fromkeys(("logical_date", "data_interval_start", "data_interval_end"), now),
+        "var": SimpleNamespace(value=_Variables(), json=_Variables(deserialize_json=True)),
+    }
+    environment = task.get_template_env()
+    for name in task.template_fields:
+        try:
+            setattr(task, name, task.render_template(getattr(task, name), context, environment))
+        except Exception as error:
+            if name in ("output_path", "results_table", "results_conn_id"):  # which a preview does not need
+                continue
+            why = str(error) if isinstance(error, UndefinedError) else type(error).__name__
+            raise RtiSmsInputError(
+                f"The field {name} of the task needs what only a run of its DAG has ({why}). Let the task run with "
+                "dry_run=True instead."
+            ) from None
+
+
+class _Variables:
+    """The Variables of Airflow, as templates name them."""
+
+    def __init__(self, **how: Any) -> None:
+        self._how = how
+
+    def __getattr__(self, name: str) -> Any:
+        from airflow.providers.common.compat.sdk import Variable
+
+        return Variable.get(name, **self._how)
 
 
 def _rows(path: str, text: Any) -> Iterator[Mapping[str, Any]]:
@@ -67,6 +168,10 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"charset {charset} ({Charset(charset).name}): {count} messages"
     for character, count in found["forces_ucs2"].items():
         yield f"{character} is not in GSM 7-bit: {count} messages"
+    if "excluded" in found:
+        yield f"{found['excluded']} of the messages are excluded"
+    if found.get("cost") is not None:
+        yield f"cost: {found['cost']}"
     for number, sample in enumerate(found["samples"], 1):
         size = f"{sample['characters']} characters, {sample['parts']} parts, charset {sample['charset']}"
         yield f"message {number}: {size}: {json.dumps(sample['text'], ensure_ascii=False)}"

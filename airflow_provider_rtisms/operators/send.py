@@ -23,7 +23,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from airflow_provider_rtisms.api.errors import RtiSmsInputError
+from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
 from airflow_provider_rtisms.api.values.arguments import check_choice, check_seconds
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, fail_without_retry
 from airflow_provider_rtisms.hooks.templates import Redacted, TemplateFields, in_fixed_order
@@ -118,6 +118,9 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
     :param timezone: the name of the time zone of these hours, such as ``America/Santiago``.
     :param outside_hours: ``wait``: until the hours begin, and go on with what has not been sent; with ``deferrable`` in
         the triggerer. ``fail``: with an error that Airflow may retry. See ``docs/sending-once.md``, "Allowed hours".
+    :param dry_run: read, check and count, and send and write nothing. The task then returns the dict of
+        :meth:`preview`.
+    :param price: of one part, a decimal string or a number, for the ``cost`` of a dry run.
     :param wait_for_delivery: after the send, wait until every submission is final, as ``RtiSmsDeliverySensor`` does.
     :param deferrable: wait in the triggerer; default from ``[operators] default_deferrable``.
     :param fail_on: final states that fail the wait.
@@ -179,6 +182,8 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         allowed_hours: Sequence[str] | None = None,
         timezone: str | None = None,
         outside_hours: Literal["wait", "fail"] = "wait",
+        dry_run: bool = False,
+        price: str | float | None = None,
         wait_for_delivery: bool = False,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         fail_on: Sequence[str] = ("REJECTED", "UNDELIVERED", "EXPIRED"),
@@ -211,6 +216,8 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         self.allowed_hours = allowed_hours
         self.timezone = timezone
         self.outside_hours = outside_hours
+        self.is_dry_run = dry_run  # ``dry_run`` is a method of every operator
+        self.price = price
         self._excludes = exclude_sql is not None or exclude_path is not None
         self.wait_for_delivery = wait_for_delivery
         self.deferrable = deferrable
@@ -230,14 +237,15 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         return self._run(context)
 
     def _run(self, context: Context) -> Any:
-        from airflow_provider_rtisms.sending.hours import check_hours
         from airflow_provider_rtisms.waiting import make_quota
 
         with fail_without_retry(), RtiSmsHook(self.rtisms_conn_id) as hook:
+            if self.is_dry_run is not False:
+                found = self.preview()
+                del found["samples"]
+                return {**found, "charsets": {str(one): count for one, count in found["charsets"].items()}}
             poke_interval, timeout = self._check_wait()
-            path = None if self.output_path is None else check_output_path(self.output_path)
-            hours = check_hours(self.allowed_hours, self.timezone)
-            check_choice("outside_hours", self.outside_hours, ("wait", "fail"))
+            path, hours = self._check_path(), self._check_hours()
             outbox = self._open(hook, context, hours)
             texted = len(outbox.messages) - outbox.counts()["excluded"]
             quota = make_quota(self.min_delivered, texted) if self.wait_for_delivery else None
@@ -352,7 +360,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
     def _exclude_conn_id(self) -> str | None:
         return self.exclude_conn_id
 
-    def _open(self, hook: RtiSmsHook, context: Context, hours: AllowedHours | None = None) -> Outbox:
+    def _open(self, hook: RtiSmsHook, context: Mapping[str, Any], hours: AllowedHours | None = None) -> Outbox:
         """Return what is to be sent, all checked, with what earlier attempts have sent of it."""
         store = context.get("task_state_store")
         outbox = hook.get_outbox(
@@ -432,6 +440,46 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         if ti is not None and self.do_xcom_push:
             ti.xcom_push(key=SUBMISSIONS_KEY, value=result)
         return result
+
+    def preview(self, samples: int = 0) -> dict[str, Any]:
+        """
+        Say what this task would do. It reads and checks all that the task does, and sends and writes nothing.
+
+        :param samples: how many of the first texts to return; they may be confidential.
+        :return: as :meth:`~airflow_provider_rtisms.hooks.rtisms.RtiSmsHook.preview_sms`, where ``messages`` counts also
+            those that are ``excluded``, and the other counts do not; and ``cost``, the parts times ``price``, a decimal
+            string, or None without a price.
+        :raises RtiSmsError: the task would fail before it sends.
+        """
+        from airflow_provider_rtisms.sending.messages import describe, estimate
+        from airflow_provider_rtisms.waiting import make_quota
+
+        if not isinstance(self.is_dry_run, bool):
+            raise RtiSmsInputError(f"dry_run is {shape(self.is_dry_run)}: use True or False. Nothing was sent.")
+        self._check_wait()
+        self._check_path()
+        self._check_hours()
+        if self.price is not None:
+            estimate(0, self.price)
+        with RtiSmsHook(self.rtisms_conn_id) as hook:
+            outbox = self._open(hook, {})
+        outcomes = zip(outbox.messages, outbox.submissions, strict=True)
+        found = describe([message.text for message, known in outcomes if known.outcome != "excluded"], samples)
+        texted, count = found.pop("messages"), len(outbox.messages)
+        if self.wait_for_delivery:
+            make_quota(self.min_delivered, texted)
+        cost = None if self.price is None else estimate(found["parts_total"], self.price)
+        self.log.info("%d of %d messages would go out, in %d parts", texted, count, found["parts_total"])
+        return {"messages": count, "excluded": count - texted, **found, "cost": cost}
+
+    def _check_path(self) -> StoragePath | None:
+        return None if self.output_path is None else check_output_path(self.output_path)
+
+    def _check_hours(self) -> AllowedHours | None:
+        from airflow_provider_rtisms.sending.hours import check_hours
+
+        check_choice("outside_hours", self.outside_hours, ("wait", "fail"))
+        return check_hours(self.allowed_hours, self.timezone)
 
     def _check_wait(self) -> tuple[float, float]:
         """Check the arguments of the wait before anything is sent. Return ``poke_interval`` and ``timeout``."""

@@ -17,7 +17,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
-from airflow_provider_rtisms.api.values.arguments import as_iterable, check_whole_number, name_some, whole_number
+from airflow_provider_rtisms.api.values.arguments import (
+    as_iterable,
+    check_amount,
+    check_whole_number,
+    name_some,
+    whole_number,
+)
 from airflow_provider_rtisms.api.values.recipients import Recipient, parse_recipient, parse_recipients
 from airflow_provider_rtisms.api.values.secret import Secret, reveal
 from airflow_provider_rtisms.api.values.text import SmsText, gsm_misfits
@@ -381,6 +387,19 @@ def preview(
         texts = [SmsText.of(text, charset, max_parts)]
     else:
         texts = _fill_rows(PlaceholderText(text), rows, charset, max_parts)
+    return describe(texts, samples)
+
+
+def estimate(parts: int, price: Any) -> str:
+    """Return what some parts cost, a decimal string."""
+    amount = check_amount("price", price)
+    if amount < 0:
+        raise RtiSmsInputError("price is negative: use the price of one part, such as '0.035'.")
+    return format(amount * parts, "f")
+
+
+def describe(texts: Sequence[SmsText], samples: int = 0) -> dict[str, Any]:
+    """Count texts, parts, charsets and the characters that force UCS-2, and show the first texts."""
     misfits = [gsm_misfits(one.characters) for one in texts]
     parts = [one.parts for one in texts]
     return {
