@@ -67,6 +67,10 @@ def show(options: Namespace) -> str:
 
 def _preview_task(options: Namespace) -> dict[str, Any]:
     others = (options.text, options.rows, options.messages, options.charset, options.max_parts)
+    from airflow.providers.common.compat.sdk import AirflowException
+
+    from airflow_provider_rtisms.hooks.connection import export_connection
+
     if options.dag_id is None or options.task_id is None or any(one is not None for one in others):
         raise RtiSmsInputError(
             "Give --dag-id and --task-id together, and no text, rows, messages, charset or max-parts."
@@ -74,7 +78,13 @@ def _preview_task(options: Namespace) -> dict[str, Any]:
     task = _load_task(options.dag_id, options.task_id)
     _render(task)
     task.price = task.price if options.price is None else options.price
-    return task.preview(options.samples)
+    try:
+        for name in ("rtisms_conn_id", "sql_conn_id", "exclude_conn_id"):
+            if (conn_id := getattr(task, name, None)) is not None:
+                export_connection(conn_id)
+        return task.preview(options.samples)
+    except AirflowException as error:
+        raise RtiSmsInputError(str(error)) from None
 
 
 def _load_task(dag_id: str, task_id: str) -> RtiSmsSendOperator:
@@ -149,9 +159,9 @@ class _Variables:
         self._how = how
 
     def __getattr__(self, name: str) -> Any:
-        from airflow.providers.common.compat.sdk import Variable
+        from airflow.models import Variable  # that of the SDK asks the API of a run
 
-        return Variable.get(name, **self._how)
+        return Variable.get(name, **self._how)  # noqa: AIR311
 
 
 def _rows(path: str, text: Any) -> Iterator[Mapping[str, Any]]:

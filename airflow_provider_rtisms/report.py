@@ -12,7 +12,6 @@ import csv
 import io
 import json
 import logging
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -414,11 +413,9 @@ def show(options: Namespace) -> str:
         raise RtiSmsInputError("--conn-id is missing: name the Connection of the database.")
     if options.plot:
         _matplotlib("figure")
-    from airflow.models.connection import Connection
+    from airflow_provider_rtisms.hooks.connection import export_connection
 
-    # A hook asks the execution API for its Connection; a shell has the database instead.
-    found = Connection.get_connection_from_secrets(options.conn_id)
-    os.environ[f"AIRFLOW_CONN_{options.conn_id.upper()}"] = found.as_json()
+    export_connection(options.conn_id)
     days = {"since": options.since, "until": options.until}
     lines = read_report(options.conn_id, options.table, by=options.by, **days, **campaign)
     if options.plot:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +26,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+def export_connection(conn_id: str) -> None:
+    """
+    Let the hooks of this process find a Connection. They ask the execution API for it, and a shell has the database
+    instead.
+    """
+    from airflow.models.connection import Connection
+
+    os.environ[f"AIRFLOW_CONN_{conn_id.upper()}"] = Connection.get_connection_from_secrets(conn_id).as_json()
 
 
 def settings_from_connection(connection: Connection) -> ApiSettings:

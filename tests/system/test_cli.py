@@ -115,7 +115,12 @@ def test_a_task_that_cannot_be_previewed(
 @pytest.mark.outer_minors
 @pytest.mark.usefixtures("dunning")
 @pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="commands of providers are from Airflow 3.2 on")
-def test_the_preview_of_a_task_in_a_shell() -> None:
+def test_the_preview_of_a_task_in_a_shell(dunning: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections and Variables are in Airflow's database."""
+    monkeypatch.delenv("AIRFLOW_CONN_SHOP")
+    monkeypatch.delenv("AIRFLOW_VAR_SENDER")
+    for words in (f"connections add shop --conn-type sqlite --conn-host {dunning}", "variables set sender 96000"):
+        subprocess.run([sys.executable, "-m", "airflow", *words.split()], timeout=PATIENCE, check=True)
     command = [sys.executable, "-m", "airflow", "rtisms", "preview", "--dag-id", "dunning", "--task-id", "table"]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=PATIENCE, check=True)
     assert "3 messages, 2 parts, at most 1 each" in done.stdout.splitlines()
