@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +137,7 @@ def _render(task: RtiSmsSendOperator) -> None:
         "ds_nodash": now.format("YYYYMMDD"),
         "ts": now.isoformat(),
         **dict.fromkeys(("logical_date", "data_interval_start", "data_interval_end"), now),
+        "macros": import_module("airflow.macros"),
         "var": SimpleNamespace(value=_Variables(), json=_Variables(deserialize_json=True)),
     }
     environment = task.get_template_env()

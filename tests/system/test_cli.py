@@ -38,7 +38,7 @@ from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
 
 with DAG("dunning", schedule=None, params={"least": 2}):
     query = {"sql": "SELECT * FROM people WHERE id >= {{ params.least }}", "sql_conn_id": "shop"}
-    columns = {"recipient_column": "phone", "text": "Hola {name}, {{ ds[:2] }}", "sender": "{{ var.value.sender }}"}
+    columns = {"recipient_column": "phone", "text": "Hola {name}, {{ macros.ds_add(ds, 0)[:2] }}", "sender": "{{ var.value.sender }}"}
     out = {"output_path": "/nowhere/{{ ti.try_number }}.csv", "results_table": "sent", "create_table": True}
     SqlToRtiSmsOperator(
         task_id="table", exclude_sql="SELECT phone FROM people WHERE id = 3", price="0.5", **query, **columns, **out

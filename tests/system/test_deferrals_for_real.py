@@ -1,8 +1,12 @@
-"""How deferrals end in a whole Airflow: by the execution_timeout, by a crash, and watchers that never end."""
+"""
+How deferrals end in a whole Airflow: by the execution_timeout, by a crash, when allowed hours begin, and watchers that
+never end.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections import Counter
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +15,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 from airflow_provider_rtisms.sandbox import SandboxProcess
 from scripts.airflow_deployment import AirflowDeployment
 from scripts.dag_run import DagRun
+from tests.system.conftest import NUMBERS
 
 pytestmark = [
     pytest.mark.deployment,
@@ -69,3 +74,21 @@ def test_two_assets_with_equal_watchers_both_get_the_fall(airflow: AirflowDeploy
         run, *_ = airflow.wait_until(runs, what=f"a run of top_up_{name}")
         (event,) = DagRun(airflow, f"top_up_{name}", run["dag_run_id"]).xcom("order")
         assert event["threshold"] == "900000"
+
+
+@pytest.mark.timeout(900)  # the hours begin after two to three minutes
+def test_sends_wait_for_their_hours(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+    """One task waits in the triggerer, and one is rescheduled: it is no sensor, and Airflow heeds the time anyway."""
+    start = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=3)
+    (airflow.home / "dags" / "hours.txt").write_text(f"{start:%H:%M} {start + timedelta(hours=2):%H:%M}")
+    run = airflow.trigger("allowed_hours")
+    states: dict[str, list[str]] = {"in_triggerer": [], "rescheduled": []}
+    for change in run.changes(timeout=600):
+        states[change["task_id"]].append(change["state"])
+        if change["state"] in ("deferred", "up_for_reschedule"):
+            assert "POST sms" not in sandbox.state().requests
+    assert run.state() == "success", run.failure_log()
+    assert states["in_triggerer"].count("deferred") == 1
+    assert states["rescheduled"].count("up_for_reschedule") == 1
+    received = Counter((message.text, message.recipient) for message in sandbox.state().messages)
+    assert received == {(name, number): 1 for name in states for number in NUMBERS}
