@@ -40,9 +40,8 @@ with DAG("dunning", schedule=None, params={"least": 2}):
     query = {"sql": "SELECT * FROM people WHERE id >= {{ params.least }}", "sql_conn_id": "shop"}
     columns = {"recipient_column": "phone", "text": "Hola {name}, {{ macros.ds_add(ds, 0)[:2] }}"}
     out = {"output_path": "/nowhere/{{ ti.try_number }}.csv", "results_table": "sent", "create_table": True}
-    SqlToRtiSmsOperator(
-        task_id="table", exclude_sql="SELECT phone FROM people WHERE id = 3", price="0.5", sender="{{ var.value.sender }}", **query, **columns, **out
-    )
+    more = {"exclude_sql": "SELECT phone FROM people WHERE id = 3", "price": "0.5", "sender": "{{ var.value.sender }}"}
+    SqlToRtiSmsOperator(task_id="table", **query, **columns, **out, **more)
     RtiSmsSendOperator(task_id="of_a_run", recipients="{{ ti.xcom_pull('people') }}", text="hola", sender="96000")
     RtiSmsSendOperator.partial(task_id="mapped", text="hola").expand(recipients=["+56900000100"])
     RtiSmsGetDetailsOperator(task_id="another", submission_id="1")
