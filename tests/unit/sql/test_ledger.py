@@ -338,7 +338,8 @@ class TestSends:
         with pytest.raises(AirflowFailException, match=r"too many for XCom.* Set output_path or results_table"):
             send(context, results_table=None, create_table=False)
         assert not rtisms_sandbox.state().messages
-        counts = {"messages": 3, "submitted": 3, "refused": 0, "uncertain": 0, "not_sent": 0, "vanished": 0}
+        outcomes = {"submitted": 3, "refused": 0, "uncertain": 0, "not_sent": 0, "excluded": 0}
+        counts = {"messages": 3, **outcomes, "vanished": 0}
         assert send(context) == {"table": "ledger", **counts}
         assert context["ti"].pushed["submissions"] == {"table": "ledger", **counts}
         assert len(database.rows()) == 3
