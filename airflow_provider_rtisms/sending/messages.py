@@ -21,7 +21,16 @@ from airflow_provider_rtisms.api.values.arguments import as_iterable, check_whol
 from airflow_provider_rtisms.api.values.recipients import Recipient, parse_recipient, parse_recipients
 from airflow_provider_rtisms.api.values.secret import Secret, reveal
 from airflow_provider_rtisms.api.values.text import SmsText, gsm_misfits
-from airflow_provider_rtisms.tables import Row, find_columns, read_table_file, write_value
+from airflow_provider_rtisms.tables import (
+    PLAIN_CSV,
+    CsvFormat,
+    Row,
+    count_columns,
+    find_columns,
+    plain_name,
+    read_table_file,
+    write_value,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_rtisms.bulk.store import StoragePath
@@ -118,18 +127,21 @@ def row_of(position: str, values: Any) -> Row:
     return Row(position, Secret(values))
 
 
-def read_message_file(path: str | StoragePath) -> Iterator[Row]:
+def read_message_file(path: str | StoragePath, csv_format: CsvFormat = PLAIN_CSV) -> Iterator[Row]:
     """Give the rows of a file of messages one by one."""
 
     def choose(columns: Sequence[str]) -> Mapping[str, str]:
-        if not {"recipient", "text"} <= set(columns) <= set(FIELDS):
+        names = [plain_name(column) for column in columns]
+        if not {"recipient", "text"} <= set(names) <= set(FIELDS):
             raise RtiSmsInputError(
                 "The first line of messages_path must name the columns recipient, text and maybe reference, and no "
-                "others. Nothing was sent."
+                f"others. It has {count_columns(columns)}. Check the names, or set csv_delimiter. Nothing was sent."
             )
-        return dict.fromkeys(columns, "messages_path")
+        used = dict.fromkeys(names, "messages_path")
+        find_columns(names, used, "messages_path", is_file=True, note="Nothing was sent.")
+        return used
 
-    for row in read_table_file(path, "messages_path", choose):
+    for row in read_table_file(path, "messages_path", choose, csv_format):
         if row.problem is None:
             yield row_of(row.position, row.values.get_secret_value())
         else:

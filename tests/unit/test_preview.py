@@ -20,6 +20,7 @@ MESSAGES = "recipient,text,reference\n+56900000100,hola,a\n+56900000101,hola ā,
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("rows.csv").write_text(ROWS)
+    Path("excel.csv").write_bytes("\r\n".join(["Name;Amount", "Zoé,;1,5", "José;2"]).encode("cp1252"))
     Path("rows.jsonl").write_text('{"name": "Ana"}\n[1]\n')
     Path("numbers.jsonl").write_text(
         '{"name": 7, "amount": 12345678901234567890.50000000}\n{"name": 1e5, "amount": 1E-4}\n'
@@ -68,6 +69,14 @@ def test_what_people_wrote_is_shown_as_text(capsys: pytest.CaptureFixture[str], 
                 'message 1: 8 characters, 1 parts, charset 1: "Hola Ana"',
                 'message 2: 11 characters, 1 parts, charset 6: "Hola Łukasz"',
                 'message 3: 7 characters, 1 parts, charset 6: "Hola őŁ"',
+            ],
+        ),
+        (
+            ["--text", "{name}", "--rows", "excel.csv", "--csv-encoding", "cp1252", "--samples", "1"],
+            [
+                "2 messages, 2 parts, at most 1 each",
+                "charset 1 (GSM_7BIT): 2 messages",
+                'message 1: 4 characters, 1 parts, charset 1: "Zoé,"',
             ],
         ),
         (
@@ -122,7 +131,9 @@ def test_what_it_shows(files: None, capsys: pytest.CaptureFixture[str], options:
             "row 1 has a value of type dict in name.*row 2 has a number in name that is not.*row 3.*list.*row 4.*bool",
         ),
         (["--text", "a" * 161, "--max-parts", "1"], "max_parts"),
-        (["--text", "a", "--rows", "rows.xlsx"], "^--rows does not end in .csv"),
+        (["--text", "a", "--rows", "rows.xlsx"], "^--rows is a spreadsheet .* Save it as CSV"),
+        (["--text", "a", "--rows", "rows.txt"], "^--rows does not end in .csv"),
+        (["--text", "a", "--csv-delimiter", ";"], "^csv_delimiter and csv_encoding are for --rows and --messages"),
         (["--messages", "rows.csv"], "The first line of messages_path must name the columns"),
     ],
 )

@@ -11,6 +11,7 @@ import ast
 import json
 import logging
 import operator
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -27,6 +28,8 @@ C = TypeVar("C", bound=str)
 MAX_DIGITS = 100
 #: The vendor's ids have 13 to 16 digits. The length is not promised, but a URL has to hold the id.
 MAX_ID_DIGITS = 100
+#: How programs write a number that they have made a float, with a point or a comma.
+_FLOAT = re.compile(r"[0-9]+[.,][0-9]*([eE][+-]?[0-9]+)?|[0-9]+[eE]\+?[0-9]+")
 #: How many items an error message or a log line names.
 NAMED_IN_MESSAGE = 10
 
@@ -174,6 +177,11 @@ def check_submission_id(value: Any, field_name: str = "submission_id") -> str:
         digits = value.strip()
         if digits.isascii() and digits.isdigit() and len(digits) <= MAX_ID_DIGITS:
             return digits.lstrip("0") or "0"
+        if _FLOAT.fullmatch(digits):
+            raise RtiSmsInputError(
+                f"{field_name} is {shape(value)} as pandas or Excel write a float, which rounds long ids: keep the "
+                "column as text where the table is made (pandas: dtype=str, Excel: format Text)."
+            )
     else:
         number = whole_number(value)
         if number is not None and number >= 0:
