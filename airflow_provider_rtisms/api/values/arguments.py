@@ -177,18 +177,17 @@ def check_submission_id(value: Any, field_name: str = "submission_id") -> str:
         digits = value.strip()
         if digits.isascii() and digits.isdigit() and len(digits) <= MAX_ID_DIGITS:
             return digits.lstrip("0") or "0"
-        if _FLOAT.fullmatch(digits):
-            raise RtiSmsInputError(
-                f"{field_name} is {shape(value)} as pandas or Excel write a float, which rounds long ids: keep the "
-                "column as text where the table is made (pandas: dtype=str, Excel: format Text)."
-            )
     else:
         number = whole_number(value)
         if number is not None and number >= 0:
             return str(number)
+    is_float = isinstance(value, str | float) and _FLOAT.fullmatch(str(value).strip())
+    reason = (
+        " A program such as pandas or Excel has made the ids float, which rounds them: keep them as text (dtype=str)."
+    )
     raise RtiSmsInputError(
         f"{field_name} is {shape(value)}: use a decimal string such as '4193366853543393' or a non-negative int, no "
-        "float."
+        f"float.{reason if is_float else ''}"
     )
 
 
