@@ -28,6 +28,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--messages": {"metavar": "FILE", "help": "instead of these two, a file as messages_path takes it"},
     "--csv-delimiter": {"metavar": "C", "help": "what separates the fields of a CSV (default: what it says itself)"},
     "--csv-encoding": {"metavar": "NAME", "help": "encoding of a CSV, such as cp1252 or utf-16 (default: utf-8)"},
+    "--default-region": {"metavar": "CL", "help": "with --messages: the country of phone numbers without +"},
+    "--smart-encoding": {"action": "store_true", "help": "replace typographic characters where that saves a part"},
     "--charset": {"type": int, "help": "0, 1, 6 or 8 of the API (default: picked by each text)"},
     "--max-parts": {"type": int, "metavar": "N", "help": "most parts that one SMS may take"},
     "--samples": {"type": int, "metavar": "N", "default": 3, "help": "how many texts to show (default: 3)"},
@@ -54,6 +56,8 @@ def show(options: Namespace) -> str:
         charset=options.charset,
         max_parts=options.max_parts,
         samples=options.samples,
+        default_region=options.default_region,
+        smart_encoding=options.smart_encoding,
     )
     return "\n".join(map(printable, _lines(found)))
 
@@ -72,6 +76,12 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"charset {charset} ({Charset(charset).name}): {count} messages"
     for character, count in found["forces_ucs2"].items():
         yield f"{character} is not in GSM 7-bit: {count} messages"
+    if "completed" in found:
+        yield f"phone numbers without + that are completed: {found['completed']}"
+    if "replaced" in found:
+        yield f"parts that smart encoding saves: {found['parts_saved']}"
+    for character, count in found.get("replaced", {}).items():
+        yield f"{character} is replaced: {count} messages"
     for number, sample in enumerate(found["samples"], 1):
         size = f"{sample['characters']} characters, {sample['parts']} parts, charset {sample['charset']}"
         yield f"message {number}: {size}: {json.dumps(sample['text'], ensure_ascii=False)}"

@@ -89,6 +89,11 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
     :param sender: (templated) as allowed for the account; default the extra ``sender`` of the Connection.
     :param rtisms_conn_id: (templated) the Connection.
     :param charset: 0, 1, 6 or 8 of the API; None picks GSM 7-bit where every character fits, else UCS-2.
+    :param default_region: two letters of a country, such as ``CL``, in which a phone number without + is dialled. Only
+        valid mobile numbers are sent to; needs the extra ``phones``. Default: that of the Connection; without it, such
+        numbers are refused.
+    :param smart_encoding: replace typographic quotes, dashes, ellipses and blanks by characters of GSM 7-bit where that
+        saves a part.
     :param max_parts: refuse a text of more parts, before anything is sent.
     :param max_messages: refuse more messages, before anything is sent.
     :param max_parts_total: refuse messages that take more parts together, before anything is sent.
@@ -153,6 +158,8 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         sender: str | None = None,
         rtisms_conn_id: str = "rtisms_default",
         charset: int | None = None,
+        default_region: str | None = None,
+        smart_encoding: bool = False,
         max_parts: int | None = None,
         max_messages: int | None = None,
         max_parts_total: int | None = None,
@@ -181,6 +188,8 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         self.sender = sender
         self.rtisms_conn_id = rtisms_conn_id
         self.charset = charset
+        self.default_region = default_region
+        self.smart_encoding = smart_encoding
         self.max_parts = max_parts
         self.max_messages = max_messages
         self.max_parts_total = max_parts_total
@@ -272,6 +281,8 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
             **self._source(),
             sender=self.sender,
             charset=self.charset,
+            default_region=self.default_region,
+            smart_encoding=self.smart_encoding,
             max_parts=self.max_parts,
             max_messages=self.max_messages,
             max_parts_total=self.max_parts_total,
