@@ -136,17 +136,17 @@ def _complete(digits: str, region: str) -> Recipient | None:
     """Return the only reading of a number that is dialled in a region, if it can receive SMS."""
     import phonenumbers as library
 
-    found = set()
+    found: dict[str, library.PhoneNumber] = {}
     # People leave out the +, and in some countries a national number may begin with the digits of the country code.
     is_code_possible = digits.startswith(str(library.country_code_for_region(region)))
     for form in (digits, f"+{digits}") if is_code_possible else (digits,):
         with suppress(library.NumberParseException):
             number = library.parse(form, region)
             if library.is_valid_number(number):
-                found.add(library.format_number(number, library.PhoneNumberFormat.E164))
+                found[library.format_number(number, library.PhoneNumberFormat.E164)] = number
     if len(found) != 1:
         return None
-    number = library.parse(e164 := found.pop())
+    [(e164, number)] = found.items()
     kind, kinds = library.number_type(number), library.PhoneNumberType
     is_mobile = kind == kinds.MOBILE
     if kind == kinds.FIXED_LINE_OR_MOBILE:
