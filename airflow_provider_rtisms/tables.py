@@ -131,7 +131,8 @@ def find_columns(
     Return the position of each column that is used.
 
     :param used: the columns that are used, each with the argument that names it.
-    :param is_file: whether ``columns`` are the first line of a file. It may hold data, so errors repeat nothing of it.
+    :param is_file: whether ``columns`` are the first line of a file. It may hold data, so errors repeat
+        no more of it than short names without numbers.
     """
     found = {column: _positions(columns, column, is_file) for column in used}
     problems = [
