@@ -133,8 +133,12 @@ def make_outbox(
                 f"There is no sender: give the argument 'sender', or set {source}. Nothing was sent."
             )
         sender = settings.sender
+    if what.get("default_region") is None:
+        what["default_region"] = settings.default_region
     messages = check_messages(**what)
-    excluded = frozenset() if exclude is None else find_excluded(exclude[1], exclude[0], messages)
+    excluded = (
+        frozenset() if exclude is None else find_excluded(exclude[1], exclude[0], messages, what["default_region"])
+    )
     journal = SendJournal(MemoryStore() if store is None else store, settings.client_secret)
     return Outbox(
         messages,

@@ -17,7 +17,15 @@ from tests.unit.operators.test_send_messages import Context, people, send
 
 __all__ = ["database"]
 
-COUNTS = {"messages": 3, "excluded": 1, "parts_total": 2, "max_parts": 1, "charsets": {"1": 2}, "forces_ucs2": {}}
+COUNTS = {
+    "messages": 3,
+    "excluded": 1,
+    "parts_total": 2,
+    "max_parts": 1,
+    "charsets": {"1": 2},
+    "forces_ucs2": {},
+    "completed": 0,
+}
 
 
 def test_it_counts_and_sends_nothing(

@@ -81,6 +81,24 @@ def test_a_query_of_numbers(rtisms_sandbox: Sandbox, context: Context, database:
     assert outcomes(send_operator.execute({})) == ["excluded", "submitted", "submitted"]
 
 
+def test_national_numbers_are_compared_in_international_form(
+    rtisms_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The region is that of the task, or of the Connection."""
+    pytest.importorskip("phonenumbers")
+    (tmp_path / "list.csv").write_text("Name;Recipient \nAna;9 3221 7456\n")
+    numbers = ["+56932217456", "9 3221 7457"]
+    options = {"recipients": numbers, "text": "hola", "exclude_path": str(tmp_path / "list.csv")}
+    assert outcomes(send(default_region="CL", **options).execute({})) == ["excluded", "submitted"]
+    found = send(default_region="CL", dry_run=True, **options).execute({})
+    assert (found["excluded"], found["completed"]) == (1, 1)
+    connection = {**json.loads(rtisms_sandbox.connection_json()), "extra": {"default_region": "CL"}}
+    monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps(connection))
+    assert outcomes(send(**options).execute({})) == ["excluded", "submitted"]
+    with pytest.raises(AirflowFailException, match="1 of 1 numbers of exclude_path"):
+        send(default_region="PL", **options | {"recipients": numbers[0]}).execute({})
+
+
 def test_everybody_is_excluded(rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text(f"phone\n{FIRST}\n{SECOND}\n")
     path, output = str(tmp_path / "list.csv"), str(tmp_path / "out.csv")
