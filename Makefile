@@ -222,37 +222,39 @@ define build_environment
 	@touch $@
 endef
 
+# A variable, since a comma would divide the arguments of a call.
+EXTRAS := parquet,phones
 GROUPS = --group dev
 $(LATEST:%/bin=%)/.ready constraints-3.3: GROUPS += --group docs --group release --group system
 constraints-3.3: GROUPS += --group bench --group mutants
 $(BUILD)/airflow-%/.ready: pyproject.toml constraints/airflow-%.txt | $(UV)
-	$(call build_environment,constraints/airflow-$*.txt,$(GROUPS) --editable '.[parquet]')
+	$(call build_environment,constraints/airflow-$*.txt,$(GROUPS) --editable '.[$(EXTRAS)]')
 
 # Renewed each time: there may be a newer one.
 .PHONY: $(BUILD)/airflow-next/.ready
 $(BUILD)/airflow-next/.ready: | $(UV)
 	$(call build_environment,constraints/airflow-next.in,--requirements constraints/airflow-next.in \
-		--group dev --group system --editable '.[parquet]')
+		--group dev --group system --editable '.[$(EXTRAS)]')
 
 # Not pinned: the providers of Google and Microsoft do not fit beside the pins of the other environments.
 $(BUILD)/stores/.ready: pyproject.toml constraints/stores.in | $(UV)
-	$(call build_environment,constraints/stores.in,--requirements constraints/stores.in --group test --editable '.[parquet]')
+	$(call build_environment,constraints/stores.in,--requirements constraints/stores.in --group test --editable '.[$(EXTRAS)]')
 
 $(BUILD)/lowest/.ready: pyproject.toml constraints/lowest.txt | $(UV)
-	$(call build_environment,constraints/lowest.txt,--group test --editable '.[parquet]')
+	$(call build_environment,constraints/lowest.txt,--group test --editable '.[$(EXTRAS)]')
 
 $(BUILD)/bare/.ready: pyproject.toml constraints/airflow-3.3.txt constraints/without-airflow.txt | $(UV)
-	$(call build_environment,constraints/airflow-3.3.txt,--excludes constraints/without-airflow.txt --group test --editable .)
+	$(call build_environment,constraints/airflow-3.3.txt,--excludes constraints/without-airflow.txt --group test --editable '.[phones]')
 
 # Phony, so that a changed pyproject.toml never renews a pin by itself; markers keep one file right for each Python.
 constraints-%: | $(UV)
 	$(UV) pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
-		$(if $(UPGRADE),--upgrade) $(GROUPS) --extra parquet pyproject.toml constraints/airflow-$*.in \
+		$(if $(UPGRADE),--upgrade) $(GROUPS) --extra parquet --extra phones pyproject.toml constraints/airflow-$*.in \
 		--output-file constraints/airflow-$*.txt
 
 constraints-lowest: | $(UV)
 	$(UV) pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --resolution lowest-direct \
-		$(if $(UPGRADE),--upgrade) --group test --extra parquet pyproject.toml --constraints constraints/lowest.in \
+		$(if $(UPGRADE),--upgrade) --group test --extra parquet --extra phones pyproject.toml --constraints constraints/lowest.in \
 		--output-file constraints/lowest.txt
 
 $(UV):

@@ -56,6 +56,12 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
         "account.",
         "schema": {"type": ["string", "null"]},
     },
+    "default_region": {
+        "label": "Default region",
+        "description": "Two letters of the country, such as CL, as which sends read phone numbers without +. Needs "
+        "phonenumbers (extra phones). Empty: such numbers are refused.",
+        "schema": {"type": ["string", "null"]},
+    },
 }
 
 #: Schema is hidden, since it is part of Base URL. Port is shown: "Test Connection" of Airflow 3.3 returns "Bad Request"
@@ -76,6 +82,7 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
         "proxy": "http://proxy.example:3128",
         "ca_bundle": "/path/to/ca.pem",
         "sender": "none",
+        "default_region": "none",
     },
 }
 

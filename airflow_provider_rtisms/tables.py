@@ -2,16 +2,19 @@
 Tables: the rows of a query, of a CSV and of JSON lines, as streams; and how a value of a row is written in a text.
 
 A column that is used stands there exactly once, wherever a table comes from. That is checked once, before the first
-row. Names are compared as they are. A column that nobody uses does no harm.
+row. Names are compared as they are; those of a CSV, where no column has the very name, without case and the blanks
+around them. A column that nobody uses does no harm.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
 import json
 import numbers
+import re
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
+from itertools import chain, islice
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
@@ -49,6 +53,15 @@ _OTHER_FILES = {
     b"PAR1": "is a Parquet file. Save it as text in UTF-8.",
 }
 
+#: What spreadsheets save under another name than .csv.
+_SPREADSHEETS = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods", ".numbers")
+#: The separators that a header line may tell.
+_DELIMITERS = (",", ";", "\t")
+#: The first line by which Excel knows the separator. Saved again, it has the separators of empty cells at its end.
+_SEP_LINE = re.compile(r'"?sep=([^"\w\r\n\0])"?\1*\s*', re.IGNORECASE)
+#: What errors repeat of a header line: short names without numbers. Anything else may be data.
+_NAME = re.compile(r"(?!(?:\D*\d){4})[^\W\d][\w .|/-]{,29}")
+
 #: Takes the columns of a table, and returns those that are used, each with the argument that names it, for errors.
 ChooseColumns: TypeAlias = Callable[[Sequence[str]], Mapping[str, str]]
 
@@ -62,6 +75,55 @@ class Row:
     problem: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CsvFormat:
+    """
+    How a CSV is written, as the arguments ``csv_delimiter`` and ``csv_encoding`` say it.
+
+    :param delimiter: what separates the fields: one character; None: what the first lines of the file say.
+    :param encoding: a name that Python knows, such as ``cp1252``; None for UTF-8.
+    :raises RtiSmsInputError: one of them is anything else.
+    """
+
+    delimiter: str | None = None
+    encoding: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.delimiter is not None and (
+            not isinstance(self.delimiter, str) or not re.fullmatch(r'[^"\w\r\n\0]', self.delimiter)
+        ):
+            raise RtiSmsInputError(
+                f"csv_delimiter is {shape(self.delimiter)}: use one character that is no letter, digit or quote, such "
+                "as ';' or '\\t'."
+            )
+        try:
+            " ".encode("utf-8" if self.encoding is None else self.encoding)
+        except (LookupError, ValueError, TypeError):
+            raise RtiSmsInputError(
+                f"csv_encoding is {shape(self.encoding)}: use the name of an encoding, such as 'cp1252' or 'utf-16'."
+            ) from None
+
+    @property
+    def codec(self) -> str:
+        """The codec that decodes the file. UTF-8 may begin with a byte order mark."""
+        name = codecs.lookup(self.encoding or "utf-8").name
+        return "utf-8-sig" if name == "utf-8" else name
+
+    def check_unused(self, place: str) -> None:
+        """Refuse the two arguments where nothing reads them."""
+        if self != CsvFormat():
+            raise RtiSmsInputError(f"csv_delimiter and csv_encoding are for {place}: leave them out.")
+
+
+#: In UTF-8, and the file says what its separator is.
+PLAIN_CSV = CsvFormat()
+
+
+def plain_name(column: str) -> str:
+    """Return the name of a column of a CSV without case, and without the blanks around it."""
+    return column.strip().casefold()
+
+
 def find_columns(
     columns: Sequence[str], used: Mapping[str, str], table: str, *, is_file: bool = False, note: str = ""
 ) -> dict[str, int]:
@@ -69,35 +131,50 @@ def find_columns(
     Return the position of each column that is used.
 
     :param used: the columns that are used, each with the argument that names it.
-    :param is_file: whether ``columns`` are the first line of a file. It may hold data, so errors repeat nothing of it.
+    :param is_file: whether ``columns`` are the first line of a file. It may hold data, so errors repeat
+        no more of it than short names without numbers.
     """
+    found = {column: _positions(columns, column, is_file) for column in used}
     problems = [
-        f"{'has no column' if column not in columns else 'has more than one column'} {column!r} ({argument})"
+        f"{'has more than one column' if found[column] else 'has no column'} {column!r} ({argument})"
         for column, argument in used.items()
-        if columns.count(column) != 1
+        if len(found[column]) != 1
     ]
     if problems:
-        remedy = _remedy_of_file(columns, used) if is_file else _remedy_of_query(columns, used)
+        is_repeated = any(len(positions) > 1 for positions in found.values())
+        remedy = (_remedy_of_file if is_file else _remedy_of_query)(columns, is_repeated)
         raise RtiSmsInputError(f"{table} {' and '.join(problems)}. {remedy} {note}".rstrip())
-    return {column: columns.index(column) for column in used}
+    return {column: positions[0] for column, positions in found.items()}
 
 
-def _remedy_of_query(columns: Sequence[str], used: Mapping[str, str]) -> str:
+def _positions(columns: Sequence[str], column: str, is_file: bool) -> list[int]:
+    exact = [position for position, one in enumerate(columns) if one == column]
+    if exact or not is_file:
+        return exact
+    return [position for position, one in enumerate(columns) if plain_name(one) == plain_name(column)]
+
+
+def _remedy_of_query(columns: Sequence[str], is_repeated: bool) -> str:
     found = f"The columns are: {', '.join(columns)}."
-    if any(columns.count(column) > 1 for column in used):
-        return f"{found} Give each of them a name of its own: SELECT column AS other_name."
-    return found
+    return f"{found} Give each of them a name of its own: SELECT column AS other_name." if is_repeated else found
 
 
-def _remedy_of_file(columns: Sequence[str], used: Mapping[str, str]) -> str:
+def _remedy_of_file(columns: Sequence[str], is_repeated: bool) -> str:
     if not columns:
         return "The file is empty: add a header line."
-    if any(columns.count(column) > 1 for column in used):
+    if is_repeated:
         return "Rename or remove one of them in the first line of the file."
-    found = f"The first line has {len(columns)} column{'s' if len(columns) > 1 else ''}."
+    found = f"The first line has {count_columns(columns)}."
     if any(column.strip().removeprefix("+").isdigit() for column in columns):
         return f"{found} The file seems to have no header line: add one."
-    return f"{found} Check the name, and that the columns are separated by commas."
+    return f"{found} Check the name, or set csv_delimiter."
+
+
+def count_columns(columns: Sequence[str]) -> str:
+    """Return how many columns a header line has, and their names unless the line may hold data."""
+    count = f"{len(columns)} column{'' if len(columns) == 1 else 's'}"
+    names = [column.strip() for column in columns]
+    return f"{count}: {', '.join(names)}" if names and all(map(_NAME.fullmatch, names)) else count
 
 
 def read_query(
@@ -111,25 +188,73 @@ def read_query(
         yield Row(f"row {number}", Secret(values))
 
 
-def read_csv(text: Iterable[str], choose: ChooseColumns, name: str, *, note: str = "") -> Iterator[Row]:
-    """Give the rows of a CSV with a header line one by one: the chosen columns. Empty lines are left out."""
-    rows = csv.reader(text, strict=True)  # without it, a quote that never ends swallows the rest of the file
-    line = 1
+def read_csv(
+    text: Iterable[str], choose: ChooseColumns, name: str, *, delimiter: str | None = None, note: str = ""
+) -> Iterator[Row]:
+    """
+    Give the rows of a CSV with a header line one by one: the chosen columns. Empty lines are left out.
+
+    :param delimiter: None for what the line ``sep=`` says, or else the only separator that gives the chosen columns.
+    """
+    source = iter(text)
+    head = [line.removeprefix("\ufeff") for line in islice(source, 1)]
+    header_line = 1
+    if head and (sep_line := _SEP_LINE.fullmatch(head[0])):
+        if delimiter not in (None, sep_line[1]):
+            raise RtiSmsInputError(
+                f"{name} names its separator in the first line, and csv_delimiter is another one: leave csv_delimiter "
+                f"out, or remove the first line. {note}".rstrip()
+            )
+        head, delimiter, header_line = [], sep_line[1], 2
+    line = header_line
     try:
-        columns = next(rows, [])
-        positions = find_columns(columns, choose(columns), name, is_file=True, note=note)
-        line = rows.line_num + 1
+        delimiter, width, positions = _read_header(head, source, choose, name, delimiter, note)
+        rows = csv.reader(chain(head, source), delimiter=delimiter, strict=True)  # else an open quote swallows the rest
+        next(rows)
+        line = header_line + rows.line_num
         for row in rows:
             if row:
                 values = {column: row[at] if at < len(row) else None for column, at in positions.items()}
-                is_whole = len(row) == len(columns)
-                problem = None if is_whole else "has more or fewer fields than the first line has columns"
+                problem = None if len(row) == width else "has more or fewer fields than the first line has columns"
                 yield Row(f"line {line}", Secret(values), problem)
-            line = rows.line_num + 1
+            line = header_line + rows.line_num
     except csv.Error as error:
         raise RtiSmsInputError(
             f"{name} is not a valid CSV: {error}, in the row that begins on line {line}. {note}".rstrip()
         ) from None
+
+
+def _read_header(
+    head: list[str], source: Iterator[str], choose: ChooseColumns, name: str, delimiter: str | None, note: str
+) -> tuple[str, int, dict[str, int]]:
+    """
+    Return the delimiter of a CSV, how many columns its header has, and the positions of the chosen ones.
+
+    :param head: the lines that are read already; gets those that the header takes.
+    """
+
+    def lines() -> Iterator[str]:
+        yield from list(head)
+        for line in source:
+            head.append(line)
+            yield line
+
+    readings: list[tuple[str, int, dict[str, int]]] = []
+    failures: list[tuple[int, Exception]] = []
+    for one in _DELIMITERS if delimiter is None else [delimiter]:
+        columns: list[str] = []
+        try:
+            columns = next(csv.reader(lines(), delimiter=one, strict=True), [])
+            positions = find_columns(columns, choose(columns), name, is_file=True, note=note)
+            readings.append((one, len(columns), positions))
+        except (RtiSmsInputError, csv.Error) as error:
+            failures.append((len(columns), error))
+    split = [reading for reading in readings if reading[1] > 1]
+    if len(split) > 1:
+        raise RtiSmsInputError(f"{name} can be read with more than one separator: set csv_delimiter. {note}".rstrip())
+    if not readings:
+        raise max(failures, key=lambda failure: failure[0])[1] from None
+    return (split or readings)[0]
 
 
 def read_json_lines(text: IO[str]) -> Iterator[Row]:
@@ -157,19 +282,33 @@ def read_lines(text: IO[str]) -> Iterator[tuple[int, str]]:
         yield number, line
 
 
-def read_table_file(path: str | StoragePath, field_name: str, choose: ChooseColumns) -> Iterator[Row]:
+def read_table_file(
+    path: str | StoragePath, field_name: str, choose: ChooseColumns, csv_format: CsvFormat = PLAIN_CSV
+) -> Iterator[Row]:
     """
     Give the rows of a CSV or JSON-lines file, local or in a store, one by one, for a send.
 
     :param choose: which columns of a CSV are used. Objects of JSON lines come whole.
     """
     place = storage_path(field_name, path)
-    suffix = suffix_of(place.name)[0]
+    suffix = _text_suffix(place.name, field_name)
     if suffix not in (".csv", ".jsonl"):
         raise wrong_ending(field_name)
     note = "Nothing was sent."
-    with _open_text(place, field_name, note) as text:
-        yield from read_json_lines(text) if suffix == ".jsonl" else read_csv(text, choose, field_name, note=note)
+    with _open_text(place, field_name, csv_format, note) as text:
+        if suffix == ".jsonl":
+            yield from read_json_lines(text)
+        else:
+            yield from read_csv(text, choose, field_name, delimiter=csv_format.delimiter, note=note)
+
+
+def _text_suffix(name: str, field_name: str) -> str:
+    suffix = suffix_of(name)[0]
+    if suffix.lower() in _SPREADSHEETS:
+        raise RtiSmsInputError(
+            f"{field_name} is a spreadsheet ({suffix}). Save it as CSV (UTF-8) there, and give the name of that file."
+        )
+    return suffix
 
 
 def wrong_ending(field_name: str) -> RtiSmsInputError:
@@ -180,28 +319,33 @@ def wrong_ending(field_name: str) -> RtiSmsInputError:
     )
 
 
-def read_id_file(path: str | StoragePath, column: str | None = None) -> Iterator[str]:
+def read_id_file(
+    path: str | StoragePath, column: str | None = None, csv_format: CsvFormat = PLAIN_CSV
+) -> Iterator[str]:
     """
     Give the submission ids of a file, local or in a store, one by one. Lines and rows without one are skipped.
 
     :param column: of a CSV with a header line, or the key of the objects of JSON lines; None for one id per line.
     """
     place = storage_path("submission_ids_path", path)
+    _text_suffix(place.name, "submission_ids_path")
+    if column is None and csv_format.delimiter is not None:
+        raise RtiSmsInputError("csv_delimiter is for a column of a CSV: set submission_ids_column too.")
     report_input(place)
-    with _open_text(place, "submission_ids_path") as text:
+    with _open_text(place, "submission_ids_path", csv_format) as text:
         name = place.name
-        for position, value in _lines_or_column(text, name, column):
+        for position, value in _lines_or_column(text, name, column, csv_format.delimiter):
             if value is not None and str(value).strip():
                 yield check_submission_id(value, f"{position} of {name}")
 
 
-def _lines_or_column(text: IO[str], name: str, column: str | None) -> Iterator[tuple[str, Any]]:
+def _lines_or_column(text: IO[str], name: str, column: str | None, delimiter: str | None) -> Iterator[tuple[str, Any]]:
     if column is None:
         yield from ((f"line {number}", line) for number, line in read_lines(text))
         return
     is_json = suffix_of(name)[0] == ".jsonl"
     used = {column: "submission_ids_column"}
-    for row in read_json_lines(text) if is_json else read_csv(text, lambda _: used, name):
+    for row in read_json_lines(text) if is_json else read_csv(text, lambda _: used, name, delimiter=delimiter):
         values = row.values.get_secret_value()
         if is_json and (row.problem or column not in values):
             raise RtiSmsInputError(
@@ -211,22 +355,32 @@ def _lines_or_column(text: IO[str], name: str, column: str | None) -> Iterator[t
 
 
 @contextmanager
-def _open_text(path: StoragePath, field_name: str, note: str = "") -> Iterator[IO[str]]:
-    """Read a file as text in UTF-8, through gzip if its name ends in ``.gz``."""
+def _open_text(path: StoragePath, field_name: str, csv_format: CsvFormat, note: str = "") -> Iterator[IO[str]]:
+    """Read a file as text, through gzip if its name ends in ``.gz``."""
     action = f"Reading {path} ({field_name})"
+    is_json = suffix_of(path.name)[0] == ".jsonl"
+    if is_json:
+        csv_format.check_unused("CSV files")
     with explain_failures(action, Exception), open_to_read(path, action) as raw:
         is_packed = path.name.endswith(".gz")
         buffered = io.BufferedReader(raw)  # type: ignore[type-var]  # it has what is needed here
         beginning = buffered.peek(4)
         unpacked = gzip.GzipFile(fileobj=buffered) if is_packed else buffered
+        kinds = [kind for mark, kind in _OTHER_FILES.items() if beginning.startswith(mark) and not is_packed]
         try:
             if is_packed and not beginning:
                 raise EOFError  # gzip takes an empty file for one that holds nothing
-            with io.TextIOWrapper(unpacked, "utf-8-sig", newline="") as text:
+            if kinds and csv_format.encoding:
+                raise UnicodeError  # other encodings than UTF-8 decode any bytes
+            with io.TextIOWrapper(unpacked, csv_format.codec, newline="") as text:
                 yield text
-        except UnicodeDecodeError:
-            kinds = (kind for mark, kind in _OTHER_FILES.items() if beginning.startswith(mark) and not is_packed)
-            problem = next(kinds, "is not UTF-8 text. Save it as UTF-8.")
+        except UnicodeError:
+            if csv_format.encoding:
+                problem = f"is not {csv_format.encoding} text. Correct csv_encoding."
+            else:
+                hint = "" if is_json else ", or set csv_encoding, such as 'cp1252' or 'utf-16'"
+                problem = f"is not UTF-8 text. Save it as UTF-8{hint}."
+            problem = next(iter(kinds), problem)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:  # whose words repeat the first bytes of the file
             what = "it is cut off" if isinstance(error, EOFError) else "or is none, although its name ends in .gz"
             problem = f"is a damaged gzip file ({what}). Make it again."

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, shape
+from airflow_provider_rtisms.api.values.recipients import parse_region
 from airflow_provider_rtisms.api.values.secret import Secret, reveal
 
 DEFAULT_BASE_URL = "https://www.rti-sms.com"
@@ -39,6 +40,7 @@ class ApiSettings:
     :param max_attempts: most attempts of one call, the first one included.
     :param allow_http: allow plain http to a host that is not loopback.
     :param sender: the sender of messages that name no other one.
+    :param default_region: the country, such as ``CL``, in which phone numbers without + are dialled; None: refuse them.
     :raises RtiSmsConfigError: a value is missing or malformed; names the field and the remedy.
     """
 
@@ -53,6 +55,7 @@ class ApiSettings:
     max_attempts: int = 5
     allow_http: bool = False
     sender: str | None = None
+    default_region: str | None = None
     #: The proxy that requests go through: that of the Connection or of the environment.
     _proxy_to_use: str | None = field(init=False, default=None, repr=False, compare=False)
     _secrets: tuple[Secret[str], ...] = field(init=False, default=(), repr=False, compare=False)
@@ -71,6 +74,7 @@ class ApiSettings:
             "proxy": _proxy(self.proxy),
             "ca_bundle": None if self.ca_bundle in (None, "") else _check_certificates(self.ca_bundle, "ca_bundle"),
             "sender": _sender(self.sender),
+            "default_region": _region(self.default_region),
         }
         checked["base_url"] = _base_url(self.base_url or DEFAULT_BASE_URL, bool(checked["allow_http"]))
         checked["_proxy_to_use"] = checked["proxy"] or _environment_proxy(str(checked["base_url"]))
@@ -218,6 +222,15 @@ def _sender(value: Any) -> str | None:
     if not isinstance(value, str) or not value.strip():
         raise RtiSmsConfigError(f"sender is {shape(value)}: use a str that is not empty.")
     return value
+
+
+def _region(value: Any) -> str | None:
+    if value in (None, ""):
+        return None
+    region = parse_region(value)
+    if region is None:
+        raise RtiSmsConfigError(f"default_region is {shape(value)}: use the two letters of a country, such as CL.")
+    return region
 
 
 def _check_certificates(value: Any, name: str) -> str:

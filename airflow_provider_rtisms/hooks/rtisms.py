@@ -227,7 +227,7 @@ class RtiSmsHook(BaseHook):
         :param max_parts: most parts that one SMS may take.
         :param max_messages: most messages.
         :param max_parts_total: most parts of all messages together.
-        :param options: ``on_uncertain`` and ``chunk_size``, as for
+        :param options: ``default_region``, ``smart_encoding``, ``on_uncertain`` and ``chunk_size``, as for
             :class:`~airflow_provider_rtisms.operators.rtisms.RtiSmsSendOperator`.
         :return: what is known of each message or distinct recipient, by position.
         :raises RtiSmsInputError: a value cannot be sent; nothing was sent. All bad messages are named by position.
@@ -267,6 +267,8 @@ class RtiSmsHook(BaseHook):
         charset: int | None = None,
         max_parts: int | None = None,
         samples: int = 3,
+        default_region: str | None = None,
+        smart_encoding: bool = False,
     ) -> dict[str, Any]:
         """
         Say what a send would do: charsets, parts, and the characters that force UCS-2. It sends nothing, and asks
@@ -278,6 +280,10 @@ class RtiSmsHook(BaseHook):
         :param charset: 0, 1, 6 or 8; None picks by each text.
         :param max_parts: most parts that one SMS may take.
         :param samples: how many of the first texts to return.
+        :param default_region: of numbers in ``messages`` without +, as for :meth:`send_sms`; that of the Connection is
+            not read. The result then has ``completed``, the count of these numbers.
+        :param smart_encoding: as for :meth:`send_sms`. The result then has ``parts_saved``, and ``replaced``: messages
+            by character that is replaced.
         :return: ``messages`` (count), ``parts_total``, ``max_parts`` (of the longest), ``charsets`` (messages by number
             of the charset), ``forces_ucs2`` (messages by character that GSM 7-bit does not have), and ``samples``: for
             each of the first texts ``text, charset, characters, parts, forces_ucs2``. These texts may be confidential,
@@ -286,7 +292,16 @@ class RtiSmsHook(BaseHook):
         """
         from airflow_provider_rtisms.sending.messages import preview
 
-        return preview(text=text, rows=rows, messages=messages, charset=charset, max_parts=max_parts, samples=samples)
+        return preview(
+            text=text,
+            rows=rows,
+            messages=messages,
+            charset=charset,
+            max_parts=max_parts,
+            samples=samples,
+            default_region=default_region,
+            smart_encoding=smart_encoding,
+        )
 
     def send(self, outbox: Outbox) -> list[Submission]:
         """Send what :meth:`get_outbox` has returned; return what is known of each message, by position."""

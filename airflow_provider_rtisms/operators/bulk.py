@@ -38,6 +38,9 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
         line, a column of a CSV, or a key of JSON lines (``.jsonl``); a local path or a URL for ObjectStoragePath;
         ``.gz`` is decompressed.
     :param submission_ids_column: (templated) the column of the CSV, or the key; None for one id per line.
+    :param csv_delimiter: what separates the fields of the CSV. Default: what its line ``sep=`` says, or the one of
+        comma, semicolon and tab with which the header line has the column.
+    :param csv_encoding: of the CSV or of the lines, such as ``cp1252`` or ``utf-16``; default UTF-8.
     :param output_path: (templated) a local path or a URL for ObjectStoragePath (``s3://conn_id@bucket/key``) that ends
         in ``.jsonl``, ``.jsonl.gz``, ``.csv``, ``.csv.gz`` or ``.parquet`` (extra ``parquet``). None puts the records
         into XCom, at most :data:`MAX_RECORDS_IN_XCOM`.
@@ -72,6 +75,8 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
         submission_ids: Any = None,
         submission_ids_path: Any = None,
         submission_ids_column: str | None = None,
+        csv_delimiter: str | None = None,
+        csv_encoding: str | None = None,
         output_path: Any = None,
         max_concurrency: int | None = None,
         requests_per_second: float | None = None,
@@ -85,6 +90,8 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
         self.submission_ids = submission_ids
         self.submission_ids_path = submission_ids_path
         self.submission_ids_column = submission_ids_column
+        self.csv_delimiter = csv_delimiter
+        self.csv_encoding = csv_encoding
         self.output_path = output_path
         self.max_concurrency = max_concurrency
         self.requests_per_second = requests_per_second
@@ -150,15 +157,19 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
 
         if (self.submission_ids is None) == (self.submission_ids_path is None):
             raise RtiSmsInputError("Give either submission_ids or submission_ids_path.")
-        return read_ids(self.submission_ids, self.submission_ids_path, self.submission_ids_column)
+        return read_ids(self)
 
 
-def read_ids(submission_ids: Any, path: Any, column: str | None) -> Iterator[str]:
-    """Yield the ids of an operator's arguments."""
+def read_ids(operator: Any) -> Iterator[str]:
+    """Yield the ids of an operator's arguments ``submission_ids`` or ``submission_ids_path``."""
     from airflow_provider_rtisms.api.values.arguments import iter_submission_ids
     from airflow_provider_rtisms.bulk.store import check_rendered
-    from airflow_provider_rtisms.tables import read_id_file
+    from airflow_provider_rtisms.tables import CsvFormat, read_id_file
 
-    check_rendered("submission_ids", submission_ids)
-    check_rendered("submission_ids_column", column)
-    return read_id_file(path, column) if submission_ids is None else iter_submission_ids(submission_ids)
+    check_rendered("submission_ids", operator.submission_ids)
+    check_rendered("submission_ids_column", operator.submission_ids_column)
+    csv_format = CsvFormat(operator.csv_delimiter, operator.csv_encoding)
+    if operator.submission_ids is None:
+        return read_id_file(operator.submission_ids_path, operator.submission_ids_column, csv_format)
+    csv_format.check_unused("submission_ids_path")
+    return iter_submission_ids(operator.submission_ids)

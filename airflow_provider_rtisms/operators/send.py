@@ -83,9 +83,17 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         Without references, the recipient is the key.
     :param messages_path: (templated) instead of ``messages``, a file of them, CSV or JSON lines: a local path or a URL
         for ObjectStoragePath that ends in ``.csv`` or ``.jsonl``; ``.gz`` may follow.
+    :param csv_delimiter: what separates the fields of a CSV. Default: what its line ``sep=`` says, or the one of comma,
+        semicolon and tab with which the header line has the columns.
+    :param csv_encoding: of a CSV, such as ``cp1252`` or ``utf-16``; default UTF-8.
     :param sender: (templated) as allowed for the account; default the extra ``sender`` of the Connection.
     :param rtisms_conn_id: (templated) the Connection.
     :param charset: 0, 1, 6 or 8 of the API; None picks GSM 7-bit where every character fits, else UCS-2.
+    :param default_region: two letters of a country, such as ``CL``, in which a phone number without + is dialled. Only
+        valid mobile numbers are sent to; needs the extra ``phones``. Default: that of the Connection; without it, such
+        numbers are refused.
+    :param smart_encoding: replace typographic quotes, dashes, ellipses and blanks by characters of GSM 7-bit where that
+        saves a part.
     :param max_parts: refuse a text of more parts, before anything is sent.
     :param max_messages: refuse more messages, before anything is sent.
     :param max_parts_total: refuse messages that take more parts together, before anything is sent.
@@ -145,9 +153,13 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         text: str | None = None,
         messages: Any = None,
         messages_path: Any = None,
+        csv_delimiter: str | None = None,
+        csv_encoding: str | None = None,
         sender: str | None = None,
         rtisms_conn_id: str = "rtisms_default",
         charset: int | None = None,
+        default_region: str | None = None,
+        smart_encoding: bool = False,
         max_parts: int | None = None,
         max_messages: int | None = None,
         max_parts_total: int | None = None,
@@ -171,9 +183,13 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         self.text = text
         self.messages = messages
         self.messages_path = messages_path
+        self.csv_delimiter = csv_delimiter
+        self.csv_encoding = csv_encoding
         self.sender = sender
         self.rtisms_conn_id = rtisms_conn_id
         self.charset = charset
+        self.default_region = default_region
+        self.smart_encoding = smart_encoding
         self.max_parts = max_parts
         self.max_messages = max_messages
         self.max_parts_total = max_parts_total
@@ -245,12 +261,15 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
     def _source(self) -> dict[str, Any]:
         """Return what to send, for ``RtiSmsHook.get_outbox``."""
         from airflow_provider_rtisms.sending.messages import read_message_file
+        from airflow_provider_rtisms.tables import CsvFormat
 
+        csv_format = CsvFormat(self.csv_delimiter, self.csv_encoding)
         has_text = self.recipients is not None or self.text is not None
         if has_text + (self.messages is not None) + (self.messages_path is not None) != 1:
             raise RtiSmsInputError("Give either recipients and text, or messages, or messages_path.")
         if self.messages_path is not None:
-            return {"rows": read_message_file(self.messages_path)}
+            return {"rows": read_message_file(self.messages_path, csv_format)}
+        csv_format.check_unused("messages_path")
         if self.messages is not None:
             return {"messages": Redacted(self.messages)}
         return {"recipients": Redacted(self.recipients), "text": Redacted(self.text)}
@@ -262,6 +281,8 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
             **self._source(),
             sender=self.sender,
             charset=self.charset,
+            default_region=self.default_region,
+            smart_encoding=self.smart_encoding,
             max_parts=self.max_parts,
             max_messages=self.max_messages,
             max_parts_total=self.max_parts_total,

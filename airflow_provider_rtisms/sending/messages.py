@@ -12,16 +12,31 @@ import string
 import unicodedata
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
 from airflow_provider_rtisms.api.values.arguments import as_iterable, check_whole_number, name_some, whole_number
-from airflow_provider_rtisms.api.values.recipients import Recipient, parse_recipient, parse_recipients
+from airflow_provider_rtisms.api.values.recipients import (
+    Recipient,
+    check_region,
+    parse_recipient,
+    parse_recipients,
+)
 from airflow_provider_rtisms.api.values.secret import Secret, reveal
 from airflow_provider_rtisms.api.values.text import SmsText, gsm_misfits
-from airflow_provider_rtisms.tables import Row, find_columns, read_table_file, write_value
+from airflow_provider_rtisms.tables import (
+    PLAIN_CSV,
+    CsvFormat,
+    Row,
+    count_columns,
+    find_columns,
+    plain_name,
+    read_table_file,
+    write_value,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_rtisms.bulk.store import StoragePath
@@ -80,18 +95,28 @@ def check_messages(
     max_parts: int | None = None,
     max_messages: int | None = None,
     max_parts_total: int | None = None,
+    default_region: str | None = None,
+    smart_encoding: bool = False,
 ) -> list[Message]:
     """Return the messages of a send, all checked."""
     has_text = recipients is not None or text is not None
     if has_text + (messages is not None) + (rows is not None) != 1:
         raise RtiSmsInputError("Give either recipients and text, or messages, or a table of messages.")
     if has_text:
-        people, one_text = parse_recipients(recipients), SmsText.of(text, charset, max_parts)
+        people = parse_recipients(recipients, check_region(default_region))
+        one_text = SmsText.of(text, charset, max_parts, smart_encoding)
         checked = [Message(one, one_text, position=f"recipients[{position}]") for position, one in enumerate(people)]
         _check_count(len(checked), max_messages)
     else:
         table = rows_of_argument(messages) if rows is None else rows
-        checked = check_rows(table, charset=charset, max_parts=max_parts, max_messages=max_messages)
+        checked = check_rows(
+            table,
+            charset=charset,
+            max_parts=max_parts,
+            max_messages=max_messages,
+            default_region=default_region,
+            smart_encoding=smart_encoding,
+        )
     if max_parts_total is not None:
         total = sum(message.text.parts for message in checked)
         if total > check_whole_number("max_parts_total", max_parts_total):
@@ -99,7 +124,22 @@ def check_messages(
                 f"{len(checked)} messages take {total} parts, more than max_parts_total={max_parts_total}. Nothing was "
                 "sent. Shorten the texts, or raise max_parts_total."
             )
+    _log_changes(checked, default_region)
     return checked
+
+
+def _log_changes(messages: Sequence[Message], default_region: str | None) -> None:
+    if completed := count_completed(messages):
+        log.info("Phone numbers without + that were completed as numbers of %s: %d", default_region, completed)
+    if saved := [message.text.saved_parts for message in messages if message.text.saved_parts]:
+        log.info(
+            "Texts in which smart_encoding replaced characters: %d, parts that this saves: %d", len(saved), sum(saved)
+        )
+
+
+def count_completed(messages: Iterable[Message]) -> int:
+    """Return how many phone numbers were national ones, which ``default_region`` has completed."""
+    return sum(message.recipient.is_completed for message in messages)
 
 
 def rows_of_argument(value: Any) -> Iterator[Row]:
@@ -118,18 +158,21 @@ def row_of(position: str, values: Any) -> Row:
     return Row(position, Secret(values))
 
 
-def read_message_file(path: str | StoragePath) -> Iterator[Row]:
+def read_message_file(path: str | StoragePath, csv_format: CsvFormat = PLAIN_CSV) -> Iterator[Row]:
     """Give the rows of a file of messages one by one."""
 
     def choose(columns: Sequence[str]) -> Mapping[str, str]:
-        if not {"recipient", "text"} <= set(columns) <= set(FIELDS):
+        names = [plain_name(column) for column in columns]
+        if not {"recipient", "text"} <= set(names) <= set(FIELDS):
             raise RtiSmsInputError(
                 "The first line of messages_path must name the columns recipient, text and maybe reference, and no "
-                "others. Nothing was sent."
+                f"others. It has {count_columns(columns)}. Check the names, or set csv_delimiter. Nothing was sent."
             )
-        return dict.fromkeys(columns, "messages_path")
+        used = dict.fromkeys(names, "messages_path")
+        find_columns(names, used, "messages_path", is_file=True, note="Nothing was sent.")
+        return used
 
-    for row in read_table_file(path, "messages_path", choose):
+    for row in read_table_file(path, "messages_path", choose, csv_format):
         if row.problem is None:
             yield row_of(row.position, row.values.get_secret_value())
         else:
@@ -137,10 +180,18 @@ def read_message_file(path: str | StoragePath) -> Iterator[Row]:
 
 
 def check_rows(
-    rows: Iterable[Row], *, charset: int | None = None, max_parts: int | None = None, max_messages: int | None = None
+    rows: Iterable[Row],
+    *,
+    charset: int | None = None,
+    max_parts: int | None = None,
+    max_messages: int | None = None,
+    default_region: str | None = None,
+    smart_encoding: bool = False,
 ) -> list[Message]:
     """Return the messages of rows, all checked. The rows beyond ``max_messages`` are only counted."""
-    SmsText.of("a", charset, max_parts)  # what is wrong with these two is no problem of a row
+    text_of = partial(SmsText.of, charset=charset, max_parts=max_parts, smart_encoding=smart_encoding)
+    text_of("a")  # what is wrong with these arguments is no problem of a row
+    region = check_region(default_region)
     _check_count(0, max_messages)
     messages: list[Message] = []
     problems: list[str] = []
@@ -150,7 +201,7 @@ def check_rows(
         count += 1
         if max_messages is not None and count > max_messages:
             continue
-        message, key, found = _check_row(row, charset, max_parts)
+        message, key, found = _check_row(row, text_of, region)
         if key is not None and (first := positions.setdefault(key, row.position)) != row.position:
             is_reference = key.startswith("reference ")
             found.append(
@@ -181,18 +232,20 @@ def _check_count(count: int, max_messages: int | None) -> None:
         )
 
 
-def _check_row(row: Row, charset: int | None, max_parts: int | None) -> tuple[Message | None, str | None, list[str]]:
+def _check_row(
+    row: Row, text_of: Callable[[Any], SmsText], region: str | None
+) -> tuple[Message | None, str | None, list[str]]:
     """
     Return the message of a row, its key, and what is wrong with the row. No frame that holds a plain value raises.
     """
     problems = [] if row.problem is None else [row.problem]
     if not row.values.get_secret_value():
         return None, None, problems or ["has no recipient and has no text"]
-    recipient, problem = _check_recipient(row.values)
+    recipient, problem = _check_recipient(row.values, region)
     problems += [problem] if problem else []
     text: SmsText | None = None
     if row.problem is None:
-        text, problem = _check_text(row.values, charset, max_parts)
+        text, problem = _check_text(row.values, text_of)
         problems += [problem] if problem else []
     reference, problem = _check_reference(row.values)
     if reference is not None and recipient is not None and _repeats(reference, recipient):
@@ -206,23 +259,27 @@ def _check_row(row: Row, charset: int | None, max_parts: int | None) -> tuple[Me
     return Message(recipient, text, reference, row.position, is_row=True), key, problems
 
 
-def _check_recipient(values: Secret[Mapping[str, Any]]) -> tuple[Recipient | None, str | None]:
+def _check_recipient(values: Secret[Mapping[str, Any]], region: str | None) -> tuple[Recipient | None, str | None]:
     number = reveal(values.get_secret_value().get("recipient"))
-    recipient = parse_recipient(number)
+    recipient = parse_recipient(number, region)
     if recipient is not None:
         return recipient, None
     if number is None or (isinstance(number, str) and not number.strip()):
         return None, "has no recipient"
-    return None, "has a recipient that is not a phone number in international form"
+    form = "a phone number in international form"
+    return (
+        None,
+        f"has a recipient that is {f'neither {form} nor a mobile number of {region}' if region else f'not {form}'}",
+    )
 
 
 def _check_text(
-    values: Secret[Mapping[str, Any]], charset: int | None, max_parts: int | None
+    values: Secret[Mapping[str, Any]], text_of: Callable[[Any], SmsText]
 ) -> tuple[SmsText | None, str | None]:
     if reveal(values.get_secret_value().get("text")) is None:
         return None, "has no text"
     try:
-        return SmsText.of(values.get_secret_value().get("text"), charset, max_parts), None
+        return text_of(values.get_secret_value().get("text")), None
     except RtiSmsInputError as error:
         return None, f"has a text that cannot be sent ({str(error).partition(': ')[0]})"
 
@@ -314,17 +371,31 @@ def preview(
     charset: int | None = None,
     max_parts: int | None = None,
     samples: int = 3,
+    default_region: str | None = None,
+    smart_encoding: bool = False,
 ) -> dict[str, Any]:
     """Say what a send would do, see ``RtiSmsHook.preview_sms``. ``message_rows`` are those of a file of messages."""
     if (text is not None) + (messages is not None) + (message_rows is not None) != 1:
         raise RtiSmsInputError("Give either text or messages.")
+    text_of = partial(SmsText.of, charset=charset, max_parts=max_parts, smart_encoding=smart_encoding)
+    changes: dict[str, Any] = {}
     if text is None:
-        table = rows_of_argument(messages) if message_rows is None else message_rows
-        texts = [message.text for message in check_rows(table, charset=charset, max_parts=max_parts)]
-    elif rows is None:
-        texts = [SmsText.of(text, charset, max_parts)]
+        checked = check_rows(
+            rows_of_argument(messages) if message_rows is None else message_rows,
+            charset=charset,
+            max_parts=max_parts,
+            default_region=default_region,
+            smart_encoding=smart_encoding,
+        )
+        texts = [message.text for message in checked]
+        changes |= {} if default_region is None else {"completed": count_completed(checked)}
+    elif default_region is not None:
+        raise RtiSmsInputError("default_region is for messages: leave it out.")
     else:
-        texts = _fill_rows(PlaceholderText(text), rows, charset, max_parts)
+        texts = [text_of(text)] if rows is None else _fill_rows(PlaceholderText(text), rows, text_of)
+    if smart_encoding:
+        changes["parts_saved"] = sum(one.saved_parts for one in texts)
+        changes["replaced"] = _count_characters(one.replaced for one in texts)
     misfits = [gsm_misfits(one.characters) for one in texts]
     parts = [one.parts for one in texts]
     return {
@@ -332,10 +403,8 @@ def preview(
         "parts_total": sum(parts),
         "max_parts": max(parts, default=0),
         "charsets": dict(Counter(int(one.charset) for one in texts)),
-        "forces_ucs2": {
-            _code_point(character): count
-            for character, count in Counter(one for some in misfits for one in some).most_common()
-        },
+        "forces_ucs2": _count_characters(misfits),
+        **changes,
         "samples": [
             {
                 "text": one.characters,
@@ -349,8 +418,14 @@ def preview(
     }
 
 
+def _count_characters(of_texts: Iterable[Iterable[str]]) -> dict[str, int]:
+    """Return in how many texts each character stands."""
+    counts = Counter(character for characters in of_texts for character in characters)
+    return {_code_point(character): count for character, count in counts.most_common()}
+
+
 def _fill_rows(
-    template: PlaceholderText, rows: Iterable[Mapping[str, Any]], charset: int | None, max_parts: int | None
+    template: PlaceholderText, rows: Iterable[Mapping[str, Any]], text_of: Callable[[Any], SmsText]
 ) -> list[SmsText]:
     texts: list[SmsText] = []
     problems: list[str] = []
@@ -359,7 +434,7 @@ def _fill_rows(
         filled, problem = template.fill(row)
         if problem is None:
             try:
-                texts.append(SmsText.of(filled, charset, max_parts))
+                texts.append(text_of(filled))
             except RtiSmsInputError as error:
                 problem = f"gives a text that cannot be sent ({str(error).partition(': ')[0]})"
         if problem is not None:

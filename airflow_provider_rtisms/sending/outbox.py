@@ -122,6 +122,8 @@ def make_outbox(
                 f"There is no sender: give the argument 'sender', or set {source}. Nothing was sent."
             )
         sender = settings.sender
+    if what.get("default_region") is None:
+        what["default_region"] = settings.default_region
     messages = check_messages(**what)
     journal = SendJournal(MemoryStore() if store is None else store, settings.client_secret)
     return Outbox(messages, sender, journal, on_uncertain=on_uncertain, chunk_size=chunk_size, sender_source=source)

@@ -49,6 +49,8 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
         local path or a URL for ObjectStoragePath; ``.gz`` is decompressed.
     :param submission_ids_column: (templated) the column of the query or of the CSV. Default: the only column of the
         query, or ``submission_id``; one id per line of a file.
+    :param csv_delimiter: of the CSV, as for ``RtiSmsBulkGetDetailsOperator``; default: what its first lines say.
+    :param csv_encoding: of the file, such as ``cp1252`` or ``utf-16``; default UTF-8.
     :param refresh: instead of ``sql``, ask for the submissions of the table itself whose rows are not final, and update
         these rows. The table is one of this operator, or the ``results_table`` of a send. Rows that are final are never
         asked for again. The summary also says how many are still ``open``, and how many are ``too_old``.
@@ -104,6 +106,8 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
         submission_ids: Any = None,
         submission_ids_path: Any = None,
         submission_ids_column: str | None = None,
+        csv_delimiter: str | None = None,
+        csv_encoding: str | None = None,
         refresh: bool = False,
         lookback: timedelta | float = timedelta(days=7),
         create_table: bool = False,
@@ -126,6 +130,8 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
         self.submission_ids = submission_ids
         self.submission_ids_path = submission_ids_path
         self.submission_ids_column = submission_ids_column
+        self.csv_delimiter = csv_delimiter
+        self.csv_encoding = csv_encoding
         self.refresh = refresh
         self.lookback = lookback
         self.create_table = create_table
@@ -244,6 +250,7 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
     def _check_source(self) -> None:
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
         from airflow_provider_rtisms.sql.databases import check_parameters
+        from airflow_provider_rtisms.tables import CsvFormat
 
         given = [self.sql, self.submission_ids, self.submission_ids_path, self.refresh or None]
         if sum(one is not None for one in given) != 1:
@@ -254,6 +261,8 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
             raise RtiSmsInputError("source_conn_id is for sql: leave it out.")
         if self.sql is None and self.parameters is not None:
             raise RtiSmsInputError("parameters are for sql: leave them out.")
+        if self.submission_ids_path is None:
+            CsvFormat(self.csv_delimiter, self.csv_encoding).check_unused("submission_ids_path")
         check_parameters(Redacted(self.parameters))
 
     def _since(self) -> str:
@@ -275,7 +284,7 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
         from airflow_provider_rtisms.sql.rows import query_ids
 
         if self.sql is None:
-            return read_ids(self.submission_ids, self.submission_ids_path, self.submission_ids_column)
+            return read_ids(self)
         check_rendered("sql", self.sql)
         source = get_hook("source_conn_id", self.source_conn_id or self.sql_conn_id)
         return query_ids(source, self.sql, Redacted(self.parameters), self.submission_ids_column)

@@ -71,7 +71,8 @@ class SqlToRtiSmsOperator(RtiSmsSendOperator):
         reference_column: str | None = None,
         **kwargs: Any,
     ) -> None:
-        if unusable := {"recipients", "messages", "messages_path"} & kwargs.keys():
+        of_messages = {"recipients", "messages", "messages_path", "csv_delimiter", "csv_encoding"}
+        if unusable := of_messages & kwargs.keys():
             raise TypeError(f"SqlToRtiSmsOperator takes no {', '.join(sorted(unusable))}: the query gives the messages")
         super().__init__(text=text, **kwargs)
         self._is_made = False

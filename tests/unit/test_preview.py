@@ -20,6 +20,9 @@ MESSAGES = "recipient,text,reference\n+56900000100,hola,a\n+56900000101,hola ā,
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("rows.csv").write_text(ROWS)
+    Path("excel.csv").write_bytes("\r\n".join(["Name;Amount", "Zoé,;1,5", "José;2"]).encode("cp1252"))
+    national = ["recipient;text", "9 8765 4321;hola", f"987654322;“{'a' * 70}”", f"+56987654323;“{'ā' * 70}"]
+    Path("national.csv").write_text("\n".join(national))
     Path("rows.jsonl").write_text('{"name": "Ana"}\n[1]\n')
     Path("numbers.jsonl").write_text(
         '{"name": 7, "amount": 12345678901234567890.50000000}\n{"name": 1e5, "amount": 1E-4}\n'
@@ -71,6 +74,14 @@ def test_what_people_wrote_is_shown_as_text(capsys: pytest.CaptureFixture[str], 
             ],
         ),
         (
+            ["--text", "{name}", "--rows", "excel.csv", "--csv-encoding", "cp1252", "--samples", "1"],
+            [
+                "2 messages, 2 parts, at most 1 each",
+                "charset 1 (GSM_7BIT): 2 messages",
+                'message 1: 4 characters, 1 parts, charset 1: "Zoé,"',
+            ],
+        ),
+        (
             ["--text", "a" * 161, "--samples", "0", "--max-parts", "3", "--charset", "6"],
             ["1 messages, 3 parts, at most 3 each", "charset 6 (UCS_2): 1 messages"],
         ),
@@ -81,6 +92,20 @@ def test_what_people_wrote_is_shown_as_text(capsys: pytest.CaptureFixture[str], 
                 "charset 1 (GSM_7BIT): 2 messages",
                 'message 1: 31 characters, 1 parts, charset 1: "7 12345678901234567890.50000000"',
                 'message 2: 13 characters, 1 parts, charset 1: "100000 0.0001"',
+            ],
+        ),
+        (
+            ["--messages", "national.csv", "--default-region", "CL", "--smart-encoding", "--samples", "0"],
+            [
+                "3 messages, 4 parts, at most 2 each",
+                "charset 1 (GSM_7BIT): 2 messages",
+                "charset 6 (UCS_2): 1 messages",
+                "“ (U+201C) is not in GSM 7-bit: 1 messages",
+                "ā (U+0101) is not in GSM 7-bit: 1 messages",
+                "phone numbers without + that are completed: 2",
+                "parts that smart encoding saves: 1",
+                "“ (U+201C) is replaced: 1 messages",
+                "” (U+201D) is replaced: 1 messages",
             ],
         ),
         (
@@ -122,7 +147,12 @@ def test_what_it_shows(files: None, capsys: pytest.CaptureFixture[str], options:
             "row 1 has a value of type dict in name.*row 2 has a number in name that is not.*row 3.*list.*row 4.*bool",
         ),
         (["--text", "a" * 161, "--max-parts", "1"], "max_parts"),
-        (["--text", "a", "--rows", "rows.xlsx"], "^--rows does not end in .csv"),
+        (["--text", "a", "--rows", "rows.xlsx"], "^--rows is a spreadsheet .* Save it as CSV"),
+        (["--text", "a", "--rows", "rows.txt"], "^--rows does not end in .csv"),
+        (["--text", "a", "--default-region", "CL"], "^default_region is for messages"),
+        (["--messages", "national.csv", "--default-region", "PL"], "line 2 has a recipient that is neither .* of PL"),
+        (["--messages", "national.csv"], "line 2 has a recipient that is not a phone number in international form"),
+        (["--text", "a", "--csv-delimiter", ";"], "^csv_delimiter and csv_encoding are for --rows and --messages"),
         (["--messages", "rows.csv"], "The first line of messages_path must name the columns"),
     ],
 )

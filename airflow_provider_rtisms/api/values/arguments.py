@@ -11,6 +11,7 @@ import ast
 import json
 import logging
 import operator
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -27,6 +28,8 @@ C = TypeVar("C", bound=str)
 MAX_DIGITS = 100
 #: The vendor's ids have 13 to 16 digits. The length is not promised, but a URL has to hold the id.
 MAX_ID_DIGITS = 100
+#: How programs write a number that they have made a float, with a point or a comma.
+_FLOAT = re.compile(r"[0-9]+[.,][0-9]*([eE][+-]?[0-9]+)?|[0-9]+[eE]\+?[0-9]+")
 #: How many items an error message or a log line names.
 NAMED_IN_MESSAGE = 10
 
@@ -178,9 +181,13 @@ def check_submission_id(value: Any, field_name: str = "submission_id") -> str:
         number = whole_number(value)
         if number is not None and number >= 0:
             return str(number)
+    is_float = isinstance(value, str | float) and _FLOAT.fullmatch(str(value).strip())
+    reason = (
+        " A program such as pandas or Excel has made the ids float, which rounds them: keep them as text (dtype=str)."
+    )
     raise RtiSmsInputError(
         f"{field_name} is {shape(value)}: use a decimal string such as '4193366853543393' or a non-negative int, no "
-        "float."
+        f"float.{reason if is_float else ''}"
     )
 
 

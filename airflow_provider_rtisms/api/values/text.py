@@ -41,21 +41,41 @@ _SEPTETS = {
 }
 
 
+#: What ``smart_encoding`` writes in GSM 7-bit for typographic quotes, primes, hyphens, dashes, ellipses and blanks.
+_PLAIN_FORMS = str.maketrans(
+    {
+        **dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u2039\u203a", "'"),
+        **dict.fromkeys("\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb", '"'),
+        **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-"),
+        **dict.fromkeys("\u00a0\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f", " "),
+        "\u2026": "...",
+    }
+)
+
+
 @dataclass(frozen=True, slots=True)
 class SmsText:
-    """A text and the charset it goes out in. Its repr does not show the text."""
+    """
+    A text and the charset it goes out in. Its repr does not show the text.
+
+    :param saved_parts: how many parts ``smart_encoding`` has saved; 0 where it has changed nothing.
+    :param replaced: the characters that it has replaced, each once.
+    """
 
     characters: str = field(repr=False)
     charset: Charset
+    saved_parts: int = field(default=0, compare=False)
+    replaced: str = field(default="", repr=False, compare=False)
 
     @classmethod
-    def of(cls, text: Any, charset: Any = None, max_parts: int | None = None) -> SmsText:
+    def of(cls, text: Any, charset: Any = None, max_parts: int | None = None, smart_encoding: bool = False) -> SmsText:
         """
         Check a text, and choose its charset.
 
         :param text: a str that is not empty; may be wrapped in a Secret.
         :param charset: 0, 1, 6 or 8; None for GSM 7-bit where every character fits, else UCS-2.
         :param max_parts: most parts that one SMS may take; None for any number.
+        :param smart_encoding: replace typographic characters by those of GSM 7-bit where that saves a part.
         :raises RtiSmsInputError: the text is not a str, does not fit the charset (names the character), or takes
             more than ``max_parts``.
         """
@@ -67,6 +87,9 @@ class SmsText:
         elif not gsm_misfits(chosen.characters):
             chosen = replace(chosen, charset=Charset.GSM_7BIT)
         chosen._check_characters()
+        if smart_encoding is not False:
+            _check_smart_encoding(smart_encoding, charset)
+            chosen = chosen._in_plain_forms()
         if max_parts is not None and chosen.parts > check_whole_number("max_parts", max_parts):
             raise RtiSmsInputError(
                 f"text takes {chosen.parts} parts in charset {chosen.charset}, more than max_parts={max_parts}: "
@@ -126,6 +149,14 @@ class SmsText:
         too_long = bisect_right(range(len(self.characters) + 1), max_parts, key=parts_of_beginning)
         return SmsText(self.characters[: too_long - 1].rstrip() + end, self.charset)
 
+    def _in_plain_forms(self) -> SmsText:
+        """Return the text in GSM 7-bit if that takes fewer parts."""
+        plain = SmsText(self.characters.translate(_PLAIN_FORMS), Charset.GSM_7BIT)
+        replaced = gsm_misfits(self.characters)
+        if not replaced or gsm_misfits(plain.characters) or plain.parts >= self.parts:
+            return self
+        return replace(plain, saved_parts=self.parts - plain.parts, replaced="".join(replaced))
+
     def _check_characters(self) -> None:
         for position, character in enumerate(self.characters):
             is_half_a_pair = 0xD800 <= ord(character) <= 0xDFFF
@@ -139,6 +170,13 @@ class SmsText:
 def gsm_misfits(text: str) -> list[str]:
     """Return the characters of a text that GSM 7-bit does not have, each once."""
     return list(dict.fromkeys(character for character in text if character not in _SEPTETS))
+
+
+def _check_smart_encoding(value: Any, charset: Any) -> None:
+    if value is not True:
+        raise RtiSmsInputError(f"smart_encoding is {shape(value)}: use True or False.")
+    if charset is not None:
+        raise RtiSmsInputError("smart_encoding picks the charset by the text: leave charset out.")
 
 
 def _check_charset(value: Any) -> Charset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +202,20 @@ class TestCertificates:
     def test_an_empty_bundle_is_the_default(self, bundle: str) -> None:
         assert settings(ca_bundle="").ca_bundle is None
         assert settings(ca_bundle=bundle).ca_bundle == bundle
+
+
+class TestDefaultRegion:
+    @pytest.mark.parametrize(("value", "region"), [("CL", "CL"), ("pl", "PL"), ("", None), (None, None)])
+    def test_it_is_a_country_in_capital_letters(self, value: Any, region: str | None) -> None:
+        assert settings(default_region=value).default_region == region
+
+    @pytest.mark.parametrize("value", ["XX", "UK", "Chile", 56, ["CL"], " CL"])
+    def test_anything_else_is_refused(self, value: Any) -> None:
+        with pytest.raises(RtiSmsConfigError, match=r"^default_region is .*: use the two letters of a country"):
+            settings(default_region=value)
+
+    def test_a_worker_that_sends_nothing_needs_no_phonenumbers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "phonenumbers", None)
+        assert settings(default_region="CL").default_region == "CL"
+        with pytest.raises(RtiSmsConfigError, match=r"^default_region is "):
+            settings(default_region="Chile")

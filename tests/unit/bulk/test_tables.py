@@ -16,7 +16,7 @@ from airflow_provider_rtisms import tables
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.bulk import store
 from airflow_provider_rtisms.bulk.store import RtiSmsStorageError, RtiSmsStorageUnavailableError
-from airflow_provider_rtisms.tables import read_id_file
+from airflow_provider_rtisms.tables import CsvFormat, read_id_file
 from tests.unit.bulk.conftest import open_files, seeded
 
 
@@ -102,8 +102,10 @@ class TestIdFile:
     @pytest.mark.parametrize(
         ("header", "hint"),
         [
-            ("id;day", "1 column. Check the name, and that the columns are separated by commas."),
-            ("id,day", "2 columns. Check the name, and that the columns are separated by commas."),
+            ("id|day", "1 column: id|day. Check the name, or set csv_delimiter."),
+            ("id,day", "2 columns: id, day. Check the name, or set csv_delimiter."),
+            ("id;day", "2 columns: id, day. Check the name, or set csv_delimiter."),
+            ("id;Hola José. Tu cita es mañana a las 10", "2 columns. Check the name, or set csv_delimiter."),
             (" 41 ,x", "2 columns. The file seems to have no header line: add one."),
             ("4193366853543393,+56912345678", "2 columns. The file seems to have no header line: add one."),
             ("x,+569", "2 columns. The file seems to have no header line: add one."),
@@ -114,7 +116,7 @@ class TestIdFile:
         path.write_text(f"{header}\n1,2\n")
         with pytest.raises(RtiSmsInputError) as caught:
             list(read_id_file(path, "submission"))
-        assert str(caught.value) == (  # nothing of the file is repeated
+        assert str(caught.value) == (  # nothing that may be data is repeated
             f"sent.csv has no column 'submission' (submission_ids_column). The first line has {hint}"
         )
 
@@ -130,6 +132,128 @@ class TestIdFile:
         path = tmp_path / "sent.csv"
         path.write_text("x,id,x\n1,2,3\n")
         assert list(read_id_file(path, "id")) == ["2"]
+
+    @pytest.mark.parametrize(
+        ("content", "column", "ids"),
+        [
+            (b"\xef\xbb\xbfday;id\r\n1;11\r\n2;12\r\n", "id", ["11", "12"]),
+            (b"day\tid\n1,5\t11\n", "id", ["11"]),
+            (b'"day";"id"\n"1;2";"11"\n', "id", ["11"]),
+            (b'"day, of\nweek";id\n1;11\n', "id", ["11"]),
+            (b"sep=,\r\nday,id\r\n1,11\r\n", "id", ["11"]),
+            (b'"sep=|"\r\nday|id\r\n1|11\r\n', "id", ["11"]),
+            (b"SEP=;;\nday;id\n1;11\n", "id", ["11"]),
+            (b"sep=\t\r\nday\tid\r\n1\t11\r\n", "id", ["11"]),
+            (b"Day, ID \n1,11\n", "id", ["11"]),
+            (b"day,id,ID\n1,11,12\n", "id", ["11"]),
+            (b"x;y,id\n1,11\n", "id", ["11"]),
+            (b"id;day\n11\n", "id;day", ["11"]),
+            (b"id\n11\n", "id", ["11"]),
+        ],
+    )
+    def test_the_header_line_tells_how_a_csv_is_written(
+        self, tmp_path: Path, content: bytes, column: str, ids: list[str]
+    ) -> None:
+        (tmp_path / "sent.csv").write_bytes(content)
+        assert list(read_id_file(tmp_path / "sent.csv", column)) == ids
+
+    @pytest.mark.parametrize(
+        ("content", "problem"),
+        [
+            ("id,a;id\n1,2;3\n", "can be read with more than one separator.* csv_delimiter"),
+            ("ID,Id\n1,2\n", "has more than one column 'id'.* Rename"),
+            ("id;id\n1;2\n", "has more than one column 'id'.* Rename"),
+            ("sep=;\nday,id\n1,2\n", "has no column 'id' .*set csv_delimiter"),
+            ('"id\n1\n', "is not a valid CSV: .* begins on line 1"),
+        ],
+    )
+    def test_a_header_that_can_be_read_in_two_ways_is_refused(self, tmp_path: Path, content: str, problem: str) -> None:
+        (tmp_path / "sent.csv").write_text(content)
+        with pytest.raises(RtiSmsInputError, match=f"^sent.csv {problem}"):
+            list(read_id_file(tmp_path / "sent.csv", "id"))
+
+    def test_lines_are_counted_with_the_line_that_names_the_separator(self, tmp_path: Path) -> None:
+        (tmp_path / "sent.csv").write_text("sep=;\nday;id\n1;11\n2;x\n")
+        with pytest.raises(RtiSmsInputError, match=r"^line 4 of sent\.csv is "):
+            list(read_id_file(tmp_path / "sent.csv", "id"))
+
+    @pytest.mark.parametrize(
+        ("csv", "content", "column"),
+        [
+            (CsvFormat("|"), b"day|id\n1|11\n", "id"),
+            (CsvFormat(";"), b"sep=;\nday;id\n1;11\n", "id"),
+            (CsvFormat(";"), b"id,a;id\nx;11\n", "id"),
+            (CsvFormat(None, "cp1252"), "día;id\n€;11\n".encode("cp1252"), "día"),
+            (CsvFormat(None, "UTF-16"), "día\tid\r\n€\t11\r\n".encode("utf-16"), "día"),
+            (CsvFormat(None, "utf-16"), b"\xfe\xff" + "día\tid\r\n€\t11\r\n".encode("utf-16-be"), "día"),
+            (CsvFormat(None, "utf-16-le"), '\ufeff"día"\tid\r\n€\t11\r\n'.encode("utf-16-le"), "día"),
+            (CsvFormat(None, "utf8"), "\ufeffdía,id\n€,11\n".encode(), "día"),
+            (CsvFormat(None, "utf-16"), "11\n".encode("utf-16"), None),
+        ],
+    )
+    def test_separator_and_encoding_may_be_given(
+        self, tmp_path: Path, csv: CsvFormat, content: bytes, column: str | None
+    ) -> None:
+        (tmp_path / "sent.csv").write_bytes(content)
+        if column == "día":
+            rows = tables.read_table_file(tmp_path / "sent.csv", "--rows", lambda _: {"día": "text"}, csv)
+            assert [row.values.get_secret_value() for row in rows] == [{"día": "€"}]
+        if column is None or column == "id" or csv.encoding:
+            assert list(read_id_file(tmp_path / "sent.csv", column and "id", csv)) == ["11"]
+
+    @pytest.mark.parametrize(
+        ("name", "content", "column", "csv", "problem"),
+        [
+            ("a.csv", b"sep=;\nid;x\n", "id", CsvFormat(","), "csv_delimiter is another .*first line"),
+            ("a.csv", b"id\n", None, CsvFormat(";"), "csv_delimiter .*submission_ids_column"),
+            ("a.jsonl", b"{}\n", "id", CsvFormat(None, "cp1252"), "are for CSV files: leave them out"),
+            ("a.csv", b"id\n\x81\n", "id", CsvFormat(None, "cp1252"), "is not cp1252 text. Correct csv_encoding"),
+            ("a.csv", b"id\n1\n", "id", CsvFormat(None, "utf-16"), "is not utf-16 text. Correct csv_encoding"),
+            (
+                "a.csv",
+                "día,id\n".encode("cp1252"),
+                "id",
+                CsvFormat(),
+                "not UTF-8.*, or set csv_encoding",
+            ),
+            ("a.csv", "id\n".encode("utf-16"), "id", CsvFormat(), "is not UTF-8 text.*csv_encoding.*utf-16"),
+            ("a.csv", b"PK\x03\x04id", "id", CsvFormat(None, "cp1252"), "zip or Excel file"),
+            (
+                "a.xlsx",
+                b"PK\x03\x04id",
+                "id",
+                CsvFormat(),
+                r"^submission_ids_path is a spreadsheet \(\.xlsx\)",
+            ),
+            ("a.XLS", b"id\n1\n", None, CsvFormat(), r"^submission_ids_path is a spreadsheet \(\.XLS\).* as CSV"),
+            ("a.ods", b"id\n1\n", "id", CsvFormat(), r"^submission_ids_path is a spreadsheet \(\.ods\).* as CSV"),
+        ],
+    )
+    def test_another_kind_of_file_is_refused_with_the_remedy(
+        self, tmp_path: Path, name: str, content: bytes, column: str | None, csv: CsvFormat, problem: str
+    ) -> None:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(RtiSmsInputError, match=problem):
+            list(read_id_file(tmp_path / name, column, csv))
+
+    @pytest.mark.parametrize("delimiter", ["", ";;", "\n", "\r", '"', "a", "1", "\0", 5, "\\t"])
+    def test_a_delimiter_that_no_csv_has_is_refused(self, delimiter: Any) -> None:
+        with pytest.raises(RtiSmsInputError, match=r"^csv_delimiter is .*: use one character"):
+            CsvFormat(delimiter)
+
+    @pytest.mark.parametrize("encoding", ["", "no-such", "base64", "rot13", 5, "utf-8\0"])
+    def test_an_encoding_that_python_does_not_know_is_refused(self, encoding: Any) -> None:
+        with pytest.raises(RtiSmsInputError, match=r"^csv_encoding is .*: use the name of an encoding"):
+            CsvFormat(None, encoding)
+
+    @pytest.mark.parametrize(
+        "value", ["4193366853543393.0", "4.193366853543393e+15", "4,19337E+15", "4193366853543393,0"]
+    )
+    def test_an_id_that_a_program_made_float_is_refused_with_the_reason(self, tmp_path: Path, value: str) -> None:
+        (tmp_path / "results.csv").write_text(f"reference;outcome;submission_id\n=1+1;submitted;{value}\nr2;refused;\n")
+        with pytest.raises(RtiSmsInputError, match=r"^line 2 of results.csv .*float.*dtype=str") as caught:
+            list(read_id_file(tmp_path / "results.csv", "submission_id"))
+        assert value not in str(caught.value)
 
     def test_it_is_closed_when_it_is_read_and_when_reading_ends_early(self, tmp_path: Path) -> None:
         path = tmp_path / "ids.txt.gz"
@@ -178,7 +302,7 @@ class TestUnreadableIdFile:
             (b"\x28\xb5\x2f\xfd\x04\x00\x11\x00\x00\x31\x0a\xc4", "a zstd file. Unpack it"),
             (b"PK\x03\x04\xff\xfe", "a zip or Excel file. Save it as text"),
             (b"PAR1\x15\xff", "a Parquet file. Save it as text"),
-            (b"1\n\xff\n", "not UTF-8 text. Save it as UTF-8."),
+            (b"1\n\xff\n", "not UTF-8 text. Save it as UTF-8, or set csv_encoding"),
         ],
         ids=["gz", "bz2", "xz", "zst", "zip", "parquet", "not UTF-8"],
     )

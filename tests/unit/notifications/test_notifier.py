@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from types import SimpleNamespace
@@ -41,6 +42,15 @@ def test_the_text_is_rendered_anew_for_each_alert(rtisms_sandbox: Sandbox, logge
     callback(context("clean"))
     assert texts(rtisms_sandbox) == ["load failed", "clean failed"]
     assert logged().count("Alert sent. Of 1 messages: 1 submitted") >= 2
+
+
+def test_the_region_of_the_connection_completes_numbers(
+    rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = {**json.loads(rtisms_sandbox.connection_json()), "extra": {"default_region": "CL"}}
+    monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps(connection))
+    notifier(recipients="9 8765 4321").notify(context())
+    assert [message.recipient for message in rtisms_sandbox.state().messages] == ["+56987654321"]
 
 
 def test_a_long_text_is_cut(rtisms_sandbox: Sandbox, logged: Callable[[], str]) -> None:

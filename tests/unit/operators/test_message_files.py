@@ -55,8 +55,64 @@ def test_a_file_of_excel_without_references(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        f"\ufeffrecipient;text;reference\r\n{NUMBER};José, a;a\r\n".encode(),
+        f"recipient\ttext\treference\n{NUMBER}\tJosé, a\ta\n".encode(),
+        f'sep=,\r\nrecipient,text,reference\r\n{NUMBER},"José, a",a\r\n'.encode(),
+        f'\ufeffsep=;\r\nrecipient;text;reference\r\n{NUMBER};"José, a";a\r\n'.encode(),
+        f'Recipient,TEXT, reference\n{NUMBER},"José, a",a\n'.encode(),
+        f"\u00a0recipient ; text;Reference\n{NUMBER};José, a;a\n".encode(),
+    ],
+)
+def test_a_file_of_a_spreadsheet(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    (message,) = check_rows(read_message_file(tmp_path / "a.csv"))
+    assert (message.recipient.get_secret_value(), message.text.characters, message.reference) == (
+        NUMBER, "José, a", "a"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "content"),
+    [
+        ({"csv_encoding": "cp1252"}, f"recipient;text\r\n{NUMBER};José 5 €\r\n".encode("cp1252")),
+        ({"csv_encoding": "utf-16"}, f"recipient\ttext\r\n{NUMBER}\tJosé 5 €\r\n".encode("utf-16")),
+        ({"csv_delimiter": "|"}, f"recipient|text\r\n{NUMBER}|José 5 €\r\n".encode()),
+    ],
+)
+def test_the_operator_takes_separator_and_encoding(
+    rtisms_sandbox: Sandbox, tmp_path: Path, options: dict[str, str], content: bytes
+) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    sent = RtiSmsSendOperator(task_id="send", messages_path=str(tmp_path / "a.csv"), sender="acme", **options).execute(
+        {}
+    )
+    assert len(sent) == 1
+    assert [one.text for one in rtisms_sandbox.state().messages] == ["José 5 €"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"messages_path": "a.xlsx"}, r"^messages_path is a spreadsheet \(\.xlsx\).* as CSV"),
+        ({"messages_path": "a.csv", "csv_delimiter": "ab"}, "^csv_delimiter is a str of 2 characters"),
+        ({"messages": [row()], "csv_delimiter": ";"}, "^csv_delimiter and csv_encoding are for messages_path: leave"),
+        ({"recipients": NUMBER, "text": "hola", "csv_encoding": "cp1252"}, "are for messages_path: leave"),
+    ],
+)
+def test_what_does_not_fit_a_file_is_refused(rtisms_sandbox: Sandbox, arguments: Any, problem: str) -> None:
+    with pytest.raises(AirflowFailException, match=problem):
+        RtiSmsSendOperator(task_id="send", sender="acme", **arguments).execute({})
+    assert "POST sms" not in rtisms_sandbox.state().requests
+
+
+@pytest.mark.parametrize(
     ("name", "text", "problem"),
     [
+        ("a.csv", "telefono;mensaje\n1;2\n", r"It has 2 columns: telefono, mensaje\. .*set csv_delimiter"),
+        ("a.csv", f"{NUMBER};hola, José\n", r"It has 2 columns\. .*set csv_delimiter"),
+        ("a.csv", f"recipient,Recipient,text\n{NUMBER},{NUMBER},hola\n", "more than one column 'recipient'.*Ren"),
         ("a.csv", f"{NUMBER},hola\n", "first line of messages_path must name the columns"),
         ("a.csv", "recipient,text,refrence\n", "and no others"),
         ("a.csv", f"recipient,text\n{NUMBER}\n", "line 2 has more or fewer fields"),

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
@@ -20,6 +20,7 @@ from tests.hostile import response
 from tests.unit.conftest import Serve
 
 Context = dict[str, Any]
+NUMBER = "+56900000100"
 
 
 def people(count: int) -> list[dict[str, Any]]:
@@ -254,3 +255,124 @@ class TestDefectsOfOld:
         serve_default(response({"submissions": [{"status": status}]}))
         with pytest.raises(AirflowFailException, match="1 uncertain"):
             send(people(1)).execute({})
+
+
+class TestNationalNumbers:
+    NATIONAL: ClassVar[list[str]] = ["9 8765 4321", "(9) 8765-4322", "56987654323", "+56 9 8765 4324"]
+    E164: ClassVar[list[str]] = ["+56987654321", "+56987654322", "+56987654323", "+56987654324"]
+
+    def arguments(self, kind: str, numbers: list[str], folder: Path) -> dict[str, Any]:
+        if kind == "recipients":
+            return {"messages": None, "recipients": numbers, "text": "hola"}
+        rows = [{"recipient": number, "text": "hola"} for number in numbers]
+        if kind == "messages":
+            return {"messages": rows}
+        lines = ["recipient;text", *(f"{number};hola" for number in numbers)]
+        (folder / "a.csv").write_bytes("\r\n".join(lines).encode("cp1252"))
+        return {"messages": None, "messages_path": str(folder / "a.csv"), "csv_encoding": "cp1252"}
+
+    @pytest.mark.parametrize("kind", ["recipients", "messages", "messages_path"])
+    @pytest.mark.parametrize("place", ["argument", "extra"])
+    def test_they_are_completed(
+        self,
+        rtisms_sandbox: Sandbox,
+        monkeypatch: pytest.MonkeyPatch,
+        logged: Callable[[], str],
+        tmp_path: Path,
+        kind: str,
+        place: str,
+    ) -> None:
+        connection = json.loads(rtisms_sandbox.connection_json())
+        extra = {"default_region": "cl" if place == "extra" else "PL"}  # the argument counts more
+        monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps({**connection, "extra": extra}))
+        arguments = self.arguments(kind, self.NATIONAL, tmp_path)
+        send(**{**arguments, **({"default_region": "CL"} if place == "argument" else {})}).execute({})
+        assert sorted(message.recipient for message in rtisms_sandbox.state().messages) == self.E164
+        assert "Phone numbers without + that were completed as numbers of CL: 3" in logged()
+
+    @pytest.mark.parametrize("kind", ["recipients", "messages", "messages_path"])
+    def test_what_is_no_certain_mobile_number_is_refused_with_its_row(
+        self, rtisms_sandbox: Sandbox, tmp_path: Path, kind: str
+    ) -> None:
+        arguments = self.arguments(kind, ["9 8765 4321", "2 2123 4567", "987654322", "98765"], tmp_path)
+        first, second = {"messages_path": ("line 3", "line 5")}.get(kind, (rf"{kind}\[1\]", rf"{kind}\[3\]"))
+        with pytest.raises(AirflowFailException, match=rf"{first}.*{second}") as caught:
+            send(**arguments, default_region="CL").execute({})
+        assert "either" in str(caught.value)
+        assert "a mobile number of CL" in str(caught.value)
+        assert not {"2123", "98765"} & set(str(caught.value).split())
+        assert "POST sms" not in rtisms_sandbox.state().requests
+
+    @pytest.mark.parametrize("kind", ["recipients", "messages", "messages_path"])
+    def test_without_a_region_they_are_refused(self, rtisms_sandbox: Sandbox, tmp_path: Path, kind: str) -> None:
+        with pytest.raises(AirflowFailException, match=r"(N|n)ot a phone number in international form"):
+            send(**self.arguments(kind, self.NATIONAL, tmp_path)).execute({})
+        assert "POST sms" not in rtisms_sandbox.state().requests
+
+    def test_two_forms_of_a_number_are_one_recipient(self, rtisms_sandbox: Sandbox) -> None:
+        rows = [{"recipient": number, "text": "hola"} for number in ("987654321", "+56987654321")]
+        with pytest.raises(AirflowFailException, match=r"messages\[1\] has the same recipient as messages\[0\]"):
+            send(rows, default_region="CL").execute({})
+        with pytest.raises(AirflowFailException, match=r"messages\[0\] has a reference that repeats its recipient"):
+            send([{**rows[0], "reference": "order 987654321"}], default_region="CL").execute({})
+
+    @pytest.mark.parametrize("region", ["XX", "Chile", 56])
+    @pytest.mark.parametrize("place", ["argument", "extra"])
+    def test_a_region_that_is_none_is_named(
+        self, rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, region: Any, place: str
+    ) -> None:
+        connection = {**json.loads(rtisms_sandbox.connection_json()), "extra": {"default_region": region}}
+        if place == "extra":
+            monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps(connection))
+        with pytest.raises(AirflowFailException, match=r"^default_region is .*: use the two letters of a country"):
+            send(people(1), **({"default_region": region} if place == "argument" else {})).execute({})
+        assert rtisms_sandbox.state().requests == {}
+
+    def test_a_reference_and_text_stay_as_written(self, rtisms_sandbox: Sandbox) -> None:
+        (result,) = send(
+            [{"recipient": "987654321", "text": "9 8765 4321 – hola", "reference": "r 1"}], default_region="CL"
+        ).execute({})
+        assert (result["reference"], [one.text for one in rtisms_sandbox.state().messages]) == (
+            "r 1", ["9 8765 4321 – hola"]
+        )  # fmt: skip
+
+
+class TestSmartEncoding:
+    LONG: ClassVar[str] = "“Hola” – it’s\u00a0time… " * 5  # 105 characters: 2 parts in UCS-2, 1 in GSM 7-bit
+
+    @pytest.mark.parametrize(
+        ("text", "sent"),
+        [(LONG, '"Hola" - it\'s time... ' * 5), ("“Hola”", "“Hola”"), (LONG + "ő", LONG + "ő"), ("hola", "hola")],
+    )
+    def test_it_changes_a_text_where_that_saves_a_part(
+        self, rtisms_sandbox: Sandbox, logged: Callable[[], str], text: str, sent: str
+    ) -> None:
+        send([{"recipient": NUMBER, "text": text}], smart_encoding=True).execute({})
+        send(recipients=NUMBER, text=text, messages=None, smart_encoding=True).execute({})
+        send([{"recipient": NUMBER, "text": text}]).execute({})
+        assert [one.text for one in rtisms_sandbox.state().messages] == [sent, sent, text]
+        assert ("Texts in which smart_encoding replaced characters: 1, parts that this saves: 1" in logged()) == (
+            sent != text
+        )
+
+    def test_a_limit_counts_the_parts_that_are_sent(self, rtisms_sandbox: Sandbox) -> None:
+        send([{"recipient": NUMBER, "text": self.LONG}], smart_encoding=True, max_parts=1, max_parts_total=1).execute(
+            {}
+        )
+        assert len(rtisms_sandbox.state().messages) == 1
+
+    @pytest.mark.parametrize(
+        ("arguments", "problem"),
+        [
+            ({"smart_encoding": "no"}, "^smart_encoding is a str of 2 characters: use True or False"),
+            ({"smart_encoding": None}, "^smart_encoding is None"),
+            ({"smart_encoding": True, "charset": 1}, "^smart_encoding picks the charset"),
+        ],
+    )
+    def test_a_wrong_argument_is_refused(
+        self, rtisms_sandbox: Sandbox, arguments: dict[str, Any], problem: str
+    ) -> None:
+        for what in ({"messages": people(1)}, {"messages": None, "recipients": NUMBER, "text": "hola"}):
+            with pytest.raises(AirflowFailException, match=problem):
+                send(**what, **arguments).execute({})
+        assert rtisms_sandbox.state().requests == {}

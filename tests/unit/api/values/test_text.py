@@ -166,3 +166,34 @@ def test_max_parts_is_named_where_it_is_no_number() -> None:
     for use in (lambda: SmsText.of("a", max_parts=0), lambda: SmsText.of("a").cut(0)):
         with pytest.raises(RtiSmsInputError, match=r"^max_parts is "):
             use()
+
+
+TYPOGRAPHIC = "‘’‚‛′‹›“”„‟″«»‐‑‒–—―−…\u00a0\u2009\u202f"
+
+
+@pytest.mark.parametrize(
+    ("text", "sent", "saved"),
+    [
+        (TYPOGRAPHIC * 3, "'''''''\"\"\"\"\"\"\"-------...   " * 3, 1),  # 75 characters: 2 parts, 1 in GSM 7-bit
+        ("a" * 70 + "…", "a" * 70 + "...", 1),
+        ("a" * 69 + "…", "a" * 69 + "…", 0),  # 1 part either way
+        ("a" * 70 + "…ā", "a" * 70 + "…ā", 0),  # another character needs UCS-2
+        ("€" * 78 + "…", "€" * 78 + "...", 1),  # 159 septets
+        ("€" * 79 + "…", "€" * 79 + "…", 0),  # 161 septets are 2 parts, as 80 units are
+        ("a" * 200, "a" * 200, 0),
+        ("…" * 67, "…" * 67, 0),  # 201 septets are 2 parts, 67 units are 1
+    ],
+)
+def test_smart_encoding_replaces_characters_where_that_saves_a_part(text: str, sent: str, saved: int) -> None:
+    smart = SmsText.of(text, smart_encoding=True)
+    assert (smart.characters, smart.saved_parts) == (sent, saved)
+    assert smart.parts == SmsText.of(text).parts - saved
+    assert bool(smart.replaced) == bool(saved)
+
+
+@given(st.text(st.sampled_from(GSM + TYPOGRAPHIC + "ā😀"), min_size=1, max_size=400))
+def test_smart_encoding_never_takes_more_parts(text: str) -> None:
+    plain, smart = SmsText.of(text), SmsText.of(text, smart_encoding=True)
+    assert smart.parts == plain.parts - smart.saved_parts <= plain.parts
+    assert smart.saved_parts or smart.characters == text
+    assert not smart.saved_parts or smart.charset is Charset.GSM_7BIT
