@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseNotifier, Variable
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
-from airflow_provider_rtisms.api.values.arguments import check_seconds
+from airflow_provider_rtisms.api.values.arguments import check_seconds, check_whole_number
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.hooks.templates import RendersAsWritten
 
@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds; 30 days.
 LONGEST_PERIOD = 30 * 24 * 3600
+#: More alerts are not waited for.
+MAX_ONLY_AFTER = 1_000_000
+_LONG_AGO = "1970-01-01T00:00:00+00:00"
 #: Changes when an older release would misread the state.
 VERSION = 2
 #: Seconds: shortest pause between a write and the read that checks it. The longest is twice that.
@@ -70,10 +73,12 @@ class RtiSmsNotifier(RendersAsWritten, BaseNotifier):
         Variable in Airflow, so it must not contain the id or the date of a run.
     :param at_most_every: seconds or timedelta between two SMS with the same ``dedup_key``, at most 30 days; 0 to send
         each alert, and to say how many were counted before it.
+    :param only_after: how many alerts of a ``dedup_key`` it takes within ``at_most_every`` until the first SMS: with
+        10, nine alerts are counted, and the tenth is sent.
     :param suppressed_suffix: (templated) follows the text if ``suppressed`` is not 0. It is never cut.
     :param kwargs: ``context``, if Airflow passes one.
-    :raises RtiSmsInputError: ``at_most_every`` is out of bounds, or only one of ``dedup_key`` and ``at_most_every`` is
-        given.
+    :raises RtiSmsInputError: ``at_most_every`` or ``only_after`` is out of bounds, or only one of ``dedup_key`` and
+        ``at_most_every`` is given.
     """
 
     template_fields: Sequence[str] = (
@@ -97,6 +102,7 @@ class RtiSmsNotifier(RendersAsWritten, BaseNotifier):
         max_parts: int = 1,
         dedup_key: str | None = None,
         at_most_every: timedelta | float | None = None,
+        only_after: int = 1,
         suppressed_suffix: str = " (+{{ suppressed }} since the last SMS)",
         **kwargs: Any,
     ) -> None:
@@ -109,6 +115,9 @@ class RtiSmsNotifier(RendersAsWritten, BaseNotifier):
         self.max_parts = max_parts
         self.dedup_key = dedup_key
         self.at_most_every = _check_at_most_every(dedup_key, at_most_every)
+        self.only_after = check_whole_number("only_after", only_after, most=MAX_ONLY_AFTER)
+        if self.only_after > 1 and not self.at_most_every:
+            raise RtiSmsInputError("only_after counts the alerts of a dedup_key within at_most_every: give both.")
         self.suppressed_suffix = suppressed_suffix
 
     def __call__(self, *args: Any) -> None:
@@ -179,7 +188,7 @@ class RtiSmsNotifier(RendersAsWritten, BaseNotifier):
                 self._render_fields(context, "dedup_key")
             if self.dedup_key in (None, ""):
                 raise ValueError("it is empty")
-            limit = AlertLimit(_VariableStore(), str(self.dedup_key), self.at_most_every)
+            limit = AlertLimit(_VariableStore(), str(self.dedup_key), self.at_most_every, self.only_after)
         except Exception as error:
             self.log.warning("dedup_key cannot be used, so this alert is sent: %s", error)
             return nullcontext(Turn())
@@ -238,12 +247,16 @@ class State:
     :param alert: random name of the alert that sends, or that has sent last; empty if there is none.
     :param at: ISO 8601 time at which it began to send, or at which its SMS was sent.
     :param suppressed: number of alerts that were not sent and that no SMS has reported.
+    :param counted: number of alerts towards ``only_after``; stored, as the next one, only if there are any.
+    :param since: ISO 8601 time of the first one of them.
     """
 
     alert: str = ""
-    at: str = "1970-01-01T00:00:00+00:00"
+    at: str = _LONG_AGO
     is_sent: bool = False
     suppressed: int = 0
+    counted: int = 0
+    since: str = _LONG_AGO
 
     def covers(self, now: float, at_most_every: float) -> bool:
         """Return whether its SMS stands for an alert."""
@@ -251,9 +264,19 @@ class State:
         # The clocks of two machines differ.
         return self.alert != "" and abs(now - datetime.fromisoformat(self.at).timestamp()) < seconds
 
+    def counting(self, now: float, at_most_every: float) -> State:
+        """Return the state with one more alert towards ``only_after``; those that are too old no longer count."""
+        is_recent = abs(now - datetime.fromisoformat(self.since).timestamp()) < at_most_every
+        if self.counted and is_recent:
+            return replace(self, counted=self.counted + 1)
+        return replace(self, counted=1, since=_format(now))
+
     def to_json(self) -> str:
         """Return the state as it is stored."""
-        return json.dumps({"version": VERSION, **asdict(self)}, separators=(",", ":"))
+        fields = asdict(self)
+        if not self.counted:
+            del fields["counted"], fields["since"]
+        return json.dumps({"version": VERSION, **fields}, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> State:
@@ -266,9 +289,9 @@ class State:
             elif version != VERSION:
                 raise ValueError("it has the form of another release")
             state = cls(**fields)
-            if datetime.fromisoformat(state.at).tzinfo is None:
+            if None in (datetime.fromisoformat(one).tzinfo for one in (state.at, state.since)):
                 raise ValueError("a time without a time zone")
-            return replace(state, alert=str(state.alert), suppressed=int(state.suppressed))
+            return replace(state, alert=str(state.alert), suppressed=int(state.suppressed), counted=int(state.counted))
         except (TypeError, KeyError, AttributeError, OverflowError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
 
@@ -300,6 +323,7 @@ class AlertLimit:
     store: Any
     dedup_key: str
     at_most_every: float
+    only_after: int = 1
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], Any] = time.sleep
     name: str = field(init=False)
@@ -322,6 +346,8 @@ class AlertLimit:
         try:
             state = self._read()
             if self.at_most_every and not state.covers(self.clock(), self.at_most_every):
+                if state.counting(self.clock(), self.at_most_every).counted < self.only_after:
+                    return self._count(turn)
                 state = self._claim(turn, state)
             if not self.at_most_every or state.alert == turn.alert:
                 turn.suppressed = state.suppressed
@@ -341,6 +367,16 @@ class AlertLimit:
             return Turn()
         return turn
 
+    def _count(self, turn: Turn) -> Turn:
+        """Count an alert towards ``only_after``."""
+        self._settle()
+        state = self._read().counting(self.clock(), self.at_most_every)
+        state = replace(state, suppressed=state.suppressed + 1)
+        self._write(state)
+        log.info("This alert is not sent. It is number %d of the %d that it takes", state.counted, self.only_after)
+        turn.is_due = False
+        return turn
+
     def _claim(self, turn: Turn, state: State) -> State:
         """Claim the SMS, and return the state a moment later: with this alert, or with another one that sends."""
         with suppress(Exception):  # Airflow 2 fails if two processes create a Variable at the same time
@@ -354,7 +390,9 @@ class AlertLimit:
     def _record(self, turn: Turn) -> None:
         """Record that the SMS was sent, or count the alert and let the next one send."""
         try:
-            done = State(turn.alert, self._now(), is_sent=True) if turn.may_have_sent else State()
+            done = State(turn.alert, self._now(), is_sent=True)
+            if not turn.may_have_sent:
+                done = State(counted=self.only_after - 1, since=self._now())
             more = -turn.suppressed if turn.may_have_sent else 1
             state = self._read()
             for _ in range(2):
@@ -370,7 +408,7 @@ class AlertLimit:
         self.sleep(random.uniform(SETTLE, 2 * SETTLE))  # noqa: S311
 
     def _now(self) -> str:
-        return datetime.fromtimestamp(self.clock(), UTC).isoformat(timespec="milliseconds")
+        return _format(self.clock())
 
     def _write(self, state: State) -> None:
         self.store.set(self.name, state.to_json())
@@ -384,6 +422,10 @@ class AlertLimit:
                 "The Variable %s, which limits alerts, is not readable, so it begins again: %s", self.name, error
             )
             return State()
+
+
+def _format(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
 
 
 def variable_name(dedup_key: str) -> str:

@@ -119,8 +119,8 @@ class Storm:
 
 @pytest.fixture
 def limit_of(now: list[float]) -> Callable[..., AlertLimit]:
-    def make(store: Any, at_most_every: float = HOUR) -> AlertLimit:
-        return AlertLimit(store, KEY, at_most_every, clock=lambda: now[0], sleep=lambda seconds: None)
+    def make(store: Any, at_most_every: float = HOUR, only_after: int = 1) -> AlertLimit:
+        return AlertLimit(store, KEY, at_most_every, only_after, clock=lambda: now[0], sleep=lambda seconds: None)
 
     return make
 
@@ -316,3 +316,41 @@ def test_the_state_stays_small_and_names_nothing(limit_of: Callable[..., AlertLi
 def _warnings_are_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     with caplog.at_level("INFO", logger=deduplication.__name__):
         yield
+
+
+class TestOnlyAfter:
+    def test_the_tenth_alert_is_the_first_that_is_told(
+        self, limit_of: Callable[..., AlertLimit], now: list[float]
+    ) -> None:
+        limit = limit_of(Memory(), only_after=10)
+        turns = [alert(limit) for _ in range(12)]
+        assert [turn.is_due for turn in turns] == [False] * 9 + [True, False, False]
+        assert turns[9].suppressed == 9
+        now[0] += HOUR + 1
+        turns = [alert(limit) for _ in range(10)]
+        assert [turn.is_due for turn in turns] == [False] * 9 + [True]
+        assert turns[9].suppressed == 11, "two were counted after the first SMS"
+
+    def test_alerts_that_are_too_old_do_not_count(self, limit_of: Callable[..., AlertLimit], now: list[float]) -> None:
+        limit = limit_of(Memory(), only_after=3)
+        for _ in range(8):
+            assert not alert(limit).is_due
+            assert not alert(limit).is_due
+            now[0] += HOUR
+        assert not alert(limit).is_due
+        assert not alert(limit).is_due
+        now[0] += HOUR - 1
+        assert alert(limit).is_due
+
+    def test_an_alert_that_could_not_be_sent_leaves_it_to_the_next(self, limit_of: Callable[..., AlertLimit]) -> None:
+        limit = limit_of(Memory(), only_after=3)
+        assert [alert(limit, fails=True).is_due for _ in range(3)] == [False, False, True]
+        turn = alert(limit)
+        assert (turn.is_due, turn.suppressed) == (True, 3)
+
+    def test_without_it_the_state_has_the_form_that_older_releases_read(
+        self, limit_of: Callable[..., AlertLimit]
+    ) -> None:
+        store = Memory()
+        alert(limit_of(store))
+        assert json.loads(store[NAME]).keys() == json.loads(STORED).keys()
