@@ -150,7 +150,7 @@ class TokenCache:
         return token
 
     def discard(self, token: Token) -> bool:
-        """Forget a token that the server has refused; return whether it was the newest one."""
+        """Mark a token as refused by the server; return whether it was the newest one."""
         token.is_refused = True
         return token is self._newest
 

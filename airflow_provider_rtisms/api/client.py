@@ -127,7 +127,7 @@ class RtiSmsClient:
         """
         Do a call that this package does not know, with the token, the retries and the errors of every other call.
 
-        The parameters are those of :func:`~airflow_provider_rtisms.api.endpoints.request`.
+        The parameters are those of :func:`~airflow_provider_rtisms.api.calls.request`.
 
         :return: the decoded JSON.
         :raises RtiSmsInputError: an argument has another form; nothing was sent.
@@ -139,7 +139,7 @@ class RtiSmsClient:
         """
         Do one call: get a token if necessary, send, renew the token once on 401, retry what may succeed later.
 
-        :param call: from ``airflow_provider_rtisms.api.endpoints``.
+        :param call: from ``airflow_provider_rtisms.api.calls``.
         :return: its result.
         :raises RtiSmsError: a permanent failure, or a transient one in every attempt.
         """

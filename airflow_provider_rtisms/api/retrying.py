@@ -210,7 +210,7 @@ class Attempts:
         if isinstance(error, errors.RtiSmsTokenExpiredError):
             self._is_free = self._is_renewal_due()
             if not self._is_free:
-                return False  # a second 401 is final
+                return False
         elif isinstance(error, errors.RtiSmsRateLimitError) and error.call == self.call.name:
             self._stats.on_throttled(self.call)
             self._throttles += 1

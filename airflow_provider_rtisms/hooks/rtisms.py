@@ -194,7 +194,7 @@ class RtiSmsHook(BaseHook):
 
             hook.request("GET", "/balance")  # {"balance": "457.00"}
 
-        :param method: as for :func:`~airflow_provider_rtisms.api.endpoints.request`, like the other parameters.
+        :param method: as for :func:`~airflow_provider_rtisms.api.calls.request`, like the other parameters.
         :return: the decoded JSON.
         :raises RtiSmsInputError: an argument has another form; nothing was sent.
         :raises RtiSmsUncertainError: the request is not idempotent, and its response was lost.

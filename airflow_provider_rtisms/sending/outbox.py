@@ -207,7 +207,7 @@ class Outbox:
         self._fatal: RtiSmsError | None = None
         #: Whether the journal refused a write. Then another attempt may have taken over.
         self.is_journal_lost = False
-        #: Called in a thread, after each write to the journal, with the messages of it.
+        #: Called in a thread after each commit of a window, with its messages.
         self.on_sent: Callable[[Sequence[SentMessage]], None] | None = None
         self._progress = _Progress(len(self._items))
 
@@ -345,7 +345,7 @@ class Outbox:
             raise self._fatal
 
     def _is_stopped(self) -> bool:
-        """Return whether no further request may leave, be it the end of the allowed hours."""
+        """Return whether no further request may leave; the end of the allowed hours becomes the error that ends the send."""
         if self._fatal is None and self._hours is not None and not self._hours.is_open():
             self._fatal = OutsideHoursError(f"SMS are allowed from {self._hours} only, and others are left.")
         return self._fatal is not None

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 FLUSH_EVERY = 2.0
 FLUSH_ROWS = 2000
 #: Seconds until rows that could not be written are tried again, while the send goes on.
-RETRY_AFTER = 30.0
+PAUSE_AFTER_FAILURE = 30.0
 #: Seconds that a write may wait for a lock while the send, or the end of a task that failed, waits for it.
 LOCK_WAIT = 5.0
 
@@ -110,7 +110,7 @@ class Ledger:
         except STORAGE_ERRORS as error:
             reason = str(error).partition(". ")[0]
             log.warning("%s. The send goes on. %d rows wait, and are written later", reason, len(self._pending))
-            self._retry_at = time.monotonic() + RETRY_AFTER
+            self._retry_at = time.monotonic() + PAUSE_AFTER_FAILURE
         self._flushed_at = time.monotonic()
 
     def _add(self, sent: Iterable[SentMessage]) -> None:
