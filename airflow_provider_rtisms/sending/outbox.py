@@ -345,7 +345,7 @@ class Outbox:
             raise self._fatal
 
     def _is_stopped(self) -> bool:
-        """Return whether no further request may leave; the end of the allowed hours becomes the error that ends the send."""
+        """Return whether no further request may leave; the end of the allowed hours becomes the error of the send."""
         if self._fatal is None and self._hours is not None and not self._hours.is_open():
             self._fatal = OutsideHoursError(f"SMS are allowed from {self._hours} only, and others are left.")
         return self._fatal is not None
