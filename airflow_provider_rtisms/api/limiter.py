@@ -65,6 +65,7 @@ class AdaptiveLimiter:
     @property
     def permits(self) -> int:
         """How many calls may run at once now."""
+        self._recover()
         return self.max_concurrency - self._removed_permits
 
     def _start_clock(self) -> float:
@@ -139,7 +140,6 @@ class AdaptiveLimiter:
 
     def _admit(self) -> None:
         """Give free permits to the calls that have waited longest."""
-        self._recover()
         while self._waiters and self._held < self.permits:
             waiter = self._waiters.popleft()
             if not waiter.done():  # else its call was cancelled
