@@ -267,6 +267,10 @@ def test_the_example_into_a_table_runs(
         assert warehouse.execute("SELECT count(*), min(status) FROM sms_details").fetchone() == (100, "DELIVERED")
 
 
+@pytest.mark.skipif(
+    AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS,
+    reason="dag.test() of Airflow 3.0 fails for a task with outlets",
+)
 def test_the_example_of_the_ledger_runs(
     run_dag: RunDag, rtisms_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
