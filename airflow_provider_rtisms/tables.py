@@ -192,7 +192,8 @@ def read_csv(
     text: Iterable[str], choose: ChooseColumns, name: str, *, delimiter: str | None = None, note: str = ""
 ) -> Iterator[Row]:
     """
-    Give the rows of a CSV with a header line one by one: the chosen columns. Empty lines are left out.
+    Give the rows of a CSV with a header line one by one: the chosen columns. Empty lines are left out, and so are rows
+    without values at the end, which spreadsheets write as ``;;``.
 
     :param delimiter: None for what the line ``sep=`` says, or else the only separator that gives the chosen columns.
     """
@@ -212,16 +213,27 @@ def read_csv(
         rows = csv.reader(chain(head, source), delimiter=delimiter, strict=True)  # else an open quote swallows the rest
         next(rows)
         line = header_line + rows.line_num
+        empty: list[int] = []  # the widths of rows without values, one a line; only others that follow make them count
         for row in rows:
-            if row:
-                values = {column: row[at] if at < len(row) else None for column, at in positions.items()}
-                problem = None if len(row) == width else "has more or fewer fields than the first line has columns"
-                yield Row(f"line {line}", Secret(values), problem)
+            if any(row):
+                for number, cells in enumerate(empty, line - len(empty)):
+                    if cells:
+                        yield _csv_row(number, [""] * cells, positions, width)
+                yield _csv_row(line, row, positions, width)
+                empty = []
+            else:
+                empty.append(len(row))
             line = header_line + rows.line_num
     except csv.Error as error:
         raise RtiSmsInputError(
             f"{name} is not a valid CSV: {error}, in the row that begins on line {line}. {note}".rstrip()
         ) from None
+
+
+def _csv_row(line: int, row: Sequence[str], positions: Mapping[str, int], width: int) -> Row:
+    values = {column: row[at] if at < len(row) else None for column, at in positions.items()}
+    problem = None if len(row) == width else "has more or fewer fields than the first line has columns"
+    return Row(f"line {line}", Secret(values), problem)
 
 
 def _read_header(

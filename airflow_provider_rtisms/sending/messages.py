@@ -370,7 +370,9 @@ def read_excluded_file(path: str | StoragePath) -> Iterator[Row]:
     """Give the rows of a file of numbers that are never texted, one by one."""
 
     def choose(columns: Sequence[str]) -> Mapping[str, str]:
-        if columns and not any(one.isalpha() for one in "".join(columns)):  # or the first number would be lost
+        line = "".join(columns)
+        is_number = sum(map(str.isdecimal, line)) >= 7  # tel:+56900000000 too, or the first number would be lost
+        if columns and (is_number or not any(map(str.isalpha, line))):
             raise RtiSmsInputError("exclude_path seems to have no header line: add one. Nothing was sent.")
         names = [plain_name(one) for one in (re.split("[,;\t]", columns[0]) if len(columns) == 1 else columns)]
         return {choose_number(names, "exclude_path"): "exclude_path"}

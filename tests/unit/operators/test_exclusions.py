@@ -54,6 +54,7 @@ def outcomes(results: Any) -> list[str]:
         ("list.jsonl", f'{{"phone": "{SECOND}"}}\n'),
         ("list.jsonl", f'{{"recipient": "{SECOND}", "since": 2024}}\n'),
         ("list.csv.gz", f"phone\n{SECOND}\n"),
+        ("list.csv", f"\ufeffsep=;\r\nID;Recipient\r\n1;{SECOND}\r\n;\r\n;\r\n"),
     ],
 )
 def test_a_file_of_numbers(
@@ -121,6 +122,9 @@ def test_a_share_of_deliveries_is_one_of_those_who_are_texted(rtisms_sandbox: Sa
         ("", "exclude_path"),
         ("phone\n", "exclude_path has no numbers"),
         (f"{FIRST}\n{SECOND}\n", "no header line"),
+        (f"tel:{FIRST}\n{SECOND}\n", "no header line"),
+        (f"phone {FIRST[:4]} {FIRST[4:8]} {FIRST[8:]}\n{SECOND}\n", "no header line"),
+        (f'phone\n{FIRST}\n""\n{SECOND}\n', r"1 of 3 numbers of exclude_path .*line 3"),
         ("phone;name\n", "exclude_path"),
         (f"name,phone\nAna,{FIRST}\n", "exclude_path has 2 columns.* recipient"),
         (f"phone\n{FIRST}\n056 12\n\n5\n", r"2 of 3 numbers of exclude_path .*line 3, line 5"),

@@ -63,6 +63,8 @@ def test_a_file_of_excel_without_references(tmp_path: Path) -> None:
         f'\ufeffsep=;\r\nrecipient;text;reference\r\n{NUMBER};"José, a";a\r\n'.encode(),
         f'Recipient,TEXT, reference\n{NUMBER},"José, a",a\n'.encode(),
         f"\u00a0recipient ; text;Reference\n{NUMBER};José, a;a\n".encode(),
+        f"recipient;text;reference\r\n{NUMBER};José, a;a\r\n;;\r\n\r\n;;;\r\n".encode(),
+        f'recipient,text,reference\n{NUMBER},"José, a",a\n,,\n"","",""'.encode(),
     ],
 )
 def test_a_file_of_a_spreadsheet(tmp_path: Path, content: bytes) -> None:
@@ -115,6 +117,7 @@ def test_what_does_not_fit_a_file_is_refused(rtisms_sandbox: Sandbox, arguments:
         ("a.csv", f"recipient,Recipient,text\n{NUMBER},{NUMBER},hola\n", "more than one column 'recipient'.*Ren"),
         ("a.csv", f"{NUMBER},hola\n", "first line of messages_path must name the columns"),
         ("a.csv", "recipient,text,refrence\n", "and no others"),
+        ("a.csv", f"recipient;text\n;\n\n;;\n{NUMBER};hola\n;\n", r"^2 of 3 messages .*line 2 has no.*line 4 has more"),
         ("a.csv", f"recipient,text\n{NUMBER}\n", "line 2 has more or fewer fields"),
         ("a.csv", f'recipient,text\n{NUMBER},"hola\n', r"messages_path is not a valid CSV: .* begins on line 2\."),
         ("a.csv", f"recipient,text,text\n{NUMBER},hola,chao\n", r"messages_path has more than one column 'text'.*Ren"),
