@@ -23,7 +23,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
-from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
+from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, shape
 from airflow_provider_rtisms.api.values.arguments import check_choice, check_seconds
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, fail_without_retry
 from airflow_provider_rtisms.hooks.templates import Redacted, TemplateFields, in_fixed_order
@@ -318,6 +318,11 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
             raise AirflowRescheduleException(start)  # type: ignore[no-untyped-call,unused-ignore]
         self.log.info("The task waits in this process, since nothing else remembers what has been sent")
         hours.wait()
+        if (exclude := self._exclude()) is not None:  # people say no at night too
+            try:
+                outbox.exclude(*exclude)
+            except RtiSmsError as error:
+                raise error.with_context(f"This is the state since the hours ended. {outbox.summary()}") from None
 
     def execute_complete(self, context: Context, event: Any) -> Any:
         """End the wait as the event of the trigger says. Nothing is sent here."""

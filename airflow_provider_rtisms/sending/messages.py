@@ -375,7 +375,9 @@ def read_excluded_file(path: str | StoragePath) -> Iterator[Row]:
         if columns and (is_number or not any(map(str.isalpha, line))):
             raise RtiSmsInputError("exclude_path seems to have no header line: add one. Nothing was sent.")
         names = [plain_name(one) for one in (re.split("[,;\t]", columns[0]) if len(columns) == 1 else columns)]
-        return {choose_number(names, "exclude_path"): "exclude_path"}
+        used = {choose_number(names, "exclude_path"): "exclude_path"}
+        find_columns(names, used, "exclude_path", is_file=True, note="Nothing was sent.")
+        return used
 
     return read_table_file(path, "exclude_path", choose)
 

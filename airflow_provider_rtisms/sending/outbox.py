@@ -14,9 +14,9 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from airflow_provider_rtisms.api import calls as endpoints
@@ -136,20 +136,20 @@ def make_outbox(
     if what.get("default_region") is None:
         what["default_region"] = settings.default_region
     messages = check_messages(**what)
-    excluded = (
-        frozenset() if exclude is None else find_excluded(exclude[1], exclude[0], messages, what["default_region"])
-    )
     journal = SendJournal(MemoryStore() if store is None else store, settings.client_secret)
-    return Outbox(
+    outbox = Outbox(
         messages,
         sender,
         journal,
         on_uncertain=on_uncertain,
         chunk_size=chunk_size,
-        excluded=excluded,
+        default_region=what["default_region"],
         hours=hours,
         sender_source=source,
     )
+    if exclude is not None:
+        outbox.exclude(*exclude)
+    return outbox
 
 
 class Outbox:
@@ -160,7 +160,7 @@ class Outbox:
     the client allows.
 
     :param window: how many messages at most are recorded as about to be sent, and not yet as sent.
-    :param excluded: numbers that get no message. What has been submitted to them before stays submitted.
+    :param default_region: of numbers without + that are excluded.
     :param hours: the hours in which requests may leave; None for all.
     :param sender_source: where the sender comes from, for the error that it is refused.
     """
@@ -174,7 +174,7 @@ class Outbox:
         on_uncertain: OnUncertain = "fail",
         chunk_size: int = DEFAULT_CHUNK_SIZE,
         window: int | None = None,
-        excluded: Collection[str] = (),
+        default_region: str | None = None,
         hours: AllowedHours | None = None,
         sender_source: str = "the argument 'sender'",
         pause: Callable[[float], Awaitable[Any]] = asyncio.sleep,
@@ -187,13 +187,14 @@ class Outbox:
         self._parallel_windows = 2 if self._window >= 2 * chunk_size else 1
         self._sender = endpoints.check_sender(sender)
         self._sender_source = sender_source
+        self._default_region = default_region
         self._hours = hours
         self._pause = pause
         self._in_thread = in_thread
         #: The messages, in their order.
         self.messages = list(messages)
         self._journal = journal
-        self._items = _items_of(messages, journal, excluded)
+        self._items = _items_of(messages, journal)
         #: What earlier attempts have sent, or may have sent, and the caller no longer has.
         self._vanished = journal.match(item.digest for item in self._items)
         #: Submissions of responses that could not be matched with recipients.
@@ -210,6 +211,21 @@ class Outbox:
         #: Called in a thread after each commit of a window, with its messages.
         self.on_sent: Callable[[Sequence[SentMessage]], None] | None = None
         self._progress = _Progress(len(self._items))
+
+    def exclude(self, field_name: str, rows: Iterable[Row]) -> None:
+        """
+        Read the numbers that are never texted, in place of those that were read before.
+
+        What has been submitted to them stays submitted.
+
+        :param field_name: the argument that gives them.
+        :param rows: as for :func:`~airflow_provider_rtisms.sending.messages.find_excluded`.
+        :raises RtiSmsInputError: the list is empty, or has a value that is no phone number.
+        """
+        excluded = find_excluded(rows, field_name, self.messages, self._default_region)
+        self._items = [
+            replace(item, is_excluded=item.message.recipient.get_secret_value() in excluded) for item in self._items
+        ]
 
     @property
     def may_have_sent(self) -> bool:
@@ -437,7 +453,7 @@ class Outbox:
         raise RtiSmsUncertainError(what, call=endpoints.SEND_SMS)
 
 
-def _items_of(messages: Sequence[Message], journal: SendJournal, excluded: Collection[str]) -> list[_Item]:
+def _items_of(messages: Sequence[Message], journal: SendJournal) -> list[_Item]:
     """
     Return the messages with their digests.
 
@@ -448,10 +464,7 @@ def _items_of(messages: Sequence[Message], journal: SendJournal, excluded: Colle
     count = Counter(keys)
     recipients = [key if count[key] == 1 else f"{count[key]} messages to {key}" for key in keys]
     pairs = zip(messages, recipients, strict=True)
-    return [
-        _Item(message, journal.digest(message.key, to), message.recipient.get_secret_value() in excluded)
-        for message, to in pairs
-    ]
+    return [_Item(message, journal.digest(message.key, to)) for message, to in pairs]
 
 
 def _describe(submission: Submission) -> str:

@@ -124,6 +124,43 @@ def test_what_nothing_remembers_waits_in_the_worker(
     assert "waits in this process" in logged()
 
 
+@pytest.fixture
+def list_of_the_night(clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Two states of a list of excluded numbers, the second from the evening on; and its path."""
+    path = tmp_path / "said_no.csv"
+    path.write_text("phone\n+56911111111\n")
+    found = {"path": str(path), "second": ""}
+
+    def look() -> datetime:
+        if (moment := clock()) == EVENING:
+            path.write_text(found["second"])
+        return moment
+
+    clock.evening_after, clock.looks_at_evening = 1, 40
+    monkeypatch.setattr("airflow_provider_rtisms.sending.hours.utc_now", look)
+    return found
+
+
+def test_who_says_no_in_the_night_gets_nothing_in_the_morning(
+    rtisms_sandbox: Sandbox, list_of_the_night: dict[str, str]
+) -> None:
+    """The task stays in its worker, and reads the list again."""
+    numbers = [one["recipient"] for one in people(100)]
+    list_of_the_night["second"] = "\n".join(["phone", numbers[0], *numbers[-3:]])
+    results = send(people(100), exclude_path=list_of_the_night["path"], **HOURS).execute({"ti": Pushes()})
+    assert [one["outcome"] for one in results] == ["submitted"] * 97 + ["excluded"] * 3
+    assert received(rtisms_sandbox) == each_once(97)
+
+
+def test_a_list_that_is_empty_in_the_morning_ends_the_send(
+    rtisms_sandbox: Sandbox, list_of_the_night: dict[str, str]
+) -> None:
+    list_of_the_night["second"] = "phone\n"
+    with pytest.raises(AirflowFailException, match=r"exclude_path has no numbers.*1 submitted.*not retried"):
+        send(people(100), exclude_path=list_of_the_night["path"], **HOURS).execute({"ti": Pushes()})
+    assert sum(received(rtisms_sandbox).values()) < 97
+
+
 def test_a_signal_ends_the_wait_in_the_worker(rtisms_sandbox: Sandbox, clock: Clock) -> None:
     """``execution_timeout`` and SIGTERM raise in the main thread."""
 

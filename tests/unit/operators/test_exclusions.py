@@ -128,6 +128,7 @@ def test_a_share_of_deliveries_is_one_of_those_who_are_texted(rtisms_sandbox: Sa
         ("phone;name\n", "exclude_path"),
         (f"name,phone\nAna,{FIRST}\n", "exclude_path has 2 columns.* recipient"),
         (f"phone\n{FIRST}\n056 12\n\n5\n", r"2 of 3 numbers of exclude_path .*line 3, line 5"),
+        (f"recipient,Recipient\n{SECOND},{FIRST}\n", "exclude_path has more than one column 'recipient'"),
         (f"recipient,name\n{FIRST}\n", r"1 of 1 numbers of exclude_path .*line 2"),
         (f'phone\n"{FIRST}\n', "exclude_path is not a valid CSV"),
     ],
