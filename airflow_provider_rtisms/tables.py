@@ -174,7 +174,8 @@ def count_columns(columns: Sequence[str]) -> str:
     """Return how many columns a header line has, and their names unless the line may hold data."""
     count = f"{len(columns)} column{'' if len(columns) == 1 else 's'}"
     names = [column.strip() for column in columns]
-    return f"{count}: {', '.join(names)}" if names and all(map(_NAME.fullmatch, names)) else count
+    are_names = any(names) and all(not name or _NAME.fullmatch(name) for name in names)
+    return f"{count}: {', '.join(name or '(no name)' for name in names)}" if are_names else count
 
 
 def read_query(
@@ -390,7 +391,8 @@ def _open_text(path: StoragePath, field_name: str, csv_format: CsvFormat, note: 
             if csv_format.encoding:
                 problem = f"is not {csv_format.encoding} text. Correct csv_encoding."
             else:
-                hint = "" if is_json else ", or set csv_encoding, such as 'cp1252' or 'utf-16'"
+                is_fixed = is_json or field_name == "exclude_path"  # csv_encoding is about messages_path then
+                hint = "" if is_fixed else ", or set csv_encoding, such as 'cp1252' or 'utf-16'"
                 problem = f"is not UTF-8 text. Save it as UTF-8{hint}."
             problem = next(iter(kinds), problem)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:  # whose words repeat the first bytes of the file

@@ -144,6 +144,14 @@ def test_a_list_that_cannot_be_trusted_stops_the_send(
     assert "POST sms" not in rtisms_sandbox.state().requests
 
 
+def test_a_list_in_another_encoding_is_refused_with_what_helps(rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
+    """``csv_encoding`` is about the messages."""
+    (tmp_path / "list.csv").write_bytes(f"teléfono\n{FIRST}\n".encode("cp1252"))
+    with pytest.raises(AirflowFailException, match=r"\(exclude_path\) is not UTF-8 text. Save it as UTF-8\. Nothing"):
+        send(people(3), exclude_path=str(tmp_path / "list.csv")).execute({})
+    assert "POST sms" not in rtisms_sandbox.state().requests
+
+
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize(
     ("arguments", "named"),

@@ -113,6 +113,7 @@ def test_what_does_not_fit_a_file_is_refused(rtisms_sandbox: Sandbox, arguments:
     ("name", "text", "problem"),
     [
         ("a.csv", "telefono;mensaje\n1;2\n", r"It has 2 columns: telefono, mensaje\. .*set csv_delimiter"),
+        ("a.csv", f",recipient,text\n0,{NUMBER},hola\n", r"It has 3 columns: \(no name\), recipient, text\."),
         ("a.csv", f"{NUMBER};hola, José\n", r"It has 2 columns\. .*set csv_delimiter"),
         ("a.csv", f"recipient,Recipient,text\n{NUMBER},{NUMBER},hola\n", "more than one column 'recipient'.*Ren"),
         ("a.csv", f"{NUMBER},hola\n", "first line of messages_path must name the columns"),
