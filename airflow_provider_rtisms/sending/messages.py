@@ -274,6 +274,9 @@ def _check_recipient(values: Secret[Mapping[str, Any]], region: str | None) -> t
     if number is None or (isinstance(number, str) and not number.strip()):
         return None, "has no recipient"
     form = "a phone number in international form"
+    if isinstance(number, numbers.Number):  # 331234567 may have been 0331234567, which is another number in Italy
+        kind = f"{shape(number)}; store it as text, since a number loses its + and zeros"
+        return None, f"has a recipient that is not {form} but {kind}"
     return (
         None,
         f"has a recipient that is {f'neither {form} nor a mobile number of {region}' if region else f'not {form}'}",
@@ -339,7 +342,7 @@ def find_excluded(
         elif number.get_secret_value() in recipients:
             found.add(number.get_secret_value())
     if bad:
-        form = "phone numbers in international form" + (f" or mobile numbers of {region}" if region else "")
+        form = f"phone numbers in international form{f' or mobile numbers of {region}' if region else ''}, as text"
         raise RtiSmsInputError(
             f"{len(bad)} of {count} numbers of {field_name} are not {form}: {name_some(bad)}. Nothing was sent. "
             "Correct them, or these people would get a text."

@@ -163,6 +163,10 @@ def test_a_list_in_another_encoding_is_refused_with_what_helps(rtisms_sandbox: S
         ({"exclude_sql": "SELECT phone FROM nobody"}, "exclude_sql"),
         ({"exclude_sql": "SELECT phone FROM opted_out"}, "exclude_sql has no numbers"),
         ({"exclude_sql": "SELECT phone, id FROM people"}, "exclude_sql has 2 columns"),
+        (
+            {"exclude_sql": "SELECT 56932217456 AS phone", "default_region": "CL"},
+            "1 of 1 numbers .* as text: row 1",
+        ),
         ({"exclude_sql": "SELECT NULL AS phone"}, "1 of 1 numbers of exclude_sql .*row 1"),
         ({"exclude_conn_id": "nothing"}, "exclude_conn_id"),
     ],

@@ -100,6 +100,11 @@ def test_exactly_one_way_to_say_what_is_sent(rtisms_sandbox: Sandbox, arguments:
             {"messages": [{**people(1)[0], "reference": "a\udc80"}]},
             r"messages\[0\] has a reference that is not printable",
         ),
+        ({"messages": [{**people(1)[0], "recipient": 56932217456}]}, r"type int; store it as text"),
+        (
+            {"messages": [{**people(1)[0], "recipient": 932217456.0}], "default_region": "CL"},
+            r"float; store it",
+        ),
         ({"messages": [{**people(1)[0], "recipient": "+56900\udfff"}]}, r"messages\[0\] has a recipient that is not"),
         ({"recipients": people(1)[0]["recipient"], "text": "\ud800"}, r"text\[0\] is '\\ud800' \(U\+D800\)"),
         ({"messages": people(3), "sender": None}, "extra 'sender' of the Connection rtisms_default"),
