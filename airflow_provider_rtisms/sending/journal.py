@@ -59,6 +59,11 @@ class Store(Protocol):
 class MemoryStore(dict[str, Any]):
     """A store that ends with the process."""
 
+    @classmethod
+    def of_task(cls, name: str) -> MemoryStore:
+        """Return an empty store of a task whose messages have the same digests in each process, for its ledger."""
+        return cls({_HEAD: _new_head(hashlib.sha256(name.encode()).hexdigest()[:32])})
+
     def set(self, key: str, value: Any) -> None:
         """Keep a value."""
         self[key] = value
@@ -99,7 +104,7 @@ class SendJournal:
         head = store.get(_HEAD)
         is_new = head is None
         if is_new:
-            head = {"version": HEAD_VERSION, "salt": secrets.token_hex(16), "size": 0, "begun": {}, "has_hole": False}
+            head = _new_head(secrets.token_hex(16))
         self._salt, expected, self._begun, self._has_hole = _parse_head(head)
         self._key = Secret(
             hashlib.pbkdf2_hmac(
@@ -289,6 +294,10 @@ class SendJournal:
                 self._results[message] = result
                 if isinstance(moment := entry.get("at"), str) and result.outcome is not SendOutcome.NOT_SENT:
                     self._moments[message] = moment
+
+
+def _new_head(salt: str) -> dict[str, Any]:
+    return {"version": HEAD_VERSION, "salt": salt, "size": 0, "begun": {}, "has_hole": False}
 
 
 def _parse_head(head: Any) -> tuple[str, int | None, dict[int, Any], bool]:

@@ -219,6 +219,34 @@ def test_rows_of_a_ledger_follow(
         assert dict(connection.execute(counted)) == {"submitted": 3}
 
 
+@pytest.mark.parametrize("has_journal", [True, False])
+def test_a_ledger_has_one_row_for_a_recipient_whose_send_has_begun_at_night(
+    rtisms_sandbox: Sandbox,
+    context: Context,
+    clock: Clock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    has_journal: bool,
+) -> None:
+    """Without a reference, too: nothing has been sent when the task defers."""
+    pytest.importorskip("airflow.providers.sqlite")
+    import sqlite3
+
+    path = tmp_path / "results.db"
+    monkeypatch.setenv("AIRFLOW_CONN_SHOP", json.dumps({"conn_type": "sqlite", "host": str(path)}))
+    options = {"results_table": "sent", "results_conn_id": "shop", "create_table": True, "deferrable": True, **HOURS}
+    what = {"recipients": [one["recipient"] for one in people(3)], "text": "hola"}
+    if not has_journal:
+        context = {"ti": context["ti"]}
+    with pytest.raises(TaskDeferred) as caught:
+        send(**what, **options).execute(context)
+    clock.evening_after = 10
+    resume(caught.value, context, **what, **options)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT outcome FROM sent").fetchall() == [("submitted",)] * 3
+    assert sum(received(rtisms_sandbox).values()) == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
