@@ -76,6 +76,7 @@ def test_two_assets_with_equal_watchers_both_get_the_fall(airflow: AirflowDeploy
         assert event["threshold"] == "900000"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # the hours begin after two to three minutes
 def test_sends_wait_for_their_hours(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
     """One task waits in the triggerer, and one is rescheduled: it is no sensor, and Airflow heeds the time anyway."""
