@@ -20,7 +20,7 @@ from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, Rt
 from airflow_provider_rtisms.api.values.arguments import check_seconds
 from airflow_provider_rtisms.hooks.metrics import open_wait, report_open_waits
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-from airflow_provider_rtisms.waiting import WaitEvent, with_current_credentials
+from airflow_provider_rtisms.waiting import Cause, WaitEvent, with_current_credentials
 
 log = logging.getLogger(__name__)
 
@@ -163,8 +163,8 @@ class WaitTrigger(BaseTrigger):
         except Exception as error:
             found = self.found(is_done=False)
             if isinstance(error, TimeoutError) and limit.expired():
-                cause = "execution_timeout" if self.is_execution_timeout else ""
-                return WaitEvent("timeout", self.timeout_message(), found, cause)  # type: ignore[arg-type]
+                cause: Cause = "execution_timeout" if self.is_execution_timeout else ""
+                return WaitEvent("timeout", self.timeout_message(), found, cause)
             log.error("The trigger ends, since it met an error that it does not know", exc_info=error)
             message = f"The trigger met an error: {describe(error)} Its log shows more."
             return WaitEvent("failed", message, found, cause="crash")
