@@ -393,6 +393,20 @@ async def shared_client(
             await asyncio.shield(entry.value.close())
 
 
+async def perform_then(
+    perform: Callable[[calls.Call[T]], Awaitable[T]],
+    call: calls.Call[T],
+    then: Callable[[T | errors.RtiSmsError], None],
+) -> None:
+    """Do one call, and hand its result or its error on before any other task of the loop goes on."""
+    outcome: T | errors.RtiSmsError
+    try:
+        outcome = await perform(call)
+    except errors.RtiSmsError as error:
+        outcome = error
+    then(outcome)
+
+
 async def fetch_batches(
     client: AsyncRtiSmsClient, submission_ids: Iterable[str], collect: float = 0.0, *, raw: bool = False
 ) -> AsyncGenerator[Sequence[Outcome], None]:

@@ -138,6 +138,8 @@ class Call(Generic[T]):
     words: Callable[[T], Iterable[str]] = field(default=lambda result: (), repr=False)
     #: Returns the result with the text of the response added; None if no one wants the text.
     keep_text: Callable[[T, str], T] | None = field(default=None, repr=False)
+    #: Called when a request is about to leave; what it raises ends the call.
+    before_request: Callable[[], None] | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         """Return the name and the subject, as messages begin."""
@@ -145,6 +147,8 @@ class Call(Generic[T]):
 
     def request(self, access_token: Secret[str] | None = None) -> HttpRequest:
         """Return the request to send. Its bearer token is that of RFC 6750, section 2.1; POST /auth has none."""
+        if self.before_request is not None:
+            self.before_request()
         headers = {**_COMMON_HEADERS, "Content-Type": self.content_type}
         if access_token is not None:
             headers["Authorization"] = f"Bearer {access_token.get_secret_value()}"

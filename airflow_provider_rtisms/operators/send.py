@@ -263,8 +263,9 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
             poke_interval, timeout = self._check_wait()
             path, hours = self._check_path(), self._check_hours()
             outbox = self._open(hook, context, hours)
-            texted = len(outbox.messages) - outbox.counts()["excluded"]
-            quota = make_quota(self.min_delivered, texted) if self.wait_for_delivery else None
+            quota = None
+            if self.wait_for_delivery:
+                quota = make_quota(self.min_delivered, len(outbox.messages) - outbox.counts()["excluded"])
             ledger = self._open_ledger(context)
             if path is not None:  # a file that cannot be written is found before anything is sent
                 write_results(path, outbox.results())

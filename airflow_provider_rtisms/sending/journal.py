@@ -106,11 +106,10 @@ class SendJournal:
         if is_new:
             head = _new_head(secrets.token_hex(16))
         self._salt, expected, self._begun, self._has_hole = _parse_head(head)
-        self._key = Secret(
-            hashlib.pbkdf2_hmac(
-                "sha256", client_secret.get_secret_value().encode(), bytes.fromhex(self._salt), _DERIVATION_ROUNDS
-            )
+        key = hashlib.pbkdf2_hmac(
+            "sha256", client_secret.get_secret_value().encode(), bytes.fromhex(self._salt), _DERIVATION_ROUNDS
         )
+        self._mac = hmac.new(key, digestmod=hashlib.sha256)  # which shows the key to nobody
         self._key_id = self.digest("check")
         self._size = self._load(expected, is_new)
         #: The most requests that any message got with other client secrets.
@@ -226,7 +225,9 @@ class SendJournal:
             self._apply(number, entry)
 
     def _hmac(self, key: str) -> str:
-        return hmac.new(self._key.get_secret_value(), key.encode(), hashlib.sha256).hexdigest()
+        mac = self._mac.copy()
+        mac.update(key.encode())
+        return mac.hexdigest()
 
     def _entry(
         self, number: int, digests: Sequence[str], results: Sequence[Submission | None] | None

@@ -16,11 +16,13 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from airflow_provider_rtisms.api import calls as endpoints
-from airflow_provider_rtisms.api.calls import Call, HttpRequest
+from airflow_provider_rtisms.api.aio import perform_then
+from airflow_provider_rtisms.api.calls import Call
 from airflow_provider_rtisms.api.errors import (
     RtiSmsError,
     RtiSmsInputError,
@@ -196,7 +198,7 @@ class Outbox:
         self._journal = journal
         self._items = _items_of(messages, journal)
         #: What earlier attempts have sent, or may have sent, and the caller no longer has.
-        self._vanished = journal.match(item.digest for item in self._items)
+        self._vanished = journal.match([item.digest for item in self._items])
         #: Submissions of responses that could not be matched with recipients.
         self._unmatched: list[Submission] = []
         #: Requests that have gone out and that the server did not provably ignore.
@@ -366,6 +368,16 @@ class Outbox:
             self._fatal = OutsideHoursError(f"SMS are allowed from {self._hours} only, and others are left.")
         return self._fatal is not None
 
+    def _check_not_stopped(self) -> None:
+        """
+        Keep a request from leaving once the sending has ended.
+
+        Many calls wait in the client for their turn. Each one that leaves after the API has stopped to respond would be
+        one more uncertain message.
+        """
+        if self._is_stopped():
+            raise StoppedError("The sending has ended.", call=endpoints.SEND_SMS)
+
     def _windows(self, due: Sequence[_Item]) -> Iterator[list[list[_Item]]]:
         """Give the requests of one window at a time: messages of equal text together, in the order of the texts."""
         by_text: dict[SmsText, list[_Item]] = {}
@@ -387,8 +399,12 @@ class Outbox:
 
     async def _send_window(self, client: Client, number: int, requests: Sequence[Sequence[_Item]]) -> None:
         results: dict[str, Submission | None] = dict.fromkeys(item.digest for items in requests for item in items)
+        sending = (
+            perform_then(client.perform, self._call(items), partial(self._note_response, items, results))
+            for items in requests
+        )
         try:
-            await asyncio.gather(*(self._send_request(client, items, results) for items in requests))
+            await asyncio.gather(*sending)
         except BaseException:
             # A task timeout or the like: what is known saves messages from being uncertain.
             if any(results.values()):
@@ -404,30 +420,36 @@ class Outbox:
         if named:
             log.info("Sent %d messages: %s", len(named), name_some(named))
 
-    async def _send_request(
-        self, client: Client, items: Sequence[_Item], results: dict[str, Submission | None]
-    ) -> None:
+    def _call(self, items: Sequence[_Item]) -> Call[list[Submission]]:
+        """Return the request for messages of equal text. It counts as sent until the response says otherwise."""
+        self._requests += 1
         recipients = [item.message.recipient for item in items]
         call = endpoints.send_sms(recipients=recipients, text=items[0].message.text, sender=self._sender)
-        self._requests += 1
-        try:
-            submissions = await client.perform(_make_stoppable(call, self._is_stopped))
-        except RtiSmsUncertainError as error:
-            self._unmatched += error.submissions
+        return replace(call, before_request=self._check_not_stopped)
+
+    def _note_response(
+        self,
+        items: Sequence[_Item],
+        results: dict[str, Submission | None],
+        response: list[Submission] | RtiSmsError,
+    ) -> None:
+        """Decide what a response, or its loss, means for the messages of a request and for the rest of the send."""
+        if isinstance(response, RtiSmsUncertainError):
+            self._unmatched += response.submissions
             self._consecutive_losses += 1
             if self._consecutive_losses >= MAX_CONSECUTIVE_LOSSES:
-                self._fatal = self._fatal or error
+                self._fatal = self._fatal or response
             else:
-                log.warning("%s", error)
-        except RtiSmsError as error:  # the server did not act on it
+                log.warning("%s", response)
+        elif isinstance(response, RtiSmsError):  # the server did not act on it
             self._requests -= 1
             results.update(dict.fromkeys((item.digest for item in items), NOT_SENT))
-            if isinstance(error, RtiSmsSenderRefusedError):
-                error = error.with_context(f"The sender comes from {self._sender_source}.")
-            self._fatal = self._fatal or error
+            if isinstance(response, RtiSmsSenderRefusedError):
+                response = response.with_context(f"The sender comes from {self._sender_source}.")
+            self._fatal = self._fatal or response
         else:
             self._consecutive_losses, self._is_probing = 0, False
-            results.update(zip((item.digest for item in items), submissions, strict=True))
+            results.update(zip((item.digest for item in items), response, strict=True))
 
     async def _record(self, write: Callable[..., Any], *args: Any) -> Any:
         """Write to the journal in a thread, since the store asks Airflow's API server."""
@@ -512,25 +534,3 @@ class StoppedError(RtiSmsPermanentError):
     """The sending has ended, so the request has not left."""
 
     may_have_acted = False
-
-
-@dataclass(slots=True)
-class _StoppableCall(Call[T]):
-    is_stopped: Callable[[], bool] = field(default=lambda: False, repr=False)
-
-    def request(self, access_token: Secret[str] | None = None) -> HttpRequest:
-        """Return the request. The client asks for it when it is about to send it."""
-        if self.is_stopped():
-            raise StoppedError("The sending has ended.", call=self.name)
-        return Call.request(self, access_token)
-
-
-def _make_stoppable(call: Call[T], is_stopped: Callable[[], bool]) -> Call[T]:
-    """
-    Return a call that raises an error in place of its request once the sending has ended.
-
-    Many calls wait in the client for their turn. Each one that leaves after the API has stopped to respond would be one
-    more uncertain message.
-    """
-    values = {one.name: getattr(call, one.name) for one in fields(call)}
-    return _StoppableCall(**values, is_stopped=is_stopped)
