@@ -491,6 +491,16 @@ async def _work(
             return  # every other id would get the same error
 
 
+def run_with(client: AsyncRtiSmsClient, work: Callable[[AsyncRtiSmsClient], Awaitable[T]]) -> T:
+    """Open a client, do some work with it, and close it, from blocking code. Errors are those of :func:`run`."""
+
+    async def main() -> T:
+        async with client:
+            return await work(client)
+
+    return run(main())
+
+
 def _has_running_loop() -> bool:
     try:
         asyncio.get_running_loop()

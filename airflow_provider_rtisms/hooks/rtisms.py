@@ -377,15 +377,26 @@ class RtiSmsHook(BaseHook):
         requests_per_second: float | None = None,
     ) -> T:
         """Run asynchronous work to its end from blocking code, once, with other limits than those of the Connection."""
-        from airflow_provider_rtisms.api.aio import run
+        from airflow_provider_rtisms.api.aio import run_with
 
         limits = {"max_concurrency": max_concurrency, "requests_per_second": requests_per_second}
+        client = self._new_async_client({name: value for name, value in limits.items() if value is not None})
+        try:
+            return run_with(client, work)
+        except RtiSmsAuthenticationError:
+            self.close()  # so that the next call reads the Connection again
+            raise
 
-        async def main() -> T:
-            async with self._connect(**{name: value for name, value in limits.items() if value is not None}) as client:
-                return await work(client)
+    def _new_async_client(self, limits: Mapping[str, Any] | None = None) -> AsyncRtiSmsClient:
+        """Return a client with the token of this hook; the limits replace those of the Connection."""
+        from dataclasses import replace
 
-        return run(main())
+        from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
+        from airflow_provider_rtisms.hooks.metrics import stats_for
+
+        settings, tokens = self._account()
+        settings = replace(settings, **limits) if limits else settings
+        return AsyncRtiSmsClient(settings, tokens, mask_secret, stats_for(self.rtisms_conn_id), self.retry_args)
 
     @asynccontextmanager
     async def get_async_conn(self) -> AsyncIterator[AsyncRtiSmsClient]:
@@ -431,21 +442,17 @@ class RtiSmsHook(BaseHook):
         return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}
 
     @asynccontextmanager
-    async def _connect(self, **changes: Any) -> AsyncIterator[AsyncRtiSmsClient]:
-        """Yield a client with the token of this hook; ``changes`` replace limits of the Connection."""
-        from dataclasses import replace
-
-        from airflow_provider_rtisms.api import AsyncRtiSmsClient
-        from airflow_provider_rtisms.hooks.metrics import stats_for
-
-        account = self._settings_and_tokens
-        settings, tokens = account if account is not None else await in_thread(self._account)
-        stats = stats_for(self.rtisms_conn_id)
+    async def _connect(self) -> AsyncIterator[AsyncRtiSmsClient]:
         try:
-            async with AsyncRtiSmsClient(
-                replace(settings, **changes), tokens, mask_secret, stats, self.retry_args
-            ) as client:
+            async with await in_thread(self._new_async_client) as client:
                 yield client
         except RtiSmsAuthenticationError:
-            self.close()  # so that the next call reads the Connection again
+            self.close()
             raise
+
+
+@contextmanager
+def hook_of_task(conn_id: str) -> Iterator[RtiSmsHook]:
+    """Give a task its hook, and close it at the end. An error that a retry cannot fix stops the retries of the task."""
+    with fail_without_retry(), RtiSmsHook(conn_id) as hook:
+        yield hook

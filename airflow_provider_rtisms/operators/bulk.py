@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_rtisms.hooks.rtisms import fail_without_retry
+from airflow_provider_rtisms.hooks.rtisms import hook_of_task
 from airflow_provider_rtisms.hooks.templates import TemplateFields
 from airflow_provider_rtisms.operators.lineage import add_to_outlet_events
 
@@ -106,15 +106,15 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
         from airflow_provider_rtisms.bulk.counts import counts_in, counts_of
         from airflow_provider_rtisms.bulk.fetch import DistinctIds
-        from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, run_of
+        from airflow_provider_rtisms.hooks.rtisms import run_of
 
-        with fail_without_retry():
+        with hook_of_task(self.rtisms_conn_id) as hook:
             ids = DistinctIds(self._read_ids())
             if self.output_path is None and len(ids) > MAX_RECORDS_IN_XCOM:
                 raise RtiSmsInputError(
                     f"{len(ids)} records are too many for XCom, which takes {MAX_RECORDS_IN_XCOM}: set output_path."
                 )
-            result = RtiSmsHook(self.rtisms_conn_id).bulk_get_sms(
+            result = hook.bulk_get_sms(
                 ids,
                 output_path=self.output_path,
                 max_concurrency=self.max_concurrency,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, fail_without_retry
+from airflow_provider_rtisms.hooks.rtisms import hook_of_task
 from airflow_provider_rtisms.hooks.templates import TemplateFields
 from airflow_provider_rtisms.operators.bulk import RtiSmsBulkGetDetailsOperator
 from airflow_provider_rtisms.operators.send import RtiSmsSendOperator
@@ -40,8 +40,8 @@ class RtiSmsGetDetailsOperator(TemplateFields, BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Fetch it and return its record."""
 
-        with fail_without_retry():
-            details = RtiSmsHook(self.rtisms_conn_id).get_sms(self.submission_id)
+        with hook_of_task(self.rtisms_conn_id) as hook:
+            details = hook.get_sms(self.submission_id)
         self.log.info("Submission %s is %s", details.submission_id, details.status)
         return details.to_record()
 
@@ -66,7 +66,7 @@ class RtiSmsGetBalanceOperator(TemplateFields, BaseOperator):
     def execute(self, context: Context) -> str:
         """Fetch it and return it."""
 
-        with fail_without_retry():
-            balance = RtiSmsHook(self.rtisms_conn_id).get_balance()
+        with hook_of_task(self.rtisms_conn_id) as hook:
+            balance = hook.get_balance()
         self.log.info("The balance is %s", balance)
         return str(balance)

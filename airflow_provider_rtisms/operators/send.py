@@ -25,7 +25,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, shape
 from airflow_provider_rtisms.api.values.arguments import check_choice, check_seconds
-from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, fail_without_retry
+from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, fail_without_retry, hook_of_task
 from airflow_provider_rtisms.hooks.templates import Redacted, TemplateFields, in_fixed_order
 from airflow_provider_rtisms.operators.lineage import add_to_outlet_events
 from airflow_provider_rtisms.sensors.rtisms import (
@@ -255,7 +255,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
     def _run(self, context: Context) -> Any:
         from airflow_provider_rtisms.waiting import make_quota
 
-        with fail_without_retry(), RtiSmsHook(self.rtisms_conn_id) as hook:
+        with hook_of_task(self.rtisms_conn_id) as hook:
             if self.is_dry_run is not False:
                 found = self.preview()
                 del found["samples"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_rtisms.hooks.rtisms import fail_without_retry
+from airflow_provider_rtisms.hooks.rtisms import hook_of_task
 from airflow_provider_rtisms.hooks.templates import Redacted, TemplateFields
 from airflow_provider_rtisms.operators.lineage import add_to_outlet_events
 
@@ -152,10 +152,10 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
         from airflow_provider_rtisms.bulk.fetch import DistinctIds, check_on_missing, fetch_to_target
         from airflow_provider_rtisms.bulk.formats import columns_of
         from airflow_provider_rtisms.bulk.store import storage_path
-        from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, run_of
+        from airflow_provider_rtisms.hooks.rtisms import run_of
         from airflow_provider_rtisms.sql.databases import get_hook
 
-        with fail_without_retry(), RtiSmsHook(self.rtisms_conn_id) as hook:
+        with hook_of_task(self.rtisms_conn_id) as hook:
             on_missing = self.on_missing or ("skip" if self.refresh else "fail")
             check_on_missing(on_missing)
             self._check_source()
