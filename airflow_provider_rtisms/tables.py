@@ -29,13 +29,20 @@ from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
 from airflow_provider_rtisms.api.values.arguments import (
     MAX_DIGITS,
     RepeatedKeyError,
+    check_rendered,
     check_submission_id,
+    iter_submission_ids,
     object_of,
     whole_number,
 )
 from airflow_provider_rtisms.api.values.secret import Secret
-from airflow_provider_rtisms.bulk.formats import suffix_of
-from airflow_provider_rtisms.bulk.store import explain_failures, open_to_read, report_input, storage_path
+from airflow_provider_rtisms.bulk.store import (
+    explain_failures,
+    open_to_read,
+    report_input,
+    storage_path,
+    suffix_of,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_rtisms.bulk.store import StoragePath
@@ -113,6 +120,14 @@ class CsvFormat:
         """Refuse the two arguments where nothing reads them."""
         if self != CsvFormat():
             raise RtiSmsInputError(f"csv_delimiter and csv_encoding are for {place}: leave them out.")
+
+
+def csv_format_of(operator: Any, path_field: str) -> CsvFormat:
+    """Return the CSV format of an operator's file. Without a file it has none."""
+    csv_format = CsvFormat(operator.csv_delimiter, operator.csv_encoding)
+    if getattr(operator, path_field) is None:
+        csv_format.check_unused(path_field)
+    return csv_format
 
 
 #: In UTF-8, and the file says what its separator is.
@@ -332,6 +347,15 @@ def wrong_ending(field_name: str) -> RtiSmsInputError:
     )
 
 
+def read_ids(operator: Any) -> Iterator[str]:
+    """Give the ids of an operator's arguments ``submission_ids`` or ``submission_ids_path``, and what goes with it."""
+    csv_format = csv_format_of(operator, "submission_ids_path")
+    if operator.submission_ids is None:
+        return read_id_file(operator.submission_ids_path, operator.submission_ids_column, csv_format)
+    check_rendered("submission_ids", operator.submission_ids)
+    return iter_submission_ids(operator.submission_ids)
+
+
 def read_id_file(
     path: str | StoragePath, column: str | None = None, csv_format: CsvFormat = PLAIN_CSV
 ) -> Iterator[str]:
@@ -340,6 +364,7 @@ def read_id_file(
 
     :param column: of a CSV with a header line, or the key of the objects of JSON lines; None for one id per line.
     """
+    check_rendered("submission_ids_column", column)
     place = storage_path("submission_ids_path", path)
     _text_suffix(place.name, "submission_ids_path")
     if column is None and csv_format.delimiter is not None:

@@ -44,7 +44,7 @@ def operator(count: int) -> dict[str, float]:
 
 def loads(count: int) -> dict[str, float]:
     """Load records that are there already, and return the seconds of each kind of load."""
-    from airflow_provider_rtisms.bulk.formats import columns_of
+    from airflow_provider_rtisms.bulk.store import columns_of
     from airflow_provider_rtisms.sql.databases import get_hook
     from airflow_provider_rtisms.sql.table import layout_of_details, open_table
 

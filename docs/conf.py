@@ -32,10 +32,8 @@ nitpicky = True
 PRIVATE = (
     *(
         "api.aio",
-        "api.auth",
         "api.calls",
         "api.client",
-        "api.limiter",
         "api.retrying",
         "api.values",
         "bulk",

@@ -1,8 +1,8 @@
 """
 The blocking client: requests.
 
-``retrying.py`` decides what is repeated, ``calls.py`` what goes out and what a response means, ``auth.py`` which token
-a request bears.
+``retrying.py`` decides what is repeated and which token a request bears, ``calls.py`` what goes out and what a response
+means.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from airflow_provider_rtisms.api import calls, errors
-from airflow_provider_rtisms.api.auth import TokenCache
 from airflow_provider_rtisms.api.models import SmsDetails, Submission
-from airflow_provider_rtisms.api.retrying import Attempts, Stats, check_retry_args
+from airflow_provider_rtisms.api.retrying import Attempts, Stats, TokenCache, check_retry_args
 from airflow_provider_rtisms.api.settings import ApiSettings
 
 T = TypeVar("T")

@@ -1,5 +1,6 @@
 """
-The store of files: local ones, and objects of any store that ObjectStoragePath knows (fsspec); and their lineage.
+The store of files: local ones, and objects of any store that ObjectStoragePath knows (fsspec); the formats that their
+names ask for; and their lineage.
 
 An output appears under its name once it is complete: a private file is written first, and then either renamed (local)
 or uploaded. What a file system or a store raises becomes an error that says what failed, and what to do.
@@ -8,29 +9,37 @@ or uploaded. What a file system or a store raises becomes an error that says wha
 from __future__ import annotations
 
 import asyncio
+import csv
 import errno
+import gzip
 import hashlib
 import inspect
 import io
+import json
 import logging
 import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import datetime
+from itertools import islice
 from pathlib import Path, PosixPath
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeGuard, TypeVar, cast
 from urllib.parse import urlsplit
 
 from airflow_provider_rtisms.api.errors import (
+    RtiSmsConfigError,
     RtiSmsError,
     RtiSmsInputError,
     RtiSmsPermanentError,
     RtiSmsTransientError,
     shape,
 )
+from airflow_provider_rtisms.api.models import SmsDetails
+from airflow_provider_rtisms.api.values.arguments import check_rendered
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import ObjectStoragePath
@@ -42,6 +51,24 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 #: What fills a file: called with the file, opened for binary writing.
 Fill: TypeAlias = Callable[[IO[bytes]], None]
+Record: TypeAlias = dict[str, Any]
+#: Takes records as JSON lines, and a binary file to write to.
+Convert: TypeAlias = Callable[[Iterable[bytes], IO[bytes]], None]
+
+#: The columns of every format, in their order: those of
+#: :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`, and when the record was fetched.
+COLUMNS = (*SmsDetails("").to_record(), "fetched_at")
+#: The column of the JSON as it came.
+RAW = "raw"
+#: The columns that hold a time: ISO 8601 with its offset, or null.
+TIMES = tuple(column for column in COLUMNS if column.endswith("_at"))
+#: The columns of a file of the ids that the API does not know; a file that is neither CSV nor JSON lines has the first.
+MISSING_COLUMNS = ("submission_id", "reason")
+#: Rows of a row group of Parquet; they are in memory together.
+ROW_GROUP = 10_000
+
+_TYPES = {**dict.fromkeys(TIMES, "timestamp"), "is_final": "boolean", "cost": "double"}
+_ROW_SUFFIXES = (".csv", ".jsonl")
 
 #: How often an operation of a store is attempted. The libraries of the stores repeat some requests as well.
 ATTEMPTS = 6
@@ -97,9 +124,14 @@ def explain_failures(action: str, catch: type[Exception] = OSError) -> Iterator[
     except RtiSmsError:
         raise
     except catch as error:
-        is_permanent, remedy = _diagnose(error)
-        error_class = RtiSmsStorageError if is_permanent else RtiSmsStorageUnavailableError
-        raise error_class(f"{action} failed ({describe(error)}). {remedy}") from error
+        raise explained(action, error) from error
+
+
+def explained(action: str, error: Exception) -> RtiSmsError:
+    """Return our own error in place of that of a file system or a store."""
+    is_permanent, remedy = _diagnose(error)
+    error_class = RtiSmsStorageError if is_permanent else RtiSmsStorageUnavailableError
+    return error_class(f"{action} failed ({describe(error)}). {remedy}")
 
 
 def describe(error: BaseException | None) -> str:
@@ -191,14 +223,6 @@ def storage_path(field_name: str, value: object) -> StoragePath:
             return Path(path.path)
         _connect(path)
         return path
-
-
-def check_rendered(field_name: str, value: object) -> None:
-    """Refuse an argument whose template rendered to the word None."""
-    if isinstance(value, str) and value.strip() == "None":
-        raise RtiSmsInputError(
-            f'{field_name} is the word "None": the task or variable that its template reads from returned nothing.'
-        )
 
 
 def _connect(path: ObjectStoragePath) -> None:
@@ -345,21 +369,20 @@ class _Pieces(io.RawIOBase):
 
 def open_private(path: Path, *, is_new: bool = False) -> int:
     """Open a regular file for reading and writing, and let only its owner read it."""
-    problem = RtiSmsStorageError(
-        f"{path} is a symbolic link, or not a regular file. Only this package may create that file: "
-        "find out who made it, and remove it."
-    )
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_EXCL if is_new else 0)
     try:
         descriptor = os.open(path, flags, 0o600)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK):
-            raise problem from None
-        raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        if error.errno not in (errno.ELOOP, errno.EMLINK):
+            raise
+    else:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
         os.close(descriptor)
-        raise problem
-    return descriptor
+    raise RtiSmsStorageError(
+        f"{path} is a symbolic link, or not a regular file. Only this package may create that file: "
+        "find out who made it, and remove it."
+    )
 
 
 def private_folder() -> Path:
@@ -445,6 +468,94 @@ class Output:
             file.flush()
             os.fsync(file.fileno())
             return file.tell(), mode
+
+
+def columns_of(raw: bool) -> tuple[str, ...]:
+    return (*COLUMNS, RAW) if raw else COLUMNS
+
+
+def types_of(raw: bool) -> dict[str, str]:
+    """Return the type of each column of a fetch, as lineage names it."""
+    return {column: _TYPES.get(column, "string") for column in columns_of(raw)}
+
+
+def to_line(record: Record) -> bytes:
+    return json.dumps(record).encode() + b"\n"
+
+
+def converter(name: str, columns: Sequence[str] = COLUMNS) -> Convert:
+    """Return the function that converts records to the format that a name's suffix asks for."""
+    suffix, is_packed = suffix_of(name)
+    if suffix == ".parquet" and not is_packed:
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            raise RtiSmsConfigError(
+                "Writing .parquet takes pyarrow: pip install 'airflow-provider-rtisms[parquet]', or use .jsonl or .csv."
+            ) from None
+        return lambda lines, file: _write_parquet(map(json.loads, lines), columns, file)
+    if suffix not in _ROW_SUFFIXES:
+        raise RtiSmsInputError(f"output_path ends in {name[-20:]!r}: use .jsonl, .jsonl.gz, .csv, .csv.gz or .parquet.")
+
+    def convert(lines: Iterable[bytes], file: IO[bytes]) -> None:
+        with _packed(name, file) as target:
+            if suffix == ".jsonl":
+                target.writelines(lines)
+            else:  # databases read true and false; Python's own words only some of them
+                records = map(json.loads, lines)
+                _write_csv(({**one, "is_final": json.dumps(one["is_final"])} for one in records), columns, target)
+
+    return convert
+
+
+def suffix_of(name: str) -> tuple[str, bool]:
+    """Return the suffix of a name without ``.gz``, and whether it had that."""
+    bare = name.removesuffix(".gz")
+    return Path(bare).suffix, bare != name
+
+
+def write_rows(name: str, columns: Sequence[str], rows: Iterable[Mapping[str, Any]], file: IO[bytes]) -> None:
+    """Write rows as the name asks for: as CSV, as JSON lines, or each one's first column as a line of text."""
+    suffix = suffix_of(name)[0]
+    with _packed(name, file) as target:
+        if suffix == ".csv":
+            _write_csv(rows, columns, target)
+        elif suffix == ".jsonl":
+            target.writelines(to_line({column: row.get(column) for column in columns}) for row in rows)
+        else:
+            target.writelines(f"{row[columns[0]]}\n".encode() for row in rows)
+
+
+def missing_columns(path: str) -> Sequence[str]:
+    """Return the columns of a file of missing ids."""
+    return MISSING_COLUMNS if suffix_of(path)[0] in _ROW_SUFFIXES else MISSING_COLUMNS[:1]
+
+
+def _packed(name: str, file: IO[bytes]) -> AbstractContextManager[Any]:
+    if name.endswith(".gz"):
+        return gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)  # equal rows make equal files
+    return nullcontext(file)
+
+
+def _write_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], file: IO[bytes]) -> None:
+    text = io.TextIOWrapper(file, "utf-8", newline="")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    text.detach()
+
+
+def _write_parquet(records: Iterator[Record], columns: Sequence[str], file: IO[bytes]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {"boolean": pa.bool_(), "double": pa.float64(), "timestamp": pa.timestamp("s", tz="UTC")}
+    schema = pa.schema([(column, types.get(_TYPES.get(column, ""), pa.string())) for column in columns])
+    with pq.ParquetWriter(file, schema) as writer:
+        while group := list(islice(records, ROW_GROUP)):
+            for record in group:
+                record.update((name, datetime.fromisoformat(record[name])) for name in TIMES if record[name])
+            writer.write_table(pa.Table.from_pylist(group, schema))
 
 
 def report_input(path: StoragePath) -> None:

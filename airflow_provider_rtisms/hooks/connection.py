@@ -58,7 +58,7 @@ def settings_from_connection(connection: Connection) -> ApiSettings:
     )
     # The masker looks for exact strings, and the secret also travels form-encoded.
     for secret in settings.secrets():
-        for encoded in encodings(secret.get_secret_value()) | {secret.get_secret_value().strip()}:
+        for encoded in encodings(secret):
             mask_secret(encoded)
     if extras:
         log.warning(

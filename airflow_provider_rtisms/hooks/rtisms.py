@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from airflow_provider_rtisms.api import AsyncRtiSmsClient, RtiSmsClient, SmsDetails, Submission
-    from airflow_provider_rtisms.api.auth import TokenCache
+    from airflow_provider_rtisms.api.retrying import TokenCache
     from airflow_provider_rtisms.api.settings import ApiSettings
     from airflow_provider_rtisms.bulk.fetch import OnMissing
     from airflow_provider_rtisms.bulk.store import StoragePath
@@ -135,7 +135,7 @@ class RtiSmsHook(BaseHook):
 
     def _account(self) -> tuple[ApiSettings, TokenCache]:
         """Return what the clients of this hook share: the Connection, read once, and the token."""
-        from airflow_provider_rtisms.api.auth import TokenCache
+        from airflow_provider_rtisms.api.retrying import TokenCache
 
         with self._lock:
             if self._settings_and_tokens is None:
@@ -363,12 +363,13 @@ class RtiSmsHook(BaseHook):
         is_read = isinstance(submission_ids, DistinctIds)
         ids = submission_ids if is_read else DistinctIds(iter_submission_ids(submission_ids))
 
-        async def main(client: AsyncRtiSmsClient) -> BulkResult:
-            if path is None:
-                return await fetch_to_memory(client, ids, on_missing, missing)
-            return await fetch_to_file(client, ids, path, on_missing, missing, raw=raw, run=run)
-
-        return self.run_limited(main, max_concurrency, requests_per_second)
+        work: Callable[[AsyncRtiSmsClient], Awaitable[BulkResult]]
+        if path is None:
+            work = partial(fetch_to_memory, ids=ids, on_missing=on_missing, missing_path=missing)
+        else:
+            kept = {"raw": raw, "run": run}
+            work = partial(fetch_to_file, ids=ids, path=path, on_missing=on_missing, missing_path=missing, **kept)
+        return self.run_limited(work, max_concurrency, requests_per_second)
 
     def run_limited(
         self,

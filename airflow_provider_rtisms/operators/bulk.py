@@ -53,7 +53,7 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
     :param raw: add a column ``raw`` to the file: the JSON of each response as it came. Needs ``output_path``.
     :param rtisms_conn_id: (templated) the Connection.
     :return: with ``output_path`` the summary, see
-        :meth:`~airflow_provider_rtisms.bulk.counts.FetchStats.summary`; else the records in the order of arrival,
+        :meth:`~airflow_provider_rtisms.bulk.fetch.FetchStats.summary`; else the records in the order of arrival,
         see :meth:`~airflow_provider_rtisms.api.models.SmsDetails.to_record`.
     :raises AirflowFailException: an argument or an id is malformed, ids are missing, or the API refused.
     :raises RtiSmsTransientError: the API could not be reached within the attempts; a task retry goes on from there.
@@ -104,8 +104,7 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
     def execute(self, context: Context) -> dict[str, Any] | list[dict[str, Any]]:
         """Fetch them all, and return the summary or the records."""
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
-        from airflow_provider_rtisms.bulk.counts import counts_in, counts_of
-        from airflow_provider_rtisms.bulk.fetch import DistinctIds
+        from airflow_provider_rtisms.bulk.fetch import DistinctIds, counts_in, counts_of
         from airflow_provider_rtisms.hooks.rtisms import run_of
 
         with hook_of_task(self.rtisms_conn_id) as hook:
@@ -126,8 +125,9 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
             )
         if isinstance(result, dict):
             self._summary = result
-            add_to_outlet_events(context, self.outlets, counts_in(result), path=result["path"])
-        else:
+            if self.outlets:
+                add_to_outlet_events(context, self.outlets, counts_in(result), path=result["path"])
+        elif self.outlets:
             add_to_outlet_events(context, self.outlets, counts_of(result, len(ids), ids.duplicates))
         return result
 
@@ -138,7 +138,7 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
         :param task_instance: not used.
         :return: None if the OpenLineage provider is not installed.
         """
-        from airflow_provider_rtisms.bulk.formats import types_of
+        from airflow_provider_rtisms.bulk.store import types_of
         from airflow_provider_rtisms.operators.lineage import file_dataset, missing_dataset, operator_lineage
 
         inputs, outputs = [], []
@@ -154,22 +154,8 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
 
     def _read_ids(self) -> Iterator[str]:
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
+        from airflow_provider_rtisms.tables import read_ids
 
         if (self.submission_ids is None) == (self.submission_ids_path is None):
             raise RtiSmsInputError("Give either submission_ids or submission_ids_path.")
         return read_ids(self)
-
-
-def read_ids(operator: Any) -> Iterator[str]:
-    """Yield the ids of an operator's arguments ``submission_ids`` or ``submission_ids_path``."""
-    from airflow_provider_rtisms.api.values.arguments import iter_submission_ids
-    from airflow_provider_rtisms.bulk.store import check_rendered
-    from airflow_provider_rtisms.tables import CsvFormat, read_id_file
-
-    check_rendered("submission_ids", operator.submission_ids)
-    check_rendered("submission_ids_column", operator.submission_ids_column)
-    csv_format = CsvFormat(operator.csv_delimiter, operator.csv_encoding)
-    if operator.submission_ids is None:
-        return read_id_file(operator.submission_ids_path, operator.submission_ids_column, csv_format)
-    csv_format.check_unused("submission_ids_path")
-    return iter_submission_ids(operator.submission_ids)

@@ -35,7 +35,7 @@ def add_to_outlet_events(
     :param path: of the file that the task has written. An alias gets an event for it.
     """
     events: Any = context.get("outlet_events")
-    if events is None or not outlets:
+    if events is None:
         return
     from airflow.providers.common.compat.sdk import Asset, AssetAlias
 
@@ -144,7 +144,7 @@ def operator_lineage(
 
 def missing_dataset(path: str, rows: int) -> LineageDataset:
     """Return the dataset of the file of missing ids."""
-    from airflow_provider_rtisms.bulk.formats import missing_columns
+    from airflow_provider_rtisms.bulk.store import missing_columns
 
     return file_dataset(path, columns=dict.fromkeys(missing_columns(path), "string"), rows=rows)
 

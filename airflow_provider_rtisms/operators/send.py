@@ -278,7 +278,8 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
                     if is_over or hours is None:
                         break
                     self._wait_for_hours(context, outbox, hours)
-                add_to_outlet_events(context, self.outlets, counts_in(result))
+                if self.outlets:
+                    add_to_outlet_events(context, self.outlets, counts_in(result))
                 if not self.wait_for_delivery:
                     return result
                 return self._result_of_wait(self._wait(context, outbox, quota, poke_interval, timeout))
@@ -354,15 +355,14 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
     def _source(self) -> dict[str, Any]:
         """Return what to send, for ``RtiSmsHook.get_outbox``."""
         from airflow_provider_rtisms.sending.messages import read_message_file
-        from airflow_provider_rtisms.tables import CsvFormat
+        from airflow_provider_rtisms.tables import csv_format_of
 
-        csv_format = CsvFormat(self.csv_delimiter, self.csv_encoding)
+        csv_format = csv_format_of(self, "messages_path")
         has_text = self.recipients is not None or self.text is not None
         if has_text + (self.messages is not None) + (self.messages_path is not None) != 1:
             raise RtiSmsInputError("Give either recipients and text, or messages, or messages_path.")
         if self.messages_path is not None:
             return {"rows": read_message_file(self.messages_path, csv_format)}
-        csv_format.check_unused("messages_path")
         if self.messages is not None:
             return {"messages": Redacted(self.messages)}
         return {"recipients": Redacted(self.recipients), "text": Redacted(self.text)}
@@ -586,8 +586,7 @@ def no_retry_after(outbox: Outbox | None, context: Context) -> Iterator[None]:
 
 def check_output_path(value: object) -> StoragePath:
     """Return the path to write results to."""
-    from airflow_provider_rtisms.bulk.formats import suffix_of
-    from airflow_provider_rtisms.bulk.store import storage_path
+    from airflow_provider_rtisms.bulk.store import storage_path, suffix_of
     from airflow_provider_rtisms.tables import wrong_ending
 
     path = storage_path("output_path", value)
@@ -598,8 +597,7 @@ def check_output_path(value: object) -> StoragePath:
 
 def write_results(path: StoragePath, records: Iterable[Mapping[str, Any]]) -> None:
     """Write results to a file, which appears under its name when it is complete."""
-    from airflow_provider_rtisms.bulk.formats import write_rows
-    from airflow_provider_rtisms.bulk.store import Output
+    from airflow_provider_rtisms.bulk.store import Output, write_rows
 
     Output(path, "results").commit(lambda file: write_rows(path.name, COLUMNS, records, file))
 

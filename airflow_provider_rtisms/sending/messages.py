@@ -75,9 +75,10 @@ class Message:
     is_row: bool = False
 
     @property
-    def key(self) -> str:
-        """What identifies the message in all attempts of its task."""
-        return message_key(self.recipient, self.reference)
+    def keys(self) -> tuple[str, str]:
+        """What identifies the message in all attempts of its task, its reference if it has one; and its recipient."""
+        of_recipient = message_key(self.recipient, None)
+        return (of_recipient if self.reference is None else message_key(None, self.reference)), of_recipient
 
     @property
     def name(self) -> str:
@@ -110,7 +111,7 @@ def check_messages(
     if has_text + (messages is not None) + (rows is not None) != 1:
         raise RtiSmsInputError("Give either recipients and text, or messages, or a table of messages.")
     if has_text:
-        people = parse_recipients(recipients, check_region(default_region))
+        people = parse_recipients(recipients, default_region)
         one_text = SmsText.of(text, charset, max_parts, smart_encoding)
         checked = [Message(one, one_text, position=f"recipients[{position}]") for position, one in enumerate(people)]
         _check_count(len(checked), max_messages)

@@ -37,11 +37,10 @@ from airflow_provider_rtisms.api.models import SendOutcome, Submission
 from airflow_provider_rtisms.api.retrying import backoff
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.arguments import check_choice, check_whole_number, name_some
-from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.api.values.text import SmsText
 from airflow_provider_rtisms.sending.hours import AllowedHours
 from airflow_provider_rtisms.sending.journal import EXCLUDED, NOT_SENT, MemoryStore, SendJournal, Store
-from airflow_provider_rtisms.sending.messages import Message, check_messages, find_excluded, message_key
+from airflow_provider_rtisms.sending.messages import Message, check_messages, find_excluded
 from airflow_provider_rtisms.tables import Row
 
 log = logging.getLogger(__name__)
@@ -482,11 +481,13 @@ def _items_of(messages: Sequence[Message], journal: SendJournal) -> list[_Item]:
     What identifies a recipient is its number, and how many messages it gets if these are many. A query may leave out
     the row that was sent, of two rows for one recipient. The other row is no renamed one then.
     """
-    keys = [message_key(message.recipient, reference=None) for message in messages]
-    count = Counter(keys)
-    recipients = [key if count[key] == 1 else f"{count[key]} messages to {key}" for key in keys]
-    pairs = zip(messages, recipients, strict=True)
-    return [_Item(message, journal.digest(message.key, to)) for message, to in pairs]
+    keys = [message.keys for message in messages]
+    count = Counter(recipient for _, recipient in keys)
+    items = []
+    for message, (key, recipient) in zip(messages, keys, strict=True):
+        to = recipient if count[recipient] == 1 else f"{count[recipient]} messages to {recipient}"
+        items.append(_Item(message, journal.digest(key, to)))
+    return items
 
 
 def _describe(submission: Submission) -> str:

@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias,
 
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsError, RtiSmsInputError, shape
 from airflow_provider_rtisms.api.values.arguments import check_submission_id
-from airflow_provider_rtisms.bulk.formats import COLUMNS, RAW, TIMES
-from airflow_provider_rtisms.bulk.store import RtiSmsStorageError
+from airflow_provider_rtisms.bulk.store import COLUMNS, RAW, TIMES, RtiSmsStorageError
 from airflow_provider_rtisms.sql.databases import TABLE_REMEDIES, LockWaits, explain, is_of_database, library_of
 
 try:

@@ -70,7 +70,7 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
     :param max_concurrency: most requests under way at once. Default: what the Connection says, else 32.
     :param requests_per_second: most requests a second. Default: what the Connection says, else no limit.
     :param rtisms_conn_id: (templated) the Connection of the API.
-    :return: the summary, see :meth:`~airflow_provider_rtisms.bulk.counts.FetchStats.summary`, with ``table`` and
+    :return: the summary, see :meth:`~airflow_provider_rtisms.bulk.fetch.FetchStats.summary`, with ``table`` and
         ``written``: how many rows were inserted or updated.
     :raises AirflowFailException: an argument, the query, an id or the table is unfit, ids are missing, or the API
         refused.
@@ -148,10 +148,8 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Fetch them all, load them into the table, and return the summary."""
-        from airflow_provider_rtisms.bulk.counts import counts_in
-        from airflow_provider_rtisms.bulk.fetch import DistinctIds, check_on_missing, fetch_to_target
-        from airflow_provider_rtisms.bulk.formats import columns_of
-        from airflow_provider_rtisms.bulk.store import storage_path
+        from airflow_provider_rtisms.bulk.fetch import DistinctIds, check_on_missing, counts_in, fetch_to_target
+        from airflow_provider_rtisms.bulk.store import columns_of, storage_path
         from airflow_provider_rtisms.hooks.rtisms import run_of
         from airflow_provider_rtisms.sql.databases import get_hook
 
@@ -192,7 +190,8 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
                         since,
                     )
 
-        add_to_outlet_events(context, self.outlets, counts_in(summary))
+        if self.outlets:
+            add_to_outlet_events(context, self.outlets, counts_in(summary))
         return summary
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any] | None:
@@ -202,7 +201,7 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
         :param task_instance: not used.
         :return: None if the OpenLineage provider is not installed.
         """
-        from airflow_provider_rtisms.bulk.formats import types_of
+        from airflow_provider_rtisms.bulk.store import types_of
         from airflow_provider_rtisms.operators import lineage
         from airflow_provider_rtisms.sql.databases import get_hook
         from airflow_provider_rtisms.sql.table import parse_table_name
@@ -225,10 +224,8 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
 
     def _open_target(self, table: SqlTable, run: str | None, digest: str) -> Target:
         """Return the table as the output of a fetch. Its part is that of a file that is never written."""
-        from airflow_provider_rtisms.bulk.fetch import Target
-        from airflow_provider_rtisms.bulk.formats import columns_of
-        from airflow_provider_rtisms.bulk.part import Part
-        from airflow_provider_rtisms.bulk.store import private_folder, repeat, report_table, storage_path
+        from airflow_provider_rtisms.bulk.fetch import Part, Target
+        from airflow_provider_rtisms.bulk.store import columns_of, private_folder, repeat, report_table, storage_path
 
         if self.refresh and run is not None:  # more may be open when a retry asks, and another DAG may refresh too
             digest = hashlib.sha256(f"{self.rtisms_conn_id}\n{run}".encode()).hexdigest()[:16]
@@ -250,7 +247,7 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
     def _check_source(self) -> None:
         from airflow_provider_rtisms.api.errors import RtiSmsInputError
         from airflow_provider_rtisms.sql.databases import check_parameters
-        from airflow_provider_rtisms.tables import CsvFormat
+        from airflow_provider_rtisms.tables import csv_format_of
 
         given = [self.sql, self.submission_ids, self.submission_ids_path, self.refresh or None]
         if sum(one is not None for one in given) != 1:
@@ -261,8 +258,7 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
             raise RtiSmsInputError("source_conn_id is for sql: leave it out.")
         if self.sql is None and self.parameters is not None:
             raise RtiSmsInputError("parameters are for sql: leave them out.")
-        if self.submission_ids_path is None:
-            CsvFormat(self.csv_delimiter, self.csv_encoding).check_unused("submission_ids_path")
+        csv_format_of(self, "submission_ids_path")
         check_parameters(Redacted(self.parameters))
 
     def _since(self) -> str:
@@ -278,10 +274,10 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
         return (now - min(timedelta(seconds=seconds), longest)).isoformat(timespec="seconds")
 
     def _read_ids(self) -> Iterator[str]:
-        from airflow_provider_rtisms.bulk.store import check_rendered
-        from airflow_provider_rtisms.operators.bulk import read_ids
+        from airflow_provider_rtisms.api.values.arguments import check_rendered
         from airflow_provider_rtisms.sql.databases import get_hook
         from airflow_provider_rtisms.sql.rows import query_ids
+        from airflow_provider_rtisms.tables import read_ids
 
         if self.sql is None:
             return read_ids(self)

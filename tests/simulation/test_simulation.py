@@ -13,8 +13,7 @@ from unittest import mock
 import pytest
 
 from airflow_provider_rtisms.api import auth
-from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
-from airflow_provider_rtisms.api.limiter import AdaptiveLimiter, Permit
+from airflow_provider_rtisms.api.aio import AdaptiveLimiter, AsyncRtiSmsClient, Permit
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.sending import outbox

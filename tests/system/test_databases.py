@@ -21,7 +21,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_rtisms.api.errors import RtiSmsError
 from airflow_provider_rtisms.bulk import store as file_store
-from airflow_provider_rtisms.bulk.formats import columns_of
+from airflow_provider_rtisms.bulk.store import columns_of
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sql.databases import get_hook
 from airflow_provider_rtisms.sql.table import (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from airflow_provider_rtisms import api, doctor, sandbox
 from airflow_provider_rtisms.api.retrying import Stats
-from airflow_provider_rtisms.bulk.counts import FetchStats
+from airflow_provider_rtisms.bulk.fetch import FetchStats
 from airflow_provider_rtisms.get_provider_info import get_provider_info
 
 ROOT = Path(__file__).parents[2]

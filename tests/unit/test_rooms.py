@@ -22,9 +22,7 @@ ROWS = """
     api.values
     api.settings
     api.calls
-    api.auth
     api.retrying
-    api.limiter
     api.client api.aio
     api
     bulk

@@ -43,6 +43,14 @@ def check_choice(field_name: str, value: Any, choices: tuple[C, ...]) -> C:
     raise RtiSmsInputError(f"{field_name} is {shape(value)}: use {listed} or {choices[-1]!r}.")
 
 
+def check_rendered(field_name: str, value: object) -> None:
+    """Refuse an argument whose template rendered to the word None."""
+    if isinstance(value, str) and value.strip() == "None":
+        raise RtiSmsInputError(
+            f'{field_name} is the word "None": the task or variable that its template reads from returned nothing.'
+        )
+
+
 def check_whole_number(field_name: str, value: Any, *, least: int = 1, most: int | None = None) -> int:
     """Return an argument that is an int, and no bool, from ``least`` to ``most``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):

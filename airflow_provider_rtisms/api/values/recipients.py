@@ -89,7 +89,7 @@ def check_region(value: Any) -> str | None:
     return region
 
 
-def parse_recipients(value: Any, region: str | None = None) -> list[Recipient]:
+def parse_recipients(value: Any, default_region: str | None = None) -> list[Recipient]:
     """
     Return the phone numbers of an operator's argument, each once, in their order.
 
@@ -98,9 +98,10 @@ def parse_recipients(value: Any, region: str | None = None) -> list[Recipient]:
 
     :param value: a number; an iterable of numbers; or a list of numbers as JSON or as a Python literal, which a
         template renders. It may be wrapped in a Secret.
-    :param region: as for :func:`parse_recipient`.
+    :param default_region: as for :func:`check_region`.
     :raises RtiSmsInputError: an item is anything else. The error names the positions, never the values.
     """
+    region = check_region(default_region)
     items = [parse_recipient(item, region) for item in as_iterable(reveal(value), "recipients", "+56900000000")]
     bad = [f"recipients[{position}]" for position, recipient in enumerate(items) if recipient is None]
     if bad:

@@ -69,10 +69,12 @@ def reveal(value: Any) -> Any:
     return value.get_secret_value() if isinstance(value, Secret) else value
 
 
-def encodings(secret: str) -> set[str]:
+def encodings(value: str | Secret[str]) -> set[str]:
     """Return a secret in every encoding in which it may travel. Airflow's masker looks for exact strings."""
+    secret: str = reveal(value)
     return {
         secret,
+        secret.strip(),
         quote_plus(secret),
         quote(secret),
         quote(secret, safe=""),

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.outer_minors]
 
 FETCH = """
 import sys
-from airflow_provider_rtisms.bulk import part
+from airflow_provider_rtisms.bulk import fetch as part
 from airflow_provider_rtisms.operators.rtisms import RtiSmsBulkGetDetailsOperator
 part.UPLOAD_EVERY = 0.2
 ids, output = sys.argv[1:]

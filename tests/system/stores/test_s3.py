@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_rtisms.api.errors import RtiSmsNotFoundError
-from airflow_provider_rtisms.bulk import part, store
+from airflow_provider_rtisms.bulk import fetch as part
+from airflow_provider_rtisms.bulk import store
 from airflow_provider_rtisms.bulk.store import RtiSmsStorageError, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox

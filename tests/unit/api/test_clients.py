@@ -19,9 +19,8 @@ from aiohttp.client_reqrep import ConnectionKey
 from airflow_provider_rtisms import api
 from airflow_provider_rtisms.api import aio, client, errors
 from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
-from airflow_provider_rtisms.api.auth import TokenCache
 from airflow_provider_rtisms.api.calls import HttpRequest
-from airflow_provider_rtisms.api.retrying import Stats
+from airflow_provider_rtisms.api.retrying import Stats, TokenCache
 from airflow_provider_rtisms.api.settings import ApiSettings
 from tests.hostile import TOKEN, Exchange, details, grant, message, reset, response, until
 from tests.patience import PATIENCE, wait_until
@@ -172,7 +171,7 @@ class TestStats:
     def test_after_a_success_a_429_is_counted_and_is_no_failed_attempt(
         self, serve: Serve, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("airflow_provider_rtisms.api.limiter.MIN_PAUSE", 0.001)
+        monkeypatch.setattr("airflow_provider_rtisms.api.aio.MIN_PAUSE", 0.001)
         server, stats = serve(response(BALANCE), response(status=429), response(BALANCE)), Stats()
         assert Asyncio().use(settings_for(server, max_attempts=1), [get_balance] * 2, stats=stats) == [1, 1]
         assert stats == Stats(requests=4, tokens=1, retries=1, throttled=1)
@@ -180,7 +179,7 @@ class TestStats:
     def test_what_happens_is_reported(
         self, transport: Transport, serve: Serve, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("airflow_provider_rtisms.api.limiter.MIN_PAUSE", 0.001)
+        monkeypatch.setattr("airflow_provider_rtisms.api.aio.MIN_PAUSE", 0.001)
         came: list[Any] = []
 
         def report(name: str, value: float, *words: str) -> None:

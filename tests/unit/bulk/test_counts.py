@@ -12,8 +12,8 @@ import pytest
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.models import Operator, SmsDetails
 from airflow_provider_rtisms.api.retrying import Stats
-from airflow_provider_rtisms.bulk import counts
-from airflow_provider_rtisms.bulk.counts import FetchStats
+from airflow_provider_rtisms.bulk import fetch as counts
+from airflow_provider_rtisms.bulk.fetch import FetchStats
 
 pytestmark = pytest.mark.outer_minors
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_rtisms.api import retrying as retry
+from airflow_provider_rtisms.api.aio import MIN_PAUSE
 from airflow_provider_rtisms.api.errors import (
     RtiSmsConfigError,
     RtiSmsForbiddenError,
@@ -26,10 +27,8 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsRateLimitError,
     RtiSmsServerError,
 )
-from airflow_provider_rtisms.api.limiter import MIN_PAUSE
 from airflow_provider_rtisms.bulk import store
-from airflow_provider_rtisms.bulk.counts import GIVE_UP_AFTER
-from airflow_provider_rtisms.bulk.fetch import DistinctIds, fetch_to_file
+from airflow_provider_rtisms.bulk.fetch import GIVE_UP_AFTER, DistinctIds, fetch_to_file
 from airflow_provider_rtisms.bulk.store import RtiSmsStorageError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
@@ -133,7 +132,7 @@ def test_a_threshold_that_stays_passed_ends_the_fetch(
     hook: RtiSmsHook, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retry, "BACKOFF_BASE", 0.001)
-    monkeypatch.setattr("airflow_provider_rtisms.api.limiter.MIN_PAUSE", 0.001)
+    monkeypatch.setattr("airflow_provider_rtisms.api.aio.MIN_PAUSE", 0.001)
     sandbox.set_faults(Fault("error", path="sms", statuses=(429,)))
     with pytest.raises(RtiSmsRateLimitError, match="Gave up after 5 attempts"):
         hook.bulk_get_sms(seeded(5000))

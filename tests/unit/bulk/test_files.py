@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, RtiSmsInvalidResponseError, RtiSmsNotFoundError
 from airflow_provider_rtisms.api.models import SmsDetails
-from airflow_provider_rtisms.bulk.formats import COLUMNS
+from airflow_provider_rtisms.bulk.store import COLUMNS
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.operators.rtisms import RtiSmsBulkGetDetailsOperator
 from airflow_provider_rtisms.sandbox import Sandbox

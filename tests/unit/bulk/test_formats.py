@@ -14,8 +14,9 @@ import pytest
 
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError
 from airflow_provider_rtisms.api.models import Operator, SmsDetails
-from airflow_provider_rtisms.bulk import formats
-from airflow_provider_rtisms.bulk.formats import COLUMNS, LineReader, columns_of, parse_record, stamp
+from airflow_provider_rtisms.bulk import store as formats
+from airflow_provider_rtisms.bulk.fetch import LineReader, parse_record, stamp
+from airflow_provider_rtisms.bulk.store import COLUMNS, columns_of
 
 pytestmark = pytest.mark.outer_minors
 

@@ -11,7 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_rtisms.api.errors import RtiSmsNotFoundError
-from airflow_provider_rtisms.bulk import part
+from airflow_provider_rtisms.bulk import fetch as part
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.tables import read_id_file
 from tests.unit.bulk.conftest import seeded

@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_rtisms.api import retrying as retry
 from airflow_provider_rtisms.api.errors import RtiSmsNotFoundError, RtiSmsServerError
-from airflow_provider_rtisms.bulk.part import Part
+from airflow_provider_rtisms.bulk.fetch import Part
 from airflow_provider_rtisms.bulk.store import RtiSmsStorageError, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox

@@ -17,12 +17,10 @@ import pytest
 
 from airflow_provider_rtisms.api.errors import RtiSmsNotFoundError, RtiSmsTransientError
 from airflow_provider_rtisms.api.models import SmsDetails
-from airflow_provider_rtisms.bulk import part as part_module
+from airflow_provider_rtisms.bulk import fetch as part_module
 from airflow_provider_rtisms.bulk import store
-from airflow_provider_rtisms.bulk.fetch import DistinctIds
-from airflow_provider_rtisms.bulk.formats import LineReader, Record, stamp, to_line
-from airflow_provider_rtisms.bulk.part import HEADER, Part
-from airflow_provider_rtisms.bulk.store import RtiSmsStorageError, RtiSmsStorageUnavailableError
+from airflow_provider_rtisms.bulk.fetch import HEADER, DistinctIds, LineReader, Part, stamp
+from airflow_provider_rtisms.bulk.store import Record, RtiSmsStorageError, RtiSmsStorageUnavailableError, to_line
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from tests.unit.bulk.conftest import open_files, seeded
 from tests.unit.bulk.stores import FolderStore, Store, StoredPath

@@ -13,7 +13,7 @@ import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_rtisms.api.errors import RtiSmsNotFoundError
-from airflow_provider_rtisms.bulk import counts, fetch
+from airflow_provider_rtisms.bulk import fetch
 from airflow_provider_rtisms.bulk.fetch import DistinctIds
 from airflow_provider_rtisms.bulk.store import ObjectStore
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
@@ -27,13 +27,13 @@ pytestmark = pytest.mark.outer_minors
 
 Logged: TypeAlias = Callable[[str], bool]
 
-PROGRESS_EVERY = counts.PROGRESS_EVERY  # before the fixture changes it
+PROGRESS_EVERY = fetch.PROGRESS_EVERY  # before the fixture changes it
 
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Log progress so often that a short test sees it."""
-    monkeypatch.setattr(counts, "PROGRESS_EVERY", 0.05)
+    monkeypatch.setattr(fetch, "PROGRESS_EVERY", 0.05)
     caplog.set_level(logging.INFO)
 
 

@@ -103,7 +103,7 @@ def pass_the_threshold(sandbox: Sandbox) -> None:
 @pytest.fixture
 def impatient(rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
     """A sandbox whose Connection attempts each call once, and whose 429s count at once."""
-    monkeypatch.setattr("airflow_provider_rtisms.api.limiter.PATIENCE", -1.0)
+    monkeypatch.setattr("airflow_provider_rtisms.api.aio.PATIENCE", -1.0)
     connection = json.loads(rtisms_sandbox.connection_json())
     connection["extra"] = {"max_attempts": 1}
     monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps(connection))

@@ -178,7 +178,7 @@ class TestOnUncertain:
     def test_resend_after_a_crash_sends_once_more(self) -> None:
         task, vendor = Task(1), Vendor()
         journal = SendJournal(task.store, task.secret)
-        journal.begin([journal.digest(people(1)[0].key)])
+        journal.begin([journal.digest(people(1)[0].keys[0])])
         assert task.send(vendor) == "U"
         assert vendor.requests == []
         assert task.send(vendor, on_uncertain="resend") == "s"

@@ -24,8 +24,7 @@ from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_rtisms.api.models import SendOutcome, SmsDetails, Submission
 from airflow_provider_rtisms.api.values.secret import Secret
-from airflow_provider_rtisms.bulk.formats import stamp
-from airflow_provider_rtisms.bulk.part import HEADER, Part
+from airflow_provider_rtisms.bulk.fetch import HEADER, Part, stamp
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sending.journal import MemoryStore, SendJournal
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor

@@ -23,7 +23,7 @@ from packaging.version import Version
 from airflow_provider_rtisms import __version__
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError
 from airflow_provider_rtisms.api.models import Submission
-from airflow_provider_rtisms.bulk.part import Part
+from airflow_provider_rtisms.bulk.fetch import Part
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sending.journal import NOT_SENT, UNCERTAIN, MemoryStore, SendJournal
