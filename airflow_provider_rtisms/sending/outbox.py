@@ -1,9 +1,18 @@
 """
 Send messages, each at most once.
 
-The API has no idempotency key and no way to list what was sent. So a request whose response was lost is uncertain, and
-it is repeated only if the caller says so. The journal records every request before it goes out, and its response after
-it came.
+The API has no idempotency key and no way to list what was sent. Nobody is texted twice all the same, because:
+
+1. The journal records each message before its request leaves (``SendJournal.begin``), and what came of it afterwards
+   (``SendJournal.commit``). Another attempt of the task reads it, and :meth:`Outbox._is_due` leaves out what was sent or
+   may have been sent.
+2. The client does not repeat a request on which the server may have acted. It raises RtiSmsUncertainError instead, and
+   :meth:`Outbox._note_response` leaves these messages uncertain. They get another request only if ``on_uncertain`` is
+   ``resend``, and then once.
+3. Until a request has succeeded, requests leave one at a time. After two lost responses in a row, none leaves any more
+   (:meth:`Outbox._check_not_stopped`).
+4. A recipient, or a reference, stands there once: ``messages.py`` drops or refuses the second one.
+5. Where the journal ends with the process, ``no_retry_after`` of the operator stops the retries of the task.
 
 Source: docs/vendor-api.md, "Send SMS"; docs/sending-once.md.
 """
