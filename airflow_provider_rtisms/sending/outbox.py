@@ -4,8 +4,8 @@ Send messages, each at most once.
 The API has no idempotency key and no way to list what was sent. Nobody is texted twice all the same, because:
 
 1. The journal records each message before its request leaves (``SendJournal.begin``), and what came of it afterwards
-   (``SendJournal.commit``). Another attempt of the task reads it, and :meth:`Outbox._is_due` leaves out what was sent or
-   may have been sent.
+   (``SendJournal.commit``). Another attempt of the task reads it, and :meth:`Outbox._is_due` leaves out what was
+   sent or may have been sent.
 2. The client does not repeat a request on which the server may have acted. It raises RtiSmsUncertainError instead, and
    :meth:`Outbox._note_response` leaves these messages uncertain. They get another request only if ``on_uncertain`` is
    ``resend``, and then once.
