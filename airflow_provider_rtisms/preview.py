@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -211,16 +211,29 @@ def main(arguments: list[str] | None = None) -> int:
     :param arguments: default those of the process.
     :return: the exit status.
     """
+    return run_command("preview", "Show what a send would do", OPTIONS, show, arguments)
+
+
+def run_command(
+    name: str,
+    what: str,
+    options: Mapping[str, dict[str, Any]],
+    show: Callable[[Namespace], str],
+    arguments: list[str] | None,
+) -> int:
+    """Run the command line of a module that sends nothing: print what a function makes of the options, or its error."""
+    from airflow.providers.common.compat.sdk import AirflowException
+
     parser = argparse.ArgumentParser(
-        prog="python -m airflow_provider_rtisms.preview",
-        description="Show what a send would do. Nothing is sent, and nothing is asked of the API.",
+        prog=f"python -m airflow_provider_rtisms.{name}",
+        description=f"{what}. Nothing is sent, and nothing is asked of the API.",
         allow_abbrev=False,
     )
-    for flag, option in OPTIONS.items():
+    for flag, option in options.items():
         parser.add_argument(flag, **option)
     try:
         print(show(parser.parse_args(arguments)))
-    except RtiSmsError as error:
+    except (RtiSmsError, AirflowException) as error:
         print(printable(str(error)), file=sys.stderr)
         return 1
     return 0

@@ -7,7 +7,6 @@ and so does ``python -m airflow_provider_rtisms.report``. ``--view`` prints the 
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
@@ -28,6 +27,7 @@ from sqlalchemy.types import NullType
 
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsError, RtiSmsInputError, shape
 from airflow_provider_rtisms.api.models import FINAL_STATUSES, SendOutcome, printable
+from airflow_provider_rtisms.preview import run_command
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -272,7 +272,7 @@ def _line(row: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
 def _read(sql_conn_id: str, source: _Source, statement: Callable[[_Dialect, Iterable[str]], Any]) -> list[Any]:
     """Run the statement that a function makes of the dialect and the columns of the table, and return its rows."""
     from airflow_provider_rtisms.sql.databases import LockWaits, explain, get_hook, is_of_database, library_of
-    from airflow_provider_rtisms.sql.table import MySql, PostgreSql, Sqlite, layout_of_details
+    from airflow_provider_rtisms.sql.table import MySql, PostgreSql, Sqlite, layout_of_details, new_engine
 
     hook, table = get_hook("sql_conn_id", sql_conn_id), source.table()
     try:
@@ -283,13 +283,7 @@ def _read(sql_conn_id: str, source: _Source, statement: Callable[[_Dialect, Iter
             raise RtiSmsConfigError(f"The driver {driver} is not one of PostgreSQL, SQLite, MySQL or MariaDB.")
         database = kind(layout_of_details(_COLUMNS))
         database.prepare(opened)
-        engine = sa.create_engine(
-            f"{kind.dialects[driver]}://",
-            creator=lambda: opened,
-            poolclass=sa.pool.NullPool,
-            hide_parameters=True,
-            future=True,
-        )
+        engine = new_engine(kind.dialects[driver], lambda: opened)
         with engine.connect() as connection:
             waits = LockWaits(opened)
             if kind is PostgreSql:
@@ -446,25 +440,12 @@ def main(arguments: list[str] | None = None) -> int:
     :param arguments: default those of the process.
     :return: the exit status.
     """
-    from airflow.providers.common.compat.sdk import AirflowException
-
-    parser = argparse.ArgumentParser(
-        prog="python -m airflow_provider_rtisms.report",
-        description="Show what became of the messages of a table. Nothing is sent, and nothing is asked of the API.",
-        allow_abbrev=False,
-    )
-    for flag, option in OPTIONS.items():
-        parser.add_argument(flag, **option)
-    options = parser.parse_args(arguments)
+    what = "Show what became of the messages of a table"
     logging.disable(logging.CRITICAL)  # Airflow 2 logs to where the report goes
     try:
-        print(show(options))
-    except (RtiSmsError, AirflowException) as error:
-        print(printable(str(error)), file=sys.stderr)
-        return 1
+        return run_command("report", what, OPTIONS, show, arguments)
     finally:
         logging.disable(logging.NOTSET)
-    return 0
 
 
 if __name__ == "__main__":

@@ -743,19 +743,18 @@ class SqlTable:
             connection.close()
             if driver not in self._database.dialects:
                 raise RtiSmsConfigError(f"The driver {driver} of the table {self.name} is unknown. {_UNSUPPORTED}")
-            self._opened = sa.create_engine(
-                f"{self._database.dialects[driver]}://",
-                creator=self._connect,
-                poolclass=NullPool,
-                hide_parameters=True,
-                future=True,
-            )
+            self._opened = new_engine(self._database.dialects[driver], self._connect)
         return self._opened
 
     def _connect(self) -> Any:
         connection = self.hook.get_conn()
         self._database.prepare(connection)
         return connection
+
+
+def new_engine(dialect: str, connect: Callable[[], Any]) -> Engine:
+    """Return an engine that takes each connection from a function, and shows no values in its errors."""
+    return sa.create_engine(f"{dialect}://", creator=connect, poolclass=NullPool, hide_parameters=True, future=True)
 
 
 def open_table(
