@@ -352,7 +352,6 @@ def read_ids(operator: Any) -> Iterator[str]:
     csv_format = csv_format_of(operator, "submission_ids_path")
     if operator.submission_ids is None:
         return read_id_file(operator.submission_ids_path, operator.submission_ids_column, csv_format)
-    check_rendered("submission_ids", operator.submission_ids)
     return iter_submission_ids(operator.submission_ids)
 
 

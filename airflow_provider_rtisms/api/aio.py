@@ -632,8 +632,9 @@ async def fetch_batches(
             if isinstance(end, BaseException):
                 raise end
     finally:
-        workers.cancel()
-        await asyncio.gather(workers, return_exceptions=True)
+        if not workers.done():  # the consumer stops early
+            workers.cancel()
+            await asyncio.gather(workers, return_exceptions=True)
 
 
 async def fetch(client: AsyncRtiSmsClient, submission_ids: Iterable[str]) -> AsyncGenerator[Outcome, None]:

@@ -367,8 +367,9 @@ class RtiSmsHook(BaseHook):
         if path is None:
             work = partial(fetch_to_memory, ids=ids, on_missing=on_missing, missing_path=missing)
         else:
-            kept = {"raw": raw, "run": run}
-            work = partial(fetch_to_file, ids=ids, path=path, on_missing=on_missing, missing_path=missing, **kept)
+            work = partial(
+                fetch_to_file, ids=ids, path=path, on_missing=on_missing, missing_path=missing, raw=raw, run=run
+            )
         return self.run_limited(work, max_concurrency, requests_per_second)
 
     def run_limited(

@@ -126,6 +126,7 @@ def as_iterable(value: Any, field_name: str, example: Any) -> Iterable[Any]:
     :param field_name: how the error names the argument.
     :param example: an item, for the error.
     """
+    check_rendered(field_name, value)
     if isinstance(value, str) and value.strip().startswith("["):
         value = _read_list(value, field_name, example)
     if isinstance(value, str | int | Mapping | Decimal) or whole_number(value) is not None:
