@@ -567,14 +567,9 @@ def report_input(path: StoragePath) -> None:
     _report("add_input_asset", path, path)
 
 
-def report_output(path: StoragePath) -> None:
-    """Report a file that was written."""
-    _report("add_output_asset", path, path)
-
-
-def report_table(context: object, uri: str) -> None:
-    """Report a table that was written."""
-    _report("add_output_asset", context, uri)
+def report_output(path: str | StoragePath, context: object = None) -> None:
+    """Report a file, or the URI of a table of a hook, that was written."""
+    _report("add_output_asset", context or path, path)
 
 
 def asset_uri(path: str | StoragePath) -> str:

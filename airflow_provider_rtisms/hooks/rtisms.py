@@ -363,14 +363,11 @@ class RtiSmsHook(BaseHook):
         is_read = isinstance(submission_ids, DistinctIds)
         ids = submission_ids if is_read else DistinctIds(iter_submission_ids(submission_ids))
 
-        work: Callable[[AsyncRtiSmsClient], Awaitable[BulkResult]]
+        what: dict[str, Any] = {"ids": ids, "on_missing": on_missing, "missing_path": missing}
+        limits = max_concurrency, requests_per_second
         if path is None:
-            work = partial(fetch_to_memory, ids=ids, on_missing=on_missing, missing_path=missing)
-        else:
-            work = partial(
-                fetch_to_file, ids=ids, path=path, on_missing=on_missing, missing_path=missing, raw=raw, run=run
-            )
-        return self.run_limited(work, max_concurrency, requests_per_second)
+            return self.run_limited(partial(fetch_to_memory, **what), *limits)
+        return self.run_limited(partial(fetch_to_file, **what, path=path, raw=raw, run=run), *limits)
 
     def run_limited(
         self,

@@ -225,7 +225,7 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
     def _open_target(self, table: SqlTable, run: str | None, digest: str) -> Target:
         """Return the table as the output of a fetch. Its part is that of a file that is never written."""
         from airflow_provider_rtisms.bulk.fetch import Part, Target
-        from airflow_provider_rtisms.bulk.store import columns_of, private_folder, repeat, report_table, storage_path
+        from airflow_provider_rtisms.bulk.store import columns_of, private_folder, repeat, report_output, storage_path
 
         if self.refresh and run is not None:  # more may be open when a retry asks, and another DAG may refresh too
             digest = hashlib.sha256(f"{self.rtisms_conn_id}\n{run}".encode()).hexdigest()[:16]
@@ -239,7 +239,7 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
             written = repeat(f"Writing the {table}", lambda: table.load(json_lines))
             part.remove()
             if uri := table.uri():
-                report_table(table.hook, uri)
+                report_output(uri, table.hook)
             return {"table": str(table.name), "written": written}
 
         return Target(f"the {table}", part, part.probe, write)
