@@ -470,10 +470,9 @@ class Outbox:
     def _check_certain(self) -> list[Submission]:
         """Return what is known of each message, unless some are uncertain and that is an error."""
         known = self.submissions
-        # Messages that have vanished or are excluded are not sent again, so "resend" ends with the warning about them.
-        looked_at = [self._status_of(item) for item in self._items if not item.is_excluded]
-        if self._on_uncertain == "fail":
-            looked_at = known + self._vanished
+        looked_at = known + self._vanished
+        if self._on_uncertain != "fail":  # what has vanished or is excluded is not sent again: a warning has named it
+            looked_at = [one for item, one in zip(self._items, known, strict=True) if not item.is_excluded]
         if not any(one.outcome is SendOutcome.UNCERTAIN for one in looked_at):
             return known
         if self._on_uncertain == "skip":
