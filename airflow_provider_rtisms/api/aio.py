@@ -103,7 +103,7 @@ class AsyncRtiSmsClient:
         self.stats = stats or Stats()
         self._on_secret = on_secret
         self._secrets = settings.secrets()
-        self._retry_args = check_retry_args(retry_args)
+        self._retry_args = {} if retry_args is None else check_retry_args(retry_args)
         self._base_url = URL(settings.base_url)
         self._base_path = self._base_url.raw_path.rstrip("/")
         self._proxy = settings.proxy_to_use()

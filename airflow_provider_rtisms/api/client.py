@@ -70,7 +70,7 @@ class RtiSmsClient:
         self.stats = stats or Stats()
         self._on_secret = on_secret
         self._secrets = settings.secrets()
-        self._retry_args = check_retry_args(retry_args)
+        self._retry_args = {} if retry_args is None else check_retry_args(retry_args)
         self._open()
 
     def _open(self) -> None:

@@ -88,12 +88,10 @@ def is_safe_to_repeat(call: Call[Any], error: BaseException | None) -> bool:
 
 def check_retry_args(value: Any) -> dict[str, Callable[..., Any]]:
     """
-    Return the ``retry_args`` of a user: arguments of tenacity by name, see :data:`RETRY_ARGS`; None for none.
+    Return the ``retry_args`` of a user: arguments of tenacity by name, see :data:`RETRY_ARGS`.
 
     :raises RtiSmsInputError: it is anything else; names the argument.
     """
-    if value is None:
-        return {}
     if not isinstance(value, Mapping):
         raise RtiSmsInputError(f"retry_args is {shape(value)}: use a dict of arguments of tenacity.Retrying, or None.")
     for name, strategy in value.items():
