@@ -34,6 +34,7 @@ PRIVATE = (
         "api.aio",
         "api.calls",
         "api.client",
+        "api.auth",
         "api.retrying",
         "api.values",
         "bulk",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from airflow_provider_rtisms import waiting
-from airflow_provider_rtisms.api import aio, calls, errors, retrying
+from airflow_provider_rtisms.api import aio, auth, calls, errors, retrying
 from airflow_provider_rtisms.get_provider_info import CONN_FIELDS
 from airflow_provider_rtisms.sandbox.settings import KINDS
 from airflow_provider_rtisms.sandbox.state import MAGIC_NUMBERS
@@ -15,7 +15,7 @@ from airflow_provider_rtisms.sending import outbox
 from airflow_provider_rtisms.triggers import polling as trigger_polling
 
 #: Modules whose constants a page may show.
-MODULES = (aio, calls, outbox, retrying, trigger_polling, waiting)
+MODULES = (aio, auth, calls, outbox, retrying, trigger_polling, waiting)
 
 
 def substitutions() -> dict[str, Any]:

@@ -43,13 +43,12 @@ from aiolimiter import AsyncLimiter
 from yarl import URL
 
 from airflow_provider_rtisms.api import calls, errors
+from airflow_provider_rtisms.api.auth import Token, TokenCache
 from airflow_provider_rtisms.api.models import SmsDetails, Submission
 from airflow_provider_rtisms.api.retrying import (
     RETRY_AFTER_CAP,
     Attempts,
     Stats,
-    Token,
-    TokenCache,
     backoff,
     check_retry_args,
 )

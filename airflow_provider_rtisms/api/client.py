@@ -29,8 +29,9 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from airflow_provider_rtisms.api import calls, errors
+from airflow_provider_rtisms.api.auth import TokenCache
 from airflow_provider_rtisms.api.models import SmsDetails, Submission
-from airflow_provider_rtisms.api.retrying import Attempts, Stats, TokenCache, check_retry_args
+from airflow_provider_rtisms.api.retrying import Attempts, Stats, check_retry_args
 from airflow_provider_rtisms.api.settings import ApiSettings
 
 T = TypeVar("T")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from airflow_provider_rtisms.api import AsyncRtiSmsClient, RtiSmsClient, SmsDetails, Submission
-    from airflow_provider_rtisms.api.retrying import TokenCache
+    from airflow_provider_rtisms.api.auth import TokenCache
     from airflow_provider_rtisms.api.settings import ApiSettings
     from airflow_provider_rtisms.bulk.fetch import OnMissing
     from airflow_provider_rtisms.bulk.store import StoragePath
@@ -135,7 +135,7 @@ class RtiSmsHook(BaseHook):
 
     def _account(self) -> tuple[ApiSettings, TokenCache]:
         """Return what the clients of this hook share: the Connection, read once, and the token."""
-        from airflow_provider_rtisms.api.retrying import TokenCache
+        from airflow_provider_rtisms.api.auth import TokenCache
 
         with self._lock:
             if self._settings_and_tokens is None:

@@ -7,8 +7,9 @@ import os
 from typing import Any
 
 from airflow_provider_rtisms.api.aio import RECOVERY, AdaptiveLimiter, AsyncRtiSmsClient
+from airflow_provider_rtisms.api.auth import TokenCache
 from airflow_provider_rtisms.api.calls import HttpRequest
-from airflow_provider_rtisms.api.retrying import Stats, TokenCache
+from airflow_provider_rtisms.api.retrying import Stats
 from airflow_provider_rtisms.api.settings import ApiSettings
 from tests.simulation.network import MOMENT, Network, SimulatedSession
 from tests.simulation.world import World

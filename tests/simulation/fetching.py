@@ -8,9 +8,9 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from airflow_provider_rtisms.api import aio
+from airflow_provider_rtisms.api.auth import TokenCache
 from airflow_provider_rtisms.api.errors import RtiSmsError
 from airflow_provider_rtisms.api.models import SmsDetails
-from airflow_provider_rtisms.api.retrying import TokenCache
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.secret import Secret
 from tests.simulation.client import SimulatedClient, check_clients

@@ -12,7 +12,7 @@ from unittest import mock
 
 import pytest
 
-from airflow_provider_rtisms.api import retrying
+from airflow_provider_rtisms.api import auth
 from airflow_provider_rtisms.api.aio import AdaptiveLimiter, AsyncRtiSmsClient, Permit
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.secret import Secret
@@ -83,7 +83,7 @@ class _NoLock:
 
 #: What is broken, how, and what the simulation says then.
 DEFECTS: dict[str, tuple[Any, str, Any, str]] = {
-    "a token that each task gets for itself": (retrying.asyncio, "Lock", _NoLock, "two token refreshes at a time"),
+    "a token that each task gets for itself": (auth.asyncio, "Lock", _NoLock, "two token refreshes at a time"),
     "a third request for a message": (outbox, "MAX_REQUESTS_IN_DOUBT", 3, "was texted 3 times, not 2"),
     "a window that is never committed": (
         SendJournal,

@@ -23,6 +23,7 @@ ROWS = """
     api.settings
     api.calls
     api.retrying
+    api.auth
     api.client api.aio
     api
     bulk

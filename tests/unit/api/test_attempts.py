@@ -14,9 +14,10 @@ import tenacity
 from airflow_provider_rtisms.api import calls as endpoints
 from airflow_provider_rtisms.api import client as blocking
 from airflow_provider_rtisms.api import errors, retrying
+from airflow_provider_rtisms.api.auth import Token, TokenCache
 from airflow_provider_rtisms.api.calls import Call, HttpRequest, HttpResponse, TransportError, describe_break
 from airflow_provider_rtisms.api.client import RtiSmsClient
-from airflow_provider_rtisms.api.retrying import Attempts, Stats, Token, TokenCache, backoff, check_retry_args
+from airflow_provider_rtisms.api.retrying import Attempts, Stats, backoff, check_retry_args
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.secret import Secret
 

@@ -19,8 +19,9 @@ from aiohttp.client_reqrep import ConnectionKey
 from airflow_provider_rtisms import api
 from airflow_provider_rtisms.api import aio, client, errors
 from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
+from airflow_provider_rtisms.api.auth import TokenCache
 from airflow_provider_rtisms.api.calls import HttpRequest
-from airflow_provider_rtisms.api.retrying import Stats, TokenCache
+from airflow_provider_rtisms.api.retrying import Stats
 from airflow_provider_rtisms.api.settings import ApiSettings
 from tests.hostile import TOKEN, Exchange, details, grant, message, reset, response, until
 from tests.patience import PATIENCE, wait_until

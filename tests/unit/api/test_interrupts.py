@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient, _clients, shared_client
+from airflow_provider_rtisms.api.auth import TokenCache
 from airflow_provider_rtisms.api.client import RtiSmsClient
-from airflow_provider_rtisms.api.retrying import TokenCache
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.secret import Secret
 from tests.hostile import Exchange, details, grant, message, until

@@ -14,9 +14,9 @@ import pytest
 
 from airflow_provider_rtisms.api import calls as endpoints
 from airflow_provider_rtisms.api import errors
+from airflow_provider_rtisms.api.auth import Token
 from airflow_provider_rtisms.api.calls import HttpResponse
 from airflow_provider_rtisms.api.client import RtiSmsClient
-from airflow_provider_rtisms.api.retrying import Token
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.secret import Secret
 from tests.hostile import Step, details, grant, head, raw, response

@@ -13,9 +13,9 @@ import pytest
 from airflow_provider_rtisms.api import calls as endpoints
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
+from airflow_provider_rtisms.api.auth import TokenCache
 from airflow_provider_rtisms.api.calls import TokenGrant
 from airflow_provider_rtisms.api.client import RtiSmsClient
-from airflow_provider_rtisms.api.retrying import TokenCache
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.secret import Secret
 from tests.hostile import Exchange, HostileServer, details, grant, hang, message, response, until
