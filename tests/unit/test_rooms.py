@@ -22,8 +22,8 @@ ROWS = """
     api.values
     api.settings
     api.calls
-    api.retrying
     api.auth
+    api.retrying
     api.client api.aio
     api
     bulk
