@@ -24,9 +24,10 @@ class TaskStore(MemoryStore):
 
 
 class Pushes:
-    """What a task pushes to XCom."""
+    """What a task knows of itself, and what it pushes to XCom."""
 
-    def __init__(self) -> None:
+    def __init__(self, run_id: str = "monday", map_index: int = -1) -> None:
+        self.dag_id, self.task_id, self.run_id, self.map_index = "campaign", "send", run_id, map_index
         self.pushed: dict[str, Any] = {}
 
     def xcom_push(self, key: str, value: Any) -> None:
