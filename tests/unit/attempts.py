@@ -33,6 +33,9 @@ class Pushes:
     def xcom_push(self, key: str, value: Any) -> None:
         self.pushed[key] = value
 
+    def xcom_pull(self, *, task_ids: str, key: str, map_indexes: int) -> Any:
+        return self.pushed.get(key) if (task_ids, map_indexes) == (self.task_id, self.map_index) else None
+
 
 @pytest.fixture
 def context(request: pytest.FixtureRequest) -> dict[str, Any]:
