@@ -61,22 +61,18 @@ def test_it_does_not_wait_for_the_allowed_hours(rtisms_sandbox: Sandbox, monkeyp
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"messages": [*people(2), {"recipient": "1", "text": "a"}]}, r"messages\[2\]"),
-        ({"sender": None}, "no sender"),
-        ({"max_messages": 1}, "max_messages"),
         ({"exclude_path": "nowhere.csv"}, "nowhere.csv"),
-        ({"output_path": "results.txt"}, "output_path"),
         ({"allowed_hours": ("9", "10"), "timezone": "UTC"}, "allowed_hours"),
         ({"timeout": "soon"}, "timeout"),
         ({"wait_for_delivery": True, "min_delivered": 4}, "min_delivered"),
-        ({"price": "cheap"}, "price"),
-        ({"price": -1}, "price"),
+        *(({"price": value}, "price") for value in ("cheap", -1)),
         ({"dry_run": "False"}, "dry_run"),
     ],
 )
 def test_it_refuses_what_the_task_refuses(rtisms_sandbox: Sandbox, arguments: dict[str, Any], named: str) -> None:
+    """The arguments of the messages are in the table of test_send_messages."""
     with pytest.raises(AirflowFailException, match=named):
-        send(**{"messages": people(3), "dry_run": True, **arguments}).execute({})
+        send(people(3), **{"dry_run": True, **arguments}).execute({})
     assert rtisms_sandbox.state().requests == {}
 
 

@@ -86,11 +86,10 @@ ONE = people(1)[0]
         ({"recipients": NUMBER, "text": "a" * 161, "max_parts": 1}, "max_parts"),
         ({"recipients": NUMBER, "text": "ā", "charset": 1}, "U[+]0101"),
         ({"recipients": NUMBER, "text": "\ud800"}, r"text\[0\] is '\\ud800' \(U\+D800\)"),
-        ({"messages": people(3), "max_messages": "2"}, "max_messages"),
+        *(({"messages": people(3), name: "2"}, f"^{name} is") for name in ("max_messages", "max_parts_total")),
         ({"messages": people(3), "on_uncertain": "retry"}, "on_uncertain"),
         ({"messages": people(3), "chunk_size": 0}, "chunk_size"),
         ({"messages": people(3), "output_path": "results.parquet"}, "output_path"),
-        ({"messages": people(3), "output_path": "/dev/null/results.csv"}, r"Writing .*null/results\.csv"),
         ({"messages": people(3), "sender": "96\ud800"}, "sender is a str"),
         ({"messages": people(3), "sender": None}, "extra 'sender' of the Connection rtisms_default"),
         ({"messages": [{**ONE, "text": "a\ud800"}]}, r"messages\[0\] has a text that cannot be sent"),
@@ -107,11 +106,12 @@ ONE = people(1)[0]
         ),
     ],
 )
+@pytest.mark.parametrize("dry_run", [False, True])
 def test_a_bad_argument_fails_before_anything_is_sent(
-    rtisms_sandbox: Sandbox, arguments: dict[str, Any], named: str
+    rtisms_sandbox: Sandbox, arguments: dict[str, Any], named: str, dry_run: bool
 ) -> None:
     with pytest.raises(AirflowFailException, match=named) as caught:
-        send(**arguments).execute({})
+        send(**arguments, dry_run=dry_run).execute({})
     assert "POST sms" not in rtisms_sandbox.state().requests
     assert "5690000010" not in str(caught.value)
 
@@ -145,12 +145,14 @@ def test_messages_come_from_a_file_and_results_go_to_one(
     assert received(rtisms_sandbox) == each_once(30)
 
 
-def test_more_messages_than_xcom_takes_need_an_output_path(
+def test_more_messages_than_xcom_takes_need_an_output_path_that_can_be_written(
     rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("airflow_provider_rtisms.operators.send.MAX_RESULTS_IN_XCOM", 2)
     with pytest.raises(AirflowFailException, match="Set output_path"):
         send(people(3)).execute({})
+    with pytest.raises(AirflowFailException, match=r"Writing .*null/results\.csv"):
+        send(people(3), output_path="/dev/null/results.csv").execute({})
     assert "POST sms" not in rtisms_sandbox.state().requests
     assert len(send(people(2)).execute({})) == 2
 

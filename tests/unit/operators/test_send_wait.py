@@ -30,16 +30,9 @@ def numbers(statuses: str) -> list[str]:
 
 def send(context: Any, recipients: list[str], **options: Any) -> Any:
     """Send and wait to the end; a task that resumes is another object in another process."""
-    arguments = {
-        "task_id": "send",
-        "recipients": recipients,
-        "text": "hola",
-        "sender": "96000",
-        "wait_for_delivery": True,
-        "poke_interval": 0.1,
-        "timeout": PATIENCE,
-        **options,
-    }
+    what = {"recipients": recipients, "text": "hola", "sender": "96000"}
+    wait = {"wait_for_delivery": True, "poke_interval": 0.1, "timeout": PATIENCE}
+    arguments = {"task_id": "send", **what, **wait, **options}
     try:
         return RtiSmsSendOperator(**arguments).execute(context)
     except TaskDeferred as deferral:

@@ -250,8 +250,8 @@ class TestPreview:
     def test_it_says_what_is_completed_and_replaced(self) -> None:
         rows = [row(recipient="512 345 678", text="“" + "a" * 70), row(recipient="+48512345679", reference="b")]
         found = preview(messages=rows, default_region="PL", smart_encoding=True, samples=0)
-        assert {name: found[name] for name in ("completed", "parts_saved", "replaced", "forces_ucs2")} == {
-            "completed": 1, "parts_saved": 1, "replaced": {"“ (U+201C)": 1}, "forces_ucs2": {}
+        assert {name: found[name] for name in ("completed", "parts_saved", "replaced", "forces_ucs2", "samples")} == {
+            "samples": [], "completed": 1, "parts_saved": 1, "replaced": {"“ (U+201C)": 1}, "forces_ucs2": {}
         }  # fmt: skip
 
     def test_bad_rows_are_named(self) -> None:

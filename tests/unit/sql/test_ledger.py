@@ -201,6 +201,11 @@ class TestSends:
         with pytest.raises(AirflowFailException, match="3 messages of this task have no row there yet"):
             shop.send()
         assert shop.sent == 6
+        shop.people(*[DELIVERED] * 4)
+        with pytest.raises(AirflowFailException, match=r"^Writing the table ledger failed"):
+            shop.send()
+        assert shop.sent == 6, "no more is sent until the rows of earlier attempts are written"
+        shop.people(*[DELIVERED] * 3)
         shop.do("DROP TRIGGER broken")
         shop.send()
         assert len(shop.ledger("run_id = 'monday' AND submission_id IS NOT NULL")) == 3

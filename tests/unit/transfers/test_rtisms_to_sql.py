@@ -101,7 +101,7 @@ def test_a_new_table_has_the_right_columns(sandbox: Sandbox, database: Database,
 
 
 def test_raw_is_the_json_as_it_came(database: Database) -> None:
-    load(seeded(2), create_table=True, raw=True)
+    load(seeded(2), create_table=True, raw=True, table="main.details")
     for submission_id, raw in database.do("SELECT submission_id, raw FROM details"):
         assert json.loads(raw)["id"] == submission_id
         assert json.loads(raw)["info"]["operator"]["mcc"] == "730"
@@ -339,7 +339,9 @@ class TestRetry:
         monkeypatch.setattr(file_store, "BACKOFF_BASE", 0.001)
         database.create()
         database.refuse_some("ABORT, 'not ''+56912345678'''")
-        with pytest.raises(AirflowFailException, match=r"IntegrityError.* 30 of 30 .* kept") as caught:
+        with pytest.raises(
+            AirflowFailException, match=r"^Writing the table details .*IntegrityError.* 30 of 30 .* kept"
+        ) as caught:
             load(seeded(30))
         assert "12345678" not in str(caught.value)
         assert caught.value.__cause__ is not None
