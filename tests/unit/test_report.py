@@ -231,18 +231,6 @@ def test_names_are_quoted(ledger: Ledger, name: str) -> None:
     assert ledger.do(f'SELECT sum(sent) FROM "{(name + "_report").replace(chr(34), chr(34) * 2)}"')  # noqa: S608
 
 
-@pytest.mark.parametrize("separator", ["_", "%", "'", " - ", "%s", ":d", "é"])
-def test_any_text_separates_campaigns(ledger: Ledger, separator: str) -> None:
-    rows = [row for row in make_rows(2) if row["reference"]]
-    rows = [row | {"reference": row["reference"].replace("-", separator)} for row in rows]
-    ledger.create(rows)
-    expected = truth(rows, ["campaign"], separator=separator)
-    assert read_report("db", "ledger", by="campaign", campaign_separator=separator) == expected
-    ledger.do(view_sql("sqlite", "ledger", campaign_separator=separator))
-    found = ledger.do("SELECT campaign, sum(sent) FROM ledger_report GROUP BY 1")
-    assert dict(found) == {line["campaign"]: line["sent"] for line in expected[:-1]}
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -397,15 +385,6 @@ class TestPlot:
 
 
 class TestView:
-    def test_it_has_the_lines_of_the_report(self, ledger: Ledger) -> None:
-        ledger.create(make_rows(4))
-        ledger.do(view_sql("sqlite", "ledger"))
-        with closing(sqlite3.connect(ledger.path)) as connection:
-            connection.row_factory = sqlite3.Row
-            lines = [dict(row) for row in connection.execute("SELECT * FROM ledger_report")]
-        lines.sort(key=lambda line: [line[one] or "" for one in ALL])
-        assert [line | {"cost": cost(Decimal(f"{line['cost']:.6f}"))} for line in lines] == truth(make_rows(4))[:-1]
-
     def test_the_page_has_what_the_command_prints(self, capsys: Capture) -> None:
         shown = [block.code for block in blocks("view", document="report.md")]
         for dialect, code in zip(("postgresql", "sqlite", "mysql"), shown, strict=True):

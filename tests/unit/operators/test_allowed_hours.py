@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,7 +14,6 @@ from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferr
 
 from airflow_provider_rtisms.api.errors import RtiSmsTransientError
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
-from tests.patience import PATIENCE
 from tests.unit.attempts import Pushes
 from tests.unit.operators.test_send_messages import Context, each_once, people, received, send
 from tests.unit.sqlite_file import SqliteFile
@@ -240,63 +235,3 @@ def test_an_argument_that_cannot_be_used(rtisms_sandbox: Sandbox, arguments: dic
     with pytest.raises(AirflowFailException, match=named):
         send(people(1), **{**HOURS, **arguments}).execute({})
     assert rtisms_sandbox.state().requests == {}
-
-
-KILLED = """
-import json, os, pathlib, signal, sys
-from datetime import UTC, datetime
-from airflow_provider_rtisms.sending import hours
-from tests.unit.operators.test_allowed_hours import HOURS, KilledStore, people, send
-
-store, requests = KilledStore(pathlib.Path(sys.argv[1])), 0
-
-def utc_now():
-    global requests
-    requests += 1
-    if requests > 60:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return datetime(2026, 6, 1, 12, tzinfo=UTC)
-
-hours.utc_now = utc_now
-send(people(200), deferrable=True, on_uncertain="skip", **HOURS).execute({"task_state_store": store})
-"""
-
-
-class KilledStore:
-    """A task state store that outlives the process."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def get(self, key: str, default: Any = None) -> Any:
-        path = self._path / key
-        return json.loads(path.read_text()) if path.exists() else default
-
-    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
-        (self._path / "new").write_text(json.dumps(value))
-        (self._path / "new").rename(self._path / key)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("context")
-def test_a_worker_that_is_killed_at_the_end_of_the_hours(rtisms_sandbox: Sandbox, clock: Clock, tmp_path: Path) -> None:
-    """The next attempt begins in the evening, waits for the morning, and sends to the others, each once."""
-    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    command = [sys.executable, "-c", KILLED, str(tmp_path)]
-    done = subprocess.run(command, env=environment, timeout=PATIENCE, capture_output=True, check=False)
-    assert done.returncode == -9, done.stderr
-    before = received(rtisms_sandbox)
-    assert before
-    assert set(before.values()) == {1}
-    context: Context = {"ti": Pushes(), "task_state_store": KilledStore(tmp_path)}
-    options = {"deferrable": True, "on_uncertain": "skip", **HOURS}
-    with pytest.raises(TaskDeferred) as caught:
-        send(people(200), **options).execute(context)
-    assert received(rtisms_sandbox) == before
-    clock.evening_after = 10**9
-    results = resume(caught.value, context, people(200), **options)
-    after = received(rtisms_sandbox)
-    assert set(after.values()) == {1}
-    for one, message in zip(results, people(200), strict=True):
-        assert after[message["text"]] == 1 or one["outcome"] == "uncertain"
-    assert Counter(one["outcome"] for one in results)["uncertain"] <= 128

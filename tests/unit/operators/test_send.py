@@ -62,12 +62,6 @@ def test_a_bad_argument_of_the_wait_fails_before_anything_is_sent(
     assert "POST sms" not in rtisms_sandbox.state().requests
 
 
-def test_a_cleared_task_sends_nothing_again(rtisms_sandbox: Sandbox, context: dict[str, Any]) -> None:
-    first = send().execute(context)
-    assert send(text="another text").execute(context) == first
-    assert received(rtisms_sandbox) == NUMBERS
-
-
 def test_a_partial_failure_pushes_what_went_out(rtisms_sandbox: Sandbox, context: dict[str, Any]) -> None:
     with pytest.raises(AirflowFailException, match="no balance"):
         send(recipients=["+56900000005", *NUMBERS]).execute(context)
@@ -202,11 +196,6 @@ class TestWithoutAJournal:
 
 
 class TestWaiting:
-    def test_it_waits_in_this_process(self, rtisms_sandbox: Sandbox) -> None:
-        times = {"poke_interval": timedelta(seconds=0.1), "timeout": timedelta(hours=1)}
-        records = send(wait_for_delivery=True, deferrable=False, **times).execute({})
-        assert [record["status"] for record in records] == ["DELIVERED"] * 4
-
     def test_it_defers_with_ids_alone_and_sends_nothing_when_it_resumes(self, rtisms_sandbox: Sandbox) -> None:
         operator = send(wait_for_delivery=True, deferrable=True, poke_interval=7, timeout=70)
         with pytest.raises(TaskDeferred) as deferred:
@@ -232,10 +221,3 @@ class TestWaiting:
         event = {"version": 1, "outcome": outcome, "message": "1 is open"}
         with pytest.raises(error, match=r"^1 is open$"):
             send().resume_execution("execute_complete", {"event": event}, {})
-
-    def test_it_leaves_out_messages_without_an_id(self, rtisms_sandbox: Sandbox, logged: Callable[[], str]) -> None:
-        rtisms_sandbox.set_faults(Fault("lost_response", path="sms", times=1))
-        times = {"poke_interval": 0.1, "deferrable": False}
-        records = send(wait_for_delivery=True, on_uncertain="skip", **times).execute({})
-        assert len(records) == 2
-        assert "The wait leaves out 2 messages that have no submission id" in logged()

@@ -60,18 +60,6 @@ def test_results_carry_references(rtisms_sandbox: Sandbox, context: Context) -> 
     assert context["ti"].pushed["submissions"] == results
 
 
-@pytest.mark.parametrize(("count", "texts", "requests"), [(20, 2, 2), (50, 1, 1), (51, 1, 2)])
-def test_equal_texts_share_requests(rtisms_sandbox: Sandbox, count: int, texts: int, requests: int) -> None:
-    """One request takes 50 recipients."""
-    send([{**message, "text": f"text {number % texts}"} for number, message in enumerate(people(count))]).execute({})
-    assert rtisms_sandbox.state().requests["POST sms"] == requests
-
-
-def test_no_messages_are_nothing_to_send(rtisms_sandbox: Sandbox, logged: Callable[[], str]) -> None:
-    assert send([]).execute({}) == []
-    assert "0 messages take 0 parts, at most 0 each (charsets: [])" in logged()
-
-
 ONE = people(1)[0]
 
 
@@ -162,15 +150,6 @@ def test_a_wait_with_an_output_path_returns_counts(rtisms_sandbox: Sandbox, tmp_
     wait = {"wait_for_delivery": True, "deferrable": False, "poke_interval": 0.1}
     result = send(people(3), output_path=path, **wait).execute({})
     assert result == {"path": path, "submitted": 3, "by_status": {"DELIVERED": 3}}
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)  # it takes 4 s on an idle machine
-def test_five_thousand_texts_cost_one_write_per_25(rtisms_sandbox: Sandbox, context: Context) -> None:
-    rtisms_sandbox.set_balance("5000")
-    send(people(5000)).execute(context)
-    assert received(rtisms_sandbox) == each_once(5000)
-    assert context["task_state_store"].writes <= 5000 / 25
 
 
 def test_lost_responses_end_the_sending_before_the_whole_window_is_uncertain(
@@ -313,12 +292,6 @@ class TestNationalNumbers:
         with pytest.raises(AirflowFailException, match=r"^default_region is .*: use the two letters of a country"):
             send(people(1), **({"default_region": region} if place == "argument" else {})).execute({})
         assert rtisms_sandbox.state().requests == {}
-
-    def test_a_reference_and_text_stay_as_written(self, rtisms_sandbox: Sandbox) -> None:
-        message = {"recipient": "987654321", "text": "9 8765 4321 – hola", "reference": "r 1"}
-        (result,) = send([message], default_region="CL").execute({})
-        (sent,) = rtisms_sandbox.state().messages
-        assert (result["reference"], sent.text) == ("r 1", "9 8765 4321 – hola")
 
 
 class TestSmartEncoding:

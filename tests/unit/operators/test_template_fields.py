@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jinja2
@@ -158,12 +157,6 @@ class TestNativeRendering:
             dag = DAG("dag", schedule=None, start_date=START, render_template_as_native_obj=is_native)
             RtiSmsNotifier(recipients=PHONE, text="{{ value }}", sender="96000")({"dag": dag, "value": value})
         assert [message.text for message in rtisms_sandbox.state().messages] == [str(value)] * 2
-
-    def test_an_alert_goes_out_as_it_is_written(self, rtisms_sandbox: Sandbox) -> None:
-        context = {"dag": native_dag(), "people": [PHONE], "ti": SimpleNamespace(try_number=2)}
-        RtiSmsNotifier(recipients=PHONE, text="007", sender="96000")(context)
-        RtiSmsNotifier(recipients="{{ people }}", text="{{ ti.try_number }}", sender="96000")(context)
-        assert sent_by(rtisms_sandbox) == [(PHONE, "007", "96000"), (PHONE, "2", "96000")]
 
 
 class TestTemplateFiles:

@@ -390,15 +390,6 @@ class TestRefresh:
         assert set(shop.asked()) == {1}
         assert set(shop.column("status")) == {"DELIVERED"}
 
-    @needs_threads
-    def test_two_dags_refresh_on_one_worker_at_once(self, shop: Shop) -> None:
-        shop.send_to(*[DELIVERED] * 5)
-        shop.sandbox.set_faults(Fault("latency", seconds=0.3, path="sms"))
-        with ThreadPoolExecutor(2) as pool:
-            summaries = list(pool.map(shop.refresh, [attempt("hourly"), attempt("after the send")]))
-        assert [one["requested"] for one in summaries] == [5, 5]
-        assert set(shop.column("status")) == {"DELIVERED"}
-
     @pytest.mark.parametrize(
         ("arguments", "problem"),
         [
