@@ -163,7 +163,7 @@ class TestTemplateFiles:
     """Only a field that is alone a file name is one."""
 
     URL = "https://x.cl/a.txt"
-    TEXTS = (f"See {URL}", f"See\n{URL}", f"Ver\u00a0{URL}", URL, "{{ word }}.txt", "Lee {name}.j2", "{{word}}.j2")
+    TEXTS = (f"See {URL}", f"See\n{URL}", f"Ver\u00a0{URL}", URL, "{{ word }}.txt", "Lee {name}.j2", "{{ word }}.j2")
 
     @pytest.fixture
     def dag(self, tmp_path: Path) -> DAG:
@@ -181,53 +181,43 @@ class TestTemplateFiles:
 
     @EACH_TIME
     @EACH_WAY
-    @pytest.mark.parametrize("kind", [RtiSmsSendOperator, SqlToRtiSmsOperator])
-    def test_a_text_is_sent(self, dag: DAG, kind: type[Any], late: bool, is_parsed: bool) -> None:
-        for text in self.TEXTS:
-            expected = text.replace("{{ word }}", "that").replace("{{word}}", "that")
-            one = make(kind, late, "text", text, dag=dag, task_id=f"task{len(dag.tasks)}")
-            assert self.render(one, "text", is_parsed=is_parsed) == expected
-
-    @EACH_TIME
-    @EACH_WAY
     @pytest.mark.parametrize(
-        ("kind", "name", "file", "content"),
+        ("kind", "name", "value", "expected"),
         [
+            *(
+                (kind, "text", text, text.replace("{{ word }}", "that"))
+                for text in TEXTS
+                for kind in (RtiSmsSendOperator, SqlToRtiSmsOperator)
+            ),
             (RtiSmsSendOperator, "text", "a.txt", "content of that"),
             (RtiSmsSendOperator, "text", "url.txt", URL),
             (SqlToRtiSmsOperator, "text", "a.txt", "content of that"),
             (SqlToRtiSmsOperator, "sql", "a.sql", "content of that"),
             (RtiSmsDetailsToSqlOperator, "sql", "a.sql", "content of that"),
-            # What a bulk fetch reads and writes is no template.
-            (RtiSmsBulkGetDetailsOperator, "submission_ids_path", "a.txt", "a.txt"),
-            (RtiSmsBulkGetDetailsOperator, "output_path", "a.txt", "a.txt"),
-            (RtiSmsBulkGetDetailsOperator, "missing_path", "a.txt", "a.txt"),
+            *(
+                (kind, name, value, value)
+                for kind, name, value in (
+                    # What a bulk fetch reads and writes is no template.
+                    (RtiSmsBulkGetDetailsOperator, "submission_ids_path", "a.txt"),
+                    (RtiSmsBulkGetDetailsOperator, "output_path", "a.txt"),
+                    (RtiSmsBulkGetDetailsOperator, "missing_path", "a.txt"),
+                    # A value in a list or a dict is none.
+                    (RtiSmsSendOperator, "messages", [{"recipient": PHONE, "text": "a.txt", "reference": "a.j2"}]),
+                    (RtiSmsSendOperator, "messages", {"recipient": PHONE, "text": "a.txt"}),
+                    (RtiSmsSendOperator, "recipients", ["a.txt", ("a.j2",)]),
+                    (SqlToRtiSmsOperator, "parameters", {"file": "a.sql", "in": ["a.txt"]}),
+                    (SqlToRtiSmsOperator, "parameters", ["a.sql"]),
+                    (RtiSmsDetailsToSqlOperator, "parameters", {"file": "a.sql"}),
+                    (RtiSmsDetailsToSqlOperator, "submission_ids", ["a.sql"]),
+                )
+            ),
         ],
     )
-    def test_a_name_alone_is_a_file(
-        self, dag: DAG, kind: type[Any], name: str, file: str, content: str, late: bool, is_parsed: bool
-    ) -> None:
-        assert self.render(make(kind, late, name, file, dag=dag), name, is_parsed=is_parsed) == content
-
-    @EACH_TIME
-    @EACH_WAY
-    @pytest.mark.parametrize(
-        ("kind", "name", "value"),
-        [
-            (RtiSmsSendOperator, "messages", [{"recipient": PHONE, "text": "a.txt", "reference": "a.j2"}]),
-            (RtiSmsSendOperator, "messages", {"recipient": PHONE, "text": "a.txt"}),
-            (RtiSmsSendOperator, "recipients", ["a.txt", ("a.j2",)]),
-            (SqlToRtiSmsOperator, "parameters", {"file": "a.sql", "in": ["a.txt"]}),
-            (SqlToRtiSmsOperator, "parameters", ["a.sql"]),
-            (RtiSmsDetailsToSqlOperator, "parameters", {"file": "a.sql"}),
-            (RtiSmsDetailsToSqlOperator, "submission_ids", ["a.sql"]),
-        ],
-    )
-    def test_a_value_in_a_list_or_a_dict_is_none(
-        self, dag: DAG, kind: type[Any], name: str, value: Any, late: bool, is_parsed: bool
+    def test_a_text_that_is_a_file_name_alone_is_a_file_and_nothing_else_is(
+        self, dag: DAG, kind: type[Any], name: str, value: Any, expected: Any, late: bool, is_parsed: bool
     ) -> None:
         one = make(kind, late, name, value, dag=dag, **({"sql": "a.sql"} if name == "parameters" else {}))
-        assert self.render(one, name, is_parsed=is_parsed) == value
+        assert self.render(one, name, is_parsed=is_parsed) == expected
         assert name != "parameters" or one.sql == "content of that"
 
     @pytest.mark.parametrize("kind", [kind for kind in ARGUMENTS if not SENDS_OR_QUERIES & {*kind.__mro__}])

@@ -620,7 +620,9 @@ class TestWords:
             return ["submitted"]
 
         def lines() -> list[str]:
-            return [one.getMessage() for one in caplog.records if "messages done" in one.getMessage()]
+            found = [message for message in caplog.messages if "messages done" in message]
+            caplog.clear()
+            return found
 
         task = Task(12)
         task.send(Vendor(reply), window=1)
@@ -628,7 +630,6 @@ class TestWords:
             "5 of 12 messages done (42%), 1 a second, about 7 s left",
             "10 of 12 messages done (83%), 1 a second, about 2 s left",
         ]
-        caplog.clear()
         task.count = 18  # those of the earlier attempt are done
         task.send(Vendor(reply), window=1)
         assert lines() == ["17 of 18 messages done (94%), 1 a second, about 1 s left"]
