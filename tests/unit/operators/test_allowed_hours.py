@@ -221,17 +221,3 @@ def test_a_ledger_has_one_row_for_a_recipient_whose_send_has_begun_at_night(
     resume(caught.value, context, **what)
     assert database.rows("SELECT outcome FROM sent") == [("submitted",)] * 3
     assert sum(received(rtisms_sandbox).values()) == 3
-
-
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        ({"allowed_hours": ("9", "20:00")}, "allowed_hours"),
-        ({"timezone": None}, "timezone"),
-        ({"outside_hours": "skip"}, "outside_hours"),
-    ],
-)
-def test_an_argument_that_cannot_be_used(rtisms_sandbox: Sandbox, arguments: dict[str, Any], named: str) -> None:
-    with pytest.raises(AirflowFailException, match=named):
-        send(people(1), **{**HOURS, **arguments}).execute({})
-    assert rtisms_sandbox.state().requests == {}

@@ -79,21 +79,6 @@ def test_the_operator_takes_separator_and_encoding(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "problem"),
-    [
-        ({"messages_path": "a.xlsx"}, r"^messages_path is a spreadsheet \(\.xlsx\).* as CSV"),
-        ({"messages_path": "a.csv", "csv_delimiter": "ab"}, "^csv_delimiter is a str of 2 characters"),
-        ({"messages": [row()], "csv_delimiter": ";"}, "^csv_delimiter and csv_encoding are for messages_path: leave"),
-        ({"recipients": NUMBER, "text": "hola", "csv_encoding": "cp1252"}, "are for messages_path: leave"),
-    ],
-)
-def test_what_does_not_fit_a_file_is_refused(rtisms_sandbox: Sandbox, arguments: Any, problem: str) -> None:
-    with pytest.raises(AirflowFailException, match=problem):
-        RtiSmsSendOperator(task_id="send", sender="acme", **arguments).execute({})
-    assert "POST sms" not in rtisms_sandbox.state().requests
-
-
-@pytest.mark.parametrize(
     ("name", "text", "problem"),
     [
         ("a.csv", "telefono;mensaje\n1;2\n", r"It has 2 columns: telefono, mensaje\. .*set csv_delimiter"),

@@ -43,25 +43,6 @@ def test_it_works_by_itself(rtisms_sandbox: Sandbox, logged: Callable[[], str]) 
     assert "1 messages take 1 parts, at most 1 each (charsets: [1])" in logged()
 
 
-@pytest.mark.parametrize(
-    ("argument", "value"),
-    [
-        ("fail_on", "REJECTED"),
-        ("fail_on", ["SENT"]),
-        ("missing_ok_for", "x"),
-        ("timeout", "1h"),
-        ("poke_interval", None),
-    ],
-)
-@pytest.mark.parametrize("wait_for_delivery", [True, False])
-def test_a_bad_argument_of_the_wait_fails_before_anything_is_sent(
-    rtisms_sandbox: Sandbox, argument: str, value: Any, wait_for_delivery: bool
-) -> None:
-    with pytest.raises(AirflowFailException, match=f"^{argument}"):
-        send(wait_for_delivery=wait_for_delivery, **{argument: value}).execute({})
-    assert "POST sms" not in rtisms_sandbox.state().requests
-
-
 def test_a_partial_failure_pushes_what_went_out(rtisms_sandbox: Sandbox, context: dict[str, Any]) -> None:
     with pytest.raises(AirflowFailException, match="no balance"):
         send(recipients=["+56900000005", *NUMBERS]).execute(context)

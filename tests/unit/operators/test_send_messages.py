@@ -86,6 +86,36 @@ ONE = people(1)[0]
         ({"messages": [{**ONE, "recipient": 56932217456}]}, r"type int; store it as text"),
         ({"messages": [{**ONE, "recipient": 932217456.0}], "default_region": "CL"}, r"float; store it"),
         *(
+            ({"messages": people(3), **hours}, next(iter(hours)))
+            for hours in (
+                {"allowed_hours": ("9", "20:00"), "timezone": "UTC"},
+                {"timezone": None, "allowed_hours": ("09:00", "20:00")},
+                {"outside_hours": "skip", "allowed_hours": ("09:00", "20:00"), "timezone": "UTC"},
+            )
+        ),
+        *(
+            ({"messages": people(2), "wait_for_delivery": waits, name: value}, f"^{name}")
+            for name, value in (
+                *(("fail_on", "REJECTED"), ("fail_on", ["SENT"]), ("missing_ok_for", "x"), ("timeout", "1h")),
+                *(("poke_interval", None), *(("min_delivered", value) for value in (0, 1.5, True, "1"))),
+            )
+            for waits in (True, False)
+        ),
+        ({"messages": people(2), "wait_for_delivery": True, "min_delivered": 3}, "^min_delivered"),
+        ({"messages_path": "a.xlsx"}, r"^messages_path is a spreadsheet \(\.xlsx\).* as CSV"),
+        ({"messages_path": "a.csv", "csv_delimiter": "ab"}, "^csv_delimiter is a str of 2 characters"),
+        ({"messages": people(1), "csv_delimiter": ";"}, "^csv_delimiter and csv_encoding are for messages_path: leave"),
+        ({"recipients": NUMBER, "text": "hola", "csv_encoding": "cp1252"}, "are for messages_path: leave"),
+        ({"messages": people(1), "exclude_path": "nowhere.csv"}, "nowhere.csv"),
+        ({"messages": people(1), "dry_run": "False"}, "^dry_run"),
+        *(({"messages": people(1), "default_region": one}, "^default_region is .* two letters") for one in ("XX", 56)),
+        *(
+            ({**what, "smart_encoding": value}, "^smart_encoding is .*: use True or False")
+            for what in ({"messages": people(1)}, {"recipients": NUMBER, "text": "hola"})
+            for value in ("no", None)
+        ),
+        ({"messages": people(1), "smart_encoding": True, "charset": 1}, "^smart_encoding picks the charset"),
+        *(
             (arguments, "either recipients and text, or messages, or messages_path")
             for arguments in (
                 *({}, {"messages": people(1), "messages_path": "a.csv"}, {"messages": people(1), "text": "hola"}),
@@ -99,7 +129,7 @@ def test_a_bad_argument_fails_before_anything_is_sent(
     rtisms_sandbox: Sandbox, arguments: dict[str, Any], named: str, dry_run: bool
 ) -> None:
     with pytest.raises(AirflowFailException, match=named) as caught:
-        send(**arguments, dry_run=dry_run).execute({})
+        send(**{"dry_run": dry_run, **arguments}).execute({})
     assert "POST sms" not in rtisms_sandbox.state().requests
     assert "5690000010" not in str(caught.value)
 
@@ -192,12 +222,7 @@ def test_an_uncertain_row_that_vanished_fails_the_task(rtisms_sandbox: Sandbox, 
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [
-        ("hola", "redacted: 4 characters"),
-        (people(2), "redacted: 2 values"),
-        (iter(people(2)), "redacted"),
-        (5, "redacted"),
-    ],
+    [("hola", "redacted: 4 characters"), (people(2), "redacted: 2 values"), (iter(people(2)), "redacted")],
 )
 def test_a_redacted_value_shows_its_size_alone(value: Any, shown: str) -> None:
     assert (str(Redacted(value)), repr(Redacted(value))) == (shown, shown)
@@ -233,7 +258,6 @@ class TestNationalNumbers:
     NATIONAL: ClassVar[list[str]] = ["9 8765 4321", "(9) 8765-4322", "56987654323", "+56 9 8765 4324"]
     E164: ClassVar[list[str]] = ["+56987654321", "+56987654322", "+56987654323", "+56987654324"]
     EACH_KIND = pytest.mark.parametrize("kind", ["recipients", "messages", "messages_path"])
-    EACH_PLACE = pytest.mark.parametrize("place", ["argument", "extra"])
 
     def arguments(self, kind: str, numbers: list[str], folder: Path) -> dict[str, Any]:
         if kind == "recipients":
@@ -245,7 +269,7 @@ class TestNationalNumbers:
         return {"messages_path": str(folder / "a.csv"), "csv_encoding": "cp1252"}
 
     @EACH_KIND
-    @EACH_PLACE
+    @pytest.mark.parametrize("place", ["argument", "extra"])
     def test_they_are_completed(
         self,
         rtisms_sandbox: Sandbox,
@@ -282,17 +306,6 @@ class TestNationalNumbers:
         with pytest.raises(AirflowFailException, match=r"messages\[0\] has a reference that repeats its recipient"):
             send([{**rows[0], "reference": "order 987654321"}], default_region="CL").execute({})
 
-    @pytest.mark.parametrize("region", ["XX", "Chile", 56])
-    @EACH_PLACE
-    def test_a_region_that_is_none_is_named(
-        self, rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, region: Any, place: str
-    ) -> None:
-        if place == "extra":
-            set_extra(rtisms_sandbox, monkeypatch, default_region=region)
-        with pytest.raises(AirflowFailException, match=r"^default_region is .*: use the two letters of a country"):
-            send(people(1), **({"default_region": region} if place == "argument" else {})).execute({})
-        assert rtisms_sandbox.state().requests == {}
-
 
 class TestSmartEncoding:
     LONG: ClassVar[str] = "“Hola” – it’s\u00a0time… " * 5  # 105 characters: 2 parts in UCS-2, 1 in GSM 7-bit
@@ -315,19 +328,3 @@ class TestSmartEncoding:
         limits = {"max_parts": 1, "max_parts_total": 1}
         send([{"recipient": NUMBER, "text": self.LONG}], smart_encoding=True, **limits).execute({})
         assert len(rtisms_sandbox.state().messages) == 1
-
-    @pytest.mark.parametrize(
-        ("arguments", "problem"),
-        [
-            ({"smart_encoding": "no"}, "^smart_encoding is a str of 2 characters: use True or False"),
-            ({"smart_encoding": None}, "^smart_encoding is None"),
-            ({"smart_encoding": True, "charset": 1}, "^smart_encoding picks the charset"),
-        ],
-    )
-    def test_a_wrong_argument_is_refused(
-        self, rtisms_sandbox: Sandbox, arguments: dict[str, Any], problem: str
-    ) -> None:
-        for what in ({"messages": people(1)}, {"recipients": NUMBER, "text": "hola"}):
-            with pytest.raises(AirflowFailException, match=problem):
-                send(**what, **arguments).execute({})
-        assert rtisms_sandbox.state().requests == {}
