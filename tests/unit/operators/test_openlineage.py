@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, Asset
 
-from airflow_provider_rtisms.bulk.formats import converter, types_of
+from airflow_provider_rtisms.bulk.store import converter, types_of
 from airflow_provider_rtisms.operators.lineage import LineageDataset, file_dataset, sql_datasets
 from airflow_provider_rtisms.operators.rtisms import RtiSmsBulkGetDetailsOperator
 from airflow_provider_rtisms.sandbox import Sandbox
