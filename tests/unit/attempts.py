@@ -24,13 +24,17 @@ class TaskStore(MemoryStore):
 
 
 class Pushes:
-    """What a task pushes to XCom."""
+    """What a task knows of itself, and what it pushes to XCom."""
 
-    def __init__(self) -> None:
+    def __init__(self, run_id: str = "monday", map_index: int = -1) -> None:
+        self.dag_id, self.task_id, self.run_id, self.map_index = "campaign", "send", run_id, map_index
         self.pushed: dict[str, Any] = {}
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.pushed[key] = value
+
+    def xcom_pull(self, *, task_ids: str, key: str, map_indexes: int) -> Any:
+        return self.pushed.get(key) if (task_ids, map_indexes) == (self.task_id, self.map_index) else None
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def make_rows(seed: int, count: int = 200) -> list[Row]:
         row = dict.fromkeys(COLUMNS) | {
             "message_key": f"key {number}",
             "reference": chance.choice(
-                [None, f"{number}", f"march-{number}", f"March-{number}-x", f"-{number}", f"o'neil é-{number}"]
+                [None, *(f"{one}{number}" for one in ("", "march-", "March-x-", "-", "o'neil é-"))]
             ),
             "sent_at": chance.choice([sent_at, sent_at, None]),
             "team": chance.choice([None, "", "sales", "Sales", "100% 'us'"]),
@@ -142,10 +142,8 @@ def example(days: int) -> list[Row]:
     for day in range(days):
         start = datetime(2026, 11, 3, 12, tzinfo=UTC) + timedelta(days=day)
         for number in range(chance.randrange(150, 200) + 250 * (start.weekday() == 3)):
-            campaign, network = (
-                "reminder" if number < 150 else "offer",
-                chance.choice(["Claro", "Entel Pcs", "Movistar"]),
-            )
+            campaign = "reminder" if number < 150 else "offer"
+            network = chance.choice(["Claro", "Entel Pcs", "Movistar"])
             is_late = chance.random() < (0.6 if (day, network) == (2, "Claro") else 0.02)
             status = chance.choices(["EXPIRED" if is_late else "DELIVERED", "UNDELIVERED"], [97, 3])[0]
             done_at = start + timedelta(seconds=round(chance.lognormvariate(6 if is_late else 3, 1)))
@@ -197,15 +195,18 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
 def test_lines_are_what_the_rows_say(ledger: Ledger, seed: int) -> None:
     rows = make_rows(seed)
     ledger.create(rows)
-    assert read_report("db", "ledger") == truth(rows)
-    for by in ("day", "campaign,network", "network", ""):
-        assert read_report("db", "ledger", by=by) == truth(rows, [one for one in by.split(",") if one])
+    for by in (ALL, ("day",), ("campaign", "network"), ("network",), ()):
+        assert read_report("db", "ledger", by=",".join(by)) == truth(rows, by)
     assert read_report("db", "ledger", campaign_column="team") == truth(rows, campaign="team")
     days = {"since": "2026-10-31", "until": "2026-11-01"}
     assert read_report("db", "ledger", **days) == truth(rows, **days)  # type: ignore[arg-type]
-    assert read_report("db", "ledger", since=datetime(2026, 11, 1, tzinfo=UTC).date()) == truth(
-        rows, since="2026-11-01"
+    since = datetime(2026, 11, 1, tzinfo=UTC).date()
+    assert read_report("db", "ledger", since=since) == truth(rows, since="2026-11-01")
+    details = [row for row in rows if row["submission_id"]]  # a table of details alone has no campaign
+    ledger.create(
+        details, "details", [one for one in COLUMNS if one not in ("message_key", "reference", "outcome", "team")]
     )
+    assert read_report("db", "details") == truth([row | {"reference": None} for row in details])
 
 
 @pytest.mark.parametrize("count", [*range(4), 19, 20, 21, 100])
@@ -213,12 +214,6 @@ def test_percentiles_are_the_nearest_rank(ledger: Ledger, count: int) -> None:
     rows = [row for seed in range(9) for row in make_rows(seed) if row["status"] == "DELIVERED" and row["done_at"]]
     ledger.create(rows[:count])
     assert read_report("db", "ledger", by=()) == truth(rows[:count], [])
-
-
-def test_a_table_of_details_alone_has_no_campaign(ledger: Ledger) -> None:
-    rows = [row for row in make_rows(1) if row["submission_id"]]
-    ledger.create(rows, columns=[one for one in COLUMNS if one not in ("message_key", "reference", "outcome", "team")])
-    assert read_report("db", "ledger") == truth([row | {"reference": None} for row in rows])
 
 
 def test_costs_add_up_exactly(ledger: Ledger) -> None:
@@ -236,18 +231,6 @@ def test_names_are_quoted(ledger: Ledger, name: str) -> None:
     assert ledger.do(f'SELECT sum(sent) FROM "{(name + "_report").replace(chr(34), chr(34) * 2)}"')  # noqa: S608
 
 
-@pytest.mark.parametrize("separator", ["_", "%", "'", " - ", "%s", ":d", "é"])
-def test_any_text_separates_campaigns(ledger: Ledger, separator: str) -> None:
-    rows = [row for row in make_rows(2) if row["reference"]]
-    rows = [row | {"reference": row["reference"].replace("-", separator)} for row in rows]
-    ledger.create(rows)
-    expected = truth(rows, ["campaign"], separator=separator)
-    assert read_report("db", "ledger", by="campaign", campaign_separator=separator) == expected
-    ledger.do(view_sql("sqlite", "ledger", campaign_separator=separator))
-    found = ledger.do("SELECT campaign, sum(sent) FROM ledger_report GROUP BY 1")
-    assert dict(found) == {line["campaign"]: line["sent"] for line in expected[:-1]}
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -255,12 +238,10 @@ def test_any_text_separates_campaigns(ledger: Ledger, separator: str) -> None:
         ({"table": "a.b.c"}, "use table or schema.table"),
         ({"sql_conn_id": "nothing"}, "There is no Connection 'nothing'"),
         ({"sql_conn_id": None}, "sql_conn_id is missing"),
-        ({"by": "day,week"}, "use some of day, network, campaign, each once"),
-        ({"by": ["day", "day"]}, "use some of day, network, campaign, each once"),
+        *(({"by": by}, "use some of day, network, campaign, each once") for by in ("day,week", ["day", "day"])),
         ({"since": "yesterday"}, "since is a str of 9 characters that is no day"),
         ({"until": datetime(2026, 11, 1, tzinfo=UTC)}, "until is a value of type datetime that is no day"),
-        ({"campaign_separator": ""}, "campaign_separator is a str of 0 characters"),
-        ({"campaign_column": ""}, "campaign_column is a str of 0 characters"),
+        *(({name: ""}, f"{name} is a str of 0 characters") for name in ("campaign_separator", "campaign_column")),
         ({"campaign_column": "taem"}, "The table ledger has no column taem. It has: message_key, .*, team"),
         ({"table": "people"}, "The table people has no column submission_id, .*operator_name. It has: phone"),
     ],
@@ -324,39 +305,37 @@ def test_the_script_of_the_page(ledger: Ledger, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_terminal_gets_text(ledger: Ledger, capsys: Capture) -> None:
-    (row,) = [row for row in make_rows(1) if row["operator_name"]][:1]
+    row = next(row for row in make_rows(1) if row["operator_name"])
     ledger.create([row | {"operator_name": "\x1b[2J", "reference": "\u202e-1", "status": "DELIVERED"}])
     for form in ("table", "csv", "json"):
         run("--conn-id", "db", "--table", "ledger", "--output", form)
         shown = capsys.readouterr().out
         assert not [one for one in shown if not one.isprintable() and one != "\n"]
         assert "1b[2J" in shown
-    # In the table, a state that no message is in has no column.
-    run("--conn-id", "db", "--table", "ledger")
-    head = capsys.readouterr().out.splitlines()[0]
-    assert "open" in head
-    assert not {"rejected", "uncertain"} & {*head.split()}
+        head = shown.splitlines()[0]
+        # In the table, a state that no message is in has no column.
+        assert form != "table" or ("open" in head and not {"rejected", "uncertain"} & {*head.split()})
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--conn-id", "db", "--table", "no\x1b[2Jwhere"], "nowhere|names no table"),
-        (["--conn-id", "nothing", "--table", "ledger"], "nothing"),
-        (["--table", "ledger"], "--conn-id is missing"),
-        (["--conn-id", "db", "--table", "ledger", "--until", "May"], "until is a str of 3 characters"),
-        (["--conn-id", "db", "--table", "ledger", "--plot", "picture.txt"], "The plot cannot be written"),
-        (["--conn-id", "db", "--table", "ledger", "--plot", "no/folder.png"], "The plot cannot be written"),
+        ("--conn-id db --table no\x1b[2Jwhere", "nowhere|names no table"),
+        ("--conn-id nothing --table ledger", "nothing"),
+        ("--table ledger", "--conn-id is missing"),
+        ("--conn-id db --table ledger --until May", "until is a str of 3 characters"),
+        ("--conn-id db --table ledger --plot picture.txt", "The plot cannot be written"),
+        ("--conn-id db --table ledger --plot no/folder.png", "The plot cannot be written"),
     ],
 )
-def test_an_error_is_one_line(ledger: Ledger, options: list[str], message: str, capsys: Capture) -> None:
+def test_an_error_is_one_line(ledger: Ledger, options: str, message: str, capsys: Capture) -> None:
     if "--plot" in options:
         pytest.importorskip("matplotlib")
     ledger.create(make_rows(1))
     with pytest.raises(SystemExit, match=message) as ended:
-        run(*options)
+        run(*options.split())
     assert str(ended.value).isprintable()
-    assert main(options) == 1
+    assert main(options.split()) == 1
     assert capsys.readouterr().err == f"{ended.value}\n"
 
 
@@ -384,7 +363,7 @@ class TestPlot:
     ) -> None:
         pytest.importorskip("matplotlib")
         ledger.create(make_rows(3))
-        run("--conn-id", "db", "--table", "ledger", "--campaign-column", "team", "--plot", str(tmp_path / "a.svg"))
+        run("--conn-id", "db", "--table", "ledger", "--plot", str(tmp_path / "a.svg"))
         assert "</svg>" in (tmp_path / "a.svg").read_text()
         assert "network" in capsys.readouterr().out
 
@@ -406,15 +385,6 @@ class TestPlot:
 
 
 class TestView:
-    def test_it_has_the_lines_of_the_report(self, ledger: Ledger) -> None:
-        ledger.create(make_rows(4))
-        ledger.do(view_sql("sqlite", "ledger"))
-        with closing(sqlite3.connect(ledger.path)) as connection:
-            connection.row_factory = sqlite3.Row
-            lines = [dict(row) for row in connection.execute("SELECT * FROM ledger_report")]
-        lines.sort(key=lambda line: [line[one] or "" for one in ALL])
-        assert [line | {"cost": cost(Decimal(f"{line['cost']:.6f}"))} for line in lines] == truth(make_rows(4))[:-1]
-
     def test_the_page_has_what_the_command_prints(self, capsys: Capture) -> None:
         shown = [block.code for block in blocks("view", document="report.md")]
         for dialect, code in zip(("postgresql", "sqlite", "mysql"), shown, strict=True):

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,9 +14,9 @@ from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferr
 
 from airflow_provider_rtisms.api.errors import RtiSmsTransientError
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
-from tests.patience import PATIENCE
 from tests.unit.attempts import Pushes
 from tests.unit.operators.test_send_messages import Context, each_once, people, received, send
+from tests.unit.sqlite_file import SqliteFile
 
 NOON, EVENING = datetime(2026, 6, 1, 12, tzinfo=UTC), datetime(2026, 6, 1, 20, tzinfo=UTC)
 MORNING = datetime(2026, 6, 2, 9, tzinfo=UTC)
@@ -56,12 +52,6 @@ def resume(deferral: TaskDeferred, context: Context, *arguments: Any, **options:
     """Go on after a deferral, in another process: with another operator."""
     operator = send(*arguments, **options)
     return operator.resume_execution(deferral.method_name, {"event": None, **(deferral.kwargs or {})}, context)
-
-
-def test_within_the_hours_nothing_is_different(rtisms_sandbox: Sandbox, clock: Clock) -> None:
-    clock.evening_after = 10**9
-    assert len(send(people(60), **HOURS).execute({})) == 60
-    assert received(rtisms_sandbox) == each_once(60)
 
 
 @pytest.mark.parametrize("context", [{}, {"ti": Pushes()}])
@@ -161,18 +151,20 @@ def test_a_list_that_is_empty_in_the_morning_ends_the_send(
     assert sum(received(rtisms_sandbox).values()) < 97
 
 
-def test_a_signal_ends_the_wait_in_the_worker(rtisms_sandbox: Sandbox, clock: Clock) -> None:
+def test_a_signal_ends_the_wait_in_the_worker(
+    rtisms_sandbox: Sandbox, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """``execution_timeout`` and SIGTERM raise in the main thread."""
+    moments = iter([EVENING] * 6)
 
     def stop() -> datetime:
-        if clock._looks > 5:
+        if (moment := next(moments, None)) is None:
             raise KeyboardInterrupt
-        return clock()
+        return moment
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("airflow_provider_rtisms.sending.hours.utc_now", stop)
-        with pytest.raises(KeyboardInterrupt):
-            send(people(3), **HOURS).execute({})
+    monkeypatch.setattr("airflow_provider_rtisms.sending.hours.utc_now", stop)
+    with pytest.raises(KeyboardInterrupt):
+        send(people(3), **HOURS).execute({})
     assert rtisms_sandbox.state().requests == {}
 
 
@@ -181,11 +173,8 @@ def test_a_task_fails_if_asked_to(rtisms_sandbox: Sandbox, context: Context, clo
         with pytest.raises(RtiSmsTransientError, match=r"09:00 to 20:00 \(UTC\).*Of 3 messages: 3 not_sent"):
             send(people(3), outside_hours="fail", deferrable=deferrable, **HOURS).execute(context)
     assert rtisms_sandbox.state().requests == {}
-
-
-def test_without_a_journal_a_send_that_fails_at_its_end_is_not_retried(rtisms_sandbox: Sandbox, clock: Clock) -> None:
     clock.evening_after = 1
-    with pytest.raises(AirflowFailException, match="retry sends to all"):
+    with pytest.raises(AirflowFailException, match="retry sends to all"):  # without a journal
         send(people(60), outside_hours="fail", **HOURS).execute({})
 
 
@@ -199,128 +188,36 @@ def test_a_repetition_does_not_leave_at_night(rtisms_sandbox: Sandbox, context: 
     assert rtisms_sandbox.state().requests["POST sms"] == 1
 
 
-def test_rows_of_a_ledger_follow(
-    rtisms_sandbox: Sandbox, context: Context, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("airflow.providers.sqlite")
-    import sqlite3
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SqliteFile:
+    return SqliteFile(tmp_path / "results.db", "shop", monkeypatch)
 
-    path = tmp_path / "results.db"
-    monkeypatch.setenv("AIRFLOW_CONN_SHOP", json.dumps({"conn_type": "sqlite", "host": str(path)}))
-    table = {"results_table": "sent", "results_conn_id": "shop", "create_table": True}
+
+TABLE: dict[str, Any] = {"results_table": "sent", "results_conn_id": "shop", "create_table": True, "deferrable": True}
+
+
+def test_rows_of_a_ledger_follow(context: Context, clock: Clock, database: SqliteFile) -> None:
+    counted = "SELECT outcome, count(*) FROM sent GROUP BY outcome ORDER BY outcome"
     clock.evening_after = 1
     with pytest.raises(TaskDeferred):
-        send(people(3), deferrable=True, **HOURS, **table).execute(context)
-    with sqlite3.connect(path) as connection:
-        counted = "SELECT outcome, count(*) FROM sent GROUP BY outcome"
-        assert dict(connection.execute(counted)) == {"submitted": 1, "not_sent": 2}
-        clock.evening_after = 10
-        send(people(3), deferrable=True, **HOURS, **table).execute(context)
-        assert dict(connection.execute(counted)) == {"submitted": 3}
+        send(people(3), **HOURS, **TABLE).execute(context)
+    assert database.rows(counted) == [("not_sent", 2), ("submitted", 1)]
+    clock.evening_after = 10
+    send(people(3), **HOURS, **TABLE).execute(context)
+    assert database.rows(counted) == [("submitted", 3)]
 
 
 @pytest.mark.parametrize("has_journal", [True, False])
 def test_a_ledger_has_one_row_for_a_recipient_whose_send_has_begun_at_night(
-    rtisms_sandbox: Sandbox,
-    context: Context,
-    clock: Clock,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    has_journal: bool,
+    rtisms_sandbox: Sandbox, context: Context, clock: Clock, database: SqliteFile, has_journal: bool
 ) -> None:
     """Without a reference, too: nothing has been sent when the task defers."""
-    pytest.importorskip("airflow.providers.sqlite")
-    import sqlite3
-
-    path = tmp_path / "results.db"
-    monkeypatch.setenv("AIRFLOW_CONN_SHOP", json.dumps({"conn_type": "sqlite", "host": str(path)}))
-    options = {"results_table": "sent", "results_conn_id": "shop", "create_table": True, "deferrable": True, **HOURS}
-    what = {"recipients": [one["recipient"] for one in people(3)], "text": "hola"}
+    what = {"recipients": [one["recipient"] for one in people(3)], "text": "hola", **TABLE, **HOURS}
     if not has_journal:
         context = {"ti": context["ti"]}
     with pytest.raises(TaskDeferred) as caught:
-        send(**what, **options).execute(context)
+        send(**what).execute(context)
     clock.evening_after = 10
-    resume(caught.value, context, **what, **options)
-    with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT outcome FROM sent").fetchall() == [("submitted",)] * 3
+    resume(caught.value, context, **what)
+    assert database.rows("SELECT outcome FROM sent") == [("submitted",)] * 3
     assert sum(received(rtisms_sandbox).values()) == 3
-
-
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        ({"allowed_hours": ("9", "20:00")}, "allowed_hours"),
-        ({"timezone": None}, "timezone"),
-        ({"outside_hours": "skip"}, "outside_hours"),
-    ],
-)
-def test_an_argument_that_cannot_be_used(rtisms_sandbox: Sandbox, arguments: dict[str, Any], named: str) -> None:
-    with pytest.raises(AirflowFailException, match=named):
-        send(people(1), **{**HOURS, **arguments}).execute({})
-    assert rtisms_sandbox.state().requests == {}
-
-
-KILLED = """
-import json, os, pathlib, signal, sys
-from datetime import UTC, datetime
-from airflow_provider_rtisms.sending import hours
-from tests.unit.operators.test_allowed_hours import HOURS, KilledStore, people, send
-
-store, requests = KilledStore(pathlib.Path(sys.argv[1])), 0
-
-def utc_now():
-    global requests
-    requests += 1
-    if requests > 60:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return datetime(2026, 6, 1, 12, tzinfo=UTC)
-
-hours.utc_now = utc_now
-send(people(200), deferrable=True, on_uncertain="skip", **HOURS).execute({"task_state_store": store})
-"""
-
-
-class KilledStore:
-    """A task state store that outlives the process."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def get(self, key: str, default: Any = None) -> Any:
-        path = self._path / key
-        return json.loads(path.read_text()) if path.exists() else default
-
-    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
-        (self._path / "new").write_text(json.dumps(value))
-        (self._path / "new").rename(self._path / key)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("context")
-def test_a_worker_that_is_killed_at_the_end_of_the_hours(rtisms_sandbox: Sandbox, clock: Clock, tmp_path: Path) -> None:
-    """The next attempt begins in the evening, waits for the morning, and sends to the others, each once."""
-    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path)],
-        env=environment,
-        timeout=PATIENCE,
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == -9, done.stderr
-    before = received(rtisms_sandbox)
-    assert before
-    assert set(before.values()) == {1}
-    context: Context = {"ti": Pushes(), "task_state_store": KilledStore(tmp_path)}
-    options = {"deferrable": True, "on_uncertain": "skip", **HOURS}
-    with pytest.raises(TaskDeferred) as caught:
-        send(people(200), **options).execute(context)
-    assert received(rtisms_sandbox) == before
-    clock.evening_after = 10**9
-    results = resume(caught.value, context, people(200), **options)
-    after = received(rtisms_sandbox)
-    assert set(after.values()) == {1}
-    for one, message in zip(results, people(200), strict=True):
-        assert after[message["text"]] == 1 or one["outcome"] == "uncertain"
-    assert Counter(one["outcome"] for one in results)["uncertain"] <= 128

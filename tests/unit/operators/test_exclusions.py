@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,26 +13,31 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.operators.send import counts_in
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
 from tests.unit.operators.test_send_messages import Context, people, received, send
+from tests.unit.sqlite_file import SqliteFile
 
 FIRST, SECOND, THIRD = (one["recipient"] for one in people(3))
 
 
 @pytest.fixture
-def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> sqlite3.Connection:
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SqliteFile:
     """A database with people and with those who said no, behind the Connection ``shop``."""
-    pytest.importorskip("airflow.providers.sqlite")
-    path = tmp_path / "shop.db"
-    monkeypatch.setenv("AIRFLOW_CONN_SHOP", json.dumps({"conn_type": "sqlite", "host": str(path)}))
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("CREATE TABLE people (id TEXT, phone TEXT)")
-    connection.execute("CREATE TABLE opted_out (phone TEXT)")
-    connection.executemany("INSERT INTO people VALUES (?, ?)", [("a", FIRST), ("b", SECOND), ("c", THIRD)])
-    return connection
+    database = SqliteFile(tmp_path / "shop.db", "shop", monkeypatch)
+    database.do("CREATE TABLE people (id TEXT, phone TEXT)")
+    database.do("CREATE TABLE opted_out (phone TEXT)")
+    database.fill("people", [("a", FIRST), ("b", SECOND), ("c", THIRD)])
+    return database
+
+
+def excluding(folder: Path, content: str | bytes, name: str = "list.csv") -> dict[str, str]:
+    """Return the argument that names a list of numbers."""
+    path = folder / name
+    written = content.encode() if isinstance(content, str) else content
+    path.write_bytes(gzip.compress(written) if name.endswith(".gz") else written)
+    return {"exclude_path": str(path)}
 
 
 def send_query(**arguments: Any) -> SqlToRtiSmsOperator:
@@ -61,9 +65,7 @@ def test_a_file_of_numbers(
     rtisms_sandbox: Sandbox, context: Context, logged: Callable[[], str], tmp_path: Path, name: str, content: str
 ) -> None:
     """Spaces, hyphens and the like make no difference."""
-    path = tmp_path / name
-    path.write_bytes(gzip.compress(content.encode()) if name.endswith(".gz") else content.encode())
-    results = send(people(3), exclude_path=str(path)).execute(context)
+    results = send(people(3), **excluding(tmp_path, content, name)).execute(context)
     assert outcomes(results) == ["submitted", "excluded", "submitted"]
     assert results[1] == {"reference": "invoice 1", "outcome": "excluded", "status": None, "submission_id": None}
     assert [message.recipient for message in rtisms_sandbox.state().messages] == [FIRST, THIRD]
@@ -71,11 +73,11 @@ def test_a_file_of_numbers(
     assert SECOND[-4:] not in logged()
 
 
-def test_a_query_of_numbers(rtisms_sandbox: Sandbox, context: Context, database: sqlite3.Connection) -> None:
-    database.execute("INSERT INTO opted_out VALUES (?)", (FIRST,))
+def test_a_query_of_numbers(rtisms_sandbox: Sandbox, context: Context, database: SqliteFile) -> None:
+    database.fill("opted_out", [(FIRST,)])
     table = {"results_table": "sent", "create_table": True}
     assert outcomes(send_query(**table).execute(context)) == ["excluded", "submitted", "submitted"]
-    rows = database.execute("SELECT reference, outcome FROM sent ORDER BY reference").fetchall()
+    rows = database.rows("SELECT reference, outcome FROM sent ORDER BY reference")
     assert rows == [("a", "excluded"), ("b", "submitted"), ("c", "submitted")]
     assert len(rtisms_sandbox.state().messages) == 2
     send_operator = send(people(3), exclude_sql="SELECT phone FROM opted_out", exclude_conn_id="shop")
@@ -101,19 +103,17 @@ def test_national_numbers_are_compared_in_international_form(
 
 
 def test_everybody_is_excluded(rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
-    (tmp_path / "list.csv").write_text(f"phone\n{FIRST}\n{SECOND}\n")
-    path, output = str(tmp_path / "list.csv"), str(tmp_path / "out.csv")
-    summary = send(people(2), exclude_path=path, output_path=output).execute({})
+    exclude = excluding(tmp_path, f"phone\n{FIRST}\n{SECOND}\n")
+    summary = send(people(2), **exclude, output_path=str(tmp_path / "out.csv")).execute({})
     assert (summary["messages"], summary["excluded"], summary["submitted"]) == (2, 2, 0)
     wait = {"wait_for_delivery": True, "deferrable": False, "min_delivered": 0.9}
-    assert send(people(2), exclude_path=path, **wait).execute({}) == []
+    assert send(people(2), **exclude, **wait).execute({}) == []
     assert "POST sms" not in rtisms_sandbox.state().requests
 
 
 def test_a_share_of_deliveries_is_one_of_those_who_are_texted(rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
-    (tmp_path / "list.csv").write_text(f"phone\n{FIRST}\n")
     wait = {"wait_for_delivery": True, "deferrable": False, "min_delivered": 1.0, "poke_interval": 0.1}
-    assert len(send(people(3), exclude_path=str(tmp_path / "list.csv"), **wait).execute({})) == 2
+    assert len(send(people(3), **excluding(tmp_path, f"phone\n{FIRST}\n"), **wait).execute({})) == 2
 
 
 @pytest.mark.parametrize(
@@ -131,24 +131,16 @@ def test_a_share_of_deliveries_is_one_of_those_who_are_texted(rtisms_sandbox: Sa
         (f"recipient,Recipient\n{SECOND},{FIRST}\n", "exclude_path has more than one column 'recipient'"),
         (f"recipient,name\n{FIRST}\n", r"1 of 1 numbers of exclude_path .*line 2"),
         (f'phone\n"{FIRST}\n', "exclude_path is not a valid CSV"),
+        (f"teléfono\n{FIRST}\n".encode("cp1252"), r"\(exclude_path\) is not UTF-8 text. Save it as UTF-8\. Nothing"),
     ],
 )
 def test_a_list_that_cannot_be_trusted_stops_the_send(
-    rtisms_sandbox: Sandbox, tmp_path: Path, content: str, named: str
+    rtisms_sandbox: Sandbox, tmp_path: Path, content: str | bytes, named: str
 ) -> None:
-    (tmp_path / "list.csv").write_text(content)
     with pytest.raises(AirflowFailException, match=named) as caught:
-        send(people(3), exclude_path=str(tmp_path / "list.csv")).execute({})
+        send(people(3), **excluding(tmp_path, content)).execute({})
     assert "Nothing was sent" in str(caught.value)
     assert "56900000" not in str(caught.value)
-    assert "POST sms" not in rtisms_sandbox.state().requests
-
-
-def test_a_list_in_another_encoding_is_refused_with_what_helps(rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
-    """``csv_encoding`` is about the messages."""
-    (tmp_path / "list.csv").write_bytes(f"teléfono\n{FIRST}\n".encode("cp1252"))
-    with pytest.raises(AirflowFailException, match=r"\(exclude_path\) is not UTF-8 text. Save it as UTF-8\. Nothing"):
-        send(people(3), exclude_path=str(tmp_path / "list.csv")).execute({})
     assert "POST sms" not in rtisms_sandbox.state().requests
 
 
@@ -163,10 +155,7 @@ def test_a_list_in_another_encoding_is_refused_with_what_helps(rtisms_sandbox: S
         ({"exclude_sql": "SELECT phone FROM nobody"}, "exclude_sql"),
         ({"exclude_sql": "SELECT phone FROM opted_out"}, "exclude_sql has no numbers"),
         ({"exclude_sql": "SELECT phone, id FROM people"}, "exclude_sql has 2 columns"),
-        (
-            {"exclude_sql": "SELECT 56932217456 AS phone", "default_region": "CL"},
-            "1 of 1 numbers .* as text: row 1",
-        ),
+        ({"exclude_sql": "SELECT 56932217456 AS phone", "default_region": "CL"}, "1 of 1 numbers .* as text: row 1"),
         ({"exclude_sql": "SELECT NULL AS phone"}, "1 of 1 numbers of exclude_sql .*row 1"),
         ({"exclude_conn_id": "nothing"}, "exclude_conn_id"),
     ],
@@ -190,10 +179,8 @@ def test_a_template_that_renders_to_nothing_excludes_nobody_and_stops_the_send(r
 def test_who_is_excluded_after_an_sms_stays_submitted(
     rtisms_sandbox: Sandbox, context: Context, tmp_path: Path
 ) -> None:
-    path = tmp_path / "list.csv"
     send(people(2)).execute(context)
-    path.write_text(f"phone\n{FIRST}\n{THIRD}\n")
-    results = send(people(3), exclude_path=str(path)).execute(context)
+    results = send(people(3), **excluding(tmp_path, f"phone\n{FIRST}\n{THIRD}\n")).execute(context)
     assert outcomes(results) == ["submitted", "submitted", "excluded"]
     assert sum(received(rtisms_sandbox).values()) == 2
 
@@ -202,21 +189,19 @@ def test_who_is_excluded_after_an_sms_stays_submitted(
 def test_who_is_excluded_after_a_lost_response_gets_nothing_more(
     rtisms_sandbox: Sandbox, context: Context, tmp_path: Path, on_uncertain: Any
 ) -> None:
-    path = tmp_path / "list.csv"
     rtisms_sandbox.set_faults(Fault("lost_response", path="sms", times=1))
     with pytest.raises(AirflowFailException, match="1 uncertain"):
         send(people(1)).execute(context)
-    path.write_text(f"phone\n{FIRST}\n")
-    results = send(people(2), exclude_path=str(path), on_uncertain=on_uncertain).execute(context)
+    exclude = excluding(tmp_path, f"phone\n{FIRST}\n")
+    results = send(people(2), **exclude, on_uncertain=on_uncertain).execute(context)
     assert outcomes(results) == ["uncertain", "submitted"]
     assert rtisms_sandbox.state().requests["POST sms"] == 2
 
 
 def test_an_error_counts_the_excluded_and_names_none(rtisms_sandbox: Sandbox, tmp_path: Path) -> None:
-    (tmp_path / "list.csv").write_text(f"phone\n{FIRST}\n{SECOND}\n")
     rtisms_sandbox.set_balance("0")
     with pytest.raises(AirflowFailException, match=r"Of 3 messages: 2 excluded; 1 refused") as caught:
-        send(people(3), exclude_path=str(tmp_path / "list.csv")).execute({})
+        send(people(3), **excluding(tmp_path, f"phone\n{FIRST}\n{SECOND}\n")).execute({})
     assert "invoice 0" not in str(caught.value)
 
 
@@ -249,8 +234,3 @@ def test_a_million_numbers_take_little_memory(tmp_path: Path) -> None:
     found, mebibytes = map(int, done.stdout.split())
     assert found == 500
     assert mebibytes <= 20
-
-
-def test_the_fields_are_templated() -> None:
-    fields = {"exclude_sql", "exclude_conn_id", "exclude_path"}
-    assert fields <= set(RtiSmsSendOperator.template_fields) & set(SqlToRtiSmsOperator.template_fields)

@@ -14,6 +14,7 @@ from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.operators.rtisms import RtiSmsBulkGetDetailsOperator, RtiSmsSendOperator
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.waiting import WaitEvent
+from tests.unit.attempts import Pushes
 
 if AIRFLOW_V_3_0_PLUS:
     from airflow.sdk.execution_time.context import OutletEventAccessors
@@ -25,37 +26,27 @@ UNKNOWN = "1234567890123"
 NUMBERS = [f"+569000001{position:02}" for position in range(4)]
 OUTLET = Asset("s3://warehouse/day")
 COUNTS = {
-    "requested": 3,
-    "fetched": 2,
-    "missing": 1,
-    "duplicates": 1,
-    "by_status": {"REJECTED": 1, "DELIVERED": 1},
-    "by_operator": {"Entel Pcs": 1, "Movistar": 1},
-    "cost": 2,
+    **{"requested": 3, "fetched": 2, "missing": 1, "duplicates": 1, "cost": 2},
+    **{"by_status": {"REJECTED": 1, "DELIVERED": 1}, "by_operator": {"Entel Pcs": 1, "Movistar": 1}},
 }
-
 ALL_SUBMITTED = {"messages": 4, "submitted": 4, "refused": 0, "uncertain": 0, "not_sent": 0, "excluded": 0}
 
 
 class Attempt:
-    """The context of a task, as far as these operators use it, and what they have pushed to XCom."""
+    """The context of a task, as far as these operators use it."""
 
     def __init__(self) -> None:
-        self.events: Any = OutletEventAccessors()
-        self.xcom: dict[str, Any] = {}
-        ti = SimpleNamespace(task_id="send", map_index=-1, xcom_push=self._push, xcom_pull=self._pull)
-        self.context: Any = {"outlet_events": self.events, "ti": ti}
+        self.context: Any = {"ti": Pushes()}
+        self.resume()
 
     def resume(self) -> None:
         """Forget what Airflow forgets when a task is deferred."""
-        self.events = self.context["outlet_events"] = OutletEventAccessors()
+        self.events: Any = OutletEventAccessors()
+        self.context["outlet_events"] = self.events
 
-    def _push(self, *, key: str, value: Any) -> None:
-        self.xcom[key] = value
-
-    def _pull(self, *, task_ids: str, key: str, map_indexes: int) -> Any:
-        assert (task_ids, map_indexes) == ("send", -1)
-        return self.xcom.get(key)
+    @property
+    def extra(self) -> Any:
+        return self.events[OUTLET].extra
 
 
 @pytest.fixture
@@ -81,12 +72,12 @@ class TestBulkFetch:
     ) -> None:
         output = tmp_path / "details.jsonl"
         fetch(attempt, output_path=str(output), missing_path=str(tmp_path / "missing.txt"))
-        assert attempt.events[OUTLET].extra == {**COUNTS, "bytes": output.stat().st_size}
+        assert attempt.extra == {**COUNTS, "bytes": output.stat().st_size}
 
     def test_what_a_dag_author_has_added_stays(self, rtisms_sandbox: Sandbox, attempt: Attempt) -> None:
         attempt.events[OUTLET].extra = {"cost": "mine", "day": "2026-11-25"}
         fetch(attempt)
-        assert attempt.events[OUTLET].extra == {**COUNTS, "cost": "mine", "day": "2026-11-25"}
+        assert attempt.extra == {**COUNTS, "cost": "mine", "day": "2026-11-25"}
 
     def test_an_alias_gets_an_event_for_the_file(
         self, rtisms_sandbox: Sandbox, attempt: Attempt, tmp_path: Path
@@ -105,7 +96,7 @@ class TestBulkFetch:
 
     def test_an_outlet_that_has_no_event_is_left_alone(self, rtisms_sandbox: Sandbox, attempt: Attempt) -> None:
         fetch(attempt, outlets=[SimpleNamespace(url="s3://bucket/x"), OUTLET, AssetAlias("nothing is written")])
-        assert attempt.events[OUTLET].extra == COUNTS
+        assert attempt.extra == COUNTS
         assert len(attempt.events) == 1
 
     def test_an_event_that_refuses_the_counts_does_not_fail_the_task(
@@ -116,33 +107,27 @@ class TestBulkFetch:
         assert "The counts could not be added to the event of the outlet" in caplog.text
 
 
+def send(**arguments: Any) -> RtiSmsSendOperator:
+    sms = {"recipients": NUMBERS, "text": "hola", "sender": "96000"}
+    return RtiSmsSendOperator(task_id="send", outlets=[OUTLET], fail_on=(), **sms, **arguments)
+
+
 class TestSend:
     @pytest.mark.parametrize("output", [None, "results.csv"])
-    def test_the_event_counts_the_messages_by_outcome(
+    def test_the_event_counts_the_messages_by_outcome_and_the_counts_survive_a_deferral(
         self, rtisms_sandbox: Sandbox, attempt: Attempt, tmp_path: Path, output: str | None
     ) -> None:
         path = output and str(tmp_path / output)
-        sms = {"recipients": NUMBERS, "text": "hola", "sender": "96000", "output_path": path}
-        RtiSmsSendOperator(task_id="send", outlets=[OUTLET], **sms).execute(attempt.context)
-        assert attempt.events[OUTLET].extra == ALL_SUBMITTED
-
-    @pytest.mark.parametrize("output", [None, "results.csv"])
-    def test_the_counts_survive_a_deferral(
-        self, rtisms_sandbox: Sandbox, attempt: Attempt, tmp_path: Path, output: str | None
-    ) -> None:
-        path = output and str(tmp_path / output)
-        sms = {"recipients": NUMBERS, "text": "hola", "sender": "96000", "output_path": path}
-        wait = {"wait_for_delivery": True, "deferrable": True, "fail_on": ()}
-        task = RtiSmsSendOperator(task_id="send", outlets=[OUTLET], **sms, **wait)
+        send(output_path=path).execute(attempt.context)
+        assert attempt.extra == ALL_SUBMITTED
+        attempt.resume()
+        task = send(output_path=path, wait_for_delivery=True, deferrable=True)
         with pytest.raises(TaskDeferred):
             task.execute(attempt.context)
         attempt.resume()
-        ids = [message.submission_id for message in rtisms_sandbox.state().messages]
-        task.execute_complete(attempt.context, finished(ids))
-        assert attempt.events[OUTLET].extra == ALL_SUBMITTED
+        task.execute_complete(attempt.context, finished(KNOWN))
+        assert attempt.extra == ALL_SUBMITTED
 
     def test_nothing_is_added_where_nothing_was_kept(self, rtisms_sandbox: Sandbox, attempt: Attempt) -> None:
-        sms = {"recipients": NUMBERS, "text": "hola", "sender": "96000"}
-        task = RtiSmsSendOperator(task_id="send", outlets=[OUTLET], fail_on=(), **sms)
-        task.execute_complete(attempt.context, finished(KNOWN))
-        assert attempt.events[OUTLET].extra == {}
+        send().execute_complete(attempt.context, finished(KNOWN))
+        assert attempt.extra == {}

@@ -6,14 +6,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jinja2
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseOperator, TaskGroup, task
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskGroup, task
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_rtisms.api.values.secret import reveal
@@ -42,7 +42,10 @@ ARGUMENTS: dict[type[Any], dict[str, Any]] = {
     RtiSmsBalanceSensor: {"minimum": 1},
     RtiSmsNotifier: {"recipients": PHONE, "text": "hola"},
 }
+EACH_WAY = pytest.mark.parametrize("late", [False, True], ids=["constructor", "attribute"])
 EACH_KIND = pytest.mark.parametrize("kind", ARGUMENTS, ids=lambda kind: kind.__name__)
+EACH_TIME = pytest.mark.parametrize("is_parsed", [True, False])
+SENDS_OR_QUERIES = {RtiSmsSendOperator, RtiSmsDetailsToSqlOperator, RtiSmsNotifier}
 #: What Airflow's native rendering makes something else of.
 WRITTEN = ["007", "1e5", PHONE, "123456", "[1]", "(1, 2)", "{'a': 1}", "True", "None", "'hola'", "1_000", "0x1F", "50."]
 
@@ -52,19 +55,33 @@ def fields(kind: type[Any]) -> list[str]:
     return [name for name in kind.template_fields if name != "parameters"]
 
 
+def make(kind: type[Any], late: bool, name: str, value: Any, **more: Any) -> Any:
+    """Return a task or an alert whose field has a value, given to the constructor or assigned later."""
+    task_id = {} if kind is RtiSmsNotifier else {"task_id": "task"}
+    one = kind(**{**task_id, **ARGUMENTS[kind], **({} if late else {name: value}), **more})
+    if late:
+        setattr(one, name, value)
+    return one
+
+
 def rendered(kind: type[Any], name: str, field: Any, /, *, late: bool = False, **context: Any) -> Any:
     """Return a field as it is after Airflow has rendered it in a native DAG."""
-    with DAG("native", schedule=None, start_date=START, render_template_as_native_obj=True) as dag:
-        arguments = {**ARGUMENTS[kind], **({} if late else {name: field})}
-        one = kind(**arguments) if kind is RtiSmsNotifier else kind(task_id="task", **arguments)
-    if late:
-        setattr(one, name, field)
+    with native_dag() as dag:
+        one = make(kind, late, name, field)
     one.render_template_fields({"dag": dag, "params": {}, "suppressed": 0, **context})
     return reveal(getattr(one, name))
 
 
+def native_dag(**arguments: Any) -> DAG:
+    return DAG("native", schedule=None, start_date=START, render_template_as_native_obj=True, **arguments)
+
+
+def sent_by(sandbox: Sandbox) -> list[tuple[str, str, str]]:
+    return [(message.recipient, message.text, message.sender) for message in sandbox.state().messages]
+
+
 class TestNativeRendering:
-    @pytest.mark.parametrize("late", [False, True], ids=["constructor", "attribute"])
+    @EACH_WAY
     @EACH_KIND
     def test_what_is_written_is_sent(self, kind: type[Any], late: bool) -> None:
         for name in fields(kind):
@@ -101,7 +118,7 @@ class TestNativeRendering:
         assert rendered(RtiSmsSendOperator, "messages", template, **values) == expected
         assert rendered(RtiSmsBulkGetDetailsOperator, "submission_ids", ["007", "{{ id }}"], id=8) == ["007", "8"]
 
-    @pytest.mark.parametrize("late", [False, True], ids=["constructor", "attribute"])
+    @EACH_WAY
     @pytest.mark.parametrize("kind", [SqlToRtiSmsOperator, RtiSmsDetailsToSqlOperator])
     def test_parameters_of_a_query_keep_the_types_of_their_values(self, kind: type[Any], late: bool) -> None:
         parameters = {"code": "007", "limit": "{{ limit }}", "since": "{{ since }}", "in": ["{{ limit }}", "1e5"]}
@@ -115,32 +132,22 @@ class TestNativeRendering:
                 rendered(RtiSmsSendOperator, name, value)
 
     def test_templates_use_what_the_dag_defines(self) -> None:
-        with DAG(
-            "native",
-            schedule=None,
-            start_date=START,
-            render_template_as_native_obj=True,
-            user_defined_macros={"shop": "007", "name": "other"},
-            user_defined_filters={"twice": lambda value: value * 2},
-        ):
+        macros, filters = {"shop": "007", "name": "other"}, {"twice": lambda value: value * 2}
+        with native_dag(user_defined_macros=macros, user_defined_filters=filters):
             send = RtiSmsSendOperator(task_id="send", recipients=PHONE, text="{{ shop | twice }}", sender="{{ name }}")
         send.render_template_fields({"name": "96000"})
         assert (reveal(send.text), send.sender) == ("007007", "96000")
 
     def test_a_send_goes_out_as_it_is_written(self, rtisms_sandbox: Sandbox) -> None:
-        with DAG("native", schedule=None, start_date=START, render_template_as_native_obj=True):
+        row = {"recipient": PHONE, "text": "{{ code }}", "reference": "{{ '1e5' }}"}
+        with native_dag():
             send = RtiSmsSendOperator(task_id="send", recipients=PHONE, text="007", sender="96000")
-            rows = RtiSmsSendOperator(
-                task_id="rows",
-                messages=[{"recipient": PHONE, "text": "{{ code }}", "reference": "{{ '1e5' }}"}],
-                sender="96000",
-            )
+            rows = RtiSmsSendOperator(task_id="rows", messages=[row], sender="96000")
         for one in (send, rows):
             one.render_template_fields({"code": 123456})
         send.execute({})
         (result,) = rows.execute({})
-        sent = [(message.recipient, message.text, message.sender) for message in rtisms_sandbox.state().messages]
-        assert sent == [(PHONE, "007", "96000"), (PHONE, "123456", "96000")]
+        assert sent_by(rtisms_sandbox) == [(PHONE, "007", "96000"), (PHONE, "123456", "96000")]
         assert result["reference"] == "1e5"
 
     @pytest.mark.parametrize("value", [None, {"a": 1}, [1, 2], (1, 2)], ids=repr)
@@ -151,21 +158,12 @@ class TestNativeRendering:
             RtiSmsNotifier(recipients=PHONE, text="{{ value }}", sender="96000")({"dag": dag, "value": value})
         assert [message.text for message in rtisms_sandbox.state().messages] == [str(value)] * 2
 
-    def test_an_alert_goes_out_as_it_is_written(self, rtisms_sandbox: Sandbox) -> None:
-        dag = DAG("native", schedule=None, start_date=START, render_template_as_native_obj=True)
-        RtiSmsNotifier(recipients=PHONE, text="007", sender="96000")({"dag": dag})
-        RtiSmsNotifier(recipients="{{ people }}", text="{{ ti.try_number }}", sender="96000")(
-            {"dag": dag, "people": [PHONE], "ti": SimpleNamespace(try_number=2)}
-        )
-        sent = [(message.recipient, message.text, message.sender) for message in rtisms_sandbox.state().messages]
-        assert sent == [(PHONE, "007", "96000"), (PHONE, "2", "96000")]
-
 
 class TestTemplateFiles:
     """Only a field that is alone a file name is one."""
 
     URL = "https://x.cl/a.txt"
-    TEXTS = (f"See {URL}", f"See\n{URL}", f"Ver\u00a0{URL}", URL, "{{ word }}.txt", "Lee {name}.j2", "{{word}}.j2")
+    TEXTS = (f"See {URL}", f"See\n{URL}", f"Ver\u00a0{URL}", URL, "{{ word }}.txt", "Lee {name}.j2", "{{ word }}.j2")
 
     @pytest.fixture
     def dag(self, tmp_path: Path) -> DAG:
@@ -181,60 +179,50 @@ class TestTemplateFiles:
         one.render_template_fields({"dag": one.dag, "word": "that"})
         return reveal(getattr(one, name))
 
-    @pytest.mark.parametrize("is_parsed", [True, False])
-    @pytest.mark.parametrize("late", [False, True], ids=["constructor", "attribute"])
-    @pytest.mark.parametrize("kind", [RtiSmsSendOperator, SqlToRtiSmsOperator])
-    def test_a_text_is_sent(self, dag: DAG, kind: type[Any], late: bool, is_parsed: bool) -> None:
-        for text in self.TEXTS:
-            one = kind(task_id=f"task{len(dag.tasks)}", dag=dag, **ARGUMENTS[kind], **({} if late else {"text": text}))
-            if late:
-                one.text = text
-            expected = text.replace("{{ word }}", "that").replace("{{word}}", "that")
-            assert self.render(one, "text", is_parsed=is_parsed) == expected
-
-    @pytest.mark.parametrize("is_parsed", [True, False])
-    @pytest.mark.parametrize("late", [False, True], ids=["constructor", "attribute"])
+    @EACH_TIME
+    @EACH_WAY
     @pytest.mark.parametrize(
-        ("kind", "name", "file", "content"),
+        ("kind", "name", "value", "expected"),
         [
+            *(
+                (kind, "text", text, text.replace("{{ word }}", "that"))
+                for text in TEXTS
+                for kind in (RtiSmsSendOperator, SqlToRtiSmsOperator)
+            ),
             (RtiSmsSendOperator, "text", "a.txt", "content of that"),
             (RtiSmsSendOperator, "text", "url.txt", URL),
             (SqlToRtiSmsOperator, "text", "a.txt", "content of that"),
             (SqlToRtiSmsOperator, "sql", "a.sql", "content of that"),
             (RtiSmsDetailsToSqlOperator, "sql", "a.sql", "content of that"),
+            *(
+                (kind, name, value, value)
+                for kind, name, value in (
+                    # What a bulk fetch reads and writes is no template.
+                    (RtiSmsBulkGetDetailsOperator, "submission_ids_path", "a.txt"),
+                    (RtiSmsBulkGetDetailsOperator, "output_path", "a.txt"),
+                    (RtiSmsBulkGetDetailsOperator, "missing_path", "a.txt"),
+                    # A value in a list or a dict is none.
+                    (RtiSmsSendOperator, "messages", [{"recipient": PHONE, "text": "a.txt", "reference": "a.j2"}]),
+                    (RtiSmsSendOperator, "messages", {"recipient": PHONE, "text": "a.txt"}),
+                    (RtiSmsSendOperator, "recipients", ["a.txt", ("a.j2",)]),
+                    (SqlToRtiSmsOperator, "parameters", {"file": "a.sql", "in": ["a.txt"]}),
+                    (SqlToRtiSmsOperator, "parameters", ["a.sql"]),
+                    (RtiSmsDetailsToSqlOperator, "parameters", {"file": "a.sql"}),
+                    (RtiSmsDetailsToSqlOperator, "submission_ids", ["a.sql"]),
+                )
+            ),
         ],
     )
-    def test_a_name_alone_is_a_file(
-        self, dag: DAG, kind: type[Any], name: str, file: str, content: str, late: bool, is_parsed: bool
+    def test_a_text_that_is_a_file_name_alone_is_a_file_and_nothing_else_is(
+        self, dag: DAG, kind: type[Any], name: str, value: Any, expected: Any, late: bool, is_parsed: bool
     ) -> None:
-        one = kind(task_id="task", dag=dag, **{**ARGUMENTS[kind], **({} if late else {name: file})})
-        if late:
-            setattr(one, name, file)
-        assert self.render(one, name, is_parsed=is_parsed) == content
-
-    @pytest.mark.parametrize("is_parsed", [True, False])
-    @pytest.mark.parametrize("late", [False, True], ids=["constructor", "attribute"])
-    @pytest.mark.parametrize(
-        ("kind", "name", "value"),
-        [
-            (RtiSmsSendOperator, "messages", [{"recipient": PHONE, "text": "a.txt", "reference": "a.j2"}]),
-            (RtiSmsSendOperator, "messages", {"recipient": PHONE, "text": "a.txt"}),
-            (RtiSmsSendOperator, "recipients", ["a.txt", ("a.j2",)]),
-            (SqlToRtiSmsOperator, "parameters", {"file": "a.sql", "in": ["a.txt"]}),
-            (SqlToRtiSmsOperator, "parameters", ["a.sql"]),
-            (RtiSmsDetailsToSqlOperator, "parameters", {"file": "a.sql"}),
-            (RtiSmsDetailsToSqlOperator, "submission_ids", ["a.sql"]),
-        ],
-    )
-    def test_a_value_in_a_list_or_a_dict_is_none(
-        self, dag: DAG, kind: type[Any], name: str, value: Any, late: bool, is_parsed: bool
-    ) -> None:
-        arguments = ARGUMENTS[kind] | ({"sql": "a.sql"} if name == "parameters" else {})
-        one = kind(task_id="task", dag=dag, **arguments, **({} if late else {name: value}))
-        if late:
-            setattr(one, name, value)
-        assert self.render(one, name, is_parsed=is_parsed) == value
+        one = make(kind, late, name, value, dag=dag, **({"sql": "a.sql"} if name == "parameters" else {}))
+        assert self.render(one, name, is_parsed=is_parsed) == expected
         assert name != "parameters" or one.sql == "content of that"
+
+    @pytest.mark.parametrize("kind", [kind for kind in ARGUMENTS if not SENDS_OR_QUERIES & {*kind.__mro__}])
+    def test_operators_without_texts_read_no_template_files(self, kind: type[Any]) -> None:
+        assert tuple(kind.template_ext) == ()
 
     @pytest.mark.parametrize("name", ["messages_path", "output_path"])
     def test_a_path_that_is_taken_for_a_template_shows_nothing_of_the_file(
@@ -299,18 +287,13 @@ class TestUpstream:
 
     @pytest.mark.parametrize(("kind", "name"), CONFIDENTIAL)
     @pytest.mark.parametrize("way", [one for _, one in WAYS], ids=[name for name, _ in WAYS])
-    @pytest.mark.parametrize("late", [False, True], ids=["constructor", "attribute"])
+    @EACH_WAY
     @pytest.mark.parametrize("is_in_group", [False, True], ids=["", "group"])
     def test_a_field_sets_it(self, kind: type[Any], name: str, way: Any, late: bool, is_in_group: bool) -> None:
         with DAG("dag", schedule=None, start_date=START):
             value = way(self.upstream())
-            if is_in_group:
-                with TaskGroup("group"):
-                    one = kind(task_id="one", **{**ARGUMENTS[kind], **({} if late else {name: value})})
-            else:
-                one = kind(task_id="one", **{**ARGUMENTS[kind], **({} if late else {name: value})})
-            if late:
-                setattr(one, name, value)
+            with TaskGroup("group") if is_in_group else nullcontext():
+                one = make(kind, late, name, value)
         assert one.upstream_task_ids == {"numbers"}
 
     @pytest.mark.parametrize(("kind", "name"), CONFIDENTIAL)
@@ -321,10 +304,9 @@ class TestUpstream:
             output = self.upstream()
             if how == "partial":
                 one = kind.partial(task_id="one", **arguments, **{name: output}).expand(rtisms_conn_id=["a", "b"])
-            elif how == "expand":
-                one = kind.partial(task_id="one", **arguments).expand(**{name: output})
             else:
-                one = kind.partial(task_id="one", **arguments).expand_kwargs(output)
+                partial = kind.partial(task_id="one", **arguments)
+                one = partial.expand(**{name: output}) if how == "expand" else partial.expand_kwargs(output)
         assert one.upstream_task_ids == {"numbers"}
 
     def test_what_is_assigned_and_cannot_be_rendered_is_not_shown(self, logged: Callable[[], str]) -> None:
@@ -397,13 +379,9 @@ def test_a_set_is_stored_in_a_fixed_order() -> None:
     """The hash seed differs between the processes that parse a DAG, and each difference is a new version of it."""
     outputs = set()
     for seed in ("1", "2", "3"):
-        done = subprocess.run(
-            [sys.executable, "-c", ORDER_SCRIPT],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            check=True,
-            capture_output=True,
-            text=True,
-        )
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        command = [sys.executable, "-c", ORDER_SCRIPT]
+        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
         outputs.add(done.stdout.splitlines()[-1])
     (output,) = outputs
     assert "+56900000100" in output
@@ -416,29 +394,17 @@ def test_an_argument_without_a_set_stays_the_same_object() -> None:
     assert RtiSmsDeliverySensor(task_id="wait", submission_ids=ids).submission_ids is ids
 
 
-def test_other_arguments_reach_the_operator_as_they_are() -> None:
-    send = RtiSmsSendOperator(task_id="send", recipients=[PHONE, PHONE], text="hola", fail_on=("REJECTED",))
-    assert (send.recipients, send.fail_on) == ([PHONE, PHONE], ("REJECTED",))
-    assert isinstance(send, BaseOperator)
-    assert send.upstream_task_ids == set()
-
-
-class TestTheWarningThatNothingIsRemembered:
-    @staticmethod
-    def send(**arguments: Any) -> RtiSmsSendOperator:
-        given = {"recipients": PHONE, "text": "hola", "sender": "96000", **arguments}
-        return RtiSmsSendOperator(task_id="send", **given)
-
-    def test_says_what_is_true_once(self, rtisms_sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
-        self.send().execute({})
-        (shown,) = [record.getMessage() for record in caplog.records if "task state store" in record.getMessage()]
-        outside, below = "outside of a task run", "This Airflow has no task state store (it is new in 3.3)"
-        assert (outside in shown, below in shown) == (AIRFLOW_V_3_3_PLUS, not AIRFLOW_V_3_3_PLUS)
-
-    def test_comes_only_where_something_is_sent(self, rtisms_sandbox: Sandbox, logged: Callable[[], str]) -> None:
-        self.send(recipients=None, text=None, messages=[]).execute({})
-        for wrong in ({"recipients": "no number"}, {"max_parts": 1, "text": "a" * 500}, {"output_path": "a.txt"}):
-            with pytest.raises(AirflowFailException):
-                self.send(**wrong).execute({})
-        assert "task state store" not in logged()
-        assert rtisms_sandbox.state().messages == []
+def test_the_warning_that_nothing_is_remembered_says_what_is_true_once(
+    rtisms_sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = {"task_id": "send", "recipients": PHONE, "text": "hola", "sender": "96000"}
+    nothing = {"recipients": None, "text": None, "messages": []}
+    RtiSmsSendOperator(**given | nothing).execute({})
+    for wrong in ({"recipients": "no number"}, {"max_parts": 1, "text": "a" * 500}, {"output_path": "a.txt"}):
+        with pytest.raises(AirflowFailException):
+            RtiSmsSendOperator(**given | wrong).execute({})
+    assert "task state store" not in caplog.text, "it comes only where something is sent"
+    RtiSmsSendOperator(**given).execute({})
+    (shown,) = [message for message in caplog.messages if "task state store" in message]
+    outside, below = "outside of a task run", "This Airflow has no task state store (it is new in 3.3)"
+    assert (outside in shown, below in shown) == (AIRFLOW_V_3_3_PLUS, not AIRFLOW_V_3_3_PLUS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -17,192 +16,151 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, A
 from airflow_provider_rtisms.api.errors import RtiSmsTransientError
 from airflow_provider_rtisms.bulk import store as store_module
 from airflow_provider_rtisms.operators import send as send_module
-from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sql import ledger as ledger_module
 from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
 from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
 from scripts.processes import wait_until
 from tests.documents import Block, each_block
-from tests.unit.attempts import TaskStore
+from tests.unit.attempts import Pushes, TaskStore
+from tests.unit.sqlite_file import SqliteFile
 
-pytest.importorskip("airflow.providers.sqlite", reason="the SQLite provider is not installed")
-
-Context = dict[str, Any]
 Row = dict[str, Any]
 #: Last digits of numbers that the sandbox treats in their own way.
 DELIVERED, REJECTED, SENT, NO_BALANCE = "000", "001", "004", "005"
-
+LOST = Fault("lost_response", times=1, path="sms", method="POST")
 
 needs_journal = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="the journal of a send is new in 3.3")
+needs_threads = pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 lets only one thread call execute")
 
 
-def journal() -> Context:
-    """Return an empty journal, for the context of a task, on an Airflow that has one."""
-    return {"task_state_store": TaskStore()} if AIRFLOW_V_3_3_PLUS else {}
+def attempt(run_id: str = "monday", map_index: int = -1) -> Row:
+    """Return the context of the first attempt of a task, with an empty journal on an Airflow that has one."""
+    journal = {"task_state_store": TaskStore()} if AIRFLOW_V_3_3_PLUS else {}
+    return {"ti": Pushes(run_id, map_index), **journal}
 
 
-class TaskInstance:
-    """What a task knows of itself."""
+class Shop(SqliteFile):
+    """A file with a table of people, and with the ledger; and the task that texts them."""
 
-    def __init__(self, run_id: str = "monday", map_index: int = -1) -> None:
-        self.dag_id, self.task_id, self.run_id, self.map_index = "campaign", "send", run_id, map_index
-
-        self.pushed: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.pushed[key] = value
-
-
-class Database:
-    """A file with a table of people, and with the ledger."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(path, "shop", monkeypatch)
         self.do("CREATE TABLE people (id, phone, name)")
-
-    def do(self, sql: str, *parameters: Any) -> None:
-        """Run a statement."""
-        with closing(sqlite3.connect(self.path)) as connection, connection:
-            connection.execute(sql, parameters)
+        self.sandbox = sandbox
+        self.context = attempt()
 
     def people(self, *endings: str) -> None:
         """Replace the people; the last digits of their numbers say what comes of their messages."""
-        self.do("DELETE FROM people")
-        for number, ending in enumerate(endings, 1):
-            self.do("INSERT INTO people VALUES (?, ?, ?)", f"july-{number}", f"+56900{number:03}{ending}", "Ana")
+        numbered = enumerate(endings, 1)
+        self.fill("people", [(f"july-{number}", f"+56900{number:03}{ending}", "Ana") for number, ending in numbered])
 
-    def rows(self, where: str = "true") -> list[Row]:
+    def ledger(self, where: str = "true") -> list[Row]:
         """Return rows of the ledger, by their references."""
-        with closing(sqlite3.connect(self.path)) as connection:
-            connection.row_factory = sqlite3.Row
-            return [dict(one) for one in connection.execute(f"SELECT * FROM ledger WHERE {where} ORDER BY reference")]  # noqa: S608
+        return [dict(row) for row in self.do(f"SELECT * FROM ledger WHERE {where} ORDER BY reference")]  # noqa: S608
+
+    def column(self, name: str) -> list[Any]:
+        return [row[name] for row in self.ledger()]
+
+    def send(self, context: Row | None = None, **arguments: Any) -> Any:
+        defaults = {
+            "task_id": "send",
+            "sql": "SELECT id, phone, name FROM people ORDER BY id",
+            "sql_conn_id": "shop",
+            "recipient_column": "phone",
+            "reference_column": "id",
+            "text": "Hola {name}",
+            "sender": "96000",
+            "results_table": "ledger",
+            "create_table": True,
+        }
+        return SqlToRtiSmsOperator(**{**defaults, **arguments}).execute(self.context if context is None else context)
+
+    def send_to(self, *endings: str) -> Any:
+        self.people(*endings)
+        return self.send()
+
+    def forget(self) -> None:
+        """As a cleared task does on an Airflow that forgets its state."""
+        self.context |= attempt()
+
+    @staticmethod
+    def refresh(context: Row | None = None, **arguments: Any) -> Row:
+        defaults = {"task_id": "refresh", "table": "ledger", "sql_conn_id": "shop", "refresh": True}
+        return RtiSmsDetailsToSqlOperator(**{**defaults, **arguments}).execute(context or {})
+
+    def asked(self) -> list[int]:
+        """Return how often each submission was asked for."""
+        return sorted(self.sandbox.state().requests_by_id.values())
+
+    @property
+    def sent(self) -> int:
+        return len(self.sandbox.state().messages)
 
 
 @pytest.fixture
-def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
-    database = Database(tmp_path / "shop.db")
-    monkeypatch.setenv("AIRFLOW_CONN_SHOP", json.dumps({"conn_type": "sqlite", "host": str(database.path)}))
-    return database
-
-
-@pytest.fixture(autouse=True)
-def at_once(rtisms_sandbox: Sandbox) -> None:
+def shop(tmp_path: Path, rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Shop:
     rtisms_sandbox.set_timing(pending_for=0, sent_for=0)
+    return Shop(tmp_path / "shop.db", rtisms_sandbox, monkeypatch)
 
 
-@pytest.fixture
-def context() -> Context:
-    return {"ti": TaskInstance(), **journal()}
-
-
-def send(context: Context, **arguments: Any) -> Any:
-    defaults = {
-        "task_id": "send",
-        "sql": "SELECT id, phone, name FROM people ORDER BY id",
-        "sql_conn_id": "shop",
-        "recipient_column": "phone",
-        "reference_column": "id",
-        "text": "Hola {name}",
-        "sender": "96000",
-        "results_table": "ledger",
-        "create_table": True,
-    }
-    return SqlToRtiSmsOperator(**{**defaults, **arguments}).execute(context)
-
-
-def refresh(context: Context | None = None, **arguments: Any) -> Row:
-    defaults = {"task_id": "refresh", "table": "ledger", "sql_conn_id": "shop", "refresh": True}
-    return RtiSmsDetailsToSqlOperator(**{**defaults, **arguments}).execute(context or {})
-
-
-def asked(sandbox: Sandbox) -> dict[str, int]:
-    return dict(sandbox.state().requests_by_id)
+def counts(summary: Row, *names: str) -> list[Any]:
+    return [summary[name] for name in names]
 
 
 class TestSends:
-    def test_each_message_has_a_row_without_its_number_and_text(
-        self, rtisms_sandbox: Sandbox, database: Database, context: Context
-    ) -> None:
-        database.people(DELIVERED, REJECTED)
+    def test_each_message_has_a_row_without_its_number_and_text(self, shop: Shop) -> None:
         before = datetime.now(UTC).replace(microsecond=0)
-        results = send(context)
-        rows = database.rows()
-        for number, row in enumerate(rows, 1):
-            assert (row["reference"], row["submission_id"]) == (f"july-{number}", results[number - 1]["submission_id"])
-            assert (row["outcome"], row["status"]) == ("submitted", "submitted")
-            assert [row[name] for name in ("dag_id", "task_id", "run_id", "map_index")] == [
-                "campaign", "send", "monday", -1,
-            ]  # fmt: skip
-            assert (row["parts"], row["charset"]) == (1, 1)
+        results = shop.send_to(DELIVERED, REJECTED)
+        for number, (row, result) in enumerate(zip(shop.ledger(), results, strict=True), 1):
+            expected = {
+                **{"reference": f"july-{number}", "submission_id": result["submission_id"]},
+                **{"outcome": "submitted", "status": "submitted", "parts": 1, "charset": 1},
+                **{"dag_id": "campaign", "task_id": "send", "run_id": "monday", "map_index": -1},
+                **dict.fromkeys(["fetched_at", "is_final", "cost"]),
+            }
+            assert {name: row[name] for name in expected} == expected
             assert before <= datetime.fromisoformat(row["sent_at"]) <= datetime.now(UTC)
-            assert row["fetched_at"] is row["is_final"] is row["cost"] is None
-        assert len(rows) == 2
-        database.do("DELETE FROM people")
-        database.do("VACUUM")
-        assert not {text for text in (b"+56900", b"Hola") if text in database.path.read_bytes()}
+        shop.do("DELETE FROM people")
+        with closing(sqlite3.connect(shop.path)) as connection:
+            connection.execute("VACUUM")
+        assert not {text for text in (b"+56900", b"Hola") if text in shop.path.read_bytes()}
 
-    def test_what_was_not_submitted_has_a_row_too(
-        self, rtisms_sandbox: Sandbox, database: Database, context: Context
-    ) -> None:
-        database.people(DELIVERED, NO_BALANCE)
+    def test_what_was_not_submitted_has_a_row_too(self, shop: Shop) -> None:
         with pytest.raises(AirflowFailException):
-            send(context)
-        assert [(row["outcome"], row["status"], bool(row["submission_id"])) for row in database.rows()] == [
-            ("submitted", "submitted", True),
-            ("refused", "account_no_balance", False),
-        ]
+            shop.send_to(DELIVERED, NO_BALANCE)
+        assert shop.column("outcome") == ["submitted", "refused"]
+        assert shop.column("status") == ["submitted", "account_no_balance"]
+        assert [bool(one) for one in shop.column("submission_id")] == [True, False]
 
-    def test_an_uncertain_message_becomes_a_submitted_one_when_it_is_sent_again(
-        self, rtisms_sandbox: Sandbox, database: Database, context: Context
-    ) -> None:
-        database.people(DELIVERED)
-        rtisms_sandbox.set_faults(Fault("lost_response", times=1, path="sms", method="POST"))
+    def test_an_uncertain_message_becomes_a_submitted_one_when_it_is_sent_again(self, shop: Shop) -> None:
+        shop.sandbox.set_faults(LOST)
         with pytest.raises(AirflowFailException):
-            send(context)
-        (row,) = database.rows()
-        assert (row["outcome"], row["submission_id"]) == ("uncertain", None)
+            shop.send_to(DELIVERED)
+        (row,) = shop.ledger()
+        assert counts(row, "outcome", "submission_id") == ["uncertain", None]
         assert row["sent_at"], "so that a report knows its day"
-        send(context, on_uncertain="resend")
-        (row,) = database.rows()
+        shop.send(on_uncertain="resend")
+        (row,) = shop.ledger()
         assert row["outcome"] == "submitted"
         assert row["submission_id"]
 
     @needs_journal
-    def test_messages_without_a_reference_have_a_row_for_each_recipient(
-        self, rtisms_sandbox: Sandbox, database: Database, context: Context
-    ) -> None:
-        operator = RtiSmsSendOperator(
-            task_id="send",
-            recipients=["+56900001000", "+56900002000"],
-            text="Hola",
-            sender="96000",
-            results_table="ledger",
-            results_conn_id="shop",
-            create_table=True,
-        )
-        operator.execute(context)  # type: ignore[arg-type]
-        operator.execute(context)  # type: ignore[arg-type]  # a retry
-        rows = database.rows()
-        assert [row["reference"] for row in rows] == [None, None]
-        assert len({row["submission_id"] for row in rows}) == 2
+    def test_messages_without_a_reference_have_a_row_for_each_recipient(self, shop: Shop) -> None:
+        shop.people(DELIVERED, DELIVERED)
+        for _ in range(2):  # the second one is a retry
+            shop.send(reference_column=None)
+        assert shop.column("reference") == [None, None]
+        assert len(set(shop.column("submission_id"))) == 2
 
-    @pytest.mark.usefixtures("context")
-    def test_each_run_and_each_mapped_task_has_rows_of_its_own(
-        self, rtisms_sandbox: Sandbox, database: Database
-    ) -> None:
-        database.people(DELIVERED)
-        for ti in (TaskInstance(), TaskInstance("tuesday"), TaskInstance(map_index=0), TaskInstance(map_index=1)):
-            send({"ti": ti, **journal()})
-        assert sorted((row["run_id"], row["map_index"]) for row in database.rows()) == [
-            ("monday", -1), ("monday", 0), ("monday", 1), ("tuesday", -1),
-        ]  # fmt: skip
+    def test_each_run_and_each_mapped_task_has_rows_of_its_own(self, shop: Shop) -> None:
+        shop.people(DELIVERED)
+        tasks = [("monday", -1), ("monday", 0), ("monday", 1), ("tuesday", -1)]
+        for run_id, map_index in tasks:
+            shop.send(attempt(run_id, map_index))
+        assert sorted((row["run_id"], row["map_index"]) for row in shop.ledger()) == tasks
 
     @needs_journal
-    def test_rows_are_written_while_the_send_goes_on(
-        self, rtisms_sandbox: Sandbox, database: Database, context: Context, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        database.people(*[DELIVERED] * 40)
+    def test_rows_are_written_while_the_send_goes_on(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(ledger_module, "FLUSH_ROWS", 1)
         seen: list[int] = []
 
@@ -210,318 +168,227 @@ class TestSends:
             def set(self, key: str, value: Any, **options: Any) -> None:
                 super().set(key, value, **options)
                 if len(self) > 1:  # the head is written before there is a table
-                    seen.append(len(database.rows()))
+                    seen.append(len(shop.ledger()))
 
-        context["task_state_store"] = Looking()
-        send(context, chunk_size=1)
+        shop.context["task_state_store"] = Looking()
+        shop.people(*[DELIVERED] * 40)
+        shop.send(chunk_size=1)
         assert any(0 < count < 40 for count in seen)
 
     @needs_journal
     @pytest.mark.parametrize("written", [0, 1, 3])
     def test_a_retry_writes_what_the_journal_knows_and_a_killed_attempt_had_not_written(
-        self, rtisms_sandbox: Sandbox, database: Database, context: Context, written: int
+        self, shop: Shop, written: int
     ) -> None:
-        database.people(*[DELIVERED] * 4)
-        send(context)
-        truth = database.rows()
-        database.do("DELETE FROM ledger WHERE reference > ?", f"july-{written}")
-        send(context)
-        assert database.rows() == truth
-        assert len(rtisms_sandbox.state().messages) == 4
+        shop.send_to(*[DELIVERED] * 4)
+        truth = shop.ledger()
+        shop.do("DELETE FROM ledger WHERE reference > ?", f"july-{written}")
+        shop.send()
+        assert shop.ledger() == truth
+        assert shop.sent == 4
 
     @needs_journal
     def test_rows_that_cannot_be_written_wait_and_the_next_attempt_writes_them(
-        self, rtisms_sandbox: Sandbox, database: Database, context: Context, monkeypatch: pytest.MonkeyPatch
+        self, shop: Shop, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        database.people(*[DELIVERED] * 3)
-        send({**context, "ti": TaskInstance("sunday"), **journal()})
-        database.do(
+        shop.people(*[DELIVERED] * 3)
+        shop.send(attempt("sunday"))
+        shop.do(
             "CREATE TRIGGER broken BEFORE INSERT ON ledger WHEN new.run_id = 'monday' AND new.submission_id > '1' "
             "BEGIN SELECT raise(ABORT, 'no'); END"
         )
         monkeypatch.setattr(store_module, "BACKOFF_BASE", 0.001)
         with pytest.raises(AirflowFailException, match="3 messages of this task have no row there yet"):
-            send(context)
-        assert len(rtisms_sandbox.state().messages) == 6
-        database.do("DROP TRIGGER broken")
-        send(context)
-        assert len(database.rows("run_id = 'monday' AND submission_id IS NOT NULL")) == 3
-        assert len(rtisms_sandbox.state().messages) == 6
+            shop.send()
+        assert shop.sent == 6
+        shop.people(*[DELIVERED] * 4)
+        with pytest.raises(AirflowFailException, match=r"^Writing the table ledger failed"):
+            shop.send()
+        assert shop.sent == 6, "no more is sent until the rows of earlier attempts are written"
+        shop.people(*[DELIVERED] * 3)
+        shop.do("DROP TRIGGER broken")
+        shop.send()
+        assert len(shop.ledger("run_id = 'monday' AND submission_id IS NOT NULL")) == 3
+        assert shop.sent == 6
 
     @needs_journal
-    def test_a_row_with_details_stays_and_a_forgotten_send_gets_another_row(
-        self, rtisms_sandbox: Sandbox, database: Database, context: Context
-    ) -> None:
-        database.people(DELIVERED)
-        send(context)
-        refresh()
-        (first,) = database.rows()
-        send(context)
-        assert database.rows() == [first]
-        context |= journal()  # such as of a cleared task on an Airflow that forgets
-        send(context)
-        rows = database.rows()
-        assert len({row["submission_id"] for row in rows}) == 2
-        assert first in rows
-
-    @pytest.mark.parametrize("problem", ["refused", "unreachable", "uncertain"])
-    def test_a_forgotten_send_keeps_its_row_if_the_next_one_fails(
-        self,
-        rtisms_sandbox: Sandbox,
-        database: Database,
-        context: Context,
-        monkeypatch: pytest.MonkeyPatch,
-        problem: str,
-    ) -> None:
-        database.people(DELIVERED)
-        (first,) = send(context)
-        context |= journal()  # such as of a cleared task on an Airflow that forgets
-        faults = {
-            "refused": Fault("error", statuses=(403,), times=9, path="sms"),
-            "unreachable": Fault("outage"),
-            "uncertain": Fault("lost_response", times=1, path="sms", method="POST"),
-        }
-        rtisms_sandbox.set_faults(faults[problem])
-        with pytest.raises((AirflowFailException, RtiSmsTransientError)):
-            send(context)
-        assert (first["submission_id"], "submitted") in {
-            (row["submission_id"], row["outcome"]) for row in database.rows()
-        }
-        rtisms_sandbox.set_faults()
-        (second,) = send(context, on_uncertain="resend")
-        rows = database.rows()
-        assert {row["submission_id"] for row in rows} == {first["submission_id"], second["submission_id"]}
-        assert {row["outcome"] for row in rows} == {"submitted"}
-
-    def test_a_table_that_cannot_take_rows_stops_the_send(
-        self, rtisms_sandbox: Sandbox, database: Database, context: Context
-    ) -> None:
-        database.people(DELIVERED)
-        with pytest.raises(AirflowFailException, match="The table ledger does not exist"):
-            send(context, create_table=False)
-        with pytest.raises(AirflowFailException, match="results_table is a str of 0 characters that names no table"):
-            send(context, results_table="")
-        with pytest.raises(AirflowFailException, match="The table people has no column message_key, reference, "):
-            send(context, results_table="people")
-        database.do("CREATE TABLE ledger (message_key TEXT PRIMARY KEY, reference TEXT)")
-        with pytest.raises(AirflowFailException, match="The table ledger has no column submission_id"):
-            send(context)
-        assert not rtisms_sandbox.state().messages
+    def test_a_row_with_details_stays_and_a_forgotten_send_gets_another_row(self, shop: Shop) -> None:
+        shop.send_to(DELIVERED)
+        shop.refresh()
+        (first,) = shop.ledger()
+        shop.send()
+        assert shop.ledger() == [first]
+        shop.forget()
+        shop.send()
+        assert len(set(shop.column("submission_id"))) == 2
+        assert first in shop.ledger()
 
     @pytest.mark.parametrize(
-        "constraint",
+        "fault", [Fault("error", statuses=(403,), times=9, path="sms"), Fault("outage"), LOST], ids=str
+    )
+    def test_a_forgotten_send_keeps_its_row_if_the_next_one_fails(self, shop: Shop, fault: Fault) -> None:
+        (first,) = shop.send_to(DELIVERED)
+        shop.forget()
+        shop.sandbox.set_faults(fault)
+        with pytest.raises((AirflowFailException, RtiSmsTransientError)):
+            shop.send()
+        assert shop.ledger(f"submission_id = '{first['submission_id']}' AND outcome = 'submitted'")
+        shop.sandbox.set_faults()
+        (second,) = shop.send(on_uncertain="resend")
+        assert set(shop.column("submission_id")) == {first["submission_id"], second["submission_id"]}
+        assert set(shop.column("outcome")) == {"submitted"}
+
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
         [
-            "CREATE TRIGGER broken BEFORE INSERT ON ledger BEGIN SELECT raise(ABORT, 'no'); END",
-            "CREATE TRIGGER broken BEFORE INSERT ON ledger BEGIN SELECT raise(IGNORE); END",
-            "CREATE TRIGGER broken BEFORE INSERT ON ledger WHEN length(new.reference) > 100 "
-            "BEGIN SELECT raise(ABORT, 'no'); END",
+            ({"create_table": False}, "The table ledger does not exist"),
+            ({"results_table": ""}, "results_table is a str of 0 characters that names no table"),
+            ({"results_table": "people"}, "The table people has no column message_key, reference, "),
+            ({"results_table": "narrow"}, "The table narrow has no column submission_id"),
+            ({"results_table": None, "create_table": False, "results_conn_id": "shop"}, "are for results_table"),
+            ({"results_table": None}, "are for results_table"),
         ],
     )
-    def test_a_table_that_refuses_the_rows_to_come_stops_the_send(
-        self, rtisms_sandbox: Sandbox, database: Database, context: Context, constraint: str
-    ) -> None:
-        database.people(*[DELIVERED] * 3)
-        send({"ti": TaskInstance("sunday"), **journal()})
-        before = database.rows()
-        database.do("UPDATE people SET id = ? WHERE id = 'july-2'", "ñ" * 200)
-        database.do(constraint)
+    def test_what_names_no_table_that_takes_rows_stops_the_send(self, shop: Shop, arguments: Row, named: str) -> None:
+        shop.people(DELIVERED)
+        shop.do("CREATE TABLE narrow (message_key TEXT PRIMARY KEY, reference TEXT)")
+        with pytest.raises(AirflowFailException, match=named):
+            shop.send(**arguments)
+        assert shop.sent == 0
+
+    @pytest.mark.parametrize(
+        "trigger",
+        [
+            "BEGIN SELECT raise(ABORT, 'no'); END",
+            "BEGIN SELECT raise(IGNORE); END",
+            "WHEN length(new.reference) > 100 BEGIN SELECT raise(ABORT, 'no'); END",
+        ],
+    )
+    def test_a_table_that_refuses_the_rows_to_come_stops_the_send(self, shop: Shop, trigger: str) -> None:
+        shop.people(*[DELIVERED] * 3)
+        shop.send(attempt("sunday"))
+        before = shop.ledger()
+        shop.do("UPDATE people SET id = ? WHERE id = 'july-2'", "ñ" * 200)
+        shop.do(f"CREATE TRIGGER broken BEFORE INSERT ON ledger {trigger}")
         with pytest.raises(AirflowFailException, match=r"IntegrityError|did not land"):
-            send(context)
-        assert len(rtisms_sandbox.state().messages) == 3
-        assert database.rows() == before
+            shop.send()
+        assert shop.sent == 3
+        assert shop.ledger() == before
 
-    def test_more_results_than_xcom_takes_are_in_the_table(
-        self, rtisms_sandbox: Sandbox, database: Database, context: Context, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_more_results_than_xcom_takes_are_in_the_table(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(send_module, "MAX_RESULTS_IN_XCOM", 2)
-        database.people(DELIVERED, DELIVERED, REJECTED)
+        shop.people(DELIVERED, DELIVERED, REJECTED)
         with pytest.raises(AirflowFailException, match=r"too many for XCom.* Set output_path or results_table"):
-            send(context, results_table=None, create_table=False)
-        assert not rtisms_sandbox.state().messages
+            shop.send(results_table=None, create_table=False)
+        assert shop.sent == 0
         outcomes = {"submitted": 3, "refused": 0, "uncertain": 0, "not_sent": 0, "excluded": 0}
-        counts = {"messages": 3, **outcomes, "vanished": 0}
-        assert send(context) == {"table": "ledger", **counts}
-        assert context["ti"].pushed["submissions"] == {"table": "ledger", **counts}
-        assert len(database.rows()) == 3
-        waited = send(context, wait_for_delivery=True, fail_on=())
+        summary = {"table": "ledger", "messages": 3, **outcomes, "vanished": 0}
+        assert shop.send() == shop.context["ti"].pushed["submissions"] == summary
+        assert len(shop.ledger()) == 3
+        waited = shop.send(wait_for_delivery=True, fail_on=())
         assert waited == {"table": "ledger", "submitted": 3, "by_status": {"DELIVERED": 2, "REJECTED": 1}}
-        context |= journal()
-        rtisms_sandbox.set_faults(Fault("error", statuses=(403,), path="sms"))
+        shop.forget()
+        shop.sandbox.set_faults(Fault("error", statuses=(403,), path="sms"))
         with pytest.raises(AirflowFailException):
-            send(context)
-        assert context["ti"].pushed["submissions"]["not_sent"] == 3
-
-    @pytest.mark.parametrize("arguments", [{"results_conn_id": "shop"}, {"create_table": True}])
-    def test_arguments_of_the_table_need_the_table(
-        self, rtisms_sandbox: Sandbox, database: Database, context: Context, arguments: Row
-    ) -> None:
-        with pytest.raises(AirflowFailException, match="are for results_table"):
-            send(context, **{"results_table": None, "create_table": False, **arguments})
+            shop.send()
+        assert shop.context["ti"].pushed["submissions"]["not_sent"] == 3
 
     @each_block("ledger-table")
-    def test_the_table_of_the_page_takes_rows(
-        self, block: Block, rtisms_sandbox: Sandbox, database: Database, context: Context
-    ) -> None:
-        with closing(sqlite3.connect(database.path)) as connection:
+    def test_the_table_of_the_page_takes_rows(self, block: Block, shop: Shop) -> None:
+        with closing(sqlite3.connect(shop.path)) as connection:
             connection.executescript(block.code.replace("sms_ledger", "ledger").replace("timestamptz", "text"))
-        database.people(DELIVERED)
-        send(context, create_table=False)
-        assert refresh()["written"] == 1
+        shop.people(DELIVERED)
+        shop.send(create_table=False)
+        assert shop.refresh()["written"] == 1
 
 
 class TestRefresh:
-    def test_only_open_rows_are_asked_for_once_and_the_rest_is_left_alone(
-        self, rtisms_sandbox: Sandbox, database: Database, context: Context
-    ) -> None:
-        database.people(DELIVERED, REJECTED, SENT)
-        send(context)
-        summary = refresh()
-        assert (summary["requested"], summary["written"], summary["open"], summary["too_old"]) == (3, 3, 1, 0)
-        assert [(row["status"], row["is_final"], row["reference"]) for row in database.rows()] == [
-            ("DELIVERED", 1, "july-1"),
-            ("REJECTED", 1, "july-2"),
-            ("SENT", 0, "july-3"),
-        ]
-        assert all(row["outcome"] == "submitted" and row["cost"] == 1 for row in database.rows())
-        summary = refresh()
-        assert summary["requested"] == 1
-        assert sorted(asked(rtisms_sandbox).values()) == [1, 1, 2]
+    def test_only_open_rows_are_asked_for_once_and_the_rest_is_left_alone(self, shop: Shop) -> None:
+        shop.send_to(DELIVERED, REJECTED, SENT)
+        assert counts(shop.refresh(), "requested", "written", "open", "too_old") == [3, 3, 1, 0]
+        assert shop.column("status") == ["DELIVERED", "REJECTED", "SENT"]
+        assert shop.column("is_final") == [1, 1, 0]
+        assert shop.column("reference") == ["july-1", "july-2", "july-3"]
+        assert all(row["outcome"] == "submitted" and row["cost"] == 1 for row in shop.ledger())
+        assert shop.refresh(lookback=timedelta(days=3_000_000))["requested"] == 1, "the lookback has no limit"
+        assert shop.asked() == [1, 1, 2]
 
-    def test_late_states_arrive(self, rtisms_sandbox: Sandbox, database: Database, context: Context) -> None:
-        rtisms_sandbox.set_timing(pending_for=3600, sent_for=0)
-        database.people(DELIVERED)
-        send(context)
-        assert refresh()["open"] == 1
-        assert [row["status"] for row in database.rows()] == ["PENDING"]
-        submission_id = database.rows()[0]["submission_id"]
-        rtisms_sandbox.add_submission("DELIVERED", submission_id=submission_id, pending_for=0, sent_for=0)
-        assert refresh()["open"] == 0
-        assert [row["status"] for row in database.rows()] == ["DELIVERED"]
-        assert refresh()["requested"] == 0
+    def test_late_states_arrive(self, shop: Shop) -> None:
+        shop.sandbox.set_timing(pending_for=3600, sent_for=0)
+        shop.send_to(DELIVERED)
+        assert shop.refresh()["open"] == 1
+        assert shop.column("status") == ["PENDING"]
+        (submission_id,) = shop.column("submission_id")
+        shop.sandbox.add_submission("DELIVERED", submission_id=submission_id, pending_for=0, sent_for=0)
+        assert shop.refresh()["open"] == 0
+        assert shop.column("status") == ["DELIVERED"]
+        assert shop.refresh()["requested"] == 0
 
-    def test_rows_older_than_the_lookback_are_counted_and_not_asked_for(
-        self, rtisms_sandbox: Sandbox, database: Database, context: Context
-    ) -> None:
-        database.people(SENT, SENT)
-        send(context)
+    def test_rows_older_than_the_lookback_are_counted_and_not_asked_for(self, shop: Shop) -> None:
+        shop.send_to(SENT, SENT)
         old = (datetime.now(UTC) - timedelta(days=8)).isoformat(timespec="seconds")
-        database.do("UPDATE ledger SET sent_at = ? WHERE reference = 'july-1'", old)
-        summary = refresh()
-        assert (summary["requested"], summary["open"], summary["too_old"]) == (1, 1, 1)
-        summary = refresh(lookback=timedelta(days=9))
-        assert (summary["requested"], summary["open"], summary["too_old"]) == (2, 2, 0)
+        shop.do("UPDATE ledger SET sent_at = ? WHERE reference = 'july-1'", old)
+        assert counts(shop.refresh(), "requested", "open", "too_old") == [1, 1, 1]
+        assert counts(shop.refresh(lookback=timedelta(days=9)), "requested", "open", "too_old") == [2, 2, 0]
 
-    def test_an_id_that_the_api_does_not_know_stays_open(
-        self, rtisms_sandbox: Sandbox, database: Database, context: Context
-    ) -> None:
-        database.people(DELIVERED, DELIVERED)
-        send(context)
-        database.do("UPDATE ledger SET submission_id = '77' WHERE reference = 'july-1'")
-        summary = refresh()
-        assert (summary["missing"], summary["fetched"], summary["open"]) == (1, 1, 1)
-
-    def test_an_id_that_is_none_is_named(self, rtisms_sandbox: Sandbox, database: Database, context: Context) -> None:
-        database.people(DELIVERED)
-        send(context)
-        database.do("UPDATE ledger SET submission_id = 'tbd'")
+    def test_an_id_that_the_api_does_not_know_stays_open_and_one_that_is_none_is_named(self, shop: Shop) -> None:
+        shop.send_to(DELIVERED, DELIVERED)
+        shop.do("UPDATE ledger SET submission_id = '77' WHERE reference = 'july-1'")
+        assert counts(shop.refresh(), "missing", "fetched", "open") == [1, 1, 1]
+        shop.do("UPDATE ledger SET submission_id = 'tbd' WHERE reference = 'july-1'")
         with pytest.raises(AirflowFailException, match="A submission_id in the table ledger is a str of 3 characters"):
-            refresh()
+            shop.refresh()
 
-    def test_a_table_of_details_refreshes_too(self, rtisms_sandbox: Sandbox, database: Database) -> None:
-        first = rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0)
-        second = rtisms_sandbox.add_submission("PENDING", pending_for=0, sent_for=0)
-        load = RtiSmsDetailsToSqlOperator(
-            task_id="load", table="ledger", sql_conn_id="shop", create_table=True, submission_ids=[first, second]
-        )
-        load.execute({})
-        rtisms_sandbox.add_submission("DELIVERED", submission_id=second, pending_for=0, sent_for=0)
-        refresh()
-        with closing(sqlite3.connect(database.path)) as connection:
-            statuses = dict(connection.execute("SELECT submission_id, status FROM ledger"))
-        assert statuses == {first: "DELIVERED", second: "DELIVERED"}
-        assert asked(rtisms_sandbox) == {first: 1, second: 2}
+    def test_a_table_of_details_refreshes_too(self, shop: Shop) -> None:
+        add = shop.sandbox.add_submission
+        ids = [add(status, pending_for=0, sent_for=0) for status in ("DELIVERED", "PENDING")]
+        shop.refresh(refresh=False, create_table=True, submission_ids=ids)
+        add("DELIVERED", submission_id=ids[1], pending_for=0, sent_for=0)
+        shop.refresh()
+        statuses = shop.rows("SELECT submission_id, status FROM ledger")
+        assert dict(statuses) == dict.fromkeys(ids, "DELIVERED")  # type: ignore[arg-type]
+        assert shop.asked() == [1, 2]
 
-    def test_an_older_answer_does_not_replace_a_newer_one(
-        self, rtisms_sandbox: Sandbox, database: Database, context: Context
+    @pytest.mark.parametrize(("ending", "status"), [(SENT, "SENT"), (DELIVERED, "DELIVERED")])
+    def test_an_older_answer_replaces_a_newer_one_only_if_it_is_final(
+        self, shop: Shop, ending: str, status: str
     ) -> None:
-        database.people(SENT)
-        send(context)
-        later = (datetime.now(UTC) + timedelta(minutes=1)).isoformat(timespec="seconds")
-        database.do("UPDATE ledger SET fetched_at = ?, status = 'SENT', is_final = 0", later)
-        refresh()
-        assert [row["status"] for row in database.rows()] == ["SENT"]
-
-    def test_a_final_state_arrives_although_the_clock_of_another_worker_was_ahead(
-        self, rtisms_sandbox: Sandbox, database: Database, context: Context
-    ) -> None:
-        database.people(DELIVERED)
-        send(context)
+        """The clock of another worker may have been ahead."""
+        shop.send_to(ending)
         later = (datetime.now(UTC) + timedelta(hours=1)).isoformat(timespec="seconds")
-        database.do("UPDATE ledger SET fetched_at = ?, status = 'SENT', is_final = 0", later)
-        assert refresh()["open"] == 0
-        assert [row["status"] for row in database.rows()] == ["DELIVERED"]
+        shop.do("UPDATE ledger SET fetched_at = ?, status = 'SENT', is_final = 0", later)
+        shop.refresh()
+        assert shop.column("status") == [status]
+        assert shop.column("fetched_at") == [later] if ending == SENT else shop.column("is_final") == [1]
 
-    @pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 lets only one thread call execute")
-    def test_a_final_state_stays_although_the_clock_of_another_worker_is_ahead(
-        self, rtisms_sandbox: Sandbox, database: Database, context: Context
-    ) -> None:
-        database.people(SENT)
-        send(context)
-        rtisms_sandbox.set_faults(Fault("latency", seconds=1, path="sms"))
+    @needs_threads
+    def test_a_final_state_stays_although_the_clock_of_another_worker_is_ahead(self, shop: Shop) -> None:
+        shop.send_to(SENT)
+        shop.sandbox.set_faults(Fault("latency", seconds=1, path="sms"))
         earlier = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
         with ThreadPoolExecutor(1) as pool:
-            late = pool.submit(refresh)
-            wait_until(lambda: bool(asked(rtisms_sandbox)) or late.done(), what="the request of the late refresh")
-            database.do("UPDATE ledger SET fetched_at = ?, status = 'DELIVERED', is_final = 1", earlier)
+            late = pool.submit(shop.refresh)
+            wait_until(lambda: bool(shop.asked()) or late.done(), what="the request of the late refresh")
+            shop.do("UPDATE ledger SET fetched_at = ?, status = 'DELIVERED', is_final = 1", earlier)
             late.result()
-        assert [(row["status"], row["is_final"]) for row in database.rows()] == [("DELIVERED", 1)]
+        assert (shop.column("status"), shop.column("is_final")) == (["DELIVERED"], [1])
 
-    def test_a_refresh_that_failed_goes_on_from_there(
-        self, rtisms_sandbox: Sandbox, database: Database, context: Context
+    @pytest.mark.parametrize("more", [0, 5])
+    def test_a_refresh_that_failed_goes_on_from_there_although_more_was_sent_meanwhile(
+        self, shop: Shop, more: int
     ) -> None:
-        database.people(*[DELIVERED] * 5)
-        send(context)
-        database.do("CREATE TRIGGER broken BEFORE UPDATE ON ledger BEGIN SELECT raise(ABORT, 'no'); END")
+        shop.send_to(*[DELIVERED] * 5)
+        attempts = attempt("hourly")
+        shop.do("CREATE TRIGGER broken BEFORE UPDATE ON ledger BEGIN SELECT raise(ABORT, 'no'); END")
         with pytest.raises(AirflowFailException, match="5 of 5 submissions are kept"):
-            refresh()
-        assert {row["status"] for row in database.rows()} == {"submitted"}
-        database.do("DROP TRIGGER broken")
-        assert refresh()["resumed"] == 5
-        assert set(asked(rtisms_sandbox).values()) == {1}
-        assert {row["status"] for row in database.rows()} == {"DELIVERED"}
-
-    def test_a_retry_goes_on_although_more_was_sent_meanwhile(
-        self, rtisms_sandbox: Sandbox, database: Database, context: Context
-    ) -> None:
-        database.people(*[DELIVERED] * 5)
-        send(context)
-        attempts = {"ti": TaskInstance("hourly")}
-        database.do("CREATE TRIGGER broken BEFORE UPDATE ON ledger BEGIN SELECT raise(ABORT, 'no'); END")
-        with pytest.raises(AirflowFailException, match="5 of 5 submissions are kept"):
-            refresh(attempts)
-        database.do("DROP TRIGGER broken")
-        send({"ti": TaskInstance("tuesday"), **journal()})
-        summary = refresh(attempts)
-        assert (summary["requested"], summary["written"], summary["resumed"]) == (10, 10, 5)
-        assert set(asked(rtisms_sandbox).values()) == {1}
-
-    @pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 lets only one thread call execute")
-    def test_two_dags_refresh_on_one_worker_at_once(
-        self, rtisms_sandbox: Sandbox, database: Database, context: Context
-    ) -> None:
-        database.people(*[DELIVERED] * 5)
-        send(context)
-        rtisms_sandbox.set_faults(Fault("latency", seconds=0.3, path="sms"))
-        runs = [{"ti": TaskInstance(run)} for run in ("hourly", "after the send")]
-        with ThreadPoolExecutor(2) as pool:
-            summaries = list(pool.map(refresh, runs))
-        assert [one["requested"] for one in summaries] == [5, 5]
-        assert {row["status"] for row in database.rows()} == {"DELIVERED"}
-
-    def test_the_lookback_has_no_limit(self, rtisms_sandbox: Sandbox, database: Database, context: Context) -> None:
-        database.people(DELIVERED)
-        send(context)
-        assert refresh(lookback=timedelta(days=3_000_000))["requested"] == 1
+            shop.refresh(attempts)
+        assert set(shop.column("status")) == {"submitted"}
+        shop.do("DROP TRIGGER broken")
+        if more:
+            shop.send(attempt("tuesday"))
+        assert counts(shop.refresh(attempts), "requested", "written", "resumed") == [5 + more, 5 + more, 5]
+        assert set(shop.asked()) == {1}
+        assert set(shop.column("status")) == {"DELIVERED"}
 
     @pytest.mark.parametrize(
         ("arguments", "problem"),
@@ -529,11 +396,9 @@ class TestRefresh:
             ({"submission_ids": ["1"]}, "Give one of"),
             ({"create_table": True}, "leave out create_table"),
             ({"on_conflict": "ignore"}, "leave out create_table and on_conflict"),
-            ({"lookback": "7"}, "lookback is a str"),
-            ({"lookback": timedelta(days=-1)}, "lookback is"),
-            ({"lookback": 0}, "lookback is 0"),
+            *(({"lookback": value}, "lookback is") for value in ("7", timedelta(days=-1), 0)),
         ],
     )
-    def test_wrong_arguments(self, rtisms_sandbox: Sandbox, database: Database, arguments: Row, problem: str) -> None:
+    def test_wrong_arguments(self, shop: Shop, arguments: Row, problem: str) -> None:
         with pytest.raises(AirflowFailException, match=problem):
-            refresh(**arguments)
+            shop.refresh(**arguments)

@@ -90,9 +90,9 @@ def test_ids_of_a_numeric_column(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ids(monkeypatch, Decimal(7), Decimal("8.00"), Decimal("9E+3"), 10, " 11 ") == ["7", "8", "9000", "10", "11"]
 
 
-@pytest.mark.parametrize("value", ["1E+300000", "1E-300000", "1E+999999999999", "1.5", "-1", "NaN", "sNaN", "Infinity"])
-def test_a_number_that_is_no_id_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    with pytest.raises(RtiSmsInputError, match=r"^row 2 of the query is a value of type (Decimal|int): use"):
+@pytest.mark.parametrize("value", ["1E+300000", "1.5", "NaN"])
+def test_a_number_that_is_no_id_is_refused_by_its_row(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    with pytest.raises(RtiSmsInputError, match=r"^row 2 of the query is a value of type Decimal: use"):
         ids(monkeypatch, 1, Decimal(value))
 
 

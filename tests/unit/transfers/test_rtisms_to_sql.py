@@ -20,11 +20,10 @@ from airflow_provider_rtisms.bulk.store import RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.templates import Redacted
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sandbox.state import FIRST_SEEDED_ID
-from airflow_provider_rtisms.sql.table import SqlTable, quote
+from airflow_provider_rtisms.sql.table import SqlTable
 from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
 from tests.unit.bulk.conftest import bucket  # noqa: F401
-
-pytest.importorskip("airflow.providers.sqlite", reason="the SQLite provider is not installed")
+from tests.unit.sqlite_file import SqliteFile
 
 COLUMNS = (
     "submission_id TEXT {key}, status TEXT, status_code TEXT, is_final BOOLEAN, registered_at TIMESTAMP, "
@@ -35,24 +34,21 @@ COLUMNS = (
 OLD, NEW = "2020-01-01T00:00:00+00:00", "2999-01-01T00:00:00+00:00"
 
 
-class Database:
+class Database(SqliteFile):
     """A database file, and the Connection ``warehouse`` that leads to it."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def do(self, sql: str, *parameters: Any) -> list[Any]:
-        """Run a statement, and return its rows."""
-        with closing(sqlite3.connect(self.path)) as database, database:
-            return database.execute(sql, parameters).fetchall()
-
-    def create(self, name: str = "details", *, key: str = "PRIMARY KEY", more: str = "") -> None:
+    def create(self, *, key: str = "PRIMARY KEY", more: str = "") -> None:
         """Create a table of records."""
-        self.do(f"CREATE TABLE {quote(name)} ({COLUMNS.format(key=key)}{more})")
+        self.do(f"CREATE TABLE details ({COLUMNS.format(key=key)}{more})")
 
-    def ids(self, table: str = "details") -> list[str]:
-        """Return the submission ids of a table, sorted."""
-        return [row[0] for row in self.do(f"SELECT submission_id FROM {quote(table)} ORDER BY 1")]  # noqa: S608
+    def ids(self) -> list[str]:
+        """Return the submission ids of the table, sorted."""
+        return [row[0] for row in self.do("SELECT submission_id FROM details ORDER BY 1")]
+
+    def refuse_some(self, how: str) -> None:
+        """Let a trigger decide what becomes of one row in ten."""
+        condition = "WHEN new.submission_id LIKE '%9'"
+        self.do(f"CREATE TRIGGER t BEFORE INSERT ON details {condition} BEGIN SELECT RAISE({how}); END")
 
 
 @pytest.fixture
@@ -69,9 +65,7 @@ def _scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def database(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
-    database = Database(tmp_path / "warehouse.db")
-    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(database.path)}))
-    return database
+    return Database(tmp_path / "warehouse.db", "warehouse", monkeypatch)
 
 
 def seeded(count: int) -> list[str]:
@@ -92,23 +86,22 @@ def test_a_new_table_has_the_right_columns(sandbox: Sandbox, database: Database,
     summary = load([costly, *seeded(3)], create_table=True)
     assert (summary["table"], summary["written"], summary["fetched"], summary["path"]) == ("details", 4, 4, None)
     assert summary["cost"] == 4.25
-    types = dict(database.do("SELECT name, type FROM pragma_table_info('details')"))
+    types = dict(database.rows("SELECT name, type FROM pragma_table_info('details')"))  # type: ignore[arg-type]
     assert types == {
         **dict.fromkeys(["submission_id", "status", "status_code", "registered_at", "sent_at", "done_at"], "TEXT"),
         **{"is_final": "BOOLEAN", "cost": "NUMERIC", "fetched_at": "TEXT"},
         **dict.fromkeys(["operator_id", "operator_name", "operator_mcc", "operator_mnc"], "TEXT"),
     }
-    assert database.do("SELECT name FROM pragma_table_info('details') WHERE pk") == [("submission_id",)]
-    ((status, is_final, cost, mcc, fetched_at),) = database.do(
-        "SELECT status, is_final, cost, operator_mcc, fetched_at FROM details WHERE submission_id = ?", costly
-    )
-    assert (status, is_final, cost, mcc) == ("UNDELIVERED", 1, 1.25, "730")
-    assert abs((datetime.now(UTC) - datetime.fromisoformat(fetched_at)).total_seconds()) < 100
+    assert database.rows("SELECT name FROM pragma_table_info('details') WHERE pk") == [("submission_id",)]
+    row = dict(database.do("SELECT * FROM details WHERE submission_id = ?", costly)[0])
+    expected = {"status": "UNDELIVERED", "is_final": 1, "cost": 1.25, "operator_mcc": "730"}
+    assert {name: row[name] for name in expected} == expected
+    assert abs((datetime.now(UTC) - datetime.fromisoformat(row["fetched_at"])).total_seconds()) < 1000
     assert not leftovers(tmp_path)
 
 
 def test_raw_is_the_json_as_it_came(database: Database) -> None:
-    load(seeded(2), create_table=True, raw=True)
+    load(seeded(2), create_table=True, raw=True, table="main.details")
     for submission_id, raw in database.do("SELECT submission_id, raw FROM details"):
         assert json.loads(raw)["id"] == submission_id
         assert json.loads(raw)["info"]["operator"]["mcc"] == "730"
@@ -122,7 +115,7 @@ class TestOnConflict:
             sql = "INSERT INTO details (submission_id, status, fetched_at, note) VALUES (?, 'SENT', ?, 'mine')"
             database.do(sql, submission_id, fetched_at)
         assert load(seeded(4))["written"] == 3
-        rows = database.do("SELECT status, note FROM details ORDER BY submission_id")
+        rows = database.rows("SELECT status, note FROM details ORDER BY submission_id")
         assert rows == [("DELIVERED", "mine"), ("SENT", "mine"), ("DELIVERED", "mine"), ("DELIVERED", "none")]
 
     def test_ignore_leaves_rows_alone(self, database: Database) -> None:
@@ -130,28 +123,23 @@ class TestOnConflict:
         database.do("INSERT INTO details (submission_id, status, fetched_at) VALUES (?, 'SENT', ?)", seeded(1)[0], OLD)
         summary = load(seeded(3), on_conflict="ignore")
         assert (summary["fetched"], summary["written"]) == (3, 2)
-        assert database.do("SELECT status FROM details ORDER BY submission_id") == [
-            ("SENT",),
-            ("DELIVERED",),
-            ("DELIVERED",),
-        ]
+        statuses = database.rows("SELECT status FROM details ORDER BY submission_id")
+        assert statuses == [("SENT",), ("DELIVERED",), ("DELIVERED",)]
 
 
 class TestSources:
     def test_ids_come_from_a_query(self, database: Database) -> None:
         database.do("CREATE TABLE sent (id INTEGER, at TEXT)")
-        for number, submission_id in enumerate(seeded(6)):
-            database.do("INSERT INTO sent VALUES (?, ?)", int(submission_id), "today" if number % 2 else "yesterday")
+        database.fill("sent", list(zip(seeded(6), ["yesterday", "today"] * 3, strict=True)))
         load(sql="SELECT id FROM sent WHERE at = :day", parameters={"day": "yesterday"}, create_table=True)
         assert database.ids() == seeded(6)[::2]
 
     def test_the_query_may_go_to_another_database(
         self, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        source = Database(tmp_path / "source.db")
+        source = SqliteFile(tmp_path / "source.db", "source", monkeypatch)
         source.do("CREATE TABLE sent (name, submission_id, other)")
-        source.do("INSERT INTO sent VALUES ('a', ?, 1)", f" 00{seeded(1)[0]} ")
-        monkeypatch.setenv("AIRFLOW_CONN_SOURCE", json.dumps({"conn_type": "sqlite", "host": str(source.path)}))
+        source.fill("sent", [("a", f" 00{seeded(1)[0]} ", 1)])
         load(sql="SELECT * FROM sent", source_conn_id="source", create_table=True)
         load(sql="SELECT submission_id AS one, name FROM sent", submission_ids_column="one", source_conn_id="source")
         assert database.ids() == seeded(1)
@@ -222,12 +210,7 @@ class TestBeforeTheFirstRequest:
         ("arguments", "named"),
         [
             ({}, r"The table details does not exist\. Create it, or set create_table=True"),
-            ({"table": "a.b.c"}, "table is a str of 5 characters that names no table"),
-            ({"table": ""}, "names no table"),
-            ({"table": "a..b"}, "names no table"),
-            ({"table": '"a'}, "names no table"),
-            ({"table": "a\nb"}, "names no table"),
-            ({"table": None}, "table is None that names no table"),
+            *(({"table": name}, "table is .*names no table") for name in ("a.b.c", "", "a..b", '"a', "a\nb", None)),
             ({"sql_conn_id": None}, "sql_conn_id is missing: name the Connection"),
             ({"sql_conn_id": "nowhere"}, r"There is no Connection 'nowhere' \(sql_conn_id\): add it"),
             ({"sql_conn_id": "rtisms_default"}, "not one of a database"),
@@ -247,46 +230,32 @@ class TestBeforeTheFirstRequest:
             load(**{"ids": seeded(1), **arguments} if "submission_ids" not in arguments else arguments)
 
     @pytest.mark.parametrize(
-        ("change", "named"),
+        ("changes", "options", "named"),
         [
-            ("ALTER TABLE details DROP COLUMN cost", "has no column cost. Change the table"),
+            (["DROP COLUMN cost"], {}, "has no column cost. Change the table"),
             (
-                "ALTER TABLE details DROP COLUMN operator_mcc; ALTER TABLE details ADD operator_mcc INTEGER",
+                ["DROP COLUMN operator_mcc", "ADD operator_mcc INTEGER"],
+                {},
                 "has operator_mcc as INTEGER, which has to be TEXT or BLOB",
             ),
             (
-                "ALTER TABLE details DROP COLUMN cost; ALTER TABLE details ADD cost TEXT",
-                "has cost as TEXT, which has to be NUMERIC or REAL",
-            ),
-            (
-                "CREATE TABLE other (a); ALTER TABLE details DROP COLUMN done_at; ALTER TABLE details ADD done_at REAL;"
-                "ALTER TABLE details DROP COLUMN status",
+                ["DROP COLUMN done_at", "ADD done_at REAL", "DROP COLUMN status"],
+                {},
                 "has no column status, has done_at as REAL",
             ),
+            ([], {"key": ""}, "(Add|has no) (a )?unique key on submission_id alone"),
+            ([], {"key": "", "more": ", PRIMARY KEY (submission_id, fetched_at)"}, "unique key on submission_id alone"),
+            ([], {"more": ", day TEXT NOT NULL"}, "columns that records do not fill.*: day. Give them a default"),
         ],
     )
-    def test_other_columns_are_refused(self, database: Database, change: str, named: str) -> None:
-        database.create()
-        for statement in change.split(";"):
-            database.do(statement)
-        with pytest.raises(AirflowFailException, match=named):
-            load(seeded(1))
-
-    @pytest.mark.parametrize(
-        ("options", "named"),
-        [
-            ({"key": ""}, "(Add|has no) (a )?unique key on submission_id alone"),
-            ({"key": "", "more": ", PRIMARY KEY (submission_id, fetched_at)"}, "unique key on submission_id alone"),
-            ({"more": ", day TEXT NOT NULL"}, "columns that records do not fill.*: day. Give them a default"),
-        ],
-    )
-    def test_a_table_that_takes_no_upsert_is_refused(
-        self, database: Database, options: dict[str, str], named: str
+    def test_a_table_that_does_not_fit_is_refused(
+        self, database: Database, changes: list[str], options: dict[str, str], named: str
     ) -> None:
         database.create(**options)
+        for change in changes:
+            database.do(f"ALTER TABLE details {change}")
         with pytest.raises(AirflowFailException, match=named):
             load(seeded(1))
-        assert database.ids() == []
 
     def test_a_database_that_may_not_be_written_is_found_out(
         self, database: Database, monkeypatch: pytest.MonkeyPatch
@@ -294,15 +263,11 @@ class TestBeforeTheFirstRequest:
         database.create()
         fields = {"conn_type": "sqlite", "host": str(database.path), "extra": {"mode": "ro"}}
         monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(fields))
-        with pytest.raises(
-            AirflowFailException, match=r"details failed \(OperationalError, SQLITE_READONLY.* permission"
-        ):
+        with pytest.raises(AirflowFailException, match=r"OperationalError, SQLITE_READONLY.* permission"):
             load(seeded(1))
 
     def test_a_locked_database_stays_retryable(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
         database.create()
-        fields = {"conn_type": "sqlite", "host": str(database.path)}
-        monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(fields))
         connect = sqlite3.connect
         monkeypatch.setattr(sqlite3, "connect", lambda *args, **kwargs: connect(*args, **kwargs, timeout=0))
         with closing(connect(database.path, isolation_level=None)) as other:
@@ -363,11 +328,10 @@ class TestRetry:
     ) -> None:
         monkeypatch.setattr(file_store, "BACKOFF_BASE", 0.001)
         database.create()
-        database.do(
-            "CREATE TRIGGER t BEFORE INSERT ON details WHEN new.submission_id LIKE '%9' "
-            "BEGIN SELECT RAISE(ABORT, 'not ''+56912345678'''); END"
-        )
-        with pytest.raises(AirflowFailException, match=r"IntegrityError.* 30 of 30 .* kept") as caught:
+        database.refuse_some("ABORT, 'not ''+56912345678'''")
+        with pytest.raises(
+            AirflowFailException, match=r"^Writing the table details .*IntegrityError.* 30 of 30 .* kept"
+        ) as caught:
             load(seeded(30))
         assert "12345678" not in str(caught.value)
         assert caught.value.__cause__ is not None
@@ -379,9 +343,7 @@ class TestRetry:
 
     def test_records_that_a_trigger_swallows_are_found_out(self, database: Database) -> None:
         database.create()
-        database.do(
-            "CREATE TRIGGER t BEFORE INSERT ON details WHEN new.submission_id LIKE '%9' BEGIN SELECT RAISE(IGNORE); END"
-        )
+        database.refuse_some("IGNORE")
         with pytest.raises(AirflowFailException, match="3 of 30 records did not land in the table details"):
             load(seeded(30))
         assert database.ids() == []
@@ -416,15 +378,8 @@ def test_nothing_of_a_response_is_logged(
     database: Database, logged: Callable[[], str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
-    operator = RtiSmsDetailsToSqlOperator(
-        task_id="load",
-        table="details",
-        sql_conn_id="warehouse",
-        sql="SELECT :id",
-        parameters={"id": seeded(1)[0]},
-        create_table=True,
-        raw=True,
-    )
+    query = {"sql": "SELECT :id", "parameters": {"id": seeded(1)[0]}, "create_table": True, "raw": True}
+    operator = RtiSmsDetailsToSqlOperator(task_id="load", table="details", sql_conn_id="warehouse", **query)
     operator.parameters = operator.parameters
     assert isinstance(operator.parameters, Redacted)
     summary = operator.execute({})
