@@ -19,8 +19,7 @@ from airflow_provider_rtisms.doctor import CheckResult, Outcome, Report
 from airflow_provider_rtisms.doctor.command import main
 from airflow_provider_rtisms.sandbox import Sandbox
 from tests.patience import PATIENCE
-from tests.unit.doctor.examination import NAMES
-from tests.unit.doctor.vendor import BALANCE, CLIENT_ID, NUMBER, SECRET, vendor
+from tests.unit.doctor.vendor import BALANCE, CLIENT_ID, NAMES, NUMBER, SECRET, port_of, vendor
 
 pytestmark = pytest.mark.slow
 
@@ -69,8 +68,8 @@ def test_it_runs_as_a_module_without_airflow(api: str) -> None:
 
 @pytest.fixture
 def api() -> Iterator[str]:
-    with vendor() as (port, _):
-        yield f"http://127.0.0.1:{port}"
+    with vendor() as server:
+        yield server.url
 
 
 def test_the_report_is_short_unless_it_is_verbose(api: str, doctor: Doctor) -> None:
@@ -168,8 +167,8 @@ def test_certificates_to_trust(doctor: Doctor, tmp_path: Path) -> None:
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
-    with vendor(context=context) as (port, _):
-        arguments = ["--client-id", CLIENT_ID, "--base-url", f"https://localhost:{port}"]
+    with vendor(context=context) as server:
+        arguments = ["--client-id", CLIENT_ID, "--base-url", f"https://localhost:{port_of(server)}"]
         refused, trusted = doctor(*arguments), doctor(*arguments, "--ca-bundle", str(tmp_path / "ca.pem"))
     assert "failed   tls" in refused.stdout
     assert (trusted.returncode, trusted.stdout.count("\n")) == (0, 1)
