@@ -3,7 +3,8 @@ What this package stores outside of its process, in the form of this release. La
 
 ``samples/RELEASE.json`` holds the forms of a release. Never change the sample of a release that people have. If a form
 changes, add a sample for the next release: ``python -m tests.unit.upgrades.stored_forms samples/RELEASE.json``. If an
-older release would misread the new form, increase the version in it too.
+older release would misread the new form, increase the version in it too. ``0.1.0.dev1.json`` has only what 0.1.0 wrote
+differently.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from airflow_provider_rtisms.triggers.rtisms import (
 )
 from airflow_provider_rtisms.triggers.start import RtiSmsDeliveryStartTrigger
 from tests.hostile import until
-from tests.unit.attempts import TaskStore
+from tests.unit.attempts import AssetStore, TaskStore
 
 #: Seconds since the epoch: a time that is always to come.
 YEAR_2100 = 4102444800
@@ -52,16 +53,6 @@ SENT = {
     "not sent": Submission(SendOutcome.NOT_SENT),
     "lost": None,
 }
-
-
-class AssetStore(dict[str, Any]):
-    """Airflow's asset state store as far as it is used here."""
-
-    async def aget(self, key: str, default: Any = None) -> Any:
-        return self.get(key, default)
-
-    async def aset(self, key: str, value: Any) -> None:
-        self[key] = value
 
 
 def delivery_trigger(**changes: Any) -> RtiSmsDeliveryTrigger:
@@ -222,4 +213,5 @@ def connected_sandbox() -> Iterator[Sandbox]:
 
 if __name__ == "__main__":
     with connected_sandbox() as running:
-        Path(sys.argv[1]).write_text(json.dumps(stored_forms(running), indent=1) + "\n")
+        kinds = ",\n".join(f"{json.dumps(kind)}: {json.dumps(one)}" for kind, one in stored_forms(running).items())
+        Path(sys.argv[1]).write_text(f"{{\n{kinds}\n}}\n")

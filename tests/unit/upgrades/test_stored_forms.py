@@ -8,6 +8,7 @@ release meets forms of any release before it, and of later ones.
 from __future__ import annotations
 
 import asyncio
+import copy
 import importlib
 import json
 from collections.abc import Callable
@@ -29,14 +30,13 @@ from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sending.journal import NOT_SENT, UNCERTAIN, MemoryStore, SendJournal
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor, RtiSmsDeliverySensor
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
-from tests.unit.attempts import TaskStore
+from tests.unit.attempts import AssetStore, TaskStore
 from tests.unit.upgrades.stored_forms import (
     CLIENT_SECRET,
     DONE,
     IDS,
     OPEN_ID,
     SENT,
-    AssetStore,
     balance_watcher,
     delivery_trigger,
     fire,
@@ -57,8 +57,8 @@ Sample = dict[str, Any]
 
 @pytest.fixture(params=sorted(SAMPLES))
 def sample(request: pytest.FixtureRequest) -> Sample:
-    """What a release stores."""
-    return dict(json.loads(json.dumps(SAMPLES[request.param])))
+    """What a release stores. An older sample may have only what differs."""
+    return copy.deepcopy({**SAMPLES[NEWEST], **SAMPLES[request.param]})
 
 
 def event_of(sample: Sample, name: str) -> Any:
