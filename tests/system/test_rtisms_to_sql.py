@@ -22,7 +22,6 @@ from airflow_provider_rtisms.sql.table import to_strict_json
 from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
 from scripts.servers import DEBIAN_POSTGRESQL, Postgres
 from tests.patience import wait_until
-from tests.system.conftest import RunDag, load_dag
 from tests.unit.bulk.conftest import UNSAVED, kill_on_the_way, kill_when, seeded
 from tests.unit.bulk.test_lineage import Reported, reported  # noqa: F401
 
@@ -314,13 +313,3 @@ def test_lineage_names_the_table(warehouse: Warehouse, request: pytest.FixtureRe
     read: Reported = request.getfixturevalue("reported")
     load(seeded(2), create_table=True)
     assert read() == ([], [f"postgres://127.0.0.1:{warehouse.server.port}/postgres/public/details"])
-
-
-def test_the_example_runs_on_postgresql(
-    run_dag: RunDag, warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_RTISMS_EXAMPLE_WAREHOUSE", warehouse.connection_json())
-    run = run_dag(load_dag(EXAMPLE.read_text(), tmp_path), conf={"count": 302})
-    assert run.state == "success"
-    assert "300 of 302 SMS have details" in run.xcom("check")
-    assert warehouse.do("SELECT count(*), count(DISTINCT submission_id) FROM sms_details") == [(300, 300)]

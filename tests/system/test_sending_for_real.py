@@ -214,24 +214,6 @@ def test_a_task_that_waits_for_approval_sends_the_link(airflow: AirflowDeploymen
     assert airflow.call("GET", details)["options"] == ["Approve", "Reject"]
 
 
-def test_what_is_written_is_sent_in_a_native_dag(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
-    run = airflow.trigger("native")
-    assert run.finish() == "failed"
-    assert {task["task_id"]: task["state"] for task in run.task_instances()} == {"send": "success", "fail": "failed"}
-    airflow.wait_until(lambda: len(texts(sandbox)) == 2, what="the alert")
-    assert [(message.recipient, message.text, message.sender) for message in sandbox.state().messages] == [
-        (ON_DUTY, "007", "96000"),
-        (ON_DUTY, "1e5", "96000"),
-    ]
-
-
-def test_the_retry_policy_does_not_retry_in_vain(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
-    run = airflow.trigger("polite", params={"conn_id": "rtisms_wrong"})
-    assert run.finish() == "failed"
-    assert task_of(run)["try_number"] == 1
-    assert re.search("HTTP 40[01]", run.failure_log())
-
-
 def test_the_retry_policy_waits_as_long_as_the_server_asks(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
     sandbox.set_faults(Fault("error", statuses=(429,), times=1, path="sms", retry_after=10))
     run = airflow.trigger("polite", params={"conn_id": "rtisms_once"})

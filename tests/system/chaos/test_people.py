@@ -9,7 +9,6 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +65,6 @@ def received(sandbox: SandboxProcess) -> Counter[str]:
     return Counter(message.recipient for message in sandbox.state().messages)
 
 
-def has_received(sandbox: SandboxProcess, count: int) -> bool:
-    return len(sandbox.state().messages) >= count
-
-
-def is_gone(process: Path) -> bool:
-    return not process.exists()
-
-
 def stored_in(postgres: Postgres) -> Iterator[str]:
     """Yield all rows of all tables of Airflow's database."""
     import psycopg2
@@ -105,13 +96,13 @@ def test_a_worker_that_is_killed_again_and_again_sends_each_reference_once(
     target = kills = 0
     while kills < KILLS:
         target += chance.randint(1, 350)
-        airflow.wait_until(partial(has_received, sandbox, target), what=f"{target} messages")
+        airflow.wait_until(lambda least=target: len(sandbox.state().messages) >= least, what=f"{target} messages")
         pid = task_of(run)["pid"]
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
             kills += 1
         process = Path(f"/proc/{pid}")
-        airflow.wait_until(partial(is_gone, process), what="the end of the worker")
+        airflow.wait_until(lambda gone=process: not gone.exists(), what="the end of the worker")
         target = len(sandbox.state().messages)
     assert target < PEOPLE, "the last kill came too late"
     run.finish()
