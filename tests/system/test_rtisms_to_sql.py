@@ -197,26 +197,6 @@ class TestBeforeTheFirstRequest:
         assert not sandbox.state().requests
 
     @pytest.mark.parametrize(
-        ("change", "named"),
-        [
-            ("DROP COLUMN status", "has no column status"),
-            (
-                "ALTER submission_id TYPE bigint USING 1",
-                "has submission_id as bigint, which has to be text or character",
-            ),
-            ("ALTER cost TYPE integer", "has cost as integer, which has to be numeric or double precision"),
-            ("ALTER sent_at TYPE date", "has sent_at as date, which has to be timestamp with time zone or timestamp"),
-            ("ADD day date NOT NULL", "records do not fill.*: day"),
-            ("DROP CONSTRAINT details_pkey", r"Add a unique key on submission_id alone: ALTER TABLE"),
-            ("DROP CONSTRAINT details_pkey, ADD UNIQUE (submission_id, status)", "Add a unique key on submission_id"),
-        ],
-    )
-    def test_a_table_that_does_not_fit_is_refused(self, warehouse: Warehouse, change: str, named: str) -> None:
-        warehouse.do(f"ALTER TABLE details {change}")
-        with pytest.raises(AirflowFailException, match=named):
-            load(seeded(3))
-
-    @pytest.mark.parametrize(
         ("rights", "arguments", "named"),
         [
             ("SELECT ON details", {}, r"permission denied for table details.* Grant .* INSERT and UPDATE"),

@@ -97,11 +97,6 @@ def test_a_retry_asks_only_for_the_rest(
 
 
 class TestIdFile:
-    def test_ids_come_from_an_object(self, hook: RtiSmsHook, s3: S3Server) -> None:
-        s3.write("ids.csv", "\n".join(["id", *seeded(20)]).encode())
-        hook.bulk_get_sms(read_id_file("s3://store@bucket/ids.csv", "id"), output_path=URL)
-        assert ids_in(s3.objects()[KEY]) == seeded(20)
-
     @pytest.mark.parametrize(
         ("fault", "error", "words"),
         [
@@ -146,14 +141,6 @@ class TestIdFile:
         s3.write("ids.txt", "\n".join(reversed(seeded(20))).encode())
         with pytest.raises(RtiSmsStorageUnavailableError, match="replaced the object"):
             list(ids)
-
-
-class TestMissingFile:
-    def test_it_may_be_an_object(self, hook: RtiSmsHook, s3: S3Server) -> None:
-        path = "s3://store@bucket/day/missing.csv"
-        hook.bulk_get_sms(["1", *seeded(3)], output_path=URL, missing_path=path, on_missing="skip")
-        assert sorted(s3.objects()) == [KEY, "day/missing.csv"]
-        assert s3.objects()["day/missing.csv"].startswith(b"submission_id,reason\n1,")
 
 
 class TestBeforeTheFirstRequest:

@@ -186,30 +186,25 @@ def test_without_a_secret_nothing_happens(doctor: Doctor) -> None:
     assert "RTISMS_CLIENT_SECRET" in done.stderr
 
 
-def test_one_message_is_sent_and_followed(doctor: Doctor) -> None:
-    with Sandbox(pending_for=0.1, sent_for=0.1) as sandbox:
-        arguments = ["--base-url", sandbox.url, "--send-to", NUMBER, "--sender", "96000", "--yes", "-v"]
-        done = doctor("--client-id", "sandbox-client", *arguments, secret="sandbox-secret")
-        messages = sandbox.state().messages
-    assert done.returncode == 0, done.stdout
-    assert len(messages) == 1
-    assert "DELIVERED after" in done.stdout
-    assert NUMBER[1:] not in done.stdout + done.stderr
-
-
-@pytest.mark.parametrize(("reply", "status", "sent"), [("n", 2, 0), ("", 2, 0), ("y", 0, 1)])
-def test_a_person_is_asked_before_a_message_is_sent(reply: str, status: int, sent: int, doctor: Doctor) -> None:
+@pytest.mark.parametrize(
+    ("options", "reply", "status", "sent"), [(["--yes"], "", 0, 1), ([], "y", 0, 1), ([], "n", 2, 0), ([], "", 2, 0)]
+)
+def test_a_message_is_sent_and_followed_once_a_person_agrees(
+    options: list[str], reply: str, status: int, sent: int, doctor: Doctor
+) -> None:
     terminal, stdin = os.openpty()
-    with Sandbox(pending_for=0, sent_for=0) as sandbox:
+    with Sandbox(pending_for=0.1, sent_for=0.1) as sandbox:
         os.write(terminal, f"{reply}\n".encode())
-        arguments = ["--base-url", sandbox.url, "--send-to", NUMBER, "--sender", "96000"]
+        arguments = ["--base-url", sandbox.url, "--send-to", NUMBER, "--sender", "96000", "--verbose", *options]
         done = doctor("--client-id", "sandbox-client", *arguments, secret="sandbox-secret", stdin=stdin)
         messages = sandbox.state().messages
     os.close(terminal)
     os.close(stdin)
     assert done.returncode == status, done.stdout + done.stderr
-    assert "one SMS to ***233, which costs money" in done.stderr
+    assert ("one SMS to ***233, which costs money" in done.stderr) is not bool(options)
     assert len(messages) == sent
+    assert ("DELIVERED after" in done.stdout) is bool(sent)
+    assert NUMBER[1:] not in done.stdout + done.stderr
 
 
 def test_the_help_and_the_page_list_the_same_options(doctor: Doctor) -> None:

@@ -33,24 +33,17 @@ with DAG("bulk_fetch", schedule=None, params={"submission_ids": ["1"], "output_p
         **CONNECTION,
     )
 
-with DAG("people", schedule=None, params={"folder": ".", "least": 0, "also": False}):
-    send = SqlToRtiSmsOperator.partial(
+with DAG("people", schedule=None, params={"path": "results.csv"}):
+    SqlToRtiSmsOperator(
         task_id="send",
-        sql="SELECT id, phone, name FROM people WHERE id >= %(least)s ORDER BY random()",
+        sql="SELECT id, phone, name FROM people ORDER BY random()",
         sql_conn_id="people",
         recipient_column="phone",
         text="Confidential: {name}",
         reference_column="id",
+        output_path="{{ params.path }}",
         sender="96000",
         retries=15,
         retry_delay=timedelta(0),
         **CONNECTION,
     )
-
-    @task
-    def shares(params=None) -> list[dict]:
-        """Return what each worker sends: everybody, or everybody and then the same people from a row on."""
-        leasts = [params["least"], params["least"] + 2500] if params["also"] else [params["least"]]
-        return [{"parameters": {"least": one}, "output_path": f"{params['folder']}/{one}.csv"} for one in leasts]
-
-    send.expand_kwargs(shares())
