@@ -461,6 +461,9 @@ def record(**values: Any) -> bytes:
     return json.dumps(made | {"fetched_at": "2026-09-06T00:30:00+00:00"} | values).encode() + b"\n"
 
 
+TYPES = "SELECT attname, atttypid::regtype::text FROM pg_attribute WHERE attrelid = 'details'::regclass AND attnum > 0"
+
+
 class TestCreateTable:
     def test_a_table_of_ours_takes_every_value(self, database: Database) -> None:
         database.do("DROP TABLE details")
@@ -482,6 +485,12 @@ class TestCreateTable:
         assert [float(row[2]) for row in rows] == [0.75, 1e-7]
         assert [bool(row[3]) for row in rows] == [True, False]
         assert [row[4] for row in rows] == [None, None]
+        if database.kind == "postgres":
+            types = dict(database.do(TYPES))
+            assert {one: types[one] for one in ("submission_id", "sent_at", "is_final", "cost", "raw")} == {
+                **{"submission_id": "text", "sent_at": "timestamp with time zone", "is_final": "boolean"},
+                **{"cost": "numeric", "raw": "jsonb"},
+            }
         raw = rows[0][5]
         assert (raw if isinstance(raw, dict) else json.loads(raw)) == {"a": name}
         ((moment,),) = database.do("SELECT registered_at FROM details WHERE registered_at IS NOT NULL")
