@@ -14,13 +14,7 @@ LATER = 0.5
 
 
 class Case(NamedTuple):
-    """
-    A wait, and how it ends.
-
-    :param statuses: one letter for each submission: see FINAL; ``S`` stays open, and ``?`` is unknown to the API.
-    :param min_delivered: of the wait.
-    :param is_enough: whether it succeeds.
-    """
+    """A wait, one letter for each submission, and how it ends: see FINAL; ``S`` stays open, ``?`` is unknown."""
 
     statuses: str
     min_delivered: float

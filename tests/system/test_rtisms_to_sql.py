@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_rtisms.bulk import store as file_store
 from airflow_provider_rtisms.sandbox import Sandbox, SandboxProcess
 from airflow_provider_rtisms.sql.table import to_strict_json
 from scripts.servers import Postgres
@@ -70,8 +71,13 @@ def blocked(database: Database) -> Iterator[Callable[[], bool]]:
 
 @POSTGRESQL
 def test_a_restart_in_the_middle_of_the_load_is_survived(
-    database: Database, sandbox: Sandbox, servers: Any, caplog: pytest.LogCaptureFixture
+    database: Database,
+    sandbox: Sandbox,
+    servers: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(file_store, "BACKOFF_BASE", 4.0)  # a slow machine takes its time to restart
     summaries: list[Any] = []
     thread = threading.Thread(target=lambda: summaries.append(load(seeded(100))))
     with blocked(database) as is_loading:
