@@ -166,6 +166,7 @@ def assert_evidence_is_complete(texts: Mapping[str, str], sandbox: Sandbox) -> N
     assert "Entel Pcs" in tables  # an XCom
     assert "4193366853543393" in tables  # a rendered template
     assert "redacted: " in tables
+    assert leaks(texts, {"a network": ["Entel Pcs"]})  # the search works
     assert sandbox.state().count_responses(503) == 1
     assert [message.text for message in sandbox.state().messages] == [TEXT] * 3  # 2 tasks and a notifier
 
