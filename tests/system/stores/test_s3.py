@@ -74,28 +74,6 @@ def test_a_url_without_a_connection_uses_the_environment(
     assert list(s3.objects()) == [KEY]
 
 
-@pytest.mark.parametrize("is_first_machine", [True, False])
-def test_a_retry_asks_only_for_the_rest(
-    hook: RtiSmsHook,
-    s3: S3Server,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    is_first_machine: bool,
-) -> None:
-    monkeypatch.setattr(part, "UPLOAD_EVERY", 0.0)
-    ids = ["1", *seeded(100)]
-    with pytest.raises(RtiSmsNotFoundError, match=rf"100 of 101 .* kept in s3://store@bucket/{PART[:-1]}"):
-        hook.bulk_get_sms(ids, output_path=URL)
-    assert KEY not in s3.objects()
-    assert not scratch_files(tmp_path)
-    if not is_first_machine:
-        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    summary: Any = hook.bulk_get_sms(ids, output_path=URL, on_missing="skip")
-    assert (summary["resumed"], summary["fetched"]) == (100, 100)
-    assert ids_in(s3.objects()[KEY]) == seeded(100)
-    assert list(s3.objects()) == [KEY]
-
-
 class TestIdFile:
     @pytest.mark.parametrize(
         ("fault", "error", "words"),
