@@ -164,22 +164,6 @@ def test_a_missed_deadline_alerts(airflow: AirflowDeployment, sandbox: SandboxPr
     assert (message.recipient, message.text) == (ON_DUTY, "hourly_load takes more than 30 minutes")
 
 
-@pytest.mark.slow
-def test_a_storm_of_failing_tasks_costs_one_sms_and_one_of_the_dag(
-    airflow: AirflowDeployment, sandbox: SandboxProcess
-) -> None:
-    """Tasks that fail at the same time, each in its process, and the callback of the DAG in the DAG processor."""
-    run = airflow.trigger("many_files")
-    assert run.finish() == "failed"
-    of_run = f"{run.run_id} failed"
-    airflow.wait_until(lambda: any(text.startswith(of_run) for text in texts(sandbox)), what="the alert of the DAG")
-    of_tasks = [text for text in texts(sandbox) if not text.startswith(of_run)]
-    counted = sum(int(number) for text in texts(sandbox) for number in re.findall(r"\(\+(\d+) since", text))
-    assert 1 <= len(of_tasks) <= 4, "more than one only if a process stalls between its read and its write"
-    assert 2 <= len(of_tasks) + counted <= 12, "alerts that are counted in the same moment may count as one"
-    assert len(texts(sandbox)) == len(of_tasks) + 1
-
-
 def test_missed_deadlines_share_an_sms_in_the_triggerer(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
     name = variable_name("late")
 
