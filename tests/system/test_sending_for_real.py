@@ -205,7 +205,7 @@ def test_the_retry_policy_waits_as_long_as_the_server_asks(airflow: AirflowDeplo
     attempts = airflow.call("GET", f"dags/polite/dagRuns/{run.run_id}/taskInstances/ask/tries")["task_instances"]
     ended, began = (datetime.fromisoformat(attempts[0]["end_date"]), datetime.fromisoformat(attempts[1]["start_date"]))
     assert [one["state"] for one in attempts] == ["failed", "success"]
-    assert timedelta(seconds=9) < began - ended < timedelta(seconds=60)
+    assert began - ended > timedelta(seconds=9)
 
 
 def test_it_waits_in_the_triggerer_and_sends_once(
