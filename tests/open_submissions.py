@@ -14,13 +14,7 @@ from tests.patience import PATIENCE
 
 @contextmanager
 def final_after_first_poll(sandbox: Sandbox, status: str = "DELIVERED") -> Iterator[str]:
-    """
-    Add a submission that is PENDING at its first poll and final from then on.
-
-    :param sandbox: where to add it.
-    :param status: its final status.
-    :return: its id.
-    """
+    """Add a submission that is PENDING at its first poll and has a final status from then on; yield its id."""
     submission_id = sandbox.add_submission("PENDING")
     left = threading.Event()
 

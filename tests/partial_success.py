@@ -1,8 +1,10 @@
-"""One table of waits with ``min_delivered``. Every mode, and a real triggerer, has to end each of them alike."""
+"""One table of waits with ``min_delivered``. Every mode of the sensor, and the send, have to end each of them alike."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
+
+from airflow_provider_rtisms.sandbox import Sandbox
 
 UNKNOWN_ID = "999999"
 #: Final statuses of the letters of a case. Small letters become final a little later.
@@ -12,13 +14,7 @@ LATER = 0.5
 
 
 class Case(NamedTuple):
-    """
-    A wait, and how it ends.
-
-    :param statuses: one letter for each submission: see FINAL; ``S`` stays open, and ``?`` is unknown to the API.
-    :param min_delivered: of the wait.
-    :param is_enough: whether it succeeds.
-    """
+    """A wait, one letter for each submission, and how it ends: see FINAL; ``S`` stays open, ``?`` is unknown."""
 
     statuses: str
     min_delivered: float
@@ -49,23 +45,8 @@ CASES = (
 )
 
 
-class Adds(Protocol):
-    """What a sandbox can do."""
-
-    def add_submission(
-        self, status: str = ..., *, pending_for: float | None = ..., sent_for: float | None = ...
-    ) -> str:
-        """Add a submission and return its id."""
-
-
-def add_submissions(sandbox: Adds, statuses: str) -> list[str]:
-    """
-    Add the submissions of a case.
-
-    :param sandbox: where to add them.
-    :param statuses: of the case.
-    :return: their ids.
-    """
+def add_submissions(sandbox: Sandbox, statuses: str) -> list[str]:
+    """Add the submissions of a case, and return their ids."""
     ids = []
     for letter in statuses:
         if letter == "?":

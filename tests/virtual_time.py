@@ -31,12 +31,10 @@ class DeadlockError(AssertionError):
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """
-    An event loop with a virtual clock.
+    An event loop whose clock begins at ``start``.
 
     Functions for a thread (``asyncio.to_thread``) run at once in the loop's own thread, so that their order is fixed.
     Sockets work only within the loop itself: nothing waits in real time for another process.
-
-    :param start: what the clock shows at the beginning, in seconds.
     """
 
     def __init__(self, start: float = START) -> None:
@@ -44,7 +42,6 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         super().__init__(_Selector(self._advance))
 
     def time(self) -> float:
-        """Return the virtual time in seconds."""
         return self._now
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
@@ -70,11 +67,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 class _Selector(selectors.BaseSelector):
-    """
-    Look for events without waiting; instead of waiting, advance the clock.
-
-    :param advance: called with the seconds to the next timer, or None if there is no timer.
-    """
+    """Instead of waiting for events, advance the clock: by the seconds to the next timer, or None if there is none."""
 
     def __init__(self, advance: Callable[[float | None], None]) -> None:
         self._selector = selectors.DefaultSelector()
@@ -103,14 +96,7 @@ class _Selector(selectors.BaseSelector):
 
 
 def run(main: Coroutine[Any, Any, T], start: float = START) -> T:
-    """
-    Run a coroutine to its end in virtual time.
-
-    :param main: the coroutine.
-    :param start: what the clock shows at the beginning, in seconds.
-    :return: its result.
-    :raises DeadlockError: every task waits, and no timer is set.
-    """
+    """Run a coroutine to its end in virtual time, and return its result; DeadlockError if every task waits for ever."""
     with asyncio.Runner(loop_factory=functools.partial(VirtualTimeLoop, start)) as runner:
         return runner.run(main)
 

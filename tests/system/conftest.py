@@ -245,7 +245,6 @@ def stored_connections(sandbox: SandboxProcess, watched: SandboxProcess) -> dict
 def changed_dags(folder: Path) -> list[Path]:
     """Write DAGs of the documentation and an example, with changes: tasks that fail, and deadlines that have passed."""
     (deadline,) = blocks("deadline")
-    (storm,) = blocks("storm")
     (approval,) = blocks("approval")
     late = _replaced(deadline.code, {"timedelta(minutes=30)": "timedelta(0)"})
     limited = _replaced(late, {"kwargs={": 'kwargs={"dedup_key": "late", "at_most_every": 3600, '})
@@ -256,7 +255,6 @@ def changed_dags(folder: Path) -> list[Path]:
     }
     files = {
         "hourly_load": late,
-        "storm": _replaced(storm.code, {"print(": "raise ValueError(", "range(24)": "range(12)"}),
         "approval": approval.code,
         "late": _replaced(limited, {"hourly_load": "late_in_triggerer"}),
         "late_sync": _replaced(limited, in_executor),

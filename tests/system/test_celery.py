@@ -69,17 +69,3 @@ def test_a_day_is_reconciled(airflow: AirflowDeployment, sandbox: SandboxProcess
     assert run.xcom("fetch_details")["fetched"] == 1000
     with gzip.open(tmp_path / "ds=2026-01-02" / "details.csv.gz", "rt") as details:
         assert len(details.readlines()) == 1001
-
-
-def test_a_message_is_sent_once(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
-    before = len(sandbox.state().messages)
-    run = airflow.trigger("example_rtisms_send_and_wait")
-    states = [task["state"] for task in run.changes()]
-    assert run.state() == "success", run.failure_log()
-    assert "deferred" in states
-    sent = [message.recipient for message in sandbox.state().messages[before:]]
-    assert sent == [
-        "+56900000000",
-        "+56900000002",
-        "+56900000100",
-    ]  # two messages, and the alert that the second was not delivered

@@ -20,17 +20,6 @@ from airflow_provider_rtisms.preview import main
 from airflow_provider_rtisms.sandbox import Sandbox
 from tests.patience import PATIENCE
 
-
-@pytest.mark.slow
-@pytest.mark.outer_minors
-@pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="commands of providers are from Airflow 3.2 on")
-def test_an_error_is_one_line(rtisms_sandbox: Sandbox, airflow_database: object) -> None:
-    command = [sys.executable, "-m", "airflow", "rtisms", "get", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=PATIENCE, check=False)
-    assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("get_sms 1: the server returned HTTP 404")
-
-
 DAG = """
 from airflow.providers.common.compat.sdk import DAG
 from airflow_provider_rtisms.operators.rtisms import RtiSmsGetDetailsOperator, RtiSmsSendOperator

@@ -24,12 +24,13 @@ from airflow_provider_rtisms.operators.rtisms import (
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor, RtiSmsDeliverySensor
 from tests.open_submissions import final_after_first_poll
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, with_more_time
 from tests.system.conftest import HAS_ERRORS, FinishedRun, RunDag, load_dag
 
 pytestmark = pytest.mark.system
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
+START = datetime(2026, 1, 1, tzinfo=UTC)
 MODES: dict[str, dict[str, Any]] = {
     "deferrable": {"deferrable": True},
     "reschedule": {"mode": "reschedule"},
@@ -43,7 +44,7 @@ def wait(run_dag: RunDag, request: pytest.FixtureRequest) -> Any:
         if arguments.get("mode") == "reschedule" and AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS:
             pytest.skip("dag.test of Airflow 3.0 passes the first reschedule to sensors as text, and they fail on it")
         dag_id = "".join(c if c.isalnum() else "_" for c in request.node.name)
-        with DAG(dag_id, schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+        with DAG(dag_id, schedule=None, start_date=START) as dag:
             RtiSmsDeliverySensor(**{"task_id": "wait", "poke_interval": 0.2, "timeout": PATIENCE, **arguments})
         return run_dag(dag, xcoms=("records",))
 
@@ -52,7 +53,7 @@ def wait(run_dag: RunDag, request: pytest.FixtureRequest) -> Any:
 
 def test_details_reach_xcom(run_dag: RunDag, rtisms_sandbox: Sandbox) -> None:
     submission_id = rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0)
-    with DAG("details", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+    with DAG("details", schedule=None, start_date=START) as dag:
         RtiSmsGetDetailsOperator(task_id="get", submission_id=submission_id)
     record = run_dag(dag).xcom("get")
     assert record["submission_id"] == submission_id
@@ -78,30 +79,28 @@ def test_wait_returns_the_records_in_order_and_polls_final_ones_once(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_rejected_submission_fails_the_wait(wait: Any, rtisms_sandbox: Sandbox, mode: str) -> None:
-    fine = rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0)
-    with final_after_first_poll(rtisms_sandbox, "REJECTED") as bad:
-        run = wait(submission_ids=[fine, bad], **MODES[mode])
-    assert run.state == "failed"
-    assert run.xcom("wait") is None
-    assert not HAS_ERRORS or f"{bad} REJECTED" in str(run.errors["wait"])
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_min_delivered_fails_as_soon_as_it_cannot_be_reached(wait: Any, rtisms_sandbox: Sandbox, mode: str) -> None:
+def test_a_wait_that_cannot_succeed_fails(wait: Any, rtisms_sandbox: Sandbox, mode: str) -> None:
+    """It pushes what it knows. What each mode makes of each end, tests/unit/sensors/test_min_delivered.py shows."""
     fine = rtisms_sandbox.add_submission("DELIVERED", pending_for=0, sent_for=0)
     never = rtisms_sandbox.add_submission("SENT")
     with final_after_first_poll(rtisms_sandbox, "REJECTED") as bad:
         run = wait(submission_ids=[fine, never, bad], min_delivered=0.7, **MODES[mode])
     assert run.state == "failed"
+    assert run.xcom("wait") is None
     assert {record["submission_id"] for record in run.xcom("wait", "records")} == {fine, bad}
     assert not HAS_ERRORS or "needs 3 of 3 messages, and at most 2" in str(run.errors["wait"])
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_soft_fail_skips(wait: Any, rtisms_sandbox: Sandbox, mode: str) -> None:
-    with final_after_first_poll(rtisms_sandbox, "EXPIRED") as bad:
-        assert wait(submission_ids=[bad], soft_fail=True, **MODES[mode]).task_states == {"wait": "skipped"}
+@pytest.mark.parametrize(
+    ("mode", "soft_fail", "ends"), [("deferrable", True, "skipped"), ("reschedule", False, "failure")]
+)
+def test_a_timeout_fails_it_or_skips_it(
+    wait: Any, rtisms_sandbox: Sandbox, mode: str, soft_fail: bool, ends: str
+) -> None:
+    never = rtisms_sandbox.add_submission("SENT")
+    run = wait(submission_ids=[never], timeout=1, soft_fail=soft_fail, **MODES[mode])
+    assert run.task_states == {"wait": ends}
+    assert soft_fail or not HAS_ERRORS or isinstance(run.errors["wait"], AirflowSensorTimeout)
 
 
 def check_execution_timeout(run: Callable[[], FinishedRun]) -> None:
@@ -119,50 +118,33 @@ def check_execution_timeout(run: Callable[[], FinishedRun]) -> None:
     assert not HAS_ERRORS or isinstance(finished.errors["wait"], AirflowTaskTimeout)
 
 
-@pytest.mark.parametrize("mode", ["poke", "deferrable"])
-def test_the_execution_timeout_is_not_skipped(wait: Any, rtisms_sandbox: Sandbox, mode: str) -> None:
-    never = rtisms_sandbox.add_submission("SENT")
-    limit = {"execution_timeout": timedelta(seconds=2), "soft_fail": True}
-    check_execution_timeout(lambda: wait(submission_ids=[never], **limit, **MODES[mode]))
-
-
-def test_the_execution_timeout_ends_a_deferred_balance(run_dag: RunDag, rtisms_sandbox: Sandbox) -> None:
-    with DAG("limited_balance", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
-        RtiSmsBalanceSensor(
-            task_id="wait",
-            minimum=1000,
-            poke_interval=0.2,
-            deferrable=True,
-            soft_fail=True,
-            execution_timeout=timedelta(seconds=2),
-        )
+@pytest.mark.parametrize("kind", ["poke", "deferrable", "balance"])
+def test_the_execution_timeout_is_not_skipped(run_dag: RunDag, rtisms_sandbox: Sandbox, kind: str) -> None:
+    limit: dict[str, Any] = {"task_id": "wait", "execution_timeout": timedelta(seconds=2), "soft_fail": True}
+    with DAG(f"limited_{kind}", schedule=None, start_date=START) as dag:
+        if kind == "balance":
+            RtiSmsBalanceSensor(minimum=1000, poke_interval=0.2, deferrable=True, **limit)
+        else:
+            never = rtisms_sandbox.add_submission("SENT")
+            RtiSmsDeliverySensor(submission_ids=[never], poke_interval=0.2, **limit, **MODES[kind])
     check_execution_timeout(lambda: run_dag(dag))
 
 
 def test_the_execution_timeout_ends_a_send_that_waits(run_dag: RunDag, rtisms_sandbox: Sandbox) -> None:
-    with DAG("limited_send", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
-        RtiSmsSendOperator(
-            task_id="wait",
-            recipients="+56900000004",
-            text="hola",
-            sender="96000",
-            wait_for_delivery=True,
-            deferrable=True,
-            poke_interval=0.2,
-            execution_timeout=timedelta(seconds=5),
-        )
-    run = run_dag(dag)  # without a task state store it is AirflowFailException, since a retry sends again
+    sms = {"recipients": "+56900000004", "text": "hola", "sender": "96000"}
+    wait: dict[str, Any] = {"wait_for_delivery": True, "deferrable": True, "poke_interval": 0.2}
+
+    def attempt(seconds: float) -> FinishedRun:
+        rtisms_sandbox.reset()
+        with DAG(f"limited_send_{seconds:g}", schedule=None, start_date=START) as dag:
+            RtiSmsSendOperator(task_id="wait", execution_timeout=timedelta(seconds=10 * seconds), **sms, **wait)
+        return run_dag(dag)
+
+    run = with_more_time(attempt, was_enough=lambda _: "GET sms" in rtisms_sandbox.state().requests)
     assert run.task_states == {"wait": "failure"}
+    # Without a task state store it is AirflowFailException, since a retry sends again.
     assert not HAS_ERRORS or "The execution_timeout of the task has passed" in str(run.errors["wait"])
     assert len(rtisms_sandbox.state().messages) == 1
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_the_timeout_is_a_sensor_timeout(wait: Any, rtisms_sandbox: Sandbox, mode: str) -> None:
-    never = rtisms_sandbox.add_submission("SENT")
-    run = wait(submission_ids=[never], timeout=1, **MODES[mode])
-    assert run.task_states == {"wait": "failure"}
-    assert not HAS_ERRORS or isinstance(run.errors["wait"], AirflowSensorTimeout)
 
 
 def test_a_connection_in_the_database_serves_the_trigger(
@@ -195,7 +177,7 @@ def test_the_example_of_a_wait_runs(run_dag: RunDag, rtisms_sandbox: Sandbox, tm
 )
 def test_a_later_task_reads_the_counts_from_the_event_of_the_outlet(run_dag: RunDag, rtisms_sandbox: Sandbox) -> None:
     details = Asset("s3://warehouse/details-of-a-test")
-    with DAG("outlet", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+    with DAG("outlet", schedule=None, start_date=START) as dag:
         ids = ["4193366853543393", "1234567890123"]
         fetch = RtiSmsBulkGetDetailsOperator(task_id="fetch", submission_ids=ids, on_missing="skip", outlets=[details])
 

@@ -1,7 +1,4 @@
-"""
-How deferrals end in a whole Airflow: by the execution_timeout, by a crash, when allowed hours begin, and watchers that
-never end.
-"""
+"""How deferrals end in a whole Airflow: by the execution_timeout, by a crash, and when allowed hours begin."""
 
 from __future__ import annotations
 
@@ -23,29 +20,30 @@ pytestmark = [
 ]
 
 
-def finish(airflow: AirflowDeployment, sandbox: SandboxProcess, dag_id: str) -> tuple[DagRun, dict[str, Any]]:
-    """Run a DAG whose tasks wait for a submission that is never final; return its task instances when it has ended."""
+def finish(airflow: AirflowDeployment, sandbox: SandboxProcess, dag_id: str) -> tuple[DagRun, dict[str, Any], bool]:
+    """Run waits for what is never final. Return their task instances at the end, and whether all of them deferred."""
     run = airflow.trigger(dag_id, params={"id": sandbox.add_submission("SENT")})
     states: dict[str, list[str]] = {}
     for change in run.changes():
         states.setdefault(change["task_id"], []).append(change["state"])
-    assert all("deferred" in seen for seen in states.values()), states
-    return run, {task["task_id"]: task for task in run.task_instances()}
+    tasks = {task["task_id"]: task for task in run.task_instances()}
+    assert {task["state"] for task in tasks.values()} == {"failed"}, run.failure_log()
+    return run, tasks, all("deferred" in seen for seen in states.values())
 
 
 def test_the_execution_timeout_ends_a_deferral(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
-    """Each task has 20 s, and would wait for an hour. The sensors have soft_fail, which does not skip that."""
-    run, tasks = finish(airflow, sandbox, "execution_timeouts")
-    assert {name: task["state"] for name, task in tasks.items()} == dict.fromkeys(
-        ("delivery", "balance", "send"), "failed"
-    ), run.failure_log()
-    assert (
-        run.failure_log(1000).count("AirflowTaskTimeout: The execution_timeout of the task has passed. Timed out: ")
-        >= 3
-    )
+    """The tasks would wait for an hour. The sensors have soft_fail, which does not skip that."""
+    for seconds in (20, 240):  # a very slow machine defers nothing in 20 s
+        sandbox.reset()
+        run, tasks, all_deferred = finish(airflow, sandbox, f"execution_timeouts_{seconds}")
+        if all_deferred:
+            break
+    assert all_deferred
+    ends = run.failure_log(1000).count("AirflowTaskTimeout: The execution_timeout of the task has passed. Timed out: ")
+    assert ends >= len(tasks) == 3
     for task in tasks.values():
         start, end = (datetime.fromisoformat(task[name]) for name in ("start_date", "end_date"))
-        assert (end - start).total_seconds() > 17
+        assert (end - start).total_seconds() > seconds - 3
     state = sandbox.state()
     assert [message.recipient for message in state.messages] == ["+56900000004"], "it was sent once"
     assert state.requests["GET balance"] > 1
@@ -54,41 +52,32 @@ def test_the_execution_timeout_ends_a_deferral(airflow: AirflowDeployment, sandb
 def test_a_trigger_that_crashes_fails_a_sensor_with_soft_fail(
     airflow: AirflowDeployment, sandbox: SandboxProcess
 ) -> None:
-    run, tasks = finish(airflow, sandbox, "soft_fails")
-    states = {name: task["state"] for name, task in tasks.items()}
-    assert states == {"crash": "failed", "refused": "failed", "timeout": "skipped"}, run.failure_log()
+    _, tasks, all_deferred = finish(airflow, sandbox, "soft_fails")
+    assert all_deferred
+    assert tasks.keys() == {"crash", "refused"}
     airflow.check()  # the triggerer has survived both
     # Airflow goes on to count a refused trigger as running, and SQLite gives its id to a later one, which never starts.
     airflow.kill("triggerer")
     airflow.start("triggerer")
 
 
-@pytest.mark.usefixtures("watched_sandbox")
-def test_two_assets_with_equal_watchers_both_get_the_fall(airflow: AirflowDeployment) -> None:
-    """Each of them once, unless the triggerer was restarted: tests/unit/sensors/test_balance.py counts."""
-    for name in ("rtisms_low", "rtisms_low_too"):
-
-        def runs(dag_id: str = f"top_up_{name}") -> list[dict[str, Any]]:
-            return list(airflow.call("GET", f"dags/{dag_id}/dagRuns", params={"state": "success"})["dag_runs"])
-
-        run, *_ = airflow.wait_until(runs, what=f"a run of top_up_{name}")
-        (event,) = DagRun(airflow, f"top_up_{name}", run["dag_run_id"]).xcom("order")
-        assert event["threshold"] == "900000"
-
-
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # the hours begin after two to three minutes
+@pytest.mark.timeout(3600)  # the hours begin after two to three minutes
 def test_sends_wait_for_their_hours(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
     """One task waits in the triggerer, and one is rescheduled: it is no sensor, and Airflow heeds the time anyway."""
-    start = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=3)
-    (airflow.home / "dags" / "hours.txt").write_text(f"{start:%H:%M} {start + timedelta(hours=2):%H:%M}")
-    run = airflow.trigger("allowed_hours")
-    states: dict[str, list[str]] = {"in_triggerer": [], "rescheduled": []}
-    for change in run.changes(timeout=600):
-        states[change["task_id"]].append(change["state"])
-        if change["state"] in ("deferred", "up_for_reschedule"):
-            assert "POST sms" not in sandbox.state().requests
-    assert run.state() == "success", run.failure_log()
+    for minutes in (3, 20):  # a very slow machine begins after the first hours have begun
+        sandbox.reset()
+        start = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=minutes)
+        (airflow.home / "dags" / "hours.txt").write_text(f"{start:%H:%M} {start + timedelta(hours=2):%H:%M}")
+        run = airflow.trigger("allowed_hours")
+        states: dict[str, list[str]] = {"in_triggerer": [], "rescheduled": []}
+        for change in run.changes(timeout=1800):
+            states[change["task_id"]].append(change["state"])
+            if change["state"] in ("deferred", "up_for_reschedule"):
+                assert "POST sms" not in sandbox.state().requests
+        assert run.state() == "success", run.failure_log()
+        if "deferred" in states["in_triggerer"] and "up_for_reschedule" in states["rescheduled"]:
+            break
     assert states["in_triggerer"].count("deferred") == 1
     assert states["rescheduled"].count("up_for_reschedule") == 1
     received = Counter((message.text, message.recipient) for message in sandbox.state().messages)

@@ -99,7 +99,7 @@ def test_a_locked_table_does_not_hold_up_the_send(
         wait_until(lambda: len(sandbox.state().messages) > PEOPLE or results.done(), what="the first message")
         other.cursor().execute("LOCK TABLE ledger IN ACCESS EXCLUSIVE MODE")
         try:
-            wait_until(lambda: len(sandbox.state().messages) == PEOPLE + 300, what="the last message", timeout=60)
+            wait_until(lambda: len(sandbox.state().messages) == PEOPLE + 300, what="the last message")
         finally:
             other.rollback()
         assert len(results.result()) == 300

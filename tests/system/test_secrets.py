@@ -166,6 +166,7 @@ def assert_evidence_is_complete(texts: Mapping[str, str], sandbox: Sandbox) -> N
     assert "Entel Pcs" in tables  # an XCom
     assert "4193366853543393" in tables  # a rendered template
     assert "redacted: " in tables
+    assert leaks(texts, {"a network": ["Entel Pcs"]})  # the search works
     assert sandbox.state().count_responses(503) == 1
     assert [message.text for message in sandbox.state().messages] == [TEXT] * 3  # 2 tasks and a notifier
 
@@ -234,48 +235,3 @@ def test_nothing_leaks_in_a_whole_deployment(airflow: AirflowDeployment, sandbox
     of_this_dag = {name: text for name, text in texts.items() if not other_dags.match(name)}
     assert_evidence_is_complete(of_this_dag, sandbox_process)
     assert ("wait_deferred", "deferred") in seen
-
-
-def test_a_leak_is_found(sandbox: Sandbox, new_database: Path, tmp_path: Path) -> None:
-    """The search itself works: it finds what a careless DAG leaks into output, XCom and rendered templates."""
-    (tmp_path / "dags").mkdir()
-    (tmp_path / "dags" / "rtisms_careless.py").write_text(CARELESS)
-    stored = {"AIRFLOW_CONN_RTISMS_DEFAULT": sandbox.connection_json()}
-    shutil.copy(new_database, tmp_path / "airflow.db")
-    output = airflow(tmp_path, "dags", "test", "rtisms_careless", env={**DEBUG, **VARIABLES, **stored})
-    found = leaks({"output": output, **evidence(tmp_path)}, secrets(sandbox))
-    for expected in (
-        "the client secret in output",
-        "a token in output",
-        "a phone number in table ",  # an XCom
-        "a text in table ",  # a rendered template
-    ):
-        assert [line for line in found if line.startswith(expected)], (expected, found, output[-3000:])
-
-
-#: A DAG that bypasses Airflow's secret masker, which would redact a secret and a token in a log line.
-CARELESS = """
-import os
-
-from airflow.providers.common.compat.sdk import dag, task
-
-
-@dag("rtisms_careless", schedule=None)
-def careless():
-    @task
-    def write(text):
-        from urllib.parse import quote_plus
-
-        from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
-
-        hook = RtiSmsHook()
-        hook.get_balance()
-        os.write(2, quote_plus(hook.get_settings().client_secret.get_secret_value()).encode() + b"\\n")
-        os.write(2, hook.get_conn().tokens.fresh().value.get_secret_value().encode() + b"\\n")
-        return os.environ["AIRFLOW_VAR_RTISMS_RECIPIENT"]
-
-    write("{{ var.value.rtisms_text }}")
-
-
-careless()
-"""

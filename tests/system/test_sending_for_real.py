@@ -164,22 +164,6 @@ def test_a_missed_deadline_alerts(airflow: AirflowDeployment, sandbox: SandboxPr
     assert (message.recipient, message.text) == (ON_DUTY, "hourly_load takes more than 30 minutes")
 
 
-@pytest.mark.slow
-def test_a_storm_of_failing_tasks_costs_one_sms_and_one_of_the_dag(
-    airflow: AirflowDeployment, sandbox: SandboxProcess
-) -> None:
-    """Tasks that fail at the same time, each in its process, and the callback of the DAG in the DAG processor."""
-    run = airflow.trigger("many_files")
-    assert run.finish() == "failed"
-    of_run = f"{run.run_id} failed"
-    airflow.wait_until(lambda: any(text.startswith(of_run) for text in texts(sandbox)), what="the alert of the DAG")
-    of_tasks = [text for text in texts(sandbox) if not text.startswith(of_run)]
-    counted = sum(int(number) for text in texts(sandbox) for number in re.findall(r"\(\+(\d+) since", text))
-    assert 1 <= len(of_tasks) <= 4, "more than one only if a process stalls between its read and its write"
-    assert 2 <= len(of_tasks) + counted <= 12, "alerts that are counted in the same moment may count as one"
-    assert len(texts(sandbox)) == len(of_tasks) + 1
-
-
 def test_missed_deadlines_share_an_sms_in_the_triggerer(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
     name = variable_name("late")
 
@@ -214,24 +198,6 @@ def test_a_task_that_waits_for_approval_sends_the_link(airflow: AirflowDeploymen
     assert airflow.call("GET", details)["options"] == ["Approve", "Reject"]
 
 
-def test_what_is_written_is_sent_in_a_native_dag(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
-    run = airflow.trigger("native")
-    assert run.finish() == "failed"
-    assert {task["task_id"]: task["state"] for task in run.task_instances()} == {"send": "success", "fail": "failed"}
-    airflow.wait_until(lambda: len(texts(sandbox)) == 2, what="the alert")
-    assert [(message.recipient, message.text, message.sender) for message in sandbox.state().messages] == [
-        (ON_DUTY, "007", "96000"),
-        (ON_DUTY, "1e5", "96000"),
-    ]
-
-
-def test_the_retry_policy_does_not_retry_in_vain(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
-    run = airflow.trigger("polite", params={"conn_id": "rtisms_wrong"})
-    assert run.finish() == "failed"
-    assert task_of(run)["try_number"] == 1
-    assert re.search("HTTP 40[01]", run.failure_log())
-
-
 def test_the_retry_policy_waits_as_long_as_the_server_asks(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
     sandbox.set_faults(Fault("error", statuses=(429,), times=1, path="sms", retry_after=10))
     run = airflow.trigger("polite", params={"conn_id": "rtisms_once"})
@@ -239,7 +205,7 @@ def test_the_retry_policy_waits_as_long_as_the_server_asks(airflow: AirflowDeplo
     attempts = airflow.call("GET", f"dags/polite/dagRuns/{run.run_id}/taskInstances/ask/tries")["task_instances"]
     ended, began = (datetime.fromisoformat(attempts[0]["end_date"]), datetime.fromisoformat(attempts[1]["start_date"]))
     assert [one["state"] for one in attempts] == ["failed", "success"]
-    assert timedelta(seconds=9) < began - ended < timedelta(seconds=60)
+    assert began - ended > timedelta(seconds=9)
 
 
 def test_it_waits_in_the_triggerer_and_sends_once(

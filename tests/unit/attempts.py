@@ -23,6 +23,19 @@ class TaskStore(MemoryStore):
         super().set(key, value)
 
 
+class AssetStore(dict[str, Any]):
+    """Airflow's asset state store as far as it is used here."""
+
+    writes = 0
+
+    async def aget(self, key: str, default: Any = None) -> Any:
+        return self.get(key, default)
+
+    async def aset(self, key: str, value: Any) -> None:
+        self.writes += 1
+        self[key] = value
+
+
 class Pushes:
     """What a task knows of itself, and what it pushes to XCom."""
 

@@ -30,12 +30,9 @@ def run(name: str, *options: str) -> None:
 Capture = pytest.CaptureFixture[str]
 
 
-def test_balance(rtisms_sandbox: Sandbox, capsys: Capture) -> None:
+def test_balance_and_get(rtisms_sandbox: Sandbox, capsys: Capture) -> None:
     run("balance", "--output", "json")
     assert json.loads(capsys.readouterr().out) == [{"balance": "457.00"}]
-
-
-def test_get(rtisms_sandbox: Sandbox, capsys: Capture) -> None:
     submission_id = rtisms_sandbox.add_submission("EXPIRED", pending_for=0, sent_for=0)
     run("get", submission_id, "--output", "json")
     (record,) = json.loads(capsys.readouterr().out)
@@ -87,6 +84,14 @@ def test_doctor(rtisms_sandbox: Sandbox, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as ended:
         run("doctor", "--conn-id", "rtisms_default")
     assert (ended.value.code, "failed   authentication" in capsys.readouterr().out) == (1, True)
+
+
+def test_the_doctor_names_a_connection_that_leads_elsewhere(serve_default: Serve, capsys: Capture) -> None:
+    serve_default(response(b"", 404))
+    with pytest.raises(SystemExit):
+        run("doctor", "--conn-id", "rtisms_default")
+    wrong, _ = capsys.readouterr().out.splitlines()
+    assert wrong.endswith("this is not the RTI SMS API: check Base URL (Host) of the Connection rtisms_default.")
 
 
 def test_preview(rtisms_sandbox: Sandbox, capsys: Capture) -> None:

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
@@ -24,14 +23,11 @@ CONNECTION_ID = "rtisms_stored"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests beside this file."""
+    only_3_3 = pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="scripts.airflow_deployment starts Airflow 3.3 only")
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.system)
-            item.add_marker(pytest.mark.deployment)
-            item.add_marker(pytest.mark.chaos)
-            item.add_marker(
-                pytest.mark.skipif(not AIRFLOW_V_3_3_PLUS, reason="scripts.airflow_deployment starts Airflow 3.3 only")
-            )
+            for mark in (pytest.mark.system, pytest.mark.deployment, pytest.mark.chaos, only_3_3):
+                item.add_marker(mark)
 
 
 @dataclass(frozen=True)
@@ -55,25 +51,24 @@ class DeferredWaits:
         """All ids, in order."""
         return [one for wait in self.waits for one in wait]
 
-    def await_deferral(self, timeout: float = 120) -> None:
-        """Wait until every wait is deferred."""
-        self.airflow.wait_until(
-            lambda: self.run.count("deferred") == len(self.waits), what="all waits to be deferred", timeout=timeout
-        )
-
-    def await_polls(self, count: int = 2, timeout: float = 60) -> None:
+    def await_polls(self, count: int = 2) -> None:
         """Wait until every submission has been polled so many times more."""
         before = self.sandbox.state().requests_by_id
-        wait_until(lambda: self._fewest_polls_since(before) >= count, what=f"{count} polls of each", timeout=timeout)
+
+        def fewest() -> int:
+            now = self.sandbox.state().requests_by_id
+            return min(now.get(one, 0) - before.get(one, 0) for one in self.submission_ids)
+
+        wait_until(lambda: fewest() >= count, what=f"{count} polls of each")
 
     def deliver(self) -> None:
         """Make every submission DELIVERED."""
         for submission_id in self.submission_ids:
             self.sandbox.add_submission(submission_id=submission_id, pending_for=0, sent_for=0)
 
-    def check_success(self, timeout: float = 120) -> None:
+    def check_success(self) -> None:
         """Check that the run succeeds, and that each wait returns all its records at its first attempt."""
-        assert self.run.finish(timeout=timeout) == "success", self.run.failure_log()
+        assert self.run.finish() == "success", self.run.failure_log()
         attempts = [task["try_number"] for task in self.run.task_instances() if task["task_id"] == "wait"]
         assert attempts == [1] * len(self.waits)
         for index, submission_ids in enumerate(self.waits):
@@ -81,10 +76,6 @@ class DeferredWaits:
             assert [(record["submission_id"], record["status"]) for record in records] == [
                 (one, "DELIVERED") for one in submission_ids
             ]
-
-    def _fewest_polls_since(self, before: Any) -> int:
-        now = self.sandbox.state().requests_by_id
-        return min(now.get(one, 0) - before.get(one, 0) for one in self.submission_ids)
 
 
 @pytest.fixture(scope="session")
@@ -129,7 +120,7 @@ def start_waits(airflow: AirflowDeployment, sandbox: SandboxProcess) -> Callable
         waits = [[sandbox.add_submission("PENDING") for _ in range(submissions)] for _ in range(count)]
         run = airflow.trigger("deferred_waits", params={"waits": waits})
         started = DeferredWaits(airflow, sandbox, run, waits)
-        started.await_deferral()
+        airflow.wait_until(lambda: run.count("deferred") == count, what="all waits to be deferred")
         started.await_polls()
         return started
 

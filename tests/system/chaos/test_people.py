@@ -9,7 +9,6 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,6 @@ from scripts.servers import Postgres
 PEOPLE = 5000
 KILLS = 10
 DIGITS = "5697"
-"""What all numbers begin with."""
-TEXT = "Confidential: Señora"
 
 
 def number(index: int) -> str:
@@ -52,7 +49,7 @@ def people(postgres: Postgres, deployment: AirflowDeployment) -> Iterator[None]:
 
 
 def task_of(run: DagRun) -> dict[str, Any]:
-    (task,) = [task for task in run.task_instances() if task["task_id"] == "send"]
+    (task,) = run.task_instances()
     return task
 
 
@@ -66,59 +63,32 @@ def received(sandbox: SandboxProcess) -> Counter[str]:
     return Counter(message.recipient for message in sandbox.state().messages)
 
 
-def has_received(sandbox: SandboxProcess, count: int) -> bool:
-    return len(sandbox.state().messages) >= count
-
-
-def is_gone(process: Path) -> bool:
-    return not process.exists()
-
-
-def stored_in(postgres: Postgres) -> Iterator[str]:
-    """Yield all rows of all tables of Airflow's database."""
-    import psycopg2
-
-    with closing(psycopg2.connect(host="127.0.0.1", port=postgres.port, user="postgres")) as database:
-        cursor = database.cursor()
-        cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-        for (table,) in cursor.fetchall():
-            cursor.execute(f'SELECT t::text FROM "{table}" t')  # noqa: S608  # a name from the catalog
-            yield from (row for (row,) in cursor)
-
-
-def check_nothing_leaked(airflow: AirflowDeployment, postgres: Postgres) -> None:
-    logs = (log.read_text(errors="replace") for log in (airflow.home / "logs").rglob("*.log"))
-    leaks = [DIGITS + "0", f"{TEXT} "]
-    for text in (*stored_in(postgres), *logs):
-        assert not [one for one in leaks if one in text]
-
-
 @pytest.mark.timeout(1500)
 @pytest.mark.usefixtures("people")
 def test_a_worker_that_is_killed_again_and_again_sends_each_reference_once(
-    airflow: AirflowDeployment, postgres: Postgres, sandbox: SandboxProcess, tmp_path: Path
+    airflow: AirflowDeployment, sandbox: SandboxProcess, tmp_path: Path
 ) -> None:
     chance = random.Random(11)
     sandbox.set_balance("10000")
     sandbox.set_faults(Fault("latency", seconds=0.15, path="sms"))
-    run = airflow.trigger("people", params={"folder": str(tmp_path)})
+    run = airflow.trigger("people", params={"path": str(tmp_path / "results.csv")})
     target = kills = 0
     while kills < KILLS:
         target += chance.randint(1, 350)
-        airflow.wait_until(partial(has_received, sandbox, target), what=f"{target} messages")
+        airflow.wait_until(lambda least=target: len(sandbox.state().messages) >= least, what=f"{target} messages")
         pid = task_of(run)["pid"]
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
             kills += 1
         process = Path(f"/proc/{pid}")
-        airflow.wait_until(partial(is_gone, process), what="the end of the worker")
+        airflow.wait_until(lambda gone=process: not gone.exists(), what="the end of the worker")
         target = len(sandbox.state().messages)
     assert target < PEOPLE, "the last kill came too late"
     run.finish()
 
     sent = received(sandbox)
     assert set(sent.values()) == {1}
-    outcomes = results_of(tmp_path / "0.csv")
+    outcomes = results_of(tmp_path / "results.csv")
     assert outcomes.keys() == {str(index) for index in range(PEOPLE)}, "somebody is lost"
     counts = Counter(outcomes.values())
     assert counts.keys() <= {"submitted", "uncertain"}
@@ -128,19 +98,4 @@ def test_a_worker_that_is_killed_again_and_again_sends_each_reference_once(
     assert task_of(run)["try_number"] == KILLS + 1
     log = run.failure_log(lines=1000)
     assert all(f"{len(uncertain)} uncertain: " in log and f" {reference}" in log for reference in uncertain)
-    check_nothing_leaked(airflow, postgres)
     print(f"{KILLS} kills: {counts}")
-
-
-@pytest.mark.usefixtures("people")
-def test_two_workers_with_overlapping_tables_send_each_reference_once_each(
-    airflow: AirflowDeployment, sandbox: SandboxProcess, tmp_path: Path
-) -> None:
-    """What two tasks send is not one promise: whoever is in both tables gets two messages."""
-    sandbox.set_balance("10000")
-    run = airflow.trigger("people", params={"folder": str(tmp_path), "least": 2000, "also": True})
-    assert run.finish() == "success", run.failure_log()
-    expected = Counter(number(index) for least in (2000, 4500) for index in range(least, PEOPLE))
-    assert received(sandbox) == expected
-    for least in (2000, 4500):
-        assert set(results_of(tmp_path / f"{least}.csv").values()) == {"submitted"}

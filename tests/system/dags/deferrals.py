@@ -1,4 +1,4 @@
-"""DAGs for test_deferrals_for_real.py: an execution_timeout ends deferrals, triggers crash, assets share a watcher."""
+"""DAGs for test_deferrals_for_real.py: an execution_timeout ends deferrals, and triggers crash."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, Asset, AssetWatcher, task
+from airflow.sdk import DAG
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor, RtiSmsDeliverySensor
-from airflow_provider_rtisms.triggers.rtisms import RtiSmsBalanceFallTrigger, RtiSmsDeliveryTrigger
+from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 
-WATCHED = {"rtisms_conn_id": "rtisms_watched"}
-#: The three would wait for an hour.
+#: Each would wait for an hour.
 WAIT: dict[str, Any] = {"poke_interval": 1, "timeout": 3600, "deferrable": True}
-LIMIT: dict[str, Any] = {**WAIT, "execution_timeout": timedelta(seconds=20)}
 
 
 class CrashingTrigger(RtiSmsDeliveryTrigger):
@@ -58,27 +56,16 @@ class BrokenSensor(RtiSmsDeliverySensor):
         return {**usual, "trigger": self.trigger_class(**usual["trigger"].serialize()[1])}
 
 
-with DAG("execution_timeouts", schedule=None, params={"id": ""}):
-    RtiSmsDeliverySensor(task_id="delivery", submission_ids="{{ params.id }}", soft_fail=True, **LIMIT)
-    RtiSmsBalanceSensor(task_id="balance", minimum="1000000", soft_fail=True, **LIMIT)
-    RtiSmsSendOperator(
-        task_id="send", recipients="+56900000004", text="hola", sender="96000", wait_for_delivery=True, **LIMIT
-    )
+for seconds in (20, 240):
+    limit: dict[str, Any] = {**WAIT, "execution_timeout": timedelta(seconds=seconds)}
+    with DAG(f"execution_timeouts_{seconds}", schedule=None, params={"id": ""}):
+        RtiSmsDeliverySensor(task_id="delivery", submission_ids="{{ params.id }}", soft_fail=True, **limit)
+        RtiSmsBalanceSensor(task_id="balance", minimum="1000000", soft_fail=True, **limit)
+        sms = {"recipients": "+56900000004", "text": "hola", "sender": "96000"}
+        RtiSmsSendOperator(task_id="send", wait_for_delivery=True, **sms, **limit)
 
 with DAG("soft_fails", schedule=None, params={"id": ""}):
     BrokenSensor(task_id="crash", submission_ids="{{ params.id }}", soft_fail=True, **WAIT)
     BrokenSensor(
         task_id="refused", submission_ids="{{ params.id }}", soft_fail=True, trigger_class=RefusedTrigger, **WAIT
     )
-    RtiSmsDeliverySensor(task_id="timeout", submission_ids="{{ params.id }}", soft_fail=True, **{**WAIT, "timeout": 15})
-
-for name in ("rtisms_low", "rtisms_low_too"):
-    watcher = AssetWatcher("balance", trigger=RtiSmsBalanceFallTrigger(threshold="900000", poke_interval=1, **WATCHED))
-    with DAG(f"top_up_{name}", schedule=[Asset(name, watchers=[watcher])]):
-
-        @task
-        def order(triggering_asset_events: Any = None) -> list[Any]:
-            """Return what the trigger has reported."""
-            return [event.extra["payload"] for events in triggering_asset_events.values() for event in events]
-
-        order()

@@ -64,22 +64,6 @@ with DAG("polite", schedule=None):
 
     ask()
 
-with DAG("native", schedule=None, render_template_as_native_obj=True):
-    RtiSmsSendOperator(
-        task_id="send",
-        recipients="{{ var.value.sms_on_duty }}",
-        text="{{ '007' }}",
-        sender="96000",
-        wait_for_delivery=True,
-        deferrable=True,
-        poke_interval=0.5,
-    ) >> RtiSmsSendOperator(
-        task_id="fail",
-        recipients="{{ ti.xcom_pull('send')[0]['submission_id'] }}x",
-        on_failure_callback=RtiSmsNotifier(recipients="{{ var.value.sms_on_duty }}", text="1e5", sender="{{ 96000 }}"),
-        **MESSAGE,
-    )
-
 low_balance = Asset(
     "rtisms_low_balance",
     watchers=[AssetWatcher("balance", trigger=RtiSmsBalanceFallTrigger(threshold="100", poke_interval=0.5, **WATCHED))],

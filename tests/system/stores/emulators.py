@@ -41,11 +41,7 @@ class Emulator(Server):
         raise NotImplementedError
 
     def connection(self, *, is_wrong: bool = False) -> str:
-        """
-        Return a Connection as JSON.
-
-        :param is_wrong: whether its credentials are refused.
-        """
+        """Return a Connection as JSON, whose credentials may be wrong."""
         raise NotImplementedError
 
     def create_bucket(self) -> None:
@@ -65,15 +61,12 @@ class Azurite(Emulator):
     scheme = "abfs"
 
     def command(self) -> list[str]:
-        """Return the command that runs the program, which npm has put on PATH."""
         return ["azurite-blob", "--inMemoryPersistence", "--skipApiVersionCheck", f"--blobPort={self.port}"]
 
     def connection(self, *, is_wrong: bool = False) -> str:
-        """Return a Connection with a connection string."""
         return json.dumps({"conn_type": "wasb", "extra": {"connection_string": self._connection_string(is_wrong)}})
 
     def create_bucket(self) -> None:
-        """Create the container."""
         from azure.storage.blob import BlobServiceClient
 
         options: dict[str, Any] = {"retry_total": 0, "connection_timeout": 5}
@@ -91,7 +84,6 @@ class GcsEmulator(Emulator):
     scheme = "gs"
 
     def command(self) -> list[str]:
-        """Return the command that runs the program."""
         program = Path(sys.executable).with_name("gcp-storage-emulator")
         return [str(program), "start", "--host=127.0.0.1", f"--port={self.port}", "-M", f"--default-bucket={BUCKET}"]
 

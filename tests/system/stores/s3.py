@@ -26,16 +26,9 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 @dataclass
 class S3Fault:
-    """
-    One way to misbehave, for the requests that it matches.
+    """One way to misbehave, for the requests whose method and ``bucket/key?query`` match; None times for all."""
 
-    :param action: a status of :data:`ERRORS`, ``drop`` (the connection) or ``hang``.
-    :param method: HTTP method, a regular expression.
-    :param key: a regular expression that is searched in ``bucket/key?query``.
-    :param times: how many requests it strikes; None for all.
-    """
-
-    action: int | str
+    action: int | str  # a status of ERRORS, "drop" (the connection) or "hang"
     method: str = "."
     key: str = ""
     times: int | None = None
@@ -50,11 +43,7 @@ class S3Fault:
 
 @dataclass
 class S3Server:
-    """
-    moto behind an HTTP server of its own; a context manager.
-
-    :param faults: struck in their order.
-    """
+    """moto behind an HTTP server of its own; a context manager. The first fault that matches strikes."""
 
     faults: list[S3Fault] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -152,21 +151,4 @@ class TestBeforeTheFirstRequest:
             fetch(submission_ids=seeded(50), output_path=url(store, "x.jsonl", conn_id="wrong"))
         print(caught.value)
         assert isinstance(caught.value, AirflowFailException)
-        assert not sandbox.state().requests
-
-    @pytest.mark.parametrize("argument", ["submission_ids_path", "output_path"])
-    def test_a_store_that_never_responds_is_given_up(
-        self, store: Emulator, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, argument: str
-    ) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as silent:
-            port = silent.getsockname()[1]
-            connection = store.connection().replace(str(store.port), str(port))
-            conn_id = f"{argument[:3]}_{store.scheme}_silent"
-            monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", connection)
-            monkeypatch.setattr(file_store, "ATTEMPTS", 1)
-            monkeypatch.setattr(file_store, "DEADLINE", 2.0)
-            location = {argument: store.url("x.jsonl", conn_id=conn_id)}
-            ids = {} if argument == "submission_ids_path" else {"submission_ids": seeded(3)}
-            with pytest.raises(RtiSmsTransientError):
-                fetch(**ids, **location)
         assert not sandbox.state().requests

@@ -74,34 +74,7 @@ def test_a_url_without_a_connection_uses_the_environment(
     assert list(s3.objects()) == [KEY]
 
 
-@pytest.mark.parametrize("is_first_machine", [True, False])
-def test_a_retry_asks_only_for_the_rest(
-    hook: RtiSmsHook,
-    s3: S3Server,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    is_first_machine: bool,
-) -> None:
-    monkeypatch.setattr(part, "UPLOAD_EVERY", 0.0)
-    ids = ["1", *seeded(100)]
-    with pytest.raises(RtiSmsNotFoundError, match=rf"100 of 101 .* kept in s3://store@bucket/{PART[:-1]}"):
-        hook.bulk_get_sms(ids, output_path=URL)
-    assert KEY not in s3.objects()
-    assert not scratch_files(tmp_path)
-    if not is_first_machine:
-        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    summary: Any = hook.bulk_get_sms(ids, output_path=URL, on_missing="skip")
-    assert (summary["resumed"], summary["fetched"]) == (100, 100)
-    assert ids_in(s3.objects()[KEY]) == seeded(100)
-    assert list(s3.objects()) == [KEY]
-
-
 class TestIdFile:
-    def test_ids_come_from_an_object(self, hook: RtiSmsHook, s3: S3Server) -> None:
-        s3.write("ids.csv", "\n".join(["id", *seeded(20)]).encode())
-        hook.bulk_get_sms(read_id_file("s3://store@bucket/ids.csv", "id"), output_path=URL)
-        assert ids_in(s3.objects()[KEY]) == seeded(20)
-
     @pytest.mark.parametrize(
         ("fault", "error", "words"),
         [
@@ -146,14 +119,6 @@ class TestIdFile:
         s3.write("ids.txt", "\n".join(reversed(seeded(20))).encode())
         with pytest.raises(RtiSmsStorageUnavailableError, match="replaced the object"):
             list(ids)
-
-
-class TestMissingFile:
-    def test_it_may_be_an_object(self, hook: RtiSmsHook, s3: S3Server) -> None:
-        path = "s3://store@bucket/day/missing.csv"
-        hook.bulk_get_sms(["1", *seeded(3)], output_path=URL, missing_path=path, on_missing="skip")
-        assert sorted(s3.objects()) == [KEY, "day/missing.csv"]
-        assert s3.objects()["day/missing.csv"].startswith(b"submission_id,reason\n1,")
 
 
 class TestBeforeTheFirstRequest:

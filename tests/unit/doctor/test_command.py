@@ -19,8 +19,7 @@ from airflow_provider_rtisms.doctor import CheckResult, Outcome, Report
 from airflow_provider_rtisms.doctor.command import main
 from airflow_provider_rtisms.sandbox import Sandbox
 from tests.patience import PATIENCE
-from tests.unit.doctor.examination import NAMES
-from tests.unit.doctor.vendor import BALANCE, CLIENT_ID, NUMBER, SECRET, vendor
+from tests.unit.doctor.vendor import BALANCE, CLIENT_ID, NAMES, NUMBER, SECRET, port_of, vendor
 
 pytestmark = pytest.mark.slow
 
@@ -69,8 +68,8 @@ def test_it_runs_as_a_module_without_airflow(api: str) -> None:
 
 @pytest.fixture
 def api() -> Iterator[str]:
-    with vendor() as (port, _):
-        yield f"http://127.0.0.1:{port}"
+    with vendor() as server:
+        yield server.url
 
 
 def test_the_report_is_short_unless_it_is_verbose(api: str, doctor: Doctor) -> None:
@@ -168,8 +167,8 @@ def test_certificates_to_trust(doctor: Doctor, tmp_path: Path) -> None:
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
-    with vendor(context=context) as (port, _):
-        arguments = ["--client-id", CLIENT_ID, "--base-url", f"https://localhost:{port}"]
+    with vendor(context=context) as server:
+        arguments = ["--client-id", CLIENT_ID, "--base-url", f"https://localhost:{port_of(server)}"]
         refused, trusted = doctor(*arguments), doctor(*arguments, "--ca-bundle", str(tmp_path / "ca.pem"))
     assert "failed   tls" in refused.stdout
     assert (trusted.returncode, trusted.stdout.count("\n")) == (0, 1)
@@ -187,30 +186,25 @@ def test_without_a_secret_nothing_happens(doctor: Doctor) -> None:
     assert "RTISMS_CLIENT_SECRET" in done.stderr
 
 
-def test_one_message_is_sent_and_followed(doctor: Doctor) -> None:
-    with Sandbox(pending_for=0.1, sent_for=0.1) as sandbox:
-        arguments = ["--base-url", sandbox.url, "--send-to", NUMBER, "--sender", "96000", "--yes", "-v"]
-        done = doctor("--client-id", "sandbox-client", *arguments, secret="sandbox-secret")
-        messages = sandbox.state().messages
-    assert done.returncode == 0, done.stdout
-    assert len(messages) == 1
-    assert "DELIVERED after" in done.stdout
-    assert NUMBER[1:] not in done.stdout + done.stderr
-
-
-@pytest.mark.parametrize(("reply", "status", "sent"), [("n", 2, 0), ("", 2, 0), ("y", 0, 1)])
-def test_a_person_is_asked_before_a_message_is_sent(reply: str, status: int, sent: int, doctor: Doctor) -> None:
+@pytest.mark.parametrize(
+    ("options", "reply", "status", "sent"), [(["--yes"], "", 0, 1), ([], "y", 0, 1), ([], "n", 2, 0), ([], "", 2, 0)]
+)
+def test_a_message_is_sent_and_followed_once_a_person_agrees(
+    options: list[str], reply: str, status: int, sent: int, doctor: Doctor
+) -> None:
     terminal, stdin = os.openpty()
-    with Sandbox(pending_for=0, sent_for=0) as sandbox:
+    with Sandbox(pending_for=0.1, sent_for=0.1) as sandbox:
         os.write(terminal, f"{reply}\n".encode())
-        arguments = ["--base-url", sandbox.url, "--send-to", NUMBER, "--sender", "96000"]
+        arguments = ["--base-url", sandbox.url, "--send-to", NUMBER, "--sender", "96000", "--verbose", *options]
         done = doctor("--client-id", "sandbox-client", *arguments, secret="sandbox-secret", stdin=stdin)
         messages = sandbox.state().messages
     os.close(terminal)
     os.close(stdin)
     assert done.returncode == status, done.stdout + done.stderr
-    assert "one SMS to ***233, which costs money" in done.stderr
+    assert ("one SMS to ***233, which costs money" in done.stderr) is not bool(options)
     assert len(messages) == sent
+    assert ("DELIVERED after" in done.stdout) is bool(sent)
+    assert NUMBER[1:] not in done.stdout + done.stderr
 
 
 def test_the_help_and_the_page_list_the_same_options(doctor: Doctor) -> None:

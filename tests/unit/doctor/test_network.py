@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.unit.doctor.examination import examine, examine_slow, got, not_ok, remedy, url
-from tests.unit.doctor.vendor import Reply, connect_proxy, vendor
+from tests.hostile import HostileServer
+from tests.unit.doctor.vendor import Reply, connect_proxy, examine, examine_slow, not_ok, port_of, result, vendor
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +27,18 @@ def bundle(authority: trustme.CA, tmp_path: Path) -> str:
     return str(tmp_path / "ca.pem")
 
 
+def tls_vendor(certificate: trustme.LeafCert) -> HostileServer:
+    return vendor(context=context_of(certificate))
+
+
 def context_of(certificate: trustme.LeafCert) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
     return context
 
 
-def unused_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        return int(taken.getsockname()[1])
+def localhost(server: HostileServer) -> str:
+    return f"https://localhost:{port_of(server)}"
 
 
 @pytest.mark.parametrize(
@@ -47,107 +50,100 @@ def unused_port() -> int:
     ],
 )
 def test_nothing_is_there(address: str, proxy: str | None, finds: str) -> None:
-    port = unused_port()
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
     report = examine(address.format(port=port), proxy=proxy and proxy.format(port=port))
     assert not_ok(report) == {finds: "failed"}
-    assert "Base URL (Host)" in remedy(report, finds) or (proxy and "of the proxy" in remedy(report, finds))
+    assert ("of the proxy" if proxy else "Base URL (Host)") in result(report, finds).remedy
 
 
 def test_a_server_that_is_silent() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
-        port = silent.getsockname()[1]
-        examine_slow(url(port), finds={"http": "failed"})
-        examine_slow(f"https://127.0.0.1:{port}", finds={"tls": "failed"})
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        examine_slow(f"http://{address}", finds={"http": "failed"})
+        examine_slow(f"https://{address}", finds={"tls": "failed"})
 
 
-class TestTls:
-    def test_trusted(self, authority: trustme.CA, bundle: str) -> None:
-        with vendor(context=context_of(authority.issue_cert("localhost"))) as (port, _):
-            report = examine(f"https://localhost:{port}", ca_bundle=bundle)
-        assert {check.outcome for check in report.checks} == {"ok"}, report.to_text()
-        assert re.fullmatch(
-            rf"TLSv1\.3, certificate by .+, [0-9]+ days left, verified by {re.escape(bundle)}",
-            got(report, "tls"),
-        )
-
-    @pytest.mark.parametrize(
-        ("days", "name", "is_trusted", "outcome", "words"),
-        [
-            (3, "localhost", True, "differs", "3 days left"),
-            (-3, "localhost", True, "failed", "certificate has expired"),
-            (30, "other.example", True, "failed", "mismatch"),
-            (30, "localhost", False, "failed", "certifi"),
-        ],
-    )
-    def test_certificates(
-        self, authority: trustme.CA, bundle: str, days: int, name: str, is_trusted: bool, outcome: str, words: str
-    ) -> None:
-        certificate = authority.issue_cert(name, not_after=datetime.now(UTC) + timedelta(days=days, hours=1))
-        with vendor(context=context_of(certificate)) as (port, requests):
-            report = examine(f"https://localhost:{port}", ca_bundle=bundle if is_trusted else None)
-        assert not_ok(report) == {"tls": outcome}
-        assert words in got(report, "tls")
-        assert (requests == []) is (outcome == "failed")
-        assert ("Base URL (Host)" in remedy(report, "tls")) is (name == "other.example")
-
-    def test_self_signed(self, tmp_path: Path) -> None:
-        own = trustme.CA()
-        pem = tmp_path / "own.pem"
-        pem.write_bytes(own.private_key_pem.bytes() + own.cert_pem.bytes())
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(pem)
-        with vendor(context=context) as (port, _):
-            report = examine(f"https://localhost:{port}")
-        assert not_ok(report) == {"tls": "failed"}
-        assert "self-signed" in got(report, "tls").replace("self signed", "self-signed")
-
-    def test_no_tls_at_all(self) -> None:
-        with vendor() as (port, _):
-            assert not_ok(examine(f"https://localhost:{port}")) == {"tls": "failed"}
+@pytest.mark.parametrize(
+    ("days", "name", "is_trusted", "outcome", "words"),
+    [
+        (90, "localhost", True, None, r"^TLSv1\.3, certificate by .+, 90 days left, verified by /.+/ca\.pem$"),
+        (3, "localhost", True, "differs", "3 days left"),
+        (-3, "localhost", True, "failed", "certificate has expired"),
+        (30, "other.example", True, "failed", "mismatch"),
+        (30, "localhost", False, "failed", "certifi"),
+    ],
+)
+def test_certificates(
+    authority: trustme.CA, bundle: str, days: int, name: str, is_trusted: bool, outcome: str | None, words: str
+) -> None:
+    certificate = authority.issue_cert(name, not_after=datetime.now(UTC) + timedelta(days=days, hours=1))
+    with tls_vendor(certificate) as server:
+        report = examine(localhost(server), ca_bundle=bundle if is_trusted else None)
+    assert not_ok(report) == ({"tls": outcome} if outcome else {})
+    assert re.search(words, result(report, "tls").got)
+    assert (server.requests == []) is (outcome == "failed")
+    assert ("Base URL (Host)" in result(report, "tls").remedy) is (name == "other.example")
 
 
-class TestProxy:
-    @pytest.mark.parametrize("password", [None, "proxy-pass"])
-    def test_a_proxy_is_needed(self, authority: trustme.CA, bundle: str, password: str | None) -> None:
-        """The name of the API resolves behind the proxy alone."""
-        credentials = None if password is None else f"us er:{password}"
-        userinfo = "" if password is None else f"us%20er:{password}@"
-        with (
-            vendor(context=context_of(authority.issue_cert("api.invalid"))) as (port, _),
-            connect_proxy(port, credentials) as (proxy, heads),
-        ):
-            with_proxy = examine("https://api.invalid", ca_bundle=bundle, proxy=f"http://{userinfo}127.0.0.1:{proxy}")
-            without_proxy = examine("https://api.invalid", ca_bundle=bundle)
-        assert {check.outcome for check in with_proxy.checks} == {"ok"}, with_proxy.to_text()
-        assert f"http://127.0.0.1:{proxy} from extra 'proxy'" in got(with_proxy, "proxy")
-        assert all(head.startswith(b"CONNECT api.invalid:443 HTTP/1.") for head in heads)
-        assert not_ok(without_proxy) == {"name_resolution": "failed"}
-        assert "proxy" in remedy(without_proxy, "name_resolution")
+def test_a_self_signed_certificate_and_no_tls_at_all(tmp_path: Path) -> None:
+    own = trustme.CA()
+    pem = tmp_path / "own.pem"
+    pem.write_bytes(own.private_key_pem.bytes() + own.cert_pem.bytes())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    with vendor(context=context) as self_signed, vendor() as plain:
+        signed, clear = examine(localhost(self_signed)), examine(localhost(plain))
+    assert not_ok(signed) == not_ok(clear) == {"tls": "failed"}
+    assert re.search("self.signed", result(signed, "tls").got)
 
-    @pytest.mark.parametrize("status", [407, 403])
-    def test_a_proxy_that_refuses(self, status: int) -> None:
-        with vendor(lambda request, reply: Reply(status)) as (port, requests):
-            report = examine("https://api.invalid", proxy=f"http://user:proxy-pass@127.0.0.1:{port}")
-        assert not_ok(report) == {"proxy": "failed"}
-        assert f"HTTP {status}" in got(report, "proxy")
-        assert ("password" in remedy(report, "proxy")) is (status == 407)
-        assert [request.method for request in requests] == ["CONNECT"]
 
-    def test_a_proxy_for_plain_http_that_wants_a_password(self) -> None:
-        with vendor(lambda request, reply: Reply(407)) as (port, _):
-            report = examine("http://api.invalid", allow_http=True, proxy=url(port))
-        assert not_ok(report) == {"tls": "differs", "http": "failed"}
-        assert "password" in remedy(report, "http")
+@pytest.mark.parametrize("password", [None, "proxy-pass"])
+def test_a_proxy_is_needed(authority: trustme.CA, bundle: str, password: str | None) -> None:
+    """The name of the API resolves behind the proxy alone."""
+    credentials, userinfo = (f"us er:{password}", f"us%20er:{password}@") if password else ("", "")
+    with (
+        tls_vendor(authority.issue_cert("api.invalid")) as server,
+        connect_proxy(port_of(server), credentials) as (proxy, heads),
+    ):
+        with_proxy = examine("https://api.invalid", ca_bundle=bundle, proxy=f"http://{userinfo}127.0.0.1:{proxy}")
+        without_proxy = examine("https://api.invalid", ca_bundle=bundle)
+    assert {check.outcome for check in with_proxy.checks} == {"ok"}, with_proxy.to_text()
+    assert f"http://127.0.0.1:{proxy} from extra 'proxy'" in result(with_proxy, "proxy").got
+    assert all(head.startswith(b"CONNECT api.invalid:443 HTTP/1.") for head in heads)
+    assert not_ok(without_proxy) == {"name_resolution": "failed"}
+    assert "proxy" in result(without_proxy, "name_resolution").remedy
 
-    def test_a_proxy_of_the_environment_that_speaks_tls(
-        self, authority: trustme.CA, bundle: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with (
-            vendor(context=context_of(authority.issue_cert("api.invalid"))) as (port, _),
-            connect_proxy(port, context=context_of(authority.issue_cert("localhost"))) as (proxy, _),
-        ):
-            monkeypatch.setenv("HTTPS_PROXY", f"https://localhost:{proxy}")
-            report = examine("https://api.invalid", ca_bundle=bundle)
-        assert not_ok(report) == {}
-        assert "not checked by itself" in got(report, "tls")
-        assert "from the environment (HTTPS_PROXY)" in got(report, "proxy")
+
+@pytest.mark.parametrize(
+    ("status", "scheme", "finds"),
+    [
+        (407, "https", {"proxy": "failed"}),
+        (403, "https", {"proxy": "failed"}),
+        (407, "http", {"tls": "differs", "http": "failed"}),
+    ],
+)
+def test_a_proxy_that_refuses(status: int, scheme: str, finds: dict[str, str]) -> None:
+    with vendor(lambda request, reply: Reply(status)) as server:
+        proxy = f"http://user:proxy-pass@127.0.0.1:{port_of(server)}"
+        report = examine(f"{scheme}://api.invalid", allow_http=True, proxy=proxy)
+    assert not_ok(report) == finds
+    failed = result(report, list(finds)[-1])
+    assert f"HTTP {status}" in failed.got
+    assert ("password" in failed.remedy) is (status == 407)
+    if scheme == "https":
+        assert [request.method for request in server.requests] == ["CONNECT"]
+
+
+def test_a_proxy_of_the_environment_that_speaks_tls(
+    authority: trustme.CA, bundle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        tls_vendor(authority.issue_cert("api.invalid")) as server,
+        connect_proxy(port_of(server), context=context_of(authority.issue_cert("localhost"))) as (proxy, _),
+    ):
+        monkeypatch.setenv("HTTPS_PROXY", f"https://localhost:{proxy}")
+        report = examine("https://api.invalid", ca_bundle=bundle)
+    assert not_ok(report) == {}
+    assert "not checked by itself" in result(report, "tls").got
+    assert "from the environment (HTTPS_PROXY)" in result(report, "proxy").got

@@ -1,25 +1,33 @@
 """
-A second implementation of docs/vendor-api.md, as plain as can be, that a test lets deviate in one point; and a proxy.
+A second implementation of docs/vendor-api.md, which a test lets deviate in one point; a proxy; and the doctor's report.
 
-It shares nothing with the sandbox, so the two check each other through the doctor.
+The implementation shares nothing with the sandbox, so the two check each other through the doctor.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import takewhile
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any
 from urllib.parse import parse_qs
+
+from airflow_provider_rtisms.api.settings import ApiSettings
+from airflow_provider_rtisms.api.values.secret import encodings
+from airflow_provider_rtisms.doctor import CheckResult, Report, diagnose
+from airflow_provider_rtisms.doctor.checks import CHECKS, TEXT
+from tests.hostile import Exchange, HostileServer, Request
+from tests.patience import PATIENCE, with_more_time
 
 CLIENT_ID = "the-client"
 SECRET = "Zx9+&% é/=q"
@@ -28,33 +36,32 @@ BALANCE = "98765.43"
 SUBMISSION_ID = "4193366853543393"
 NUMBER = "+56911122233"
 SENT_ID = "4200000000000777"
+#: The options of a run with all checks.
+ALL: dict[str, Any] = {
+    **{"submission_id": SUBMISSION_ID, "probe_credentials": True, "send_to": NUMBER, "sender": "96000"},
+    "conn_id": "my_sms",
+}
+NAMES = [check.name for check in CHECKS]
 
 
 @dataclass
 class Reply:
-    """A response before it is sent."""
+    """A response before it is sent. The body is bytes, or what JSON can hold; it pauses between two bytes."""
 
     status: int
-    body: Any = b""  # bytes, or anything that JSON can hold
+    body: Any = b""
     headers: dict[str, str] = field(default_factory=dict)
-    pause: float = 0.0  # seconds between two bytes of the body
+    pause: float = 0.0
 
     def encoded(self) -> bytes:
         return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
 
 
-@dataclass(frozen=True)
-class Request:
-    """What came, and whether it has the token and the header Content-Type that it needs."""
-
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-    has_token: bool
-
-
 Deviation = Callable[[Request, Reply], Reply]
+
+
+def has_token(request: Request) -> bool:
+    return request.header("Authorization") == f"Bearer {TOKEN}"
 
 
 def details(submission_id: str) -> dict[str, Any]:
@@ -71,121 +78,73 @@ def details(submission_id: str) -> dict[str, Any]:
 
 def respond(request: Request) -> Reply:
     """Respond as documented."""
-    submission_id = request.path.removeprefix("/api/sms/")
-    allowed = "POST" if request.path in ("/api/auth", "/api/sms") else "GET"
-    if request.path == "/api/auth" and request.method == "POST":
+    path, submission_id = request.target, request.target.removeprefix("/api/sms/")
+    if path == "/api/auth" and request.method == "POST":
         form = {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
         if form != {"grant_type": "client_credentials", "client_id": CLIENT_ID, "client_secret": SECRET}:
             return Reply(401, b"who are you?")
         return Reply(200, {"access_token": TOKEN, "validity_period": "3600"})
-    if not request.has_token:
+    if not has_token(request):
         return Reply(401)
-    if request.headers.get("content-type") != "application/json":
+    if request.header("Content-Type") != "application/json":
         return Reply(400, b"no content type")
-    if request.method != allowed:
+    if request.method != ("POST" if path in ("/api/auth", "/api/sms") else "GET"):
         return Reply(405)
-    if request.path == "/api/balance":
+    if path == "/api/balance":
         return Reply(200, {"balance": BALANCE})
-    if request.path == "/api/sms":
+    if path == "/api/sms":
         return Reply(200, {"submissions": [{"status": "submitted", "submissionId": SENT_ID}]})
-    if submission_id in (SUBMISSION_ID, SENT_ID):
-        return Reply(200, details(submission_id))
-    return Reply(404, b"nothing here")
+    return Reply(200, details(submission_id)) if submission_id in (SUBMISSION_ID, SENT_ID) else Reply(404, b"nothing")
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    deviate: Deviation
-    requests: list[Request]
+def vendor(deviate: Deviation = lambda request, reply: reply, context: ssl.SSLContext | None = None) -> HostileServer:
+    """Serve the API, each response changed by ``deviate``."""
 
-    def handle_one_request(self) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            super().handle_one_request()
+    async def step(exchange: Exchange) -> None:
+        reply = deviate(exchange.request, respond(exchange.request))
+        body = reply.encoded()
+        headers = {"Date": formatdate(usegmt=True), "Content-Length": str(len(body)), **reply.headers}
+        lines = [f"HTTP/1.1 {reply.status} Whatever", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+        await exchange.write("\r\n".join(lines).encode())
+        for piece in [body] if not reply.pause else [bytes([byte]) for byte in body]:
+            await exchange.write(piece)
+            await asyncio.sleep(reply.pause)
 
-    def _serve(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        has_token = headers.get("authorization") == f"Bearer {TOKEN}"
-        request = Request(self.command, self.path, headers, body, has_token)
-        self.requests.append(request)
-        reply = type(self).deviate(request, respond(request))
-        payload = reply.encoded()
-        self.send_response_only(reply.status)
-        reply.headers.setdefault("Date", formatdate(usegmt=True))
-        for name, value in {"Content-Length": str(len(payload)), **reply.headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        for piece in [payload] if not reply.pause else [bytes([byte]) for byte in payload]:
-            self.wfile.write(piece)
-            time.sleep(reply.pause)
-
-    do_GET = do_POST = do_CONNECT = _serve  # noqa: N815  # names of http.server
-
-    def log_message(self, *_: object) -> None:
-        """Keep the output of the tests clean."""
+    return HostileServer([step], auth=[step], tls=context)
 
 
-class _Server(ThreadingHTTPServer):
-    context: ssl.SSLContext | None = None
-    block_on_close = False
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        with contextlib.suppress(OSError):
-            if self.context is not None:
-                request = self.context.wrap_socket(request, server_side=True)
-            super().finish_request(request, client_address)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Keep the output of the tests clean."""
-
-
-@contextmanager
-def vendor(
-    deviate: Deviation = lambda request, reply: reply, context: ssl.SSLContext | None = None
-) -> Iterator[tuple[int, list[Request]]]:
-    """Serve the API, each response changed by ``deviate``; return the port, and what has been requested."""
-    requests: list[Request] = []
-    handler = type("Handler", (_Handler,), {"deviate": staticmethod(deviate), "requests": requests})
-    with _Server(("127.0.0.1", 0), handler) as server:
-        server.context = context
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        yield server.server_port, requests
-        server.shutdown()
+def port_of(server: HostileServer) -> int:
+    return int(server.url.rpartition(":")[2])
 
 
 @contextmanager
 def connect_proxy(
-    target: int, credentials: str | None = None, context: ssl.SSLContext | None = None
+    target: int, credentials: str = "", context: ssl.SSLContext | None = None
 ) -> Iterator[tuple[int, list[bytes]]]:
-    """Run a proxy for CONNECT that leads to one port; return its own port, and the heads of the requests."""
+    """Run a proxy for CONNECT that leads to one port; yield its own port, and the heads of the requests."""
     heads: list[bytes] = []
-    wanted = None if credentials is None else b"basic " + base64.b64encode(credentials.encode()).lower()
 
-    def serve(near: socket.socket) -> None:
-        with contextlib.suppress(OSError), near if context is None else context.wrap_socket(near, True) as near:
-            head = b""
-            while not head.endswith(b"\r\n\r\n"):
-                head += near.recv(1)
-            heads.append(head)
-            if wanted is not None and wanted not in head.lower():
-                near.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
-                return
-            with socket.create_connection(("127.0.0.1", target)) as far:
-                near.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                there = threading.Thread(target=_copy, args=(near, far), daemon=True)
-                there.start()
-                _copy(far, near)
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def accept() -> None:
+    class Handler(BaseRequestHandler):
+        def handle(self) -> None:
             with contextlib.suppress(OSError):
-                while True:
-                    near, _ = listener.accept()
-                    threading.Thread(target=serve, args=(near,), daemon=True).start()
+                near = context.wrap_socket(self.request, server_side=True) if context else self.request
+                head = b"".join(takewhile(lambda line: line != b"\r\n", near.makefile("rb")))
+                if not head:
+                    return  # a look whether anybody listens
+                heads.append(head)
+                if base64.b64encode(credentials.encode()) not in head:
+                    near.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+                    return
+                with socket.create_connection(("127.0.0.1", target)) as far:
+                    near.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                    threading.Thread(target=_copy, args=(near, far), daemon=True).start()
+                    _copy(far, near)
 
-        threading.Thread(target=accept, daemon=True).start()
-        yield listener.getsockname()[1], heads
+    with ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        yield server.server_address[1], heads
+        server.shutdown()
 
 
 def _copy(source: socket.socket, sink: socket.socket) -> None:
@@ -193,3 +152,30 @@ def _copy(source: socket.socket, sink: socket.socket) -> None:
         while data := source.recv(65536):
             sink.sendall(data)
         sink.shutdown(socket.SHUT_WR)
+
+
+def examine(base_url: str, options: dict[str, Any] | None = None, timeout: float = PATIENCE, **settings: Any) -> Report:
+    """Run the doctor with all checks, and look for leaks in each form of the report."""
+    values = {"client_id": CLIENT_ID, "client_secret": SECRET, "base_url": base_url, **settings}
+    report = diagnose(ApiSettings(**values), timeout=timeout, **(ALL if options is None else options))
+    assert [check.name for check in report.checks] == NAMES
+    text = report.to_text() + report.to_text(verbose=True) + report.to_json()
+    leaks = [SECRET, TOKEN, BALANCE, NUMBER, NUMBER[1:], TEXT, "proxy-pass", CLIENT_ID]
+    assert [leak for leak in leaks if any(one in text for one in encodings(leak))] == []
+    return report
+
+
+def examine_slow(base_url: str, finds: dict[str, str]) -> Report:
+    """Run the doctor with a timeout that something exceeds, and look for what it has to find."""
+    return with_more_time(
+        lambda timeout: examine(base_url, timeout=2 * timeout), was_enough=lambda report: not_ok(report) == finds
+    )
+
+
+def not_ok(report: Report) -> dict[str, str]:
+    """Return the checks that found something."""
+    return {check.name: str(check.outcome) for check in report.checks if check.outcome in ("differs", "failed")}
+
+
+def result(report: Report, name: str) -> CheckResult:
+    return next(check for check in report.checks if check.name == name)

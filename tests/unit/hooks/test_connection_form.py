@@ -101,11 +101,8 @@ def test_airflow_finds_the_hook_of_the_connection_type() -> None:
     assert (described["connection-type"], described["hook-name"]) == (RtiSmsHook.conn_type, RtiSmsHook.hook_name)
 
 
-def test_placeholders_belong_to_fields_that_exist() -> None:
+def test_the_form_has_the_fields_of_the_settings() -> None:
     assert UI_FIELD_BEHAVIOUR["placeholders"].keys() <= STANDARD_FIELDS | CONN_FIELDS.keys()
-
-
-def test_every_extra_is_a_setting() -> None:
     assert CONN_FIELDS.keys() <= ApiSettings.__dataclass_fields__.keys()
 
 

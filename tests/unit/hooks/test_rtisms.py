@@ -6,18 +6,19 @@ import asyncio
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import tenacity
 from airflow.providers.common.compat.sdk import Connection, redact
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_2_PLUS
 
-from airflow_provider_rtisms.api import calls as endpoints
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError, RtiSmsUncertainError
 from airflow_provider_rtisms.hooks.connection import amask_secret, settings_from_connection
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
@@ -46,11 +47,8 @@ class TestWhereItLeads:
             ({"host": "sms.example"}, "https://sms.example"),
             ({"host": "sms.example", "port": 8443}, "https://sms.example:8443"),
             ({"host": "sms.example/gateway/api/"}, "https://sms.example/gateway"),
-            ({"host": "127.0.0.1", "port": 8080}, "http://127.0.0.1:8080"),
             ({"host": "localhost:8080"}, "http://localhost:8080"),
-            ({"host": "localhost", "schema": "https"}, "https://localhost"),
             ({"host": "localhost", "schema": "https://"}, "https://localhost"),
-            ({"host": "localhost/gateway", "port": 8080}, "http://localhost:8080/gateway"),
             ({"host": "::1", "port": 8080}, "http://[::1]:8080"),
             ({"host": "[::1]:8080"}, "http://[::1]:8080"),
             ({"host": "2001:db8::1/gateway"}, "https://[2001:db8::1]/gateway"),
@@ -97,22 +95,6 @@ class TestCalls:
         assert hook.run_async(lambda client: client.get_sms("4")).status == "DELIVERED"
         assert len(server.grants) == 1
 
-    def test_triggers_share_a_client(self, serve_default: Serve) -> None:
-        server = serve_default(details())
-
-        async def use(all_are_connected: asyncio.Barrier) -> None:
-            async with RtiSmsHook().get_async_conn() as client:
-                await all_are_connected.wait()  # the last one to leave closes the client
-                await client.perform(endpoints.get_sms("1"))
-
-        async def main() -> None:
-            barrier = asyncio.Barrier(20)
-            await asyncio.gather(*(use(barrier) for _ in range(20)))
-
-        asyncio.run(main())
-        assert len(server.grants) == 1
-        assert len(server.calls) == 20
-
 
 class TestMasking:
     """What Airflow's masker knows stays out of the logs of the task."""
@@ -149,19 +131,14 @@ class TestTestConnection:
         [
             ({"extra": [1]}, "Extra of the Connection is JSON, but a value of type list. Use a JSON object"),
             ({"extra": 5}, "Extra of the Connection is JSON, but a value of type int"),
-            ({"extra": "[]"}, "Extra of the Connection is JSON, but a value of type list"),
             ({"extra": '"s3cret"'}, "Extra of the Connection is JSON, but a str of 6 characters"),
-            ({"extra": "true"}, "Extra of the Connection is JSON, but a value of type bool"),
             ({"extra": '{"timeout": 5, "proxy": "s3cret'}, "that is no JSON. Use a JSON object"),
             ({"extra": "timeout=5"}, "that is no JSON"),
             ({"extra": {"timeout": ["s3cret"]}}, "timeout is a value of type list"),
             ({"extra": {"ca_bundle": {}}}, "ca_bundle does not name a file"),
-            ({"extra": {"proxy": 5}}, "proxy is a value of type int"),
             ({"extra": {"sender": [96000]}}, "sender is a value of type list"),
             ({"login": "client\n"}, "Login holds a blank, a line end or an invisible character"),
-            ({"login": " client "}, "Login holds"),
             ({"password": "s3cret\r\n"}, "Password holds a blank"),
-            ({"password": "s3cret\u00a0"}, "Password holds"),
             ({"password": "\u200bs3cret"}, "Password holds"),
             ({"login": "client\t", "password": "\ufeffs3cret"}, "Login and Password hold a blank"),
             ({"login": " \n"}, "set Login"),
@@ -170,7 +147,6 @@ class TestTestConnection:
             ({"login": 5}, "or Airflow cannot read it"),
             ({"port": "abc"}, "or Airflow cannot read it"),
             ({"host": "127.0.0.1", "port": -1}, "Host is"),
-            ({"host": "127.0.0.1", "port": 99999}, "Host is"),
             ({"host": "127.0.0.1 x"}, "Host is"),
             ({"host": "http://me:s3cret@127.0.0.1"}, "Host holds credentials"),
             ({"host": "127.0.0.1", "schema": "ftp"}, "Schema is a str of 3 characters: use http or https"),
@@ -213,17 +189,16 @@ class TestTestConnection:
         monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps({**known, "host": host, **fields}))
         assert RtiSmsHook().test_connection()[0] is True
 
-    def test_tells_that_there_is_no_connection(self) -> None:
-        ok, message = RtiSmsHook("nowhere").test_connection()
+    @pytest.mark.parametrize(
+        ("conn_id", "named"), [("nowhere", "nowhere"), ("rtisms_default", "^get_balance: .*HTTP 500")]
+    )
+    def test_tells_that_there_is_no_connection_or_that_the_server_is_broken(
+        self, serve_default: Serve, conn_id: str, named: str
+    ) -> None:
+        serve_default(response(status=500), extra={"max_attempts": 1})
+        ok, message = RtiSmsHook(conn_id).test_connection()
         assert not ok
-        assert "nowhere" in message
-
-    @pytest.mark.parametrize("step", [response(b"<html>"), response(status=500), response([1])])
-    def test_tells_a_broken_server(self, serve_default: Serve, step: Any) -> None:
-        serve_default(step, extra={"max_attempts": 1})
-        ok, message = RtiSmsHook().test_connection()
-        assert not ok
-        assert message.startswith("get_balance: ")
+        assert re.search(named, message)
 
 
 def test_logs_and_reprs_hold_no_secret(rtisms_sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
@@ -236,14 +211,11 @@ def test_logs_and_reprs_hold_no_secret(rtisms_sandbox: Sandbox, caplog: pytest.L
 
 
 class TestRequest:
-    def test_a_call_that_the_package_does_not_know(self, rtisms_sandbox: Sandbox) -> None:
-        assert RtiSmsHook().request("GET", "/balance") == {"balance": "457.00"}
-
     def test_a_request_shares_the_token_of_the_hook(self, serve_default: Serve) -> None:
         server = serve_default(response({"balance": "1"}))
         with RtiSmsHook() as hook:
             hook.get_balance()
-            hook.request("POST", "/numbers", json={"name": "x"})
+            assert hook.request("POST", "/numbers", json={"name": "x"}) == {"balance": "1"}
         assert len(server.grants) == 1
         assert [f"{call.method} {call.target}" for call in server.calls] == ["GET /api/balance", "POST /api/numbers"]
 
@@ -289,23 +261,18 @@ class TestRetryArgs:
     """What a DAG author may tune, with every client of the hook."""
 
     @staticmethod
-    def blocking(hook: RtiSmsHook) -> Any:
-        return hook.get_balance()
+    async def in_a_triggerer(hook: RtiSmsHook) -> Any:
+        async with hook.get_async_conn() as client:
+            return await client.get_balance()
 
-    @staticmethod
-    def asynchronous(hook: RtiSmsHook) -> Any:
-        return hook.run_async(lambda client: client.get_balance())
+    WAYS: ClassVar[dict[str, Callable[[RtiSmsHook], Any]]] = {
+        "blocking": RtiSmsHook.get_balance,
+        "asynchronous": lambda hook: hook.run_async(lambda client: client.get_balance()),
+        "in a triggerer": lambda hook: asyncio.run(TestRetryArgs.in_a_triggerer(hook)),
+    }
 
-    @staticmethod
-    def in_a_triggerer(hook: RtiSmsHook) -> Any:
-        async def main() -> Any:
-            async with hook.get_async_conn() as client:
-                return await client.get_balance()
-
-        return asyncio.run(main())
-
-    @pytest.mark.parametrize("get_balance", [blocking, asynchronous, in_a_triggerer])
-    def test_they_reach_it(self, serve_default: Serve, get_balance: Any) -> None:
+    @pytest.mark.parametrize("way", WAYS)
+    def test_they_reach_it(self, serve_default: Serve, way: str) -> None:
         waited: list[int] = []
 
         def wait(state: tenacity.RetryCallState) -> float:
@@ -314,7 +281,7 @@ class TestRetryArgs:
 
         server = serve_default(*[response(status=503)] * 7, response({"balance": "1"}))
         with RtiSmsHook(retry_args={"stop": tenacity.stop_after_attempt(8), "wait": wait}) as hook:
-            assert get_balance(hook) == Decimal(1)
+            assert self.WAYS[way](hook) == Decimal(1)
         assert waited == [1, 2, 3, 4, 5, 6, 7]
         assert len(server.calls) == 8
 

@@ -17,10 +17,10 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
-from airflow_provider_rtisms.notifications import rtisms as deduplication
 from airflow_provider_rtisms.notifications import rtisms as module
 from airflow_provider_rtisms.notifications.rtisms import RtiSmsNotifier
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
+from tests.unit.notifications.test_deduplication import Memory
 
 
 def notifier(**arguments: Any) -> RtiSmsNotifier:
@@ -113,30 +113,24 @@ def test_a_server_that_fails_breaks_nothing_and_gets_the_alert_once(
     assert "56900000100" not in shown
 
 
-class Variables(dict[str, str]):
-    """Airflow's Variables, in memory; tests/system uses those of a real Airflow."""
-
-    def set(self, name: str, text: str) -> None:
-        self[name] = text
-
-
 @pytest.fixture
-def variables(monkeypatch: pytest.MonkeyPatch, quick_writes: None) -> Variables:
-    variables = Variables()
+def variables(monkeypatch: pytest.MonkeyPatch, quick_writes: None) -> Memory:
+    """Airflow's Variables, in memory; tests/system uses those of a real Airflow."""
+    variables = Memory()
     monkeypatch.setattr(module, "_VariableStore", lambda: variables)
     return variables
 
 
 @pytest.fixture
 def quick_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deduplication, "SETTLE", 0.001)
+    monkeypatch.setattr(module, "SETTLE", 0.001)
 
 
 def calm(**arguments: Any) -> RtiSmsNotifier:
     return notifier(**{"dedup_key": "{{ dag.dag_id }}", "at_most_every": timedelta(hours=1), **arguments})
 
 
-def test_one_sms_stands_for_the_alerts_of_a_key(rtisms_sandbox: Sandbox, variables: Variables) -> None:
+def test_one_sms_stands_for_the_alerts_of_a_key(rtisms_sandbox: Sandbox, variables: Memory) -> None:
     for _ in range(3):
         calm()(context("load"))
         calm(dedup_key="{{ ti.task_id }}")(context("clean"))
@@ -145,13 +139,13 @@ def test_one_sms_stands_for_the_alerts_of_a_key(rtisms_sandbox: Sandbox, variabl
     assert texts(rtisms_sandbox)[2:] == ["check failed (+2 since the last SMS)"]
 
 
-def test_a_missed_sla_of_airflow_2_alerts(rtisms_sandbox: Sandbox, variables: Variables) -> None:
+def test_a_missed_sla_of_airflow_2_alerts(rtisms_sandbox: Sandbox, variables: Memory) -> None:
     for _ in range(2):
         calm(text="{{ dag.dag_id }} is late: {{ task_list }}")(context()["dag"], "load", "", [], [])
     assert texts(rtisms_sandbox) == ["alerting is late: load"]
 
 
-def test_every_way_to_call_it_shares_the_rule(rtisms_sandbox: Sandbox, variables: Variables) -> None:
+def test_every_way_to_call_it_shares_the_rule(rtisms_sandbox: Sandbox, variables: Memory) -> None:
     async def alert() -> None:
         await calm(dedup_key="alerting", text="now").async_notify(context())
         if AIRFLOW_V_3_1_PLUS:
@@ -164,7 +158,7 @@ def test_every_way_to_call_it_shares_the_rule(rtisms_sandbox: Sandbox, variables
     assert texts(rtisms_sandbox) == ["load failed", f"end (+{3 if AIRFLOW_V_3_1_PLUS else 2} since the last SMS)"]
 
 
-def test_the_author_chooses_the_words(rtisms_sandbox: Sandbox, variables: Variables) -> None:
+def test_the_author_chooses_the_words(rtisms_sandbox: Sandbox, variables: Memory) -> None:
     words = {"suppressed_suffix": " (y {{ suppressed }} más de {{ dag.dag_id }})"}
     inside = {"suppressed_suffix": "", "text": "{% if suppressed %}{{ suppressed }} more{% else %}first{% endif %}"}
     calm(**words)(context())
@@ -177,14 +171,14 @@ def test_the_author_chooses_the_words(rtisms_sandbox: Sandbox, variables: Variab
     assert texts(rtisms_sandbox) == ["load failed", "load failed (y 1 más de alerting)", "first", "1 more", "0"]
 
 
-def test_the_count_is_not_cut(rtisms_sandbox: Sandbox, variables: Variables) -> None:
+def test_the_count_is_not_cut(rtisms_sandbox: Sandbox, variables: Memory) -> None:
     for every in (3600, 3600, 0):
         calm(text="a" * 500, at_most_every=every)(context())
     assert texts(rtisms_sandbox) == ["a" * 157 + "...", "a" * 133 + "... (+1 since the last SMS)"]
 
 
 def test_an_sms_that_was_not_sent_lets_the_next_one_out(
-    rtisms_sandbox: Sandbox, variables: Variables, logged: Callable[[], str]
+    rtisms_sandbox: Sandbox, variables: Memory, logged: Callable[[], str]
 ) -> None:
     calm(sender="blocked")(context())
     calm(text="{{ missing.attribute }}")(context())
@@ -195,7 +189,7 @@ def test_an_sms_that_was_not_sent_lets_the_next_one_out(
     assert "alert failed" in logged()
 
 
-def test_an_sms_that_may_have_been_sent_counts_as_sent(rtisms_sandbox: Sandbox, variables: Variables) -> None:
+def test_an_sms_that_may_have_been_sent_counts_as_sent(rtisms_sandbox: Sandbox, variables: Memory) -> None:
     rtisms_sandbox.set_faults(Fault("lost_response", path="sms", method="POST"))
     calm()(context())
     calm()(context())
@@ -204,7 +198,7 @@ def test_an_sms_that_may_have_been_sent_counts_as_sent(rtisms_sandbox: Sandbox, 
 
 @pytest.mark.parametrize("key", ["{{ missing.attribute }}", "{{ '' }}"])
 def test_a_key_that_cannot_be_used_lets_the_alert_out(
-    rtisms_sandbox: Sandbox, variables: Variables, logged: Callable[[], str], key: str
+    rtisms_sandbox: Sandbox, variables: Memory, logged: Callable[[], str], key: str
 ) -> None:
     calm(dedup_key=key)(context())
     calm(dedup_key=key)(context())
@@ -215,17 +209,17 @@ def test_a_key_that_cannot_be_used_lets_the_alert_out(
 
 @pytest.mark.parametrize(
     "key",
-    ["\ud800", "a\udcffb", "\x00", "\n\t ", "a" * 10**6, "\U0001f4a5", 7, 0, 1.5, b"\xff", ["\udc80"], {"a": None}],
+    ["a\udcffb", "\x00", "\n\t ", "a" * 10**6, 0, 1.5, b"\xff", ["\udc80"], {"a": None}],
     ids=ascii,
 )
-def test_an_odd_key_limits_alerts_as_any_other(rtisms_sandbox: Sandbox, variables: Variables, key: Any) -> None:
+def test_an_odd_key_limits_alerts_as_any_other(rtisms_sandbox: Sandbox, variables: Memory, key: Any) -> None:
     for _ in range(2):
         calm(dedup_key=key)(context())
         calm(dedup_key="another")(context("clean"))
     assert texts(rtisms_sandbox) == ["load failed", "clean failed"]
 
 
-@pytest.mark.parametrize("charset", [None, 0, 1, 6])
+@pytest.mark.parametrize("charset", [None, 1])
 def test_half_a_surrogate_pair_in_the_text_is_replaced(
     rtisms_sandbox: Sandbox, logged: Callable[[], str], charset: int | None
 ) -> None:
@@ -247,7 +241,7 @@ def test_variables_that_cannot_be_used_let_the_alert_out(
 
 
 def test_a_callback_in_an_executor_does_not_use_variables(
-    rtisms_sandbox: Sandbox, variables: Variables, logged: Callable[[], str]
+    rtisms_sandbox: Sandbox, variables: Memory, logged: Callable[[], str]
 ) -> None:
     """Airflow 3.2 and later run a SyncCallback there, with the context of a deadline alert."""
     calm(text="late", dedup_key="late").notify({"dag_run": {}, "deadline": {}})
@@ -263,15 +257,9 @@ def test_a_callback_in_an_executor_does_not_use_variables(
         ({"at_most_every": 60}, "need each other"),
         ({"only_after": 10}, "only_after counts the alerts of a dedup_key within at_most_every"),
         ({"dedup_key": "load", "at_most_every": 0, "only_after": 10}, "only_after counts the alerts"),
-        (
-            {"dedup_key": "load", "at_most_every": 60, "only_after": 0},
-            "only_after is a value of type int",
-        ),
+        ({"dedup_key": "load", "at_most_every": 60, "only_after": 0}, "only_after is a value of type int"),
         ({"dedup_key": "load", "at_most_every": "1h"}, "at_most_every is a str of 2 characters: use seconds"),
-        ({"dedup_key": "load", "at_most_every": True}, "use seconds"),
-        ({"dedup_key": "load", "at_most_every": -1}, "use seconds"),
-        ({"dedup_key": "load", "at_most_every": timedelta(days=-1)}, "use seconds"),
-        ({"dedup_key": "load", "at_most_every": float("nan")}, "use seconds"),
+        *(({"dedup_key": "load", "at_most_every": one}, "use seconds") for one in (True, timedelta(-1), float("nan"))),
         ({"dedup_key": "load", "at_most_every": timedelta(days=31)}, "30 days"),
     ],
 )

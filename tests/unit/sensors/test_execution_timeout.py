@@ -72,18 +72,18 @@ def end(task: Any, context: Any) -> None:
 
 @pytest.mark.parametrize("kind", [*SENSORS, pytest.param("send", marks=needs_airflow_3_3)])
 class TestEveryDeferral:
-    def test_what_is_left_of_it_limits_the_deferral(self, rtisms_sandbox: Sandbox, kind: str) -> None:
-        context = running_for(400)
-        deferred = defer(new_task(kind, execution_timeout=timedelta(seconds=1000)), context)
-        assert 480 < deferred.timeout.total_seconds() <= 600
-        left = deferred.trigger.deadline - context["ti"].start_date.timestamp()
-        assert left == pytest.approx(1000 - 5)
-        assert deferred.trigger.serialize()[1]["is_execution_timeout"] is True
-
-    def test_it_does_not_where_the_timeout_is_smaller(self, rtisms_sandbox: Sandbox, kind: str) -> None:
-        deferred = defer(new_task(kind, execution_timeout=timedelta(seconds=4000)), running_for(300))
-        assert deferred.timeout == timedelta(seconds=3600)
-        assert "is_execution_timeout" not in deferred.trigger.serialize()[1]
+    @pytest.mark.parametrize(
+        ("limit", "running", "left", "is_execution_timeout"), [(1000, 400, 600, True), (4000, 300, 3600, None)]
+    )
+    def test_the_smaller_of_it_and_the_timeout_limits_the_deferral(
+        self, rtisms_sandbox: Sandbox, kind: str, limit: int, running: int, left: int, is_execution_timeout: bool | None
+    ) -> None:
+        context = running_for(running)
+        deferred = defer(new_task(kind, execution_timeout=timedelta(seconds=limit)), context)
+        assert left - 120 < deferred.timeout.total_seconds() <= left
+        assert deferred.trigger.serialize()[1].get("is_execution_timeout") is is_execution_timeout
+        if is_execution_timeout:
+            assert deferred.trigger.deadline - context["ti"].start_date.timestamp() == pytest.approx(limit - 5)
 
     def test_it_ends_as_a_task_that_does_not_defer(self, rtisms_sandbox: Sandbox, kind: str) -> None:
         def attempt(seconds: float) -> tuple[str, Any]:

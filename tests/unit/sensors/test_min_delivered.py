@@ -30,22 +30,25 @@ except ImportError:
 
 pytestmark = [pytest.mark.usefixtures("quick_retries"), pytest.mark.slow, pytest.mark.outer_minors]
 
-MODES: dict[str, dict[str, Any]] = {
-    "poke": {"mode": "poke"},
-    "reschedule": {"mode": "reschedule"},
-    "deferred": {"deferrable": True},
+#: How each mode waits, and a limit that makes a wait a large one: its trigger gets the open ids only, and the task
+#: fetches the records once more when it resumes.
+MODES: dict[str, tuple[dict[str, Any], str]] = {
+    "poke": ({"mode": "poke"}, ""),
+    "reschedule": ({"mode": "reschedule"}, ""),
+    "deferred": ({"deferrable": True}, ""),
+    "too many for a trigger": ({"deferrable": True}, "MAX_RECORDS_IN_TRIGGER"),
+    "too many for the database": ({"deferrable": True}, "MAX_RECORDS_IN_DATABASE"),
 }
-MODE_PARAMS = [
-    pytest.param(
-        mode,
-        marks=pytest.mark.skipif(
-            mode == "reschedule" and not AIRFLOW_V_3_0_PLUS,
-            reason="Airflow 2 asks its database for the first reschedule; tests/system has one",
-        ),
-    )
-    for mode in MODES
-]
-in_each_mode = pytest.mark.parametrize("mode", MODE_PARAMS)
+needs_airflow_3 = pytest.mark.skipif(
+    not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 asks its database for the first reschedule; tests/system has one"
+)
+
+
+@pytest.fixture(params=[pytest.param(one, marks=[needs_airflow_3] * (one == "reschedule")) for one in MODES])
+def mode(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if limit := MODES[request.param][1]:
+        monkeypatch.setattr(waiting, limit, 0)
+    return str(request.param)
 
 
 class TaskInstance(Pushes):
@@ -66,14 +69,14 @@ def new_context() -> dict[str, Any]:
 def wait(mode: str, context: Any, ids: Any, **options: Any) -> Any:
     """Wait to the end. Each poke of a rescheduled sensor, and each end of a deferred one, has a process of its own."""
     defaults = {"task_id": "wait", "poke_interval": 0.05, "timeout": PATIENCE, "missing_ok_for": 0}
-    arguments = {"submission_ids": ids, **defaults, **MODES[mode], **options}
+    arguments = {"submission_ids": ids, **defaults, **MODES[mode][0], **options}
     while True:
         try:
             return RtiSmsDeliverySensor(**arguments).execute(context)
         except AirflowRescheduleException:
             assert mode == "reschedule"
         except TaskDeferred as deferral:
-            assert mode == "deferred"
+            assert MODES[mode][0] == {"deferrable": True}
             _, kwargs = deferral.trigger.serialize()
             (event,) = asyncio.run(fire(RtiSmsDeliveryTrigger(**kwargs)))
             return RtiSmsDeliverySensor(**arguments).execute_complete(context, event)
@@ -83,7 +86,6 @@ async def fire(trigger: RtiSmsDeliveryTrigger) -> list[Any]:
     return [event.payload async for event in trigger.run()]
 
 
-@in_each_mode
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.statuses[-5:]} {case.min_delivered}")
 def test_enough_deliveries(rtisms_sandbox: Sandbox, case: Case, mode: str) -> None:
     ids = add_submissions(rtisms_sandbox, case.statuses)
@@ -93,39 +95,32 @@ def test_enough_deliveries(rtisms_sandbox: Sandbox, case: Case, mode: str) -> No
         assert {record["submission_id"] for record in records} == final_ids(case, ids)
         assert context["ti"].pushed == {}
         return
-    with pytest.raises(AirflowFailException, match="min_delivered can no longer be reached"):
+    with pytest.raises(AirflowFailException, match=f"min_delivered can no longer be reached.* of {len(ids)} messages"):
         wait(mode, context, ids, min_delivered=case.min_delivered)
-    pushed = {record["submission_id"] for record in context["ti"].pushed["records"]}
-    assert pushed
+    pushed = {record["submission_id"] for record in context["ti"].pushed.get("records", [])}
+    assert bool(pushed) is (mode != "too many for the database"), "many records stay out of Airflow's database"
     assert pushed <= final_ids(case, ids)
 
 
-@in_each_mode
-def test_all_have_to_be_final_even_if_enough_are_delivered(rtisms_sandbox: Sandbox, mode: str) -> None:
-    ids = add_submissions(rtisms_sandbox, "DDS")
+@pytest.mark.parametrize(
+    ("statuses", "options", "error", "named", "pushed"),
+    [
+        ("DDS", {"min_delivered": 2, "timeout": 1}, AirflowSensorTimeout, "imed out", ["DELIVERED"] * 2),
+        ("Dr", {}, AirflowFailException, "fail_on", ["DELIVERED", "REJECTED"]),
+        ("R", {"min_delivered": 1, "soft_fail": True}, AirflowSkipException, None, ["REJECTED"]),
+    ],
+    ids=["open ones time out", "without min_delivered", "skipped"],
+)
+def test_a_wait_that_does_not_succeed_pushes_what_it_knows(
+    rtisms_sandbox: Sandbox, mode: str, statuses: str, options: Any, error: Any, named: str | None, pushed: list[str]
+) -> None:
     context = new_context()
-    with pytest.raises(AirflowSensorTimeout, match="imed out"):
-        wait(mode, context, ids, min_delivered=2, timeout=1)
-    assert [record["status"] for record in context["ti"].pushed["records"]] == ["DELIVERED"] * 2
+    with pytest.raises(error, match=named):
+        wait(mode, context, add_submissions(rtisms_sandbox, statuses), **options)
+    records = context["ti"].pushed.get("records", [])
+    assert [record["status"] for record in records] == pushed * (mode != "too many for the database")
 
 
-@in_each_mode
-def test_a_failed_delivery_without_min_delivered_pushes_its_records_too(rtisms_sandbox: Sandbox, mode: str) -> None:
-    context = new_context()
-    with pytest.raises(AirflowFailException, match="fail_on"):
-        wait(mode, context, add_submissions(rtisms_sandbox, "Dr"))
-    assert [record["status"] for record in context["ti"].pushed["records"]] == ["DELIVERED", "REJECTED"]
-
-
-@in_each_mode
-def test_a_wait_that_is_skipped_pushes_its_records_too(rtisms_sandbox: Sandbox, mode: str) -> None:
-    context = new_context()
-    with pytest.raises(AirflowSkipException):
-        wait(mode, context, add_submissions(rtisms_sandbox, "R"), min_delivered=1, soft_fail=True)
-    assert len(context["ti"].pushed["records"]) == 1
-
-
-@in_each_mode
 def test_a_share_counts_entries_without_an_id_too(rtisms_sandbox: Sandbox, mode: str) -> None:
     """A send returns such records for messages that have no submission."""
     sent = [{"submission_id": one} for one in add_submissions(rtisms_sandbox, "Dd")]
@@ -135,32 +130,9 @@ def test_a_share_counts_entries_without_an_id_too(rtisms_sandbox: Sandbox, mode:
         wait(mode, new_context(), [*sent, not_sent], min_delivered=0.7)
 
 
-@in_each_mode
 def test_an_unknown_id_within_its_time_of_grace_is_waited_for(rtisms_sandbox: Sandbox, mode: str) -> None:
     ids = add_submissions(rtisms_sandbox, "d?")
     assert len(wait(mode, new_context(), ids, min_delivered=1, missing_ok_for=1)) == 1
-
-
-@pytest.mark.parametrize("limit", ["MAX_RECORDS_IN_TRIGGER", "MAX_RECORDS_IN_DATABASE"])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.statuses[-5:]} {case.min_delivered}")
-def test_a_large_wait_ends_as_a_small_one_does(
-    rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, case: Case, limit: str
-) -> None:
-    """Its trigger gets the open ids only. The task fetches the records once more when it resumes."""
-    monkeypatch.setattr(waiting, limit, 0)
-    ids = add_submissions(rtisms_sandbox, case.statuses)
-    context = new_context()
-    if case.is_enough:
-        records = wait("deferred", context, ids, min_delivered=case.min_delivered)
-        assert {record["submission_id"] for record in records} == final_ids(case, ids)
-        return
-    with pytest.raises(AirflowFailException, match=f"can no longer be reached.* of {len(ids)} messages"):
-        wait("deferred", context, ids, min_delivered=case.min_delivered)
-    if limit == "MAX_RECORDS_IN_TRIGGER":
-        assert {record["submission_id"] for record in context["ti"].pushed["records"]} <= final_ids(case, ids)
-        assert context["ti"].pushed["records"]
-    else:
-        assert context["ti"].pushed == {}, "they stay out of Airflow's database"
 
 
 @pytest.mark.parametrize(("value", "named"), [(2, "only 1 messages"), (1.5, "min_delivered is "), (0, "1 or more")])

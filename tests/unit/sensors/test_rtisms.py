@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,12 +12,13 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     TaskDeferred,
+    timeout,
 )
 
 from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor, RtiSmsDeliverySensor
-from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 from tests.hostile import details, hang, response
 from tests.open_submissions import final_after_first_poll
 from tests.patience import PATIENCE, with_more_time
@@ -27,7 +26,7 @@ from tests.unit.conftest import Serve
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
 
-NewSensor = Callable[..., RtiSmsDeliverySensor]
+FLAGS = ("soft_fail", "never_fail")
 
 
 def new_sensor(submission_ids: Any = "1", **arguments: Any) -> RtiSmsDeliverySensor:
@@ -35,78 +34,56 @@ def new_sensor(submission_ids: Any = "1", **arguments: Any) -> RtiSmsDeliverySen
     return RtiSmsDeliverySensor(submission_ids=submission_ids, **{**defaults, **arguments})
 
 
-def defer(sensor: RtiSmsDeliverySensor) -> TaskDeferred:
-    with pytest.raises(TaskDeferred) as caught:
+def test_it_returns_the_records_in_order_and_polls_what_is_final_once(rtisms_sandbox: Sandbox) -> None:
+    done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
+    with final_after_first_poll(rtisms_sandbox) as later:
+        records = new_sensor([done, later]).execute({})
+    assert [(record["submission_id"], record["status"]) for record in records] == [
+        (done, "DELIVERED"),
+        (later, "DELIVERED"),
+    ]
+    state = rtisms_sandbox.state()
+    assert (state.requests_by_id[done], state.tokens_issued) == (1, 1)
+
+
+def test_nothing_to_wait_for_is_done(serve_default: Serve) -> None:
+    server = serve_default(details())
+    assert new_sensor([]).execute({}) == []
+    assert server.requests == []
+
+
+def test_an_unknown_id_fails_it_after_the_grace(serve_default: Serve) -> None:
+    server = serve_default(response(status=404))
+    with pytest.raises(AirflowFailException, match=r"404.*77"):
+        new_sensor("77").execute({})
+    assert len(server.calls) == 1
+
+
+def test_a_try_after_a_failure_begins_anew(serve_default: Serve) -> None:
+    serve_default(details("REJECTED"), details())
+    sensor = new_sensor()
+    with pytest.raises(AirflowFailException, match="1 REJECTED"):
         sensor.execute({})
-    return caught.value
+    assert len(sensor.execute({})) == 1
 
 
-class TestPoke:
-    def test_returns_the_records_once_all_are_final(self, serve_default: Serve) -> None:
-        server = serve_default(details("PENDING"), details("SENT"), details())
-        (record,) = new_sensor(7).execute({})
-        assert (record["submission_id"], record["status"]) == ("7", "DELIVERED")
-        assert len(server.calls) == 3
-        assert len(server.grants) == 1
+def test_a_task_timeout_ends_a_poke_that_hangs(serve_default: Serve) -> None:
+    server = serve_default(hang)
 
-    def test_nothing_to_wait_for_is_done(self, serve_default: Serve) -> None:
-        server = serve_default(details())
-        assert new_sensor([]).execute({}) == []
-        assert server.requests == []
+    def attempt(seconds: float) -> None:
+        with pytest.raises(AirflowTaskTimeout), timeout(math.ceil(seconds)):
+            new_sensor().execute({})
 
-    def test_what_is_final_is_not_asked_again(self, rtisms_sandbox: Sandbox) -> None:
-        done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
-        with final_after_first_poll(rtisms_sandbox) as later:
-            records = new_sensor([done, later]).execute({})
-        assert [record["submission_id"] for record in records] == [done, later]
-        assert rtisms_sandbox.state().requests_by_id[done] == 1
-
-    def test_an_unknown_id_fails_it_after_the_grace(self, serve_default: Serve) -> None:
-        server = serve_default(response(status=404))
-        with pytest.raises(AirflowFailException, match=r"404.*77"):
-            new_sensor("77").execute({})
-        assert len(server.calls) == 1
-
-    def test_the_timeout_is_a_sensor_timeout(self, serve_default: Serve) -> None:
-        serve_default(details("SENT"))
-        with pytest.raises(AirflowSensorTimeout):
-            new_sensor(timeout=0.3).execute({})
-
-    def test_a_try_after_a_failure_begins_anew(self, serve_default: Serve) -> None:
-        serve_default(details("REJECTED"), details())
-        sensor = new_sensor()
-        with pytest.raises(AirflowFailException, match="1 REJECTED"):
-            sensor.execute({})
-        assert len(sensor.execute({})) == 1
-
-    def test_a_task_timeout_ends_a_poke_that_hangs(self, serve_default: Serve) -> None:
-        from airflow.providers.common.compat.sdk import AirflowTaskTimeout, timeout
-
-        server = serve_default(hang)
-
-        def attempt(seconds: float) -> None:
-            with pytest.raises(AirflowTaskTimeout), timeout(math.ceil(seconds)):
-                new_sensor().execute({})
-
-        with_more_time(attempt, was_enough=lambda _: server.calls)
-        assert len(server.calls) == 1
-
-
-class TestFailOn:
-    @pytest.mark.parametrize("status", ["REJECTED", "UNDELIVERED", "EXPIRED"])
-    @pytest.mark.parametrize("deferrable", [False, True])
-    def test_names_id_and_status(self, serve_default: Serve, status: str, deferrable: bool) -> None:
-        serve_default(details(status))
-        with pytest.raises(AirflowFailException, match=f"4193366853543393 {status}"):
-            new_sensor("4193366853543393", deferrable=deferrable).execute({})
+    with_more_time(attempt, was_enough=lambda _: server.calls)
+    assert len(server.calls) == 1
 
 
 @pytest.mark.parametrize("ids", ["", 1.0, True, None, ["1", None], "[1, 2", {"id": "1"}, "1/../2"])
-def test_bad_ids_never_leave_the_machine(serve_default: Serve, ids: Any) -> None:
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_bad_ids_never_leave_the_machine(serve_default: Serve, ids: Any, deferrable: bool) -> None:
     server = serve_default(details())
-    for deferrable in (False, True):
-        with pytest.raises(AirflowFailException, match="submission_ids"):
-            new_sensor(ids, deferrable=deferrable).execute({})
+    with pytest.raises(AirflowFailException, match="submission_ids"):
+        new_sensor(ids, deferrable=deferrable).execute({})
     assert server.connections == 0
 
 
@@ -119,26 +96,47 @@ def test_ids_come_in_many_forms_and_are_asked_once(serve_default: Serve, ids: An
     assert sorted(request.target for request in server.calls) == ["/api/sms/1", "/api/sms/2"]
 
 
-class TestSkipping:
-    """In both modes, before and after a deferral."""
+@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize(
+    ("status", "flag", "error"),
+    [
+        *((status, {}, AirflowFailException) for status in ("REJECTED", "UNDELIVERED", "EXPIRED")),
+        *(("REJECTED", {flag: True}, AirflowSkipException) for flag in FLAGS),
+    ],
+)
+def test_a_status_of_fail_on_ends_the_first_poll(
+    serve_default: Serve, deferrable: bool, status: str, flag: dict[str, bool], error: type[Exception]
+) -> None:
+    serve_default(details(status))
+    with pytest.raises(error, match=rf"4193366853543393 {status}|^Skipping due to \w+_fail"):
+        new_sensor("4193366853543393", deferrable=deferrable, **flag).execute({})
 
-    @pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
-    @pytest.mark.parametrize("deferrable", [False, True])
-    def test_a_failed_submission_skips(self, serve_default: Serve, flag: str, deferrable: bool) -> None:
-        serve_default(details("REJECTED"))
-        with pytest.raises(AirflowSkipException):
-            new_sensor(deferrable=deferrable, **{flag: True}).execute({})
 
-    @pytest.mark.parametrize("flag", ["soft_fail", "never_fail"])
-    @pytest.mark.parametrize("outcome", ["failed", "timeout"])
-    def test_an_event_of_failure_skips(self, flag: str, outcome: str) -> None:
-        sensor = new_sensor(deferrable=True, **{flag: True})
-        event = {"outcome": outcome, "message": "1 REJECTED"}
-        with pytest.raises(AirflowSkipException, match="1 REJECTED"):
-            sensor.resume_execution("execute_complete", {"event": event}, {})
+def resume(kind: type[Any], method: str, kwargs: Any, **flag: bool) -> None:
+    wait: dict[str, Any] = {"minimum": 1} if kind is RtiSmsBalanceSensor else {"submission_ids": "1"}
+    kind(task_id="wait", deferrable=True, **wait, **flag).resume_execution(method, kwargs, {})
+
+
+@pytest.mark.parametrize("kind", [RtiSmsDeliverySensor, RtiSmsBalanceSensor])
+class TestResuming:
+    @pytest.mark.parametrize(
+        ("outcome", "flag", "error"),
+        [
+            ("failed", {}, AirflowFailException),
+            ("timeout", {}, AirflowSensorTimeout),
+            *((one, {flag: True}, AirflowSkipException) for one in ("failed", "timeout") for flag in FLAGS),
+        ],
+    )
+    def test_an_event_of_failure_ends_the_task(
+        self, kind: type[Any], outcome: str, flag: dict[str, bool], error: type[Exception]
+    ) -> None:
+        event = {"version": 1, "outcome": outcome, "message": "1 is open"}
+        with pytest.raises(error, match="1 is open") as caught:
+            resume(kind, "execute_complete", {"event": event}, **flag)
+        assert type(caught.value) is error
 
     @pytest.mark.parametrize(
-        ("next_method", "next_kwargs"),
+        ("method", "kwargs"),
         [
             ("__fail__", {"error": "Trigger failure", "traceback": ["KeyError: 'it crashed'"]}),
             ("__fail__", None),
@@ -150,19 +148,13 @@ class TestSkipping:
             ("execute_complete", {"event": None}),
         ],
     )
-    @pytest.mark.parametrize("kind", [RtiSmsDeliverySensor, RtiSmsBalanceSensor])
-    def test_a_crash_is_no_skip(self, kind: type[Any], next_method: str, next_kwargs: Any) -> None:
+    def test_a_crash_is_no_skip(self, kind: type[Any], method: str, kwargs: Any) -> None:
         """The sensor has not seen what it waits for. Airflow may retry it."""
-
-        def resume(**flag: bool) -> None:
-            wait = {"minimum": 1} if kind is RtiSmsBalanceSensor else {"submission_ids": "1"}
-            kind(task_id="wait", deferrable=True, **wait, **flag).resume_execution(next_method, next_kwargs, {})
-
         with pytest.raises(AirflowException) as caught:
-            resume(soft_fail=True)
+            resume(kind, method, kwargs, soft_fail=True)
         assert not isinstance(caught.value, AirflowSkipException | AirflowFailException | AirflowSensorTimeout)
         with pytest.raises(AirflowSkipException):
-            resume(never_fail=True)
+            resume(kind, method, kwargs, never_fail=True)
 
 
 class TestDeferral:
@@ -178,19 +170,6 @@ class TestDeferral:
         with pytest.raises(AirflowFailException, match="rtisms_conn_id is a str of 1 characters"):
             new_sensor(deferrable=True, rtisms_conn_id=" ").execute({})
 
-    def test_hands_over_what_it_knows(self, rtisms_sandbox: Sandbox) -> None:
-        done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
-        waiting = rtisms_sandbox.add_submission("SENT")
-        before = time.time()
-        deferred = defer(new_sensor([done, waiting], deferrable=True, poke_interval=7))
-        trigger = deferred.trigger
-        assert isinstance(trigger, RtiSmsDeliveryTrigger)
-        assert trigger.submission_ids == [done, waiting]
-        assert [record["submission_id"] for record in trigger.finished] == [done]
-        assert trigger.poke_interval == 7
-        assert before <= trigger.deferred_at <= time.time()
-        assert deferred.method_name == "execute_complete"
-
     @pytest.mark.parametrize(
         ("arguments", "longest"),
         [({}, None), ({"exponential_backoff": True}, 30), ({"exponential_backoff": True, "max_wait": 12}, 12)],
@@ -199,28 +178,9 @@ class TestDeferral:
         self, serve_default: Serve, arguments: dict[str, Any], longest: float | None
     ) -> None:
         serve_default(details("SENT"))
-        assert defer(new_sensor(deferrable=True, timeout=30, **arguments)).trigger.max_poke_interval == longest
-
-    @pytest.mark.parametrize(
-        "event",
-        [None, [1], {"version": "1", "outcome": ["finished"], "records": []}, {"version": 1, "outcome": "failed"}],
-    )
-    def test_an_unknown_event_is_told(self, event: Any) -> None:
-        with pytest.raises(AirflowException, match="unknown form"):
-            new_sensor(deferrable=True).execute_complete({}, event)
-
-    @pytest.mark.parametrize(
-        ("outcome", "error"), [("failed", AirflowFailException), ("timeout", AirflowSensorTimeout)]
-    )
-    @pytest.mark.parametrize("kind", [RtiSmsDeliverySensor, RtiSmsBalanceSensor])
-    def test_an_event_may_end_the_task_with_an_error(
-        self, kind: type[Any], outcome: str, error: type[Exception]
-    ) -> None:
-        sensor = kind(task_id="wait", **({"minimum": 1} if kind is RtiSmsBalanceSensor else {"submission_ids": "1"}))
-        event = {"version": 1, "outcome": outcome, "message": "1 is open"}
-        with pytest.raises(error, match="1 is open") as caught:
-            sensor.resume_execution("execute_complete", {"event": event}, {})
-        assert type(caught.value) is error
+        with pytest.raises(TaskDeferred) as deferred:
+            new_sensor(deferrable=True, timeout=30, **arguments).execute({})
+        assert deferred.value.trigger.max_poke_interval == longest
 
 
 def test_records_without_an_id_are_left_out(serve_default: Serve, caplog: pytest.LogCaptureFixture) -> None:

@@ -57,6 +57,7 @@ WRONG: list[tuple[Make, str, list[Any]]] = [
     (balance, "is_execution_timeout", [None, 1, "true"]),
     (delivery, "rtisms_conn_id", NO_CONN_ID),
     (delivery, "submission_ids", [None, "abc", ["1", "abc"], [None], [True], [1.5], ["-1"], [["1"]], {"1": 2}]),
+    (delivery, "submission_ids", [[Decimal("Infinity")], ["+56900000000"]]),
     *((delivery, name, [*NO_DURATION, None]) for name in ("poke_interval", "deadline", "missing_until", "deferred_at")),
     (delivery, "max_poke_interval", NO_DURATION),
     (delivery, "fail_on", [None, "REJECTED", ["SENT"], ["rejected"], [1], {"REJECTED": 1}]),
@@ -112,6 +113,15 @@ def test_equal_durations_are_stored_alike(make: Make, names: list[str]) -> None:
 def test_amounts_are_stored_as_they_are_written(threshold: Any, stored: str) -> None:
     assert fall(threshold=threshold).serialize()[1]["threshold"] == stored
     assert balance(minimum=threshold).serialize()[1]["minimum"] == stored
+
+
+def test_ids_of_other_libraries_are_stored_as_strings() -> None:
+    class Integer:
+        def __index__(self) -> int:
+            return 7
+
+    trigger = delivery(submission_ids=[Integer(), Decimal(8), " 9\n", 7])
+    assert json.loads(json.dumps(trigger.serialize()[1]))["submission_ids"] == ["7", "8", "9"]
 
 
 @pytest.mark.parametrize("make", [fall, balance, delivery])

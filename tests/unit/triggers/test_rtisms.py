@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import logging
 import time
-from decimal import Decimal
 from inspect import signature
 from typing import Any, NamedTuple
 
@@ -15,12 +13,11 @@ import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow.triggers.base import BaseTrigger
 
-from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsDeliverySensor
 from airflow_provider_rtisms.triggers.polling import WaitTrigger
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
-from tests.hostile import details, hang, response, until
+from tests.hostile import Step, details, grant, hang, response, until
 from tests.open_submissions import final_after_first_poll
 from tests.patience import PATIENCE, with_more_time
 from tests.unit.conftest import Serve
@@ -57,150 +54,125 @@ def new_trigger(*submission_ids: str, **arguments: Any) -> RtiSmsDeliveryTrigger
     )
 
 
-def test_ids_of_other_libraries_are_stored_as_strings() -> None:
-    class Integer:
-        def __index__(self) -> int:
-            return 7
-
-    trigger = new_trigger(submission_ids=[Integer(), Decimal(8), " 9\n", 7])
-    assert json.loads(json.dumps(trigger.serialize()[1]))["submission_ids"] == ["7", "8", "9"]
-    for wrong in ([True], [Decimal("Infinity")], None, ["+56900000000"]):
-        with pytest.raises(RtiSmsInputError, match=r"^submission_ids"):
-            new_trigger(submission_ids=wrong)
-
-
 async def fire(trigger: BaseTrigger) -> Payload:
     """Run a trigger to its only event."""
     (event,) = [event async for event in trigger.run()]
     return event.payload
 
 
-class TestEvents:
-    def test_brings_the_records_in_order(self, rtisms_sandbox: Sandbox) -> None:
-        done = rtisms_sandbox.add_submission("UNDELIVERED", pending_for=0, sent_for=0)
-        with final_after_first_poll(rtisms_sandbox) as later:
-            payload = asyncio.run(fire(new_trigger(later, done)))
-        assert payload["outcome"] == "finished"
-        assert [(record["submission_id"], record["status"]) for record in payload["records"]] == [
-            (later, "DELIVERED"),
-            (done, "UNDELIVERED"),
-        ]
-        assert json.loads(json.dumps(payload)) == payload
-        asked = rtisms_sandbox.state().requests_by_id
-        assert asked[done] == 1
-        assert asked[later] > 1
-
-    def test_large_waits_keep_records_out_of_the_event(self, rtisms_sandbox: Sandbox) -> None:
-        done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
-        payload = asyncio.run(fire(new_trigger(done, with_records=False)))
-        assert payload == {"version": 1, "outcome": "finished", "records": [], "submission_ids": [done]}
-
-    def test_what_was_finished_before_is_not_asked_for(self, rtisms_sandbox: Sandbox) -> None:
-        done = rtisms_sandbox.add_submission(pending_for=0, sent_for=0)
-        before = asyncio.run(fire(new_trigger(done)))["records"]
-        rtisms_sandbox.reset()
-        payload = asyncio.run(fire(new_trigger(done, finished=before)))
-        assert payload["records"] == before
-        assert not rtisms_sandbox.state().requests_by_id
-
-    def test_a_failed_submission_is_named(self, rtisms_sandbox: Sandbox) -> None:
-        waiting = rtisms_sandbox.add_submission("SENT")
-        with final_after_first_poll(rtisms_sandbox, "REJECTED") as bad:
-            payload = asyncio.run(fire(new_trigger(waiting, bad)))
-        assert payload["outcome"] == "failed"
-        assert f"{bad} REJECTED" in payload["message"]
-
-    @pytest.mark.parametrize("deadline_in", [0.5, -1.0])
-    def test_the_deadline_names_what_is_open(self, rtisms_sandbox: Sandbox, deadline_in: float) -> None:
-        waiting = rtisms_sandbox.add_submission("SENT")
-        payload = asyncio.run(fire(new_trigger(waiting, deadline=time.time() + deadline_in)))
-        assert payload["outcome"] == "timeout"
-        assert waiting in payload["message"]
-
-    def test_the_deadline_ends_a_request_that_hangs(self, serve_default: Serve) -> None:
-        server = serve_default(hang)
-
-        async def main() -> Payload:
-            payload = await fire(new_trigger("1", deadline=time.time() + 0.5))
-            await until(lambda: server.connections_open == 0)
-            return payload
-
-        assert asyncio.run(main())["outcome"] == "timeout"
-
-    def test_a_wrong_connection_fails_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps({"conn_type": "rtisms", "login": "me"}))
-        payload = asyncio.run(fire(new_trigger("1")))
-        assert payload["outcome"] == "failed"
-        assert "client_secret" in payload["message"]
+def payload_of(trigger: BaseTrigger) -> Payload:
+    return asyncio.run(fire(trigger))
 
 
-class TestTransientErrors:
-    def test_some_503_are_retried(self, serve_default: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-        server = serve_default(*[response(status=503)] * 12, details())
-        assert asyncio.run(fire(new_trigger("1")))["outcome"] == "finished"
-        assert len(server.calls) == 13
+def test_it_brings_the_records_in_order(rtisms_sandbox: Sandbox) -> None:
+    done = rtisms_sandbox.add_submission("UNDELIVERED", pending_for=0, sent_for=0)
+    with final_after_first_poll(rtisms_sandbox) as later:
+        payload = payload_of(new_trigger(later, done))
+    assert payload["outcome"] == "finished"
+    assert [(record["submission_id"], record["status"]) for record in payload["records"]] == [
+        (later, "DELIVERED"),
+        (done, "UNDELIVERED"),
+    ]
+    assert json.loads(json.dumps(payload)) == payload
+    asked = rtisms_sandbox.state().requests_by_id
+    assert asked[done] == 1
+    assert asked[later] > 1
+    rtisms_sandbox.reset()
+    assert payload_of(new_trigger(later, done, finished=payload["records"])) == payload
+    assert not rtisms_sandbox.state().requests_by_id, "what was finished before is not asked for"
+    rtisms_sandbox.add_submission(submission_id=done, pending_for=0, sent_for=0)
+    large = {"version": 1, "outcome": "finished", "records": [], "submission_ids": [done]}
+    assert payload_of(new_trigger(done, with_records=False)) == large
 
-    def test_an_outage_of_auth_is_retried(self, serve_default: Serve) -> None:
-        server = serve_default(
-            details(), auth=[*[response(status=503)] * 12, response({"access_token": "token-after-an-outage"})]
-        )
-        assert asyncio.run(fire(new_trigger("1")))["outcome"] == "finished"
-        assert len(server.grants) == 13
 
-    def test_a_timeout_names_the_last_error(self, serve_default: Serve) -> None:
-        serve_default(response(status=503))
-        payload = with_more_time(
-            lambda seconds: asyncio.run(fire(new_trigger("1", deadline=time.time() + seconds))),
-            was_enough=lambda payload: "HTTP 503" in payload["message"],
-        )
-        assert payload["outcome"] == "timeout"
+def test_the_deadline_ends_a_request_that_hangs(serve_default: Serve) -> None:
+    server = serve_default(hang)
 
-    def test_an_unknown_id_may_turn_up_within_the_grace(self, serve_default: Serve) -> None:
-        serve_default(*[response(status=404)] * 3, details())
-        payload = asyncio.run(fire(new_trigger("1", missing_until=time.time() + PATIENCE)))
-        assert payload["outcome"] == "finished"
+    async def main() -> Payload:
+        payload = await fire(new_trigger("1", deadline=time.time() + 0.5))
+        await until(lambda: server.connections_open == 0)
+        return payload
 
-    def test_an_unknown_id_fails_it_after_the_grace(self, serve_default: Serve) -> None:
-        def attempt(seconds: float) -> tuple[Payload, int]:
-            server = serve_default(response(status=404))
-            return asyncio.run(fire(new_trigger("77", missing_until=time.time() + seconds))), len(server.calls)
+    assert asyncio.run(main())["outcome"] == "timeout"
 
-        payload, _ = with_more_time(attempt, was_enough=lambda result: result[1] > 1)
-        assert payload["outcome"] == "failed"
-        assert "77" in payload["message"]
-        assert "404" in payload["message"]
 
-    @pytest.mark.parametrize("status", [400, 403, 405])
-    def test_a_refusal_fails_it_at_once(self, serve_default: Serve, status: int) -> None:
-        server = serve_default(response(status=status))
-        payload = asyncio.run(fire(new_trigger("1")))
-        assert payload["outcome"] == "failed"
-        assert f"HTTP {status}" in payload["message"]
-        assert len(server.calls) == 1
+def test_a_timeout_names_what_is_open_and_the_last_error(serve_default: Serve) -> None:
+    serve_default(response(status=503))
+    payload = with_more_time(
+        lambda seconds: payload_of(new_trigger("77", deadline=time.time() + seconds)),
+        was_enough=lambda payload: "HTTP 503" in payload["message"],
+    )
+    assert payload["outcome"] == "timeout"
+    assert "77" in payload["message"]
 
-    def test_a_rotated_secret_is_read_from_the_connection(
-        self, rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        waiting = rtisms_sandbox.add_submission("SENT")
 
-        async def main() -> Payload:
-            firing = asyncio.ensure_future(fire(new_trigger(waiting)))
-            await until(lambda: bool(rtisms_sandbox.state().requests_by_id))
-            rtisms_sandbox.rotate_secret("another-secret")
-            monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", rtisms_sandbox.connection_json())
-            rtisms_sandbox.revoke_tokens()
-            rtisms_sandbox.add_submission(submission_id=waiting, pending_for=0, sent_for=0)
-            return await firing
+def test_a_wrong_connection_fails_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps({"conn_type": "rtisms", "login": "me"}))
+    payload = payload_of(new_trigger("1"))
+    assert payload["outcome"] == "failed"
+    assert "client_secret" in payload["message"]
 
-        assert asyncio.run(main())["outcome"] == "finished"
 
-    def test_a_rotated_secret_that_no_one_stored_fails_it(self, rtisms_sandbox: Sandbox) -> None:
-        waiting = rtisms_sandbox.add_submission("SENT")
+OUTAGE = [response(status=503)] * 12
+
+
+@pytest.mark.parametrize(
+    ("calls", "auth"),
+    [
+        ([*OUTAGE, details()], [grant()]),
+        ([details()], [*OUTAGE, grant("token-after-an-outage")]),
+        ([*[response(status=404)] * 3, details()], [grant()]),
+    ],
+    ids=["503", "503 of auth", "an unknown id within the grace"],
+)
+def test_what_may_pass_is_retried(serve_default: Serve, calls: list[Step], auth: list[Step]) -> None:
+    server = serve_default(*calls, auth=auth)
+    assert payload_of(new_trigger("1", missing_until=time.time() + PATIENCE))["outcome"] == "finished"
+    assert (len(server.calls), len(server.grants)) == (len(calls), len(auth))
+
+
+def test_an_unknown_id_fails_it_after_the_grace(serve_default: Serve) -> None:
+    def attempt(seconds: float) -> tuple[Payload, int]:
+        server = serve_default(response(status=404))
+        return payload_of(new_trigger("77", missing_until=time.time() + seconds)), len(server.calls)
+
+    payload, _ = with_more_time(attempt, was_enough=lambda result: result[1] > 1)
+    assert payload["outcome"] == "failed"
+    assert "77" in payload["message"]
+    assert "404" in payload["message"]
+
+
+@pytest.mark.parametrize("status", [400, 403, 405])
+def test_a_refusal_fails_it_at_once(serve_default: Serve, status: int) -> None:
+    server = serve_default(response(status=status))
+    payload = payload_of(new_trigger("1"))
+    assert payload["outcome"] == "failed"
+    assert f"HTTP {status}" in payload["message"]
+    assert len(server.calls) == 1
+
+
+def test_a_rotated_secret_is_read_from_the_connection(rtisms_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = rtisms_sandbox.add_submission("SENT")
+
+    async def main() -> Payload:
+        firing = asyncio.ensure_future(fire(new_trigger(waiting)))
+        await until(lambda: bool(rtisms_sandbox.state().requests_by_id))
         rtisms_sandbox.rotate_secret("another-secret")
-        payload = asyncio.run(fire(new_trigger(waiting)))
-        assert payload["outcome"] == "failed"
-        assert "Password" in payload["message"]
-        assert rtisms_sandbox.state().requests == {"POST auth": 1}
+        monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", rtisms_sandbox.connection_json())
+        rtisms_sandbox.revoke_tokens()
+        rtisms_sandbox.add_submission(submission_id=waiting, pending_for=0, sent_for=0)
+        return await firing
+
+    assert asyncio.run(main())["outcome"] == "finished"
+
+
+def test_a_rotated_secret_that_no_one_stored_fails_it(rtisms_sandbox: Sandbox) -> None:
+    waiting = rtisms_sandbox.add_submission("SENT")
+    rtisms_sandbox.rotate_secret("another-secret")
+    payload = payload_of(new_trigger(waiting))
+    assert payload["outcome"] == "failed"
+    assert "Password" in payload["message"]
+    assert rtisms_sandbox.state().requests == {"POST auth": 1}
 
 
 class TestSerialization:
@@ -281,15 +253,6 @@ class TestOneProcess:
         counts = asyncio.run(main())
         assert max(max(some) - min(some) for some in counts) <= 1
         assert rtisms_sandbox.state().sockets_peak <= len(ids) + 1  # one for the token
-
-    def test_nothing_is_told_at_debug(self, rtisms_sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
-        caplog.set_level(logging.DEBUG)
-        rtisms_sandbox.set_faults(Fault("error", statuses=(401,), times=1, path="sms"))
-        done = rtisms_sandbox.add_submission(pending_for=0.1, sent_for=0)
-        asyncio.run(fire(new_trigger(done)))
-        assert done in caplog.text
-        assert rtisms_sandbox.client_secret not in caplog.text
-        assert "Bearer" not in caplog.text
 
 
 async def _longest_pause() -> Pause:

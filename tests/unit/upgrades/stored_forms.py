@@ -3,7 +3,8 @@ What this package stores outside of its process, in the form of this release. La
 
 ``samples/RELEASE.json`` holds the forms of a release. Never change the sample of a release that people have. If a form
 changes, add a sample for the next release: ``python -m tests.unit.upgrades.stored_forms samples/RELEASE.json``. If an
-older release would misread the new form, increase the version in it too.
+older release would misread the new form, increase the version in it too. Write a new argument of a trigger into the
+sample by hand. ``0.1.0.dev1.json`` has only what 0.1.0 wrote differently.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 from unittest.mock import patch
 
 from airflow.triggers.base import BaseTrigger
+from packaging.version import Version
 
 from airflow_provider_rtisms.api.models import SendOutcome, SmsDetails, Submission
 from airflow_provider_rtisms.api.values.secret import Secret
@@ -35,10 +37,10 @@ from airflow_provider_rtisms.triggers.rtisms import (
 )
 from airflow_provider_rtisms.triggers.start import RtiSmsDeliveryStartTrigger
 from tests.hostile import until
-from tests.unit.attempts import TaskStore
+from tests.unit.attempts import AssetStore, TaskStore
 
-#: Seconds since the epoch: a time that is always to come.
-YEAR_2100 = 4102444800
+SAMPLES = {path.stem: json.loads(path.read_text()) for path in (Path(__file__).parent / "samples").iterdir()}
+NEWEST = max(SAMPLES, key=Version)
 CLIENT_SECRET = Secret("the client secret of the samples")
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 #: The two submissions of each sample. The first one is final.
@@ -54,67 +56,23 @@ SENT = {
 }
 
 
-class AssetStore(dict[str, Any]):
-    """Airflow's asset state store as far as it is used here."""
-
-    async def aget(self, key: str, default: Any = None) -> Any:
-        return self.get(key, default)
-
-    async def aset(self, key: str, value: Any) -> None:
-        self[key] = value
-
-
 def delivery_trigger(**changes: Any) -> RtiSmsDeliveryTrigger:
-    """Return a trigger in which every argument differs from its default."""
-    arguments: dict[str, Any] = {
-        "rtisms_conn_id": "rtisms_default",
-        "submission_ids": IDS,
-        "poke_interval": 0.5,
-        "deadline": YEAR_2100,
-        "missing_until": YEAR_2100,
-        "fail_on": ["EXPIRED", "REJECTED"],
-        "finished": [DONE],
-        "max_poke_interval": 60.0,
-        "deferred_at": 1764072000.0,
-        "with_ids": False,
-        "quota": {"needed": 1, "total": 3, "delivered": 0},
-        **changes,
-    }
-    return RtiSmsDeliveryTrigger(**arguments)
-
-
-def start_trigger() -> RtiSmsDeliveryStartTrigger:
-    """Return a trigger in which every argument differs from its default."""
-    return RtiSmsDeliveryStartTrigger(
-        submission_ids=json.dumps(IDS),
-        rtisms_conn_id="rtisms_default",
-        fail_on=["REJECTED"],
-        min_delivered=0.5,
-        missing_ok_for=60.0,
-        poke_interval=0.5,
-        max_poke_interval=60.0,
-        timeout=3600.0,
-    )
+    """Return the trigger of the newest sample, in which every argument differs from its default."""
+    return RtiSmsDeliveryTrigger(**arguments_of(RtiSmsDeliveryTrigger) | changes)
 
 
 def balance_trigger(**changes: Any) -> RtiSmsBalanceTrigger:
-    """Return a trigger in which every argument differs from its default."""
-    arguments: dict[str, Any] = {
-        "rtisms_conn_id": "rtisms_default",
-        "minimum": "100",
-        "poke_interval": 0.5,
-        "deadline": YEAR_2100,
-        "max_poke_interval": 60.0,
-        "deferred_at": 1764072000.0,
-        **changes,
-    }
-    return RtiSmsBalanceTrigger(**arguments)
+    return RtiSmsBalanceTrigger(**arguments_of(RtiSmsBalanceTrigger) | changes)
 
 
 def balance_watcher(store: AssetStore | None = None) -> RtiSmsBalanceFallTrigger:
-    trigger = RtiSmsBalanceFallTrigger(threshold="500", rtisms_conn_id="rtisms_default", poke_interval=0.1)
+    trigger = RtiSmsBalanceFallTrigger(**arguments_of(RtiSmsBalanceFallTrigger))
     trigger.asset_state_store = store
     return trigger
+
+
+def arguments_of(trigger: type[BaseTrigger]) -> dict[str, Any]:
+    return dict(SAMPLES[NEWEST]["triggers"][trigger.__name__][1])
 
 
 async def fire(trigger: BaseTrigger) -> dict[str, Any]:
@@ -200,7 +158,8 @@ def watcher_state() -> dict[str, Any]:
 
 def stored_forms(sandbox: Sandbox) -> dict[str, Any]:
     """Return everything that this release stores, as JSON."""
-    triggers = (delivery_trigger(), start_trigger(), balance_trigger(), balance_watcher())
+    start = RtiSmsDeliveryStartTrigger(**arguments_of(RtiSmsDeliveryStartTrigger))
+    triggers = (delivery_trigger(), start, balance_trigger(), balance_watcher())
     forms = {
         "triggers": {type(trigger).__name__: trigger.serialize() for trigger in triggers},
         "events": dict(events()),
@@ -222,4 +181,5 @@ def connected_sandbox() -> Iterator[Sandbox]:
 
 if __name__ == "__main__":
     with connected_sandbox() as running:
-        Path(sys.argv[1]).write_text(json.dumps(stored_forms(running), indent=1) + "\n")
+        kinds = ",\n".join(f"{json.dumps(kind)}: {json.dumps(one)}" for kind, one in stored_forms(running).items())
+        Path(sys.argv[1]).write_text(f"{{\n{kinds}\n}}\n")
