@@ -88,6 +88,7 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
 
 #: The pages of docs/ that show how to use something. A transfer names its own page.
 HOW_TO_PAGES = (
+    "install",
     "quick-start",
     "connection",
     "get-details",
