@@ -64,9 +64,9 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
     },
 }
 
-#: Schema is hidden, since it is part of Base URL. The label of Port says what Test Connection of Airflow 3.3.1 and 3.3.2
-#: needs, since a form has no default for it, and a placeholder disappears: their page sends port 0 for a Connection that
-#: was stored without one, and their server refuses the test as that of another port (Airflow's pull request 73298).
+#: Schema is hidden, since it is part of Base URL. Port is shown, and its label asks for it, since a form cannot have a
+#: default for it: Test Connection of Airflow 3.3 returns "Bad Request" for a Connection that was stored without one. The
+#: page sends 0 for null, and the server takes that for another port (docs/connection.md, "Test it").
 #: Airflow 3.2 and later show the JSON of the extras anyway.
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": ["schema", "extra"],
@@ -74,13 +74,13 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
         "login": "Client ID",
         "password": "Client secret",
         "host": "Base URL",
-        "port": "Port (Test Connection needs it)",
+        "port": "Port (fill it in)",
     },
     "placeholders": {
         "host": "https://www.rti-sms.com (if left empty)",
         "login": "Your account's client_id for the SMS API",
         "password": "The client_secret that belongs to it",
-        "port": "443, or the port of Base URL",
+        "port": "443 (if left empty, Test Connection fails)",
         "timeout": "30",
         "max_attempts": "5",
         "max_concurrency": "32",
