@@ -64,9 +64,9 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
     },
 }
 
-#: Schema is hidden, since it is part of Base URL. Port is shown, and its label asks for it, since a form cannot have a
-#: default for it: Test Connection of Airflow 3.3 returns "Bad Request" for a Connection that was stored without one. The
-#: page sends 0 for null, and the server takes that for another port (docs/connection.md, "Test it").
+#: Schema is hidden, since it is part of Base URL. Port is shown, and its label asks for it, since forms have no default
+#: for it: Test Connection of Airflow 3.3 returns "Bad Request" for a Connection that was stored without one. Its page
+#: sends 0 for null, and its server takes that for another port (docs/connection.md, "Test it").
 #: Airflow 3.2 and later show the JSON of the extras anyway.
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": ["schema", "extra"],
