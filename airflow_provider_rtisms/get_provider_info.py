@@ -94,23 +94,14 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
 
 #: The pages of docs/ that show how to use something. A transfer names its own page.
 HOW_TO_PAGES = (
-    "install",
-    "quick-start",
-    "connection",
-    "get-details",
-    "bulk-get-details",
-    "split-fetch",
-    "lineage",
+    *("quick-start", "install", "connection", "overview"),
+    *("send", "send-people", "send-options"),
     "delivery-sensor",
-    "send",
-    "ledger",
-    "report",
-    "notifier",
-    "balance",
-    "hook",
-    "cli",
-    "doctor",
-    "sandbox",
+    *("get-details", "bulk-get-details", "split-fetch"),
+    *("ledger", "report", "report-views", "lineage"),
+    *("notifier", "alert-storms", "balance"),
+    *("doctor", "doctor-checks"),
+    *("sandbox", "hook", "cli"),
 )
 
 
