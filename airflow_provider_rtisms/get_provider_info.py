@@ -94,12 +94,12 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
 
 #: The pages of docs/ that show how to use something. A transfer names its own page.
 HOW_TO_PAGES = (
-    *("quick-start", "install", "connection", "overview"),
-    *("send", "send-people", "send-options"),
+    *("quick-start", "install", "connection", "connection-network", "overview"),
+    *("send", "send-people", "send-results", "send-options"),
     "delivery-sensor",
-    *("get-details", "bulk-get-details", "split-fetch"),
+    *("get-details", "bulk-get-details", "bulk-failures", "split-fetch"),
     *("ledger", "report", "report-views", "lineage"),
-    *("notifier", "alert-storms", "balance"),
+    *("notifier", "alert-storms", "alert-deadlines", "balance"),
     *("doctor", "doctor-checks"),
     *("sandbox", "hook", "cli"),
 )

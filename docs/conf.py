@@ -54,4 +54,4 @@ html_logo = html_favicon = "integration-logos/realtime-sms.svg"
 html_title = f"{project} {version}"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
-html_copy_source = False
+html_copy_source = html_show_copyright = False
