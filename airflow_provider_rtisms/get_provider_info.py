@@ -64,17 +64,23 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
     },
 }
 
-#: Schema is hidden, since it is part of Base URL. Port is shown: "Test Connection" of Airflow 3.3 returns "Bad Request"
-#: for a Connection that was stored without one, because the page sends 0 for null, and the server compares them.
+#: Schema is hidden, since it is part of Base URL. Port is shown, and its label asks for it, since forms have no default
+#: for it: Test Connection of Airflow 3.3 returns "Bad Request" for a Connection that was stored without one. Its page
+#: sends 0 for null, and its server takes that for another port (docs/connection.md, "Test it").
 #: Airflow 3.2 and later show the JSON of the extras anyway.
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": ["schema", "extra"],
-    "relabeling": {"login": "Client ID", "password": "Client secret", "host": "Base URL"},
+    "relabeling": {
+        "login": "Client ID",
+        "password": "Client secret",
+        "host": "Base URL",
+        "port": "Port (fill it in)",
+    },
     "placeholders": {
         "host": "https://www.rti-sms.com (if left empty)",
         "login": "Your account's client_id for the SMS API",
         "password": "The client_secret that belongs to it",
-        "port": "443 (Test Connection in Airflow 3.3 needs it)",
+        "port": "443 (if left empty, Test Connection fails)",
         "timeout": "30",
         "max_attempts": "5",
         "max_concurrency": "32",
@@ -88,22 +94,14 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
 
 #: The pages of docs/ that show how to use something. A transfer names its own page.
 HOW_TO_PAGES = (
-    "quick-start",
-    "connection",
-    "get-details",
-    "bulk-get-details",
-    "split-fetch",
-    "lineage",
+    *("quick-start", "install", "connection", "connection-network", "overview"),
+    *("send", "send-people", "send-results", "send-options"),
     "delivery-sensor",
-    "send",
-    "ledger",
-    "report",
-    "notifier",
-    "balance",
-    "hook",
-    "cli",
-    "doctor",
-    "sandbox",
+    *("get-details", "bulk-get-details", "bulk-failures", "split-fetch"),
+    *("ledger", "report", "report-views", "lineage"),
+    *("notifier", "alert-storms", "alert-deadlines", "balance"),
+    *("doctor", "doctor-checks"),
+    *("sandbox", "hook", "cli"),
 )
 
 

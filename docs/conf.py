@@ -15,7 +15,7 @@ from airflow_provider_rtisms import __version__
 project = "airflow-provider-rtisms"
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton", "sphinx_design"]
 myst_enable_extensions = ["colon_fence", "substitution"]
 myst_heading_anchors = 3
 myst_substitutions = figures.substitutions()
@@ -53,4 +53,6 @@ nitpick_ignore_regex = [
 html_theme = "furo"
 html_logo = html_favicon = "integration-logos/realtime-sms.svg"
 html_title = f"{project} {version}"
-html_copy_source = False
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_copy_source = html_show_copyright = False

@@ -29,9 +29,9 @@ BLOCK = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 TESTS = {
-    *("install", "connection", "extras", "dag", "hook", "script", "sandbox-script", "output", "sandbox"),
+    *("install", "connection", "extras", "dag", "script", "sandbox-script", "output", "sandbox"),
     *("sandbox-connection", "pytest", "make", "cli", "preview", "doctor", "doctor-cli", "deadline", "storm"),
-    *("approval", "airflow", "dag-3.0", "dag-3.3", "report", "report-script", "view", "ledger-table"),
+    *("approval", "airflow", "dag-3.0", "dag-3.3", "report", "report-script", "view", "ledger-table", "first-run"),
 }
 #: Of blocks without a test: what a program has printed, and what is for Prometheus and statsd_exporter.
 OTHER_LANGUAGES = {"text", "promql", "yaml"}

@@ -13,7 +13,18 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_rtisms.sandbox import Sandbox
-from tests.documents import BLOCKS, DOCUMENTS, OTHER_LANGUAGES, ROOT, TESTS, Block, bash, check_script, each_block
+from tests.documents import (
+    BLOCKS,
+    DOCUMENTS,
+    OTHER_LANGUAGES,
+    ROOT,
+    TESTS,
+    Block,
+    bash,
+    check_script,
+    each_block,
+    read_blocks,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -24,6 +35,17 @@ def test_every_block_names_its_test() -> None:
     assert {block.test for block in BLOCKS if block.test} == TESTS
     opened = sum(len(re.findall(r"^ *```\S", document.read_text(), re.MULTILINE)) for document in DOCUMENTS)
     assert len(BLOCKS) == opened
+
+
+@pytest.mark.parametrize(
+    ("spanish", "english"), [("README.md", "README.md"), ("quick-start.md", "docs/quick-start.md")]
+)
+def test_the_spanish_pages_have_the_blocks_of_the_english_ones(spanish: str, english: str) -> None:
+    """So the tests run them too. The headings are as many, so that no section is missing."""
+    pages = [ROOT / "docs" / "es" / spanish, ROOT / english]
+    ours, theirs = ([(block.test, block.language, block.code) for block in read_blocks(page)] for page in pages)
+    assert ours == theirs
+    assert len({page.read_text().count("\n## ") for page in pages}) == 1
 
 
 @each_block("install")
