@@ -80,7 +80,7 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
         "host": "https://www.rti-sms.com (if left empty)",
         "login": "Your account's client_id for the SMS API",
         "password": "The client_secret that belongs to it",
-        "port": "443 (if left empty, Test Connection fails)",
+        "port": "443 (without it, Test Connection can fail)",
         "timeout": "30",
         "max_attempts": "5",
         "max_concurrency": "32",

@@ -84,7 +84,7 @@ def default_row(page: Page, airflow: AirflowDeployment) -> Locator:
 def test_a_connection_is_added_tested_and_edited(
     page: Page, airflow: AirflowDeployment, sandbox: SandboxProcess, take_picture: TakePicture
 ) -> None:
-    page.set_viewport_size({"width": 1280, "height": 1400})
+    page.set_viewport_size({"width": 1280, "height": 1640})
     page.goto(f"{airflow.url}/connections")
     page.get_by_role("button", name="Add Connection").click()
     form = page.get_by_role("dialog")
