@@ -80,11 +80,6 @@ class TestWithAJournal:
         send().execute(context)
         assert received(impatient) == NUMBERS
 
-    def test_a_trigger_that_crashed_is_left_to_a_task_retry(self, context: dict[str, Any]) -> None:
-        with pytest.raises(Exception, match="the triggerer fell over") as caught:
-            send().resume_execution("__fail__", {"error": "the triggerer fell over"}, context)
-        assert not isinstance(caught.value, AirflowFailException)
-
     def test_unknown_errors_that_last_are_left_to_a_task_retry(
         self, rtisms_sandbox: Sandbox, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -171,9 +166,13 @@ class TestWithoutAJournal:
         with pytest.raises(AirflowFailException, match=rf"^{error.__name__}\. The task is not retried"):
             send().execute({})
 
-    def test_a_trigger_that_crashed_is_never_retried(self) -> None:
-        with pytest.raises(AirflowFailException, match="not retried"):
-            send().resume_execution("__fail__", {"error": "the triggerer fell over"}, {})
+    @pytest.mark.parametrize("has_journal", [True, False])
+    def test_a_trigger_that_crashed_is_left_to_a_task_retry_if_there_is_a_journal(
+        self, context: dict[str, Any], has_journal: bool
+    ) -> None:
+        with pytest.raises(Exception, match="the triggerer fell over" if has_journal else "not retried") as caught:
+            send().resume_execution("__fail__", {"error": "the triggerer fell over"}, context if has_journal else {})
+        assert isinstance(caught.value, AirflowFailException) is not has_journal
 
 
 class TestWaiting:
