@@ -80,10 +80,6 @@ def native_dag(**arguments: Any) -> DAG:
     return DAG("native", schedule=None, start_date=START, render_template_as_native_obj=True, **arguments)
 
 
-def sent_by(sandbox: Sandbox) -> list[tuple[str, str, str]]:
-    return [(message.recipient, message.text, message.sender) for message in sandbox.state().messages]
-
-
 class TestNativeRendering:
     @EACH_WAY
     @EACH_KIND
@@ -138,18 +134,6 @@ class TestNativeRendering:
             send = RtiSmsSendOperator(task_id="send", recipients=PHONE, text="{{ shop | twice }}", sender="{{ name }}")
         send.render_template_fields({"name": "96000"})
         assert (reveal(send.text), send.sender) == ("007007", "96000")
-
-    def test_a_send_goes_out_as_it_is_written(self, rtisms_sandbox: Sandbox) -> None:
-        row = {"recipient": PHONE, "text": "{{ code }}", "reference": "{{ '1e5' }}"}
-        with native_dag():
-            send = RtiSmsSendOperator(task_id="send", recipients=PHONE, text="007", sender="96000")
-            rows = RtiSmsSendOperator(task_id="rows", messages=[row], sender="96000")
-        for one in (send, rows):
-            one.render_template_fields({"code": 123456})
-        send.execute({})
-        (result,) = rows.execute({})
-        assert sent_by(rtisms_sandbox) == [(PHONE, "007", "96000"), (PHONE, "123456", "96000")]
-        assert result["reference"] == "1e5"
 
     @pytest.mark.parametrize("value", [None, {"a": 1}, [1, 2], (1, 2)], ids=repr)
     def test_an_alert_goes_out_whatever_a_template_gives(self, rtisms_sandbox: Sandbox, value: Any) -> None:

@@ -313,17 +313,6 @@ class TestRefresh:
         assert shop.refresh(lookback=timedelta(days=3_000_000))["requested"] == 1, "the lookback has no limit"
         assert shop.asked() == [1, 1, 2]
 
-    def test_late_states_arrive(self, shop: Shop) -> None:
-        shop.sandbox.set_timing(pending_for=3600, sent_for=0)
-        shop.send_to(DELIVERED)
-        assert shop.refresh()["open"] == 1
-        assert shop.column("status") == ["PENDING"]
-        (submission_id,) = shop.column("submission_id")
-        shop.sandbox.add_submission("DELIVERED", submission_id=submission_id, pending_for=0, sent_for=0)
-        assert shop.refresh()["open"] == 0
-        assert shop.column("status") == ["DELIVERED"]
-        assert shop.refresh()["requested"] == 0
-
     def test_rows_older_than_the_lookback_are_counted_and_not_asked_for(self, shop: Shop) -> None:
         shop.send_to(SENT, SENT)
         old = (datetime.now(UTC) - timedelta(days=8)).isoformat(timespec="seconds")

@@ -96,19 +96,6 @@ def test_all_bad_rows_are_named_in_one_error_by_position(rtisms_sandbox: Sandbox
     assert rtisms_sandbox.state().requests == {}
 
 
-def test_national_numbers_of_a_table(table: SqliteFile, rtisms_sandbox: Sandbox) -> None:
-    """A column of text; one of numbers has lost leading zeros, and is refused."""
-    table.fill("people", [(1, "512 345 678", "Ana “" + "a" * 70, 1), (2, "+48512345679", "Eva", 2)])
-    operator = send(default_region="PL", smart_encoding=True, text="Hola {name}")
-    operator.execute({})
-    assert sorted((one.recipient, one.text[:10]) for one in rtisms_sandbox.state().messages) == [
-        ("+48512345678", 'Hola Ana "'), ("+48512345679", "Hola Eva")
-    ]  # fmt: skip
-    table.fill("people", [(1, "512345678", "Ana", 1), (2, "22 123 45 67", "Eva", 2), (3, 512345678, "Eva", 2)])
-    with pytest.raises(AirflowFailException, match=r"^2 of 3 messages .*row 2 has a recip.* of PL, row 3 has a recip"):
-        operator.execute({})
-
-
 @pytest.mark.usefixtures("table")
 @pytest.mark.parametrize(
     ("arguments", "named"),
