@@ -387,8 +387,6 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
 
     def _open(self, hook: RtiSmsHook, context: Mapping[str, Any], hours: AllowedHours | None = None) -> Outbox:
         """Return what is to be sent, all checked, with what earlier attempts have sent of it."""
-        from airflow_provider_rtisms.sending.journal import MemoryStore
-
         store, ti = context.get("task_state_store"), context.get("ti")
         task = [str(getattr(ti, name, None)) for name in ("dag_id", "task_id", "run_id", "map_index")]
         outbox = hook.get_outbox(
@@ -400,7 +398,8 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
             max_parts=self.max_parts,
             max_messages=self.max_messages,
             max_parts_total=self.max_parts_total,
-            store=MemoryStore.of_task(" ".join(task)) if store is None else PermanentStore(store),
+            store=None if store is None else PermanentStore(store),
+            task=" ".join(task),
             on_uncertain=self.on_uncertain,
             chunk_size=self.chunk_size,
             exclude=self._exclude(),
