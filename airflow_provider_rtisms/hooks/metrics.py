@@ -1,7 +1,8 @@
 """
-Metrics: what the package reports to Airflow's Stats, and so to StatsD, Datadog or OpenTelemetry.
+Metrics: what the package reports to Airflow's Stats, and so to StatsD, Datadog or OpenTelemetry. Spans, by
+OpenTelemetry.
 
-Source: docs/operations.md, "Metrics".
+Source: docs/operations.md, "Metrics" and "Traces".
 """
 
 from __future__ import annotations
@@ -9,20 +10,22 @@ from __future__ import annotations
 import logging
 import math
 import re
+import sys
 import time
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from airflow.providers.common.compat.sdk import Stats as AirflowStats
 from airflow.providers.common.compat.sdk import conf
 
+from airflow_provider_rtisms import __version__
 from airflow_provider_rtisms.api.retrying import Stats
 from airflow_provider_rtisms.hooks.connection import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 
 log = logging.getLogger(__name__)
@@ -61,8 +64,50 @@ REFRESH_INTERVAL = 10.0
 
 
 def stats_for(conn_id: str) -> Stats:
-    """Return the counters for a client. They report to Airflow's Stats if the deployment has metrics."""
-    return Stats(report=partial(_report, conn_id) if is_on() else None)
+    """
+    Return the counters for a client. They report to Airflow's Stats if the deployment has metrics, and bring a tracer
+    if it has traces.
+    """
+    return Stats(report=partial(_report, conn_id) if is_on() else None, tracer=_tracer())
+
+
+def _tracer() -> Any:
+    """
+    Return the tracer of this process; None if it has none.
+
+    Airflow 3.2 and later give workers and triggerers a global tracer provider, and so does OpenTelemetry's
+    auto-instrumentation. Who makes one has imported OpenTelemetry, and where nobody has, this does not either.
+    """
+    if "opentelemetry.trace" not in sys.modules:
+        return None
+    from opentelemetry import trace
+
+    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):  # stands for none
+        return None
+    return trace.get_tracer("airflow_provider_rtisms", __version__)
+
+
+@contextmanager
+def span(name: str, conn_id: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """
+    Make a span of what takes many calls, where the process traces.
+
+    :return: a function that adds attributes to the span. They are words and counts, and name nobody.
+    """
+    tracer = _tracer()
+    if tracer is None:
+        yield lambda attributes: None
+        return
+    from opentelemetry.trace import StatusCode
+
+    is_quiet = {"record_exception": False, "set_status_on_exception": False}  # an error may name people
+    with tracer.start_as_current_span(name, attributes={"rtisms.conn_id": conn_id}, **is_quiet) as one:
+        try:
+            yield one.set_attributes
+        except BaseException as error:
+            one.set_attribute("error.type", type(error).__name__)
+            one.set_status(StatusCode.ERROR)
+            raise
 
 
 @cache

@@ -84,7 +84,12 @@ class SendJournal:
     """
 
     def __init__(
-        self, store: Store, client_secret: Secret[str], clock: Callable[[], float] = time.time, *, task: str | None = None
+        self,
+        store: Store,
+        client_secret: Secret[str],
+        clock: Callable[[], float] = time.time,
+        *,
+        task: str | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
