@@ -17,8 +17,8 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
+from airflow.providers.common.compat.sdk import AirflowException, conf, get_current_context
 from airflow.providers.common.compat.sdk import Stats as AirflowStats
-from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_rtisms import __version__
 from airflow_provider_rtisms.api.retrying import Stats
@@ -57,8 +57,8 @@ METRICS = (
     Metric("rtisms.waits_open", "gauge", ("conn_id", "hostname")),
 )
 _METRICS = {metric.name.removeprefix("rtisms."): metric for metric in METRICS}
-#: Characters of a tag. The name with its tags has to stay below the 250 that Airflow accepts.
-MOST_CHARACTERS = 64
+#: Characters of a tag, and of a name with its tags: Airflow drops a metric of more than 250.
+MOST_CHARACTERS, MOST_IN_NAME = 64, 250
 #: Seconds after which the number of open waits is reported again while it is unchanged.
 REFRESH_INTERVAL = 10.0
 
@@ -68,7 +68,19 @@ def stats_for(conn_id: str) -> Stats:
     Return the counters for a client. They report to Airflow's Stats if the deployment has metrics, and bring a tracer
     if it has traces.
     """
-    return Stats(report=partial(_report, conn_id) if is_on() else None, tracer=_tracer())
+    return Stats(report=partial(_report, conn_id, _task_tags()) if is_on() else None, tracer=_tracer())
+
+
+def _task_tags() -> tuple[tuple[str, str], ...]:
+    """Return the tags that Airflow gives to the metrics of the task that runs; none outside of a task."""
+    try:
+        ti: Any = get_current_context()["ti"]
+        tags = getattr(ti, "stats_tags", None) or {"dag_id": ti.dag_id, "task_id": ti.task_id}  # not in 3.0 to 3.2
+        return tuple(
+            (name, tags[name]) for name in ("team_name", "dag_id", "task_id") if isinstance(tags.get(name), str)
+        )
+    except (RuntimeError, AirflowException, LookupError, AttributeError):  # no task runs
+        return ()
 
 
 def _tracer() -> Any:
@@ -158,15 +170,15 @@ def report_open_waits(conn_id: str, *, is_refresh: bool = False) -> None:
     now = time.monotonic()
     if is_on() and not (is_refresh and now - _reported_at.get(conn_id, -math.inf) < REFRESH_INTERVAL):
         _reported_at[conn_id] = now
-        _report(conn_id, "waits_open", _open_waits[conn_id], _hostname())
+        _report(conn_id, (), "waits_open", _open_waits[conn_id], _hostname())
 
 
-def _report(conn_id: str, event: str, value: float, *tags: str) -> None:
+def _report(conn_id: str, task: tuple[tuple[str, str], ...], event: str, value: float, *tags: str) -> None:
     """Pass a value to Airflow's Stats. A failure is logged once, since it must not fail a call."""
     metric = _METRICS[event]
     try:
         _prepare()
-        name, named_tags = _label(metric, (conn_id, *tags))
+        name, named_tags = _label(metric, (conn_id, *tags), task)
         if metric.kind == "counter":
             AirflowStats.incr(name, int(value), tags=named_tags)
         elif metric.kind == "timer":
@@ -178,12 +190,23 @@ def _report(conn_id: str, event: str, value: float, *tags: str) -> None:
 
 
 @lru_cache(maxsize=1000)
-def _label(metric: Metric, values: tuple[str, ...]) -> tuple[str, dict[str, str]]:
-    """Return the name and the tags of a value. Plain StatsD has no tags, so their values are parts of the name."""
-    clean = [re.sub(r"[^\w.-]", "_", value[:MOST_CHARACTERS], flags=re.ASCII) for value in values]
-    if _has_tags():
-        return metric.name, dict(zip(metric.tags, clean, strict=True))
-    return ".".join([metric.name, *(value.replace(".", "_") for value in clean)]), {}
+def _label(metric: Metric, values: tuple[str, ...], task: tuple[tuple[str, str], ...]) -> tuple[str, dict[str, str]]:
+    """
+    Return the name and the tags of a value. Plain StatsD has no tags, so their values are parts of the name.
+
+    The tags of the task are left out there, and where the name would be too long with them.
+    """
+    clean = [_clean(value[:MOST_CHARACTERS]) for value in values]
+    if not _has_tags():
+        return ".".join([metric.name, *(value.replace(".", "_") for value in clean)]), {}
+    tags = dict(zip(metric.tags, clean, strict=True))
+    all_tags = {**tags, **{name: _clean(value) for name, value in task}}
+    length = len(metric.name) + sum(len(f",{name}={value}") for name, value in all_tags.items())
+    return metric.name, all_tags if length <= MOST_IN_NAME else tags
+
+
+def _clean(value: str) -> str:
+    return re.sub(r"[^\w.-]", "_", value, flags=re.ASCII)
 
 
 @cache

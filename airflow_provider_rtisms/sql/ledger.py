@@ -77,7 +77,8 @@ class Ledger:
         Write what the journal knows of earlier attempts, follow a send, and write the rest at its end.
 
         What the table has as sent, and the journal does not know, such as after a clear on an Airflow that keeps no
-        journal, is not sent again. Rows of messages to come are written and undone first, so that a table that refuses them stops the send.
+        journal, is not sent again. Rows of messages to come are written and undone first, so that a table that refuses
+        them stops the send.
 
         :raises RtiSmsStorageError: the table lacks rows, and a person has to change something first.
         :raises RtiSmsStorageUnavailableError: the table lacks rows; the next attempt of the task writes them.
