@@ -64,6 +64,26 @@ with DAG("polite", schedule=None):
 
     ask()
 
+with DAG("async_task", schedule=None):
+
+    @task
+    async def fetch() -> dict[str, list[str | None]]:
+        """Use the asyncio client, and then the methods that block the loop until they are done."""
+        import asyncio
+
+        async with RtiSmsHook("rtisms_stored").get_async_conn() as client:
+            gathered = await asyncio.gather(*(client.get_sms("4193366853543393") for _ in range(2)))
+        with RtiSmsHook("rtisms_stored") as hook:
+            blocking = [
+                hook.get_sms("4193366853543393").status,
+                str(hook.get_balance()),
+                hook.bulk_get_sms(["4193366853543393"])[0]["status"],
+                hook.send_sms(recipients="+56900000000", text="Hello", sender="96000")[0].status,
+            ]
+        return {"gathered": [one.status for one in gathered], "blocking": blocking}
+
+    fetch()
+
 low_balance = Asset(
     "rtisms_low_balance",
     watchers=[AssetWatcher("balance", trigger=RtiSmsBalanceFallTrigger(threshold="100", poke_interval=0.5, **WATCHED))],

@@ -8,15 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import suppress
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -28,6 +25,7 @@ from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.triggers.rtisms import RtiSmsDeliveryTrigger
 from tests.hostile import until
+from tests.otlp import collector, metrics_in
 from tests.patience import PATIENCE
 
 PROGRAM = """
@@ -42,39 +40,6 @@ metrics.get_meter_provider().force_flush()
 """
 
 
-@contextmanager
-def collector() -> Iterator[tuple[int, list[bytes]]]:
-    """Listen on a port; yield it and the bodies of the exports."""
-    bodies: list[bytes] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        yield server.server_port, bodies
-        server.shutdown()
-        thread.join()
-
-
-def values(body: bytes) -> dict[str, float]:
-    """Return the counts of counters and the values of gauges in an export, by name and tags."""
-    found = {}
-    for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
-        for metric in (metric for scope in resource.scope_metrics for metric in scope.metrics):
-            for point in (*metric.sum.data_points, *metric.gauge.data_points):
-                tags = ",".join(f"{tag.key}={tag.value.string_value}" for tag in point.attributes)
-                found[f"{metric.name} {tags}"] = point.as_double or float(point.as_int)
-    return found
-
-
 @pytest.mark.slow
 @pytest.mark.outer_minors
 def test_they_have_tags(rtisms_sandbox: Sandbox) -> None:
@@ -82,7 +47,7 @@ def test_they_have_tags(rtisms_sandbox: Sandbox) -> None:
         settings = {"OTEL_ON": "True", "OTEL_HOST": "127.0.0.1", "OTEL_PORT": str(port)}
         env = {**os.environ, **{f"AIRFLOW__METRICS__{name}": value for name, value in settings.items()}}
         subprocess.run([sys.executable, "-c", PROGRAM], env=env, check=True, capture_output=True, timeout=PATIENCE)
-    found = values(bodies[-1])
+    found = metrics_in(bodies[-1])
     assert found["airflow.rtisms.balance conn_id=rtisms_default"] == 457
     assert found["airflow.rtisms.messages conn_id=rtisms_default,outcome=submitted"] == 1
     assert found["airflow.rtisms.requests conn_id=rtisms_default,call=get_balance,status=2xx"] == 1
