@@ -270,7 +270,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
             if path is not None:  # a file that cannot be written is found before anything is sent
                 write_results(path, outbox.results())
             if outbox.messages:
-                self._warn_without_journal(context)
+                self._warn_of_forgetting(context, outbox)
             with no_retry_after(outbox, context):
                 while True:
                     with ledger.following(outbox) if ledger else nullcontext():
@@ -421,18 +421,28 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         )
         return outbox
 
-    def _warn_without_journal(self, context: Context) -> None:
+    def _warn_of_forgetting(self, context: Context, outbox: Outbox) -> None:
+        """Say what is sent again, where Airflow does not remember, or no longer, what this task has sent."""
+        again = "all messages" if self.results_table is None else "the messages that results_table does not have"
+        attempt = getattr(context.get("ti"), "try_number", 1)
         if context.get("task_state_store") is not None:
-            return
-        if AIRFLOW_V_3_3_PLUS:
+            if outbox.is_journal_new and attempt > 1:
+                log.warning(
+                    "This is attempt %d of the task, and the task state store holds no journal. Either no earlier "
+                    "attempt began to send, or a clear has discarded the task state. This attempt sends %s",
+                    *(attempt, again),
+                )
+        elif AIRFLOW_V_3_3_PLUS:
             log.warning(
-                "There is no task state store outside of a task run, so nothing remembers what is sent. If this is "
-                "called again, it sends all messages again"
+                "There is no task state store outside of a task run, so Airflow does not remember what is sent. If this "
+                "is called again, it sends %s again",
+                again,
             )
         else:
             log.warning(
                 "This Airflow has no task state store (it is new in 3.3). If this worker dies, or the task is cleared, "
-                "the next attempt sends all messages again. Set retries=0 to prevent that after a death"
+                "the next attempt sends %s again. Set retries=0 to prevent that after a death",
+                again,
             )
 
     def _open_ledger(self, context: Context) -> Ledger | None:

@@ -118,6 +118,8 @@ class SendJournal:
         self._mac = hmac.new(key, digestmod=hashlib.sha256)  # which shows the key to nobody
         self._key_id = self.digest("check")
         self._size = self._load(expected, is_new)
+        #: Whether no attempt has begun to send, as far as the store knows.
+        self.is_new = is_new and not self._has_hole
         #: The most requests that any message got with other client secrets.
         self._foreign_requests = sum(max(requests.values()) for requests in self._foreign.values())
         #: Entries of an earlier process that stand in the head, and under no key of their own yet.

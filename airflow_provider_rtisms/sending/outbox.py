@@ -256,6 +256,11 @@ class Outbox:
             self._journal.commit(self._journal.begin(part), {digest: found[digest] for digest in part})
 
     @property
+    def is_journal_new(self) -> bool:
+        """Whether no attempt has begun to send, as far as the journal knows."""
+        return self._journal.is_new
+
+    @property
     def may_have_sent(self) -> bool:
         """Whether a request has gone out in this attempt that the server may have acted on."""
         return self._requests > 0

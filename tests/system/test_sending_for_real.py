@@ -262,7 +262,7 @@ def test_an_async_task_uses_the_hook(airflow: AirflowDeployment, sandbox: Sandbo
     run = airflow.trigger("async_task")
     assert run.finish() == "success"
     found = run.xcom("fetch")
-    assert found == {"gathered": ["DELIVERED"] * 2, "blocking": ["DELIVERED", "457.00", "DELIVERED", "submitted"]}
+    assert found == {"gathered": ["DELIVERED"] * 2, "blocking": ["DELIVERED", "1000", "1000", "DELIVERED", "submitted"]}
 
 
 def test_the_example_alerts_where_a_message_did_not_arrive(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_3_PLUS
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_2_PLUS, AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_rtisms.sandbox import Fault, SandboxProcess
 from scripts.airflow_deployment import AirflowDeployment
 from scripts.dag_run import DagRun
-from tests.documents import ROOT
+from tests.documents import ROOT, blocks
 
 pytestmark = [
     pytest.mark.deployment,
@@ -59,12 +59,14 @@ def deployment(
     (folder / "without_journal.py").write_text(DAG)
     env = {
         "PYTHONPATH": str(ROOT),
-        "AIRFLOW_CONN_RTISMS_DEFAULT": api.connection_json(),
         "AIRFLOW_CONN_SHOP": json.dumps({"conn_type": "sqlite", "host": str(folder / "shop.db")}),
     }
     settings = {"API_AUTH__JWT_ISSUER": "airflow"}  # Airflow 3.0 needs one, with the PyJWT of today
+    (folder / "in_hook_page.py").write_text(blocks("dag-3.2")[0].code)
+    connections = {"rtisms_default": json.loads(api.connection_json())}
+    files = sorted(folder.glob("*.py"))[0 if AIRFLOW_V_3_2_PLUS else 1 :]
     with AirflowDeployment(
-        [folder / "without_journal.py"], env=env, settings=settings, database=new_database
+        files, env=env, settings=settings, database=new_database, connections=connections
     ) as deployment:
         yield deployment
 
@@ -150,6 +152,13 @@ def test_a_transient_error_after_a_request_is_not_retried(airflow: AirflowDeploy
     run = airflow.trigger("plain")
     assert run.finish() == "failed"
     assert (tries(run), requests_per_number(api)) == (1, {1: 6})
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="Airflow 3.2 is the first with async tasks")
+def test_an_async_task_uses_the_hook(airflow: AirflowDeployment, api: SandboxProcess) -> None:
+    run = airflow.trigger("with_the_asyncio_client")
+    assert run.finish() == "success"
+    assert [record["status"] for record in run.xcom("fetch")] == ["DELIVERED", "REJECTED"]
 
 
 def test_the_ledger_remembers(airflow: AirflowDeployment, api: SandboxProcess) -> None:

@@ -77,6 +77,7 @@ with DAG("async_task", schedule=None):
             blocking = [
                 hook.get_sms("4193366853543393").status,
                 str(hook.get_balance()),
+                str(await asyncio.to_thread(hook.get_balance)),
                 hook.bulk_get_sms(["4193366853543393"])[0]["status"],
                 hook.send_sms(recipients="+56900000000", text="Hello", sender="96000")[0].status,
             ]
