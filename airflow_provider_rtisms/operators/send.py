@@ -434,8 +434,8 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
                 )
         elif AIRFLOW_V_3_3_PLUS:
             log.warning(
-                "There is no task state store outside of a task run, so Airflow does not remember what is sent. If this "
-                "is called again, it sends %s again",
+                "There is no task state store outside of a task run, so Airflow does not remember what is sent. If this"
+                " is called again, it sends %s again",
                 again,
             )
         else:

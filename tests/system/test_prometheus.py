@@ -98,6 +98,7 @@ def test_they_fire_when_they_should(statsd_and_url: tuple[int, str], new_databas
     settings = {"STATSD_ON": "True", "STATSD_HOST": "127.0.0.1", "STATSD_PORT": str(port)}
     env = {f"AIRFLOW__METRICS__{name}": value for name, value in settings.items()}
     env |= {"AIRFLOW__METRICS__STATSD_INFLUXDB_ENABLED": "True", "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags")}
+    env["AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT"] = "300"  # on a busy machine
 
     with SandboxProcess() as sandbox:
         connection = json.loads(sandbox.connection_json())
@@ -107,7 +108,8 @@ def test_they_fire_when_they_should(statsd_and_url: tuple[int, str], new_databas
             done = value_of(url, "sum(airflow_rtisms_call_duration_count)")
             command = [sys.executable, "-m", "airflow", "dags", "test", "alerts"]
             environment = {**os.environ, **env, "AIRFLOW_HOME": str(home), "PYTHONPATH": str(ROOT)}
-            subprocess.run(command, env=environment, capture_output=True, check=False)
+            ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            assert "DagRun Finished" in ended.stdout + ended.stderr, ended.stdout + ended.stderr
             wait_until(
                 lambda: value_of(url, "sum(airflow_rtisms_call_duration_count)") >= done + 10, what="the calls of a run"
             )

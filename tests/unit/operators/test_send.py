@@ -46,7 +46,7 @@ def test_it_works_by_itself(rtisms_sandbox: Sandbox, logged: Callable[[], str]) 
 def test_an_attempt_says_that_the_state_of_the_task_is_gone(
     rtisms_sandbox: Sandbox, context: dict[str, Any], logged: Callable[[], str]
 ) -> None:
-    """Airflow may discard it where a task is cleared. An attempt that failed before it began to send left none either."""
+    """Airflow may discard it where a task is cleared."""
     for attempt in (1, 2):
         context["ti"].try_number = attempt
         send().execute(context)
