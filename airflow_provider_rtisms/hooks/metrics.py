@@ -178,7 +178,8 @@ def _report(conn_id: str, task: tuple[tuple[str, str], ...], event: str, value: 
     metric = _METRICS[event]
     try:
         _prepare()
-        name, named_tags = _label(metric, (conn_id, *tags), task)
+        # A gauge is of the account. With tags of tasks it would go on to show what another task has read long ago.
+        name, named_tags = _label(metric, (conn_id, *tags), () if metric.kind == "gauge" else task)
         if metric.kind == "counter":
             AirflowStats.incr(name, int(value), tags=named_tags)
         elif metric.kind == "timer":

@@ -62,7 +62,10 @@ def statsd_and_url(tmp_path: Path) -> Iterator[tuple[int, str]]:
     config = {"global": intervals, "rule_files": ["rules.yml"], "scrape_configs": scrape}
     (tmp_path / "prometheus.yml").write_text(json.dumps(config))
     commands = {
-        "statsd_exporter": [f"--statsd.listen-udp=127.0.0.1:{statsd}", f"--web.listen-address=127.0.0.1:{exporter}"],
+        "statsd_exporter": [
+            *(f"--statsd.listen-udp=127.0.0.1:{statsd}", "--statsd.listen-tcp="),
+            f"--web.listen-address=127.0.0.1:{exporter}",
+        ],
         "prometheus": [
             *(f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"),
             f"--web.listen-address=127.0.0.1:{prometheus}",
@@ -123,8 +126,8 @@ def test_they_fire_when_they_should(statsd_and_url: tuple[int, str], new_databas
             sandbox.set_faults(lost, Fault("error", statuses=(503,), path="sms", method="GET"))
             run()
         wait_until(lambda: firing(url) == set(NAMES), what="all three alerts")
-        labels = requests.get(f"{url}/api/v1/series", params={"match[]": "airflow_rtisms_balance"}, timeout=10).json()
-        assert {(one["dag_id"], one["task_id"]) for one in labels["data"]} == {("alerts", "balance")}
+        labels = requests.get(f"{url}/api/v1/series", params={"match[]": "airflow_rtisms_messages"}, timeout=10).json()
+        assert {(one["dag_id"], one["task_id"]) for one in labels["data"]} == {("alerts", "send")}
 
 
 def test_an_alert_ends_when_nothing_new_happens(tmp_path: Path) -> None:
