@@ -69,8 +69,8 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
     Send a text to one or many recipients, or a text of its own to each, each at most once.
 
     A request whose response is lost is not repeated, unless ``on_uncertain`` says so. On Airflow 3.3 and later, another
-    attempt of the task does not send the same messages again, even if their text has changed. Below 3.3, a killed
-    worker or a cleared task sends all messages again. See ``docs/sending-once.md``.
+    attempt of the task does not send the same messages again, even if their text has changed. Below 3.3, or if a clear
+    discards the task state, only ``results_table`` remembers them. See ``docs/sending-once.md``.
 
     XCom ``submissions`` holds what is known of each message, by position, also if the task fails:
     ``{"outcome", "status", "submission_id"}``, see :class:`~airflow_provider_rtisms.api.models.Submission`, and the
@@ -111,8 +111,8 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
     :param results_table: (templated) a table that gets a row for each message: ``reference``, ``submission_id``,
         ``outcome``, ``status``, ``dag_id``, ``task_id``, ``run_id``, ``map_index``, ``parts``, ``charset`` and
         ``sent_at``, and neither number nor text. It is written while the send goes on, and a task retry writes what a
-        killed attempt has not written. ``RtiSmsDetailsToSqlOperator(refresh=True)`` adds the details later. Of more
-        than 10,000 messages, XCom ``submissions`` holds ``table`` and the counts of ``output_path``. See
+        killed attempt has not written. What is submitted there is not sent again in the same DAG run.
+        ``RtiSmsDetailsToSqlOperator(refresh=True)`` adds the details later. Of more than 10,000 messages, XCom ``submissions`` holds ``table`` and the counts of ``output_path``. See
         ``docs/ledger.md``.
     :param results_conn_id: (templated) the Connection of the database that has the table.
     :param create_table: make the table if it does not exist.
