@@ -112,8 +112,8 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         ``outcome``, ``status``, ``dag_id``, ``task_id``, ``run_id``, ``map_index``, ``parts``, ``charset`` and
         ``sent_at``, and neither number nor text. It is written while the send goes on, and a task retry writes what a
         killed attempt has not written. What is submitted there is not sent again in the same DAG run.
-        ``RtiSmsDetailsToSqlOperator(refresh=True)`` adds the details later. Of more than 10,000 messages, XCom ``submissions`` holds ``table`` and the counts of ``output_path``. See
-        ``docs/ledger.md``.
+        ``RtiSmsDetailsToSqlOperator(refresh=True)`` adds the details later. Of more than 10,000 messages, XCom
+        ``submissions`` holds ``table`` and the counts of ``output_path``. See ``docs/ledger.md``.
     :param results_conn_id: (templated) the Connection of the database that has the table.
     :param create_table: make the table if it does not exist.
     :param exclude_sql: (templated) one SELECT of numbers that are never texted, in international form: of its only

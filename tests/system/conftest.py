@@ -309,6 +309,9 @@ def deployment(
     env = {
         "PYTHONPATH": str(ROOT),
         "AIRFLOW_CONN_RTISMS_IN_ENV": sandbox_process.connection_json(),
+        "AIRFLOW_CONN_LEDGER": json.dumps(
+            {"conn_type": "sqlite", "host": str(tmp_path_factory.mktemp("ledger") / "ledger.db")}
+        ),
         "AIRFLOW_VAR_ON_DUTY": ON_DUTY,
         "AIRFLOW_VAR_RTISMS_RECIPIENT": RECIPIENT,
         "AIRFLOW_VAR_RTISMS_TEXT": LEAK_TEXT,

@@ -77,7 +77,7 @@ def clear(run: DagRun) -> None:
     run.airflow.call(
         "POST",
         f"dags/{run.dag_id}/clearTaskInstances",
-        json={"dry_run": False, "dag_run_id": run.run_id, "task_ids": ["send"], "only_failed": True},
+        json={"dry_run": False, "dag_run_id": run.run_id, "task_ids": ["send"], "only_failed": False},
     )
 
 
@@ -147,6 +147,21 @@ def test_a_killed_worker_sends_to_nobody_twice(airflow: AirflowDeployment, sandb
     clear(run)
     assert run.finish() == "success"
     assert received(sandbox) == {**dict.fromkeys(NUMBERS, 2), ON_DUTY: 2}
+
+
+def test_the_ledger_remembers_where_airflow_has_discarded_the_task_state(
+    airflow: AirflowDeployment, sandbox: SandboxProcess
+) -> None:
+    """As a clear may do in a later Airflow."""
+    run = airflow.trigger("send_with_ledger")
+    assert run.finish() == "success"
+    first = run.xcom("send")
+    airflow.call("DELETE", f"dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/send/state-store")
+    clear(run)
+    assert run.finish() == "success"
+    assert "the task state store holds no journal" in log_of(run, 2)
+    assert run.xcom("send") == first
+    assert received(sandbox) == dict.fromkeys(NUMBERS, 1)
 
 
 def test_a_failing_dag_alerts(airflow: AirflowDeployment, sandbox: SandboxProcess, statsd: StatsdListener) -> None:

@@ -28,6 +28,16 @@ with DAG("send_to_many", schedule=None):
         **MESSAGE,
     )
 
+with DAG("send_with_ledger", schedule=None):
+    RtiSmsSendOperator(
+        task_id="send",
+        recipients="{{ var.value.sms_recipients }}",
+        results_table="ledger",
+        results_conn_id="ledger",
+        create_table=True,
+        **MESSAGE,
+    )
+
 with DAG("send_and_wait", schedule=None):
     RtiSmsSendOperator(
         task_id="send",
