@@ -31,7 +31,8 @@ BLOCK = re.compile(
 TESTS = {
     *("install", "connection", "extras", "dag", "script", "sandbox-script", "output", "sandbox"),
     *("sandbox-connection", "pytest", "make", "cli", "preview", "doctor", "doctor-cli", "deadline", "storm"),
-    *("approval", "airflow", "dag-3.0", "dag-3.3", "report", "report-script", "view", "ledger-table", "first-run"),
+    *("approval", "airflow", "dag-3.0", "dag-3.2", "dag-3.3", "report", "report-script", "view", "ledger-table"),
+    "first-run",
 }
 #: Of blocks without a test: what a program has printed, and what is for Prometheus and statsd_exporter.
 OTHER_LANGUAGES = {"text", "promql", "yaml"}

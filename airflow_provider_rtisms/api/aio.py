@@ -9,6 +9,7 @@ means.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import math
 import os
@@ -182,15 +183,16 @@ class AsyncRtiSmsClient:
 
     async def _perform(self, call: calls.Call[T], permit: Permit) -> T:
         attempts = Attempts(call, self.settings, self.tokens, self.stats, permit.clock, self._retry_args)
-        try:
+        with attempts.span():
             try:
-                result: T = await self._attempt(permit, attempts)
+                try:
+                    result: T = await self._attempt(permit, attempts)
+                except errors.RtiSmsError as error:
+                    result = await attempts.retry_async(partial(self._attempt, permit), permit.release, error)
             except errors.RtiSmsError as error:
-                result = await attempts.retry_async(partial(self._attempt, permit), permit.release, error)
-        except errors.RtiSmsError as error:
-            raise attempts.final_error(error) from None
-        attempts.on_end(result)
-        return result
+                raise attempts.final_error(error) from None
+            attempts.on_end(result)
+            return result
 
     async def _attempt(self, permit: Permit, attempts: Attempts) -> Any:
         call = attempts.call
@@ -726,5 +728,6 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         except BaseException as error:  # handed to the caller
             outcome.set_exception(error)
 
-    threading.Thread(target=in_thread, name="rtisms-fetch", daemon=True).start()
+    context = contextvars.copy_context()  # of Airflow's task, and of the span around this call
+    threading.Thread(target=context.run, args=(in_thread,), name="rtisms-fetch", daemon=True).start()
     return outcome.result()

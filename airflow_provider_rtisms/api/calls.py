@@ -185,6 +185,13 @@ class Call(Generic[T]):
             what = f"the response cannot be read{reason}. It was {self._excerpt(response, secrets)}"
             raise self.error(errors.RtiSmsInvalidResponseError, what, status=200) from None
 
+    @property
+    def template(self) -> str | None:
+        """The path without an id; None for a call that this package does not know, whose path may hold anything."""
+        if self.name == "request":
+            return None
+        return self.path if self.name != "get_sms" else "/api/sms/{submissionId}"
+
     def error(
         self,
         kind: type[errors.RtiSmsError],

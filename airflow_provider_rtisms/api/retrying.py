@@ -16,9 +16,11 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
 
 import tenacity
 
@@ -124,6 +126,47 @@ class Attempts:
         self._is_renewed = False
         #: Whether the last failure is repeated at once and counts as no attempt.
         self._is_free = False
+        self._resends = 0
+
+    def span(self) -> AbstractContextManager[Any]:
+        """Make a span of the call, with all its attempts, where the process traces."""
+        return nullcontext() if self._stats.tracer is None else self._trace(self._stats.tracer)
+
+    @contextmanager
+    def _trace(self, tracer: Any) -> Iterator[None]:
+        """
+        Make a span, as OpenTelemetry's semantic conventions for HTTP clients say; that of a token is inside of it.
+
+        It has no ``url.full``, since a path holds an id, and no text of an error.
+        """
+        from opentelemetry.trace import SpanKind, StatusCode
+
+        call, server = self.call, urlsplit(self._settings.base_url)
+        attributes: dict[str, Any] = {
+            "http.request.method": call.method,
+            "server.address": server.hostname,
+            "server.port": server.port or (443 if server.scheme == "https" else 80),
+        }
+        if call.template is not None:
+            attributes["url.template"] = call.template
+        name = f"{call.method} {call.template or ''}".rstrip()
+        is_quiet = {"record_exception": False, "set_status_on_exception": False}
+        with tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=attributes, **is_quiet) as span:
+            status: int | None = None
+            try:
+                yield
+                status = 200
+            except BaseException as error:  # a cancelled call too
+                if isinstance(error, RtiSmsError) and error.call == call.name:
+                    status = error.status
+                span.set_attribute("error.type", type(error).__name__)
+                span.set_status(StatusCode.ERROR)
+                raise
+            finally:
+                if status is not None:
+                    span.set_attribute("http.response.status_code", status)
+                if self._resends:
+                    span.set_attribute("http.request.resend_count", self._resends)
 
     def run(self, attempt: Callable[[Attempts], T]) -> T:
         """
@@ -132,12 +175,13 @@ class Attempts:
         :param attempt: sends the call once and reads its response; sets :attr:`token`.
         :raises RtiSmsError: a permanent failure, or a transient one in every attempt.
         """
-        try:
-            result: T = tenacity.Retrying(sleep=time.sleep, **self._arguments())(attempt, self)
-        except RtiSmsError as error:
-            raise self.final_error(error) from None
-        self.on_end(result)
-        return result
+        with self.span():
+            try:
+                result: T = tenacity.Retrying(sleep=time.sleep, **self._arguments())(attempt, self)
+            except RtiSmsError as error:
+                raise self.final_error(error) from None
+            self.on_end(result)
+            return result
 
     async def retry_async(
         self, attempt: Callable[[Attempts], Awaitable[T]], on_sleep: Callable[[], None], first_error: RtiSmsError
@@ -260,6 +304,7 @@ class Attempts:
 
     def _before_sleep(self, state: tenacity.RetryCallState) -> None:
         self._stats.on_retry(self.call)
+        self._resends += 1
         error = _error(state)
         if isinstance(error, errors.RtiSmsTokenExpiredError):
             log.info("%s: the server refused the token (HTTP 401); repeating the request with a new token", self.call)
@@ -296,6 +341,7 @@ class Stats:
 
     :param report: passes on what happens, such as to metrics. It is called between two steps of a call, on event loops
         too, so it must return at once and raise nothing.
+    :param tracer: of OpenTelemetry, for a span of each call; None where the process does not trace.
     """
 
     requests: int = 0
@@ -303,6 +349,7 @@ class Stats:
     retries: int = 0
     throttled: int = 0
     report: Report | None = field(default=None, repr=False, compare=False)
+    tracer: Any = field(default=None, repr=False, compare=False)
 
     def on_request(self, call: Call[Any], status: int | None) -> None:
         """Count a request that has ended, with an HTTP status or, for whatever reason, without a usable response."""

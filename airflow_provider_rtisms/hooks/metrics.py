@@ -1,7 +1,8 @@
 """
-Metrics: what the package reports to Airflow's Stats, and so to StatsD, Datadog or OpenTelemetry.
+Metrics: what the package reports to Airflow's Stats, and so to StatsD, Datadog or OpenTelemetry. Spans, by
+OpenTelemetry.
 
-Source: docs/operations.md, "Metrics".
+Source: docs/operations.md, "Metrics" and "Traces".
 """
 
 from __future__ import annotations
@@ -9,20 +10,22 @@ from __future__ import annotations
 import logging
 import math
 import re
+import sys
 import time
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
+from airflow.providers.common.compat.sdk import AirflowException, conf, get_current_context
 from airflow.providers.common.compat.sdk import Stats as AirflowStats
-from airflow.providers.common.compat.sdk import conf
 
+from airflow_provider_rtisms import __version__
 from airflow_provider_rtisms.api.retrying import Stats
 from airflow_provider_rtisms.hooks.connection import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 
 log = logging.getLogger(__name__)
@@ -54,15 +57,69 @@ METRICS = (
     Metric("rtisms.waits_open", "gauge", ("conn_id", "hostname")),
 )
 _METRICS = {metric.name.removeprefix("rtisms."): metric for metric in METRICS}
-#: Characters of a tag. The name with its tags has to stay below the 250 that Airflow accepts.
-MOST_CHARACTERS = 64
+#: Characters of a tag, and of a name with its tags: Airflow drops a metric of more than 250.
+MOST_CHARACTERS, MOST_IN_NAME = 64, 250
 #: Seconds after which the number of open waits is reported again while it is unchanged.
 REFRESH_INTERVAL = 10.0
 
 
 def stats_for(conn_id: str) -> Stats:
-    """Return the counters for a client. They report to Airflow's Stats if the deployment has metrics."""
-    return Stats(report=partial(_report, conn_id) if is_on() else None)
+    """
+    Return the counters for a client. They report to Airflow's Stats if the deployment has metrics, and bring a tracer
+    if it has traces.
+    """
+    return Stats(report=partial(_report, conn_id, _task_tags()) if is_on() else None, tracer=_tracer())
+
+
+def _task_tags() -> tuple[tuple[str, str], ...]:
+    """Return the tags that Airflow gives to the metrics of the task that runs; none outside of a task."""
+    try:
+        ti: Any = get_current_context()["ti"]
+        tags = getattr(ti, "stats_tags", None) or {"dag_id": ti.dag_id, "task_id": ti.task_id}  # not in 3.0 to 3.2
+        return tuple(
+            (name, tags[name]) for name in ("team_name", "dag_id", "task_id") if isinstance(tags.get(name), str)
+        )
+    except (RuntimeError, AirflowException, LookupError, AttributeError):  # no task runs
+        return ()
+
+
+def _tracer() -> Any:
+    """
+    Return the tracer of this process; None if it has none.
+
+    Airflow 3.2 and later give workers and triggerers a global tracer provider, and so does OpenTelemetry's
+    auto-instrumentation. Who makes one has imported OpenTelemetry, and where nobody has, this does not either.
+    """
+    if "opentelemetry.trace" not in sys.modules:
+        return None
+    from opentelemetry import trace
+
+    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):  # stands for none
+        return None
+    return trace.get_tracer("airflow_provider_rtisms", __version__)
+
+
+@contextmanager
+def span(name: str, conn_id: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """
+    Make a span of what takes many calls, where the process traces.
+
+    :return: a function that adds attributes to the span. They are words and counts, and name nobody.
+    """
+    tracer = _tracer()
+    if tracer is None:
+        yield lambda attributes: None
+        return
+    from opentelemetry.trace import StatusCode
+
+    is_quiet = {"record_exception": False, "set_status_on_exception": False}  # an error may name people
+    with tracer.start_as_current_span(name, attributes={"rtisms.conn_id": conn_id}, **is_quiet) as one:
+        try:
+            yield one.set_attributes
+        except BaseException as error:
+            one.set_attribute("error.type", type(error).__name__)
+            one.set_status(StatusCode.ERROR)
+            raise
 
 
 @cache
@@ -113,15 +170,16 @@ def report_open_waits(conn_id: str, *, is_refresh: bool = False) -> None:
     now = time.monotonic()
     if is_on() and not (is_refresh and now - _reported_at.get(conn_id, -math.inf) < REFRESH_INTERVAL):
         _reported_at[conn_id] = now
-        _report(conn_id, "waits_open", _open_waits[conn_id], _hostname())
+        _report(conn_id, (), "waits_open", _open_waits[conn_id], _hostname())
 
 
-def _report(conn_id: str, event: str, value: float, *tags: str) -> None:
+def _report(conn_id: str, task: tuple[tuple[str, str], ...], event: str, value: float, *tags: str) -> None:
     """Pass a value to Airflow's Stats. A failure is logged once, since it must not fail a call."""
     metric = _METRICS[event]
     try:
         _prepare()
-        name, named_tags = _label(metric, (conn_id, *tags))
+        # A gauge is of the account. With tags of tasks it would go on to show what another task has read long ago.
+        name, named_tags = _label(metric, (conn_id, *tags), () if metric.kind == "gauge" else task)
         if metric.kind == "counter":
             AirflowStats.incr(name, int(value), tags=named_tags)
         elif metric.kind == "timer":
@@ -133,12 +191,23 @@ def _report(conn_id: str, event: str, value: float, *tags: str) -> None:
 
 
 @lru_cache(maxsize=1000)
-def _label(metric: Metric, values: tuple[str, ...]) -> tuple[str, dict[str, str]]:
-    """Return the name and the tags of a value. Plain StatsD has no tags, so their values are parts of the name."""
-    clean = [re.sub(r"[^\w.-]", "_", value[:MOST_CHARACTERS], flags=re.ASCII) for value in values]
-    if _has_tags():
-        return metric.name, dict(zip(metric.tags, clean, strict=True))
-    return ".".join([metric.name, *(value.replace(".", "_") for value in clean)]), {}
+def _label(metric: Metric, values: tuple[str, ...], task: tuple[tuple[str, str], ...]) -> tuple[str, dict[str, str]]:
+    """
+    Return the name and the tags of a value. Plain StatsD has no tags, so their values are parts of the name.
+
+    The tags of the task are left out there, and where the name would be too long with them.
+    """
+    clean = [_clean(value[:MOST_CHARACTERS]) for value in values]
+    if not _has_tags():
+        return ".".join([metric.name, *(value.replace(".", "_") for value in clean)]), {}
+    tags = dict(zip(metric.tags, clean, strict=True))
+    all_tags = {**tags, **{name: _clean(value) for name, value in task}}
+    length = len(metric.name) + sum(len(f",{name}={value}") for name, value in all_tags.items())
+    return metric.name, all_tags if length <= MOST_IN_NAME else tags
+
+
+def _clean(value: str) -> str:
+    return re.sub(r"[^\w.-]", "_", value, flags=re.ASCII)
 
 
 @cache

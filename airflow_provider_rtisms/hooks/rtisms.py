@@ -305,7 +305,13 @@ class RtiSmsHook(BaseHook):
 
     def send(self, outbox: Outbox) -> list[Submission]:
         """Send what :meth:`get_outbox` has returned; return what is known of each message, by position."""
-        return self.run_limited(outbox.send)
+        from airflow_provider_rtisms.hooks.metrics import span
+
+        with span("rtisms.send", self.rtisms_conn_id) as note:
+            try:
+                return self.run_limited(outbox.send)
+            finally:
+                note({f"rtisms.{name}": count for name, count in outbox.counts().items()})
 
     def run_async(self, work: Callable[[AsyncRtiSmsClient], Awaitable[T]]) -> T:
         """
@@ -314,9 +320,11 @@ class RtiSmsHook(BaseHook):
         If the credentials are refused, the Connection is read again. If it has changed, the work is done again.
         """
         from airflow_provider_rtisms.api.aio import run
+        from airflow_provider_rtisms.hooks.metrics import span
         from airflow_provider_rtisms.waiting import with_current_credentials
 
-        return run(with_current_credentials(self._connect, work))
+        with span("rtisms.wait", self.rtisms_conn_id):
+            return run(with_current_credentials(self._connect, work))
 
     def bulk_get_sms(
         self,
@@ -366,8 +374,16 @@ class RtiSmsHook(BaseHook):
         what: dict[str, Any] = {"ids": ids, "on_missing": on_missing, "missing_path": missing}
         limits = max_concurrency, requests_per_second
         if path is None:
-            return self.run_limited(partial(fetch_to_memory, **what), *limits)
-        return self.run_limited(partial(fetch_to_file, **what, path=path, raw=raw, run=run), *limits)
+            return self.run_bulk(len(ids), partial(fetch_to_memory, **what), *limits)
+        return self.run_bulk(len(ids), partial(fetch_to_file, **what, path=path, raw=raw, run=run), *limits)
+
+    def run_bulk(self, count: int, work: Callable[[AsyncRtiSmsClient], Awaitable[T]], *limits: Any) -> T:
+        """Do what :meth:`run_limited` does, for a fetch of so many submissions."""
+        from airflow_provider_rtisms.hooks.metrics import span
+
+        with span("rtisms.bulk_get", self.rtisms_conn_id) as note:
+            note({"rtisms.submissions": count})
+            return self.run_limited(work, *limits)
 
     def run_limited(
         self,

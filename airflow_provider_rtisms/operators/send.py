@@ -69,8 +69,8 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
     Send a text to one or many recipients, or a text of its own to each, each at most once.
 
     A request whose response is lost is not repeated, unless ``on_uncertain`` says so. On Airflow 3.3 and later, another
-    attempt of the task does not send the same messages again, even if their text has changed. Below 3.3, a killed
-    worker or a cleared task sends all messages again. See ``docs/sending-once.md``.
+    attempt of the task does not send the same messages again, even if their text has changed. Below 3.3, or if a clear
+    discards the task state, only ``results_table`` remembers them. See ``docs/sending-once.md``.
 
     XCom ``submissions`` holds what is known of each message, by position, also if the task fails:
     ``{"outcome", "status", "submission_id"}``, see :class:`~airflow_provider_rtisms.api.models.Submission`, and the
@@ -111,9 +111,9 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
     :param results_table: (templated) a table that gets a row for each message: ``reference``, ``submission_id``,
         ``outcome``, ``status``, ``dag_id``, ``task_id``, ``run_id``, ``map_index``, ``parts``, ``charset`` and
         ``sent_at``, and neither number nor text. It is written while the send goes on, and a task retry writes what a
-        killed attempt has not written. ``RtiSmsDetailsToSqlOperator(refresh=True)`` adds the details later. Of more
-        than 10,000 messages, XCom ``submissions`` holds ``table`` and the counts of ``output_path``. See
-        ``docs/ledger.md``.
+        killed attempt has not written. What is submitted there is not sent again in the same DAG run.
+        ``RtiSmsDetailsToSqlOperator(refresh=True)`` adds the details later. Of more than 10,000 messages, XCom
+        ``submissions`` holds ``table`` and the counts of ``output_path``. See ``docs/ledger.md``.
     :param results_conn_id: (templated) the Connection of the database that has the table.
     :param create_table: make the table if it does not exist.
     :param exclude_sql: (templated) one SELECT of numbers that are never texted, in international form: of its only
@@ -270,7 +270,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
             if path is not None:  # a file that cannot be written is found before anything is sent
                 write_results(path, outbox.results())
             if outbox.messages:
-                self._warn_without_journal(context)
+                self._warn_of_forgetting(context, outbox)
             with no_retry_after(outbox, context):
                 while True:
                     with ledger.following(outbox) if ledger else nullcontext():
@@ -387,8 +387,6 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
 
     def _open(self, hook: RtiSmsHook, context: Mapping[str, Any], hours: AllowedHours | None = None) -> Outbox:
         """Return what is to be sent, all checked, with what earlier attempts have sent of it."""
-        from airflow_provider_rtisms.sending.journal import MemoryStore
-
         store, ti = context.get("task_state_store"), context.get("ti")
         task = [str(getattr(ti, name, None)) for name in ("dag_id", "task_id", "run_id", "map_index")]
         outbox = hook.get_outbox(
@@ -400,7 +398,8 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
             max_parts=self.max_parts,
             max_messages=self.max_messages,
             max_parts_total=self.max_parts_total,
-            store=MemoryStore.of_task(" ".join(task)) if store is None else PermanentStore(store),
+            store=None if store is None else PermanentStore(store),
+            task=" ".join(task),
             on_uncertain=self.on_uncertain,
             chunk_size=self.chunk_size,
             exclude=self._exclude(),
@@ -422,18 +421,28 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         )
         return outbox
 
-    def _warn_without_journal(self, context: Context) -> None:
+    def _warn_of_forgetting(self, context: Context, outbox: Outbox) -> None:
+        """Say what is sent again, where Airflow does not remember, or no longer, what this task has sent."""
+        again = "all messages" if self.results_table is None else "the messages that results_table does not have"
+        attempt = getattr(context.get("ti"), "try_number", 1)
         if context.get("task_state_store") is not None:
-            return
-        if AIRFLOW_V_3_3_PLUS:
+            if outbox.is_journal_new and attempt > 1:
+                log.warning(
+                    "This is attempt %d of the task, and the task state store holds no journal. Either no earlier "
+                    "attempt began to send, or a clear has discarded the task state. This attempt sends %s",
+                    *(attempt, again),
+                )
+        elif AIRFLOW_V_3_3_PLUS:
             log.warning(
-                "There is no task state store outside of a task run, so nothing remembers what is sent. If this is "
-                "called again, it sends all messages again"
+                "There is no task state store outside of a task run, so Airflow does not remember what is sent. If this"
+                " is called again, it sends %s again",
+                again,
             )
         else:
             log.warning(
                 "This Airflow has no task state store (it is new in 3.3). If this worker dies, or the task is cleared, "
-                "the next attempt sends all messages again. Set retries=0 to prevent that after a death"
+                "the next attempt sends %s again. Set retries=0 to prevent that after a death",
+                again,
             )
 
     def _open_ledger(self, context: Context) -> Ledger | None:

@@ -59,11 +59,6 @@ class Store(Protocol):
 class MemoryStore(dict[str, Any]):
     """A store that ends with the process."""
 
-    @classmethod
-    def of_task(cls, name: str) -> MemoryStore:
-        """Return an empty store of a task whose messages have the same digests in each process, for its ledger."""
-        return cls({_HEAD: _new_head(hashlib.sha256(name.encode()).hexdigest()[:32])})
-
     def set(self, key: str, value: Any) -> None:
         """Keep a value."""
         self[key] = value
@@ -83,9 +78,19 @@ class SendJournal:
     key. So wherever a process dies, each number below ``size`` has an entry, under its key or in the head. If it has
     none, or if there is an entry that the head does not count, then something was lost: the journal has a hole. Heads
     of version 1 have no count. Their journal ends at the first number without an entry.
+
+    :param task: names the task instance, so that its messages have the same digests in each journal of it, for its
+        ledger; None for a salt at random.
     """
 
-    def __init__(self, store: Store, client_secret: Secret[str], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: Store,
+        client_secret: Secret[str],
+        clock: Callable[[], float] = time.time,
+        *,
+        task: str | None = None,
+    ) -> None:
         self._store = store
         self._clock = clock
         self._lock = threading.Lock()
@@ -104,7 +109,8 @@ class SendJournal:
         head = store.get(_HEAD)
         is_new = head is None
         if is_new:
-            head = _new_head(secrets.token_hex(16))
+            salt = secrets.token_hex(16) if task is None else hashlib.sha256(task.encode()).hexdigest()[:32]
+            head = {"version": HEAD_VERSION, "salt": salt, "size": 0, "begun": {}, "has_hole": False}
         self._salt, expected, self._begun, self._has_hole = _parse_head(head)
         key = hashlib.pbkdf2_hmac(
             "sha256", client_secret.get_secret_value().encode(), bytes.fromhex(self._salt), _DERIVATION_ROUNDS
@@ -112,6 +118,8 @@ class SendJournal:
         self._mac = hmac.new(key, digestmod=hashlib.sha256)  # which shows the key to nobody
         self._key_id = self.digest("check")
         self._size = self._load(expected, is_new)
+        #: Whether no attempt has begun to send, as far as the store knows.
+        self.is_new = is_new and not self._has_hole
         #: The most requests that any message got with other client secrets.
         self._foreign_requests = sum(max(requests.values()) for requests in self._foreign.values())
         #: Entries of an earlier process that stand in the head, and under no key of their own yet.
@@ -295,10 +303,6 @@ class SendJournal:
                 self._results[message] = result
                 if isinstance(moment := entry.get("at"), str) and result.outcome is not SendOutcome.NOT_SENT:
                     self._moments[message] = moment
-
-
-def _new_head(salt: str) -> dict[str, Any]:
-    return {"version": HEAD_VERSION, "salt": salt, "size": 0, "begun": {}, "has_hole": False}
 
 
 def _parse_head(head: Any) -> tuple[str, int | None, dict[int, Any], bool]:

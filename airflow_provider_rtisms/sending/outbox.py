@@ -123,6 +123,7 @@ def make_outbox(
     *,
     sender: str | None = None,
     store: Store | None = None,
+    task: str | None = None,
     on_uncertain: OnUncertain = "fail",
     chunk_size: int = DEFAULT_CHUNK_SIZE,
     exclude: tuple[str, Iterable[Row]] | None = None,
@@ -132,6 +133,7 @@ def make_outbox(
     """
     Check the arguments of a send. Nothing has left the machine when an error comes.
 
+    :param task: as for :class:`~airflow_provider_rtisms.sending.journal.SendJournal`.
     :param exclude: the rows of numbers that are never texted, and before them the name of the argument that gives them.
     :param hours: the hours in which requests may leave; None for all.
     """
@@ -146,7 +148,7 @@ def make_outbox(
     if what.get("default_region") is None:
         what["default_region"] = settings.default_region
     messages = check_messages(**what)
-    journal = SendJournal(MemoryStore() if store is None else store, settings.client_secret)
+    journal = SendJournal(MemoryStore() if store is None else store, settings.client_secret, task=task)
     outbox = Outbox(
         messages,
         sender,
@@ -236,6 +238,27 @@ class Outbox:
         self._items = [
             replace(item, is_excluded=item.message.recipient.get_secret_value() in excluded) for item in self._items
         ]
+
+    def recall(self, known: Callable[[SentMessage], Submission | None]) -> None:
+        """
+        Take from another memory, such as a ledger, what the journal has lost, and record it in the journal.
+
+        :param known: says whether a message was submitted, or is uncertain; None if it knows nothing of it.
+        """
+        found: dict[str, Submission | None] = {}
+        for sent in self.sent_messages():
+            one = known(sent)
+            if one is not None and not sent.submission.is_submitted and one != sent.submission:
+                found[sent.digest] = one if one.is_submitted else None
+        digests = list(found)
+        for start in range(0, len(digests), MAX_WINDOW):
+            part = digests[start : start + MAX_WINDOW]
+            self._journal.commit(self._journal.begin(part), {digest: found[digest] for digest in part})
+
+    @property
+    def is_journal_new(self) -> bool:
+        """Whether no attempt has begun to send, as far as the journal knows."""
+        return self._journal.is_new
 
     @property
     def may_have_sent(self) -> bool:

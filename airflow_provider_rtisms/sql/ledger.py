@@ -18,8 +18,9 @@ from datetime import UTC, datetime
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_rtisms.api.models import SendOutcome
+from airflow_provider_rtisms.api.models import SendOutcome, Submission
 from airflow_provider_rtisms.bulk.store import STORAGE_ERRORS, repeat
+from airflow_provider_rtisms.sending.journal import UNCERTAIN
 from airflow_provider_rtisms.sql.databases import get_hook
 from airflow_provider_rtisms.sql.table import SqlTable, layout_of_sends, open_table
 
@@ -55,13 +56,17 @@ class Ledger:
         #: Held while rows are written, so that one window of the send waits for the database, and the other goes on.
         self._writing = Lock()
         self._pending: dict[str, dict[str, Any]] = {}
-        #: What the table has, by key: the columns that change.
-        self._written: dict[str, tuple[Any, ...]] = {}
         self._flushed_at = time.monotonic()
         self._retry_at = 0.0
         self._began_at = datetime.now(UTC).isoformat(timespec="seconds")
-        #: The submissions that the table had when this attempt began.
-        self._known = repeat(f"Reading the {table}", lambda: table.read_submissions(task))
+        sent = repeat(f"Reading the {table}", lambda: table.read_sent(task))
+        #: The messages that the table had as sent when this attempt began, by key.
+        self._known = {
+            key: UNCERTAIN if one is None else Submission(SendOutcome.SUBMITTED, "submitted", one)
+            for key, one in sent.items()
+        }
+        #: What the table has, by key: the columns that change.
+        self._written = {key: _changing(submission.to_record()) for key, submission in self._known.items()}
 
     def __str__(self) -> str:
         return f"the {self._table}"
@@ -71,11 +76,14 @@ class Ledger:
         """
         Write what the journal knows of earlier attempts, follow a send, and write the rest at its end.
 
-        Rows of messages to come are written and undone first, so that a table that refuses them stops the send.
+        What the table has as sent, and the journal does not know, such as after a clear on an Airflow that keeps no
+        journal, is not sent again. Rows of messages to come are written and undone first, so that a table that refuses
+        them stops the send.
 
         :raises RtiSmsStorageError: the table lacks rows, and a person has to change something first.
         :raises RtiSmsStorageUnavailableError: the table lacks rows; the next attempt of the task writes them.
         """
+        outbox.recall(lambda one: self._known.get(self._key(one)))
         sent = outbox.sent_messages()
         if due := [one for one in sent if one.submission.outcome is SendOutcome.NOT_SENT]:
             lines = self._rehearsal(due)
@@ -139,28 +147,23 @@ class Ledger:
             for number, row in enumerate(rows.values())
         ]
 
-    def _row(self, sent: SentMessage) -> tuple[str, dict[str, Any]]:
-        message, submission = sent.message, sent.submission
+    def _key(self, sent: SentMessage) -> str:
         # The digest has the client secret in its key, since a plain one of a number can be guessed.
-        identity = ["digest", sent.digest] if message.reference is None else ["reference", message.reference]
-        base = hashlib.sha256(json.dumps([*self._task.values(), *identity]).encode()).hexdigest()[:32]
-        return base, {
-            "message_key": self._free_key(base, submission.submission_id),
+        reference = sent.message.reference
+        identity = ["digest", sent.digest] if reference is None else ["reference", reference]
+        return hashlib.sha256(json.dumps([*self._task.values(), *identity]).encode()).hexdigest()[:32]
+
+    def _row(self, sent: SentMessage) -> tuple[str, dict[str, Any]]:
+        message, key = sent.message, self._key(sent)
+        return key, {
+            "message_key": key,
             "reference": message.reference,
-            **submission.to_record(),
+            **sent.submission.to_record(),
             **self._task,
             "parts": message.text.parts,
             "charset": int(message.text.charset),
             "sent_at": sent.sent_at or self._began_at,
         }
-
-    def _free_key(self, base: str, submission_id: str | None) -> str:
-        """Return the key of a row; a message that the journal has forgotten, and that was sent again, gets another."""
-        key, number = base, 1
-        while self._known.get(key, submission_id) != submission_id:
-            number += 1
-            key = f"{base}-{number}"
-        return key
 
 
 def _changing(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias, TypeVar
 
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsError, RtiSmsInputError, shape
+from airflow_provider_rtisms.api.models import SendOutcome
 from airflow_provider_rtisms.api.values.arguments import check_submission_id
 from airflow_provider_rtisms.bulk.store import COLUMNS, RAW, TIMES, RtiSmsStorageError
 from airflow_provider_rtisms.sql.databases import TABLE_REMEDIES, LockWaits, explain, is_of_database, library_of
@@ -545,11 +546,16 @@ class SqlTable:
 
         return self._do("Writing" if commit else "Checking", write, commit=commit, lock_wait=lock_wait)
 
-    def read_submissions(self, values: Mapping[str, Any]) -> dict[str, str]:
-        """Return the submissions of the rows that have certain values, by their keys."""
+    def read_sent(self, values: Mapping[str, Any]) -> dict[str, str | None]:
+        """
+        Return the submissions of the rows that have certain values, by their keys.
+
+        :return: None for an uncertain message. What was not sent is left out.
+        """
         c = self._table.c
         having = (c[name].is_not_distinct_from(value) for name, value in values.items())
-        query = sa.select(c[self.layout.key[0]], c.submission_id).where(c.submission_id.is_not(None), *having)
+        is_sent = sa.or_(c.submission_id.is_not(None), c.outcome == SendOutcome.UNCERTAIN.value)
+        query = sa.select(c[self.layout.key[0]], c.submission_id).where(is_sent, *having)
         return dict(self._do("Reading", lambda connection, _: connection.execute(query).all(), commit=False))
 
     def read_open_ids(self, since: str) -> list[str]:

@@ -167,7 +167,8 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
             table = open_table(database, self.table, layout, self.on_conflict, create=self.create_table)
             ids = DistinctIds(table.read_open_ids(since) if self.refresh else self._read_ids())
             open_target = partial(self._open_target, table, run_of(context))
-            self._summary = summary = hook.run_limited(
+            self._summary = summary = hook.run_bulk(
+                len(ids),
                 lambda client: fetch_to_target(client, ids, open_target, on_missing, missing),
                 self.max_concurrency,
                 self.requests_per_second,

@@ -18,7 +18,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, RtiSmsPermanentError, shape
 from airflow_provider_rtisms.api.values.arguments import check_seconds
-from airflow_provider_rtisms.hooks.metrics import open_wait, report_open_waits
+from airflow_provider_rtisms.hooks.metrics import open_wait, report_open_waits, span
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.waiting import Cause, WaitEvent, with_current_credentials
 
@@ -141,7 +141,9 @@ class WaitTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the wait is over, and yield how it ended."""
-        event = self._refusal() if self._unknown else await self._poll_until_deadline()
+        with span("rtisms.wait", self.rtisms_conn_id) as note:  # ends before the event, which may be never asked for
+            event = self._refusal() if self._unknown else await self._poll_until_deadline()
+            note({"rtisms.outcome": event.outcome})
         await self._wait_since_deferral(DEFERRAL_GRACE)
         yield TriggerEvent(event.to_payload())  # type: ignore[no-untyped-call]
 

@@ -28,6 +28,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, A
 from airflow_provider_rtisms.sandbox import SandboxProcess
 from scripts.airflow_deployment import AirflowDeployment
 from tests.documents import ROOT, blocks
+from tests.otlp import collector
 from tests.statsd import StatsdListener
 
 RunDag = Callable[..., "FinishedRun"]
@@ -225,6 +226,13 @@ def statsd() -> Iterator[StatsdListener]:
 
 
 @pytest.fixture(scope="session")
+def otlp() -> Iterator[tuple[int, list[bytes]]]:
+    """The port to which the deployment exports its spans, and what has come there."""
+    with collector() as (port, bodies):
+        yield port, bodies
+
+
+@pytest.fixture(scope="session")
 def openlineage_events(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file with the events of OpenLineage, which only the DAG ``fetch`` reports."""
     return tmp_path_factory.mktemp("openlineage") / "events.jsonl"
@@ -277,6 +285,7 @@ def deployment(
     sandbox_process: SandboxProcess,
     watched_sandbox: SandboxProcess,
     statsd: StatsdListener,
+    otlp: tuple[int, list[bytes]],
     openlineage_events: Path,
     new_database: Path,
     tmp_path_factory: pytest.TempPathFactory,
@@ -295,16 +304,23 @@ def deployment(
         "LOGGING__LOGGING_LEVEL": "INFO" if pictures else "DEBUG",
         "OPENLINEAGE__SELECTIVE_ENABLE": "True",
         "OPENLINEAGE__TRANSPORT": json.dumps(transport),
+        "TRACES__OTEL_ON": "True",
     }
     env = {
         "PYTHONPATH": str(ROOT),
         "AIRFLOW_CONN_RTISMS_IN_ENV": sandbox_process.connection_json(),
+        "AIRFLOW_CONN_LEDGER": json.dumps(
+            {"conn_type": "sqlite", "host": str(tmp_path_factory.mktemp("ledger") / "ledger.db")}
+        ),
         "AIRFLOW_VAR_ON_DUTY": ON_DUTY,
         "AIRFLOW_VAR_RTISMS_RECIPIENT": RECIPIENT,
         "AIRFLOW_VAR_RTISMS_TEXT": LEAK_TEXT,
         "AIRFLOW_VAR_SMS_ON_DUTY": ON_DUTY,
         "AIRFLOW_VAR_SMS_RECIPIENTS": json.dumps(NUMBERS),
         "AIRFLOW_VAR_SMS_TEXT": TEXT,
+        "OTEL_TRACES_EXPORTER": "otlp_proto_http",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"http://127.0.0.1:{otlp[0]}/v1/traces",
+        "OTEL_BSP_SCHEDULE_DELAY": "200",
         **statsd.settings,
     }
     examples = [ROOT / "example_dags" / f"example_rtisms_{name}.py" for name in EXAMPLES]

@@ -29,7 +29,7 @@ from tests.system.conftest import FinishedRun, RunDag, load_dag
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.outer_minors]
 
 #: Blocks that need a version of Airflow, and whether it is installed.
-IS_INSTALLED = {"dag-3.0": AIRFLOW_V_3_0_PLUS, "dag-3.3": AIRFLOW_V_3_3_PLUS}
+IS_INSTALLED = {"dag-3.0": AIRFLOW_V_3_0_PLUS, "dag-3.2": AIRFLOW_V_3_2_PLUS, "dag-3.3": AIRFLOW_V_3_3_PLUS}
 VARIABLE = "AIRFLOW_CONN_RTISMS_DEFAULT"
 RunBlock = Callable[[str], FinishedRun]
 

@@ -20,6 +20,7 @@ from airflow_provider_rtisms.notifications.rtisms import variable_name
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
 from scripts.airflow_deployment import AirflowDeployment
 from scripts.dag_run import DagRun
+from tests.otlp import spans_in
 from tests.statsd import StatsdListener
 from tests.system.conftest import NUMBERS, ON_DUTY, TEXT
 
@@ -36,11 +37,14 @@ def sandbox(sandbox_process: SandboxProcess) -> SandboxProcess:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_private_is_left(airflow: AirflowDeployment, statsd: StatsdListener) -> Iterator[None]:
-    """Search logs, which are at DEBUG, metrics and the whole database for phone numbers and texts after each test."""
+def _nothing_private_is_left(
+    airflow: AirflowDeployment, statsd: StatsdListener, otlp: tuple[int, list[bytes]]
+) -> Iterator[None]:
+    """Search logs, which are at DEBUG, metrics, spans and the database for phone numbers and texts after each test."""
     yield
     private = [number.removeprefix("+") for number in (*NUMBERS, ON_DUTY)] + [TEXT]
     places = {"the database": stored_in(airflow), "metrics": "\n".join(statsd.all_lines()), **logs_of(airflow)}
+    places["spans"] = b"".join(otlp[1]).decode("latin-1")
     assert [(place, one) for place, text in places.items() for one in private if one in text] == []
 
 
@@ -73,7 +77,7 @@ def clear(run: DagRun) -> None:
     run.airflow.call(
         "POST",
         f"dags/{run.dag_id}/clearTaskInstances",
-        json={"dry_run": False, "dag_run_id": run.run_id, "task_ids": ["send"], "only_failed": True},
+        json={"dry_run": False, "dag_run_id": run.run_id, "task_ids": ["send"], "only_failed": False},
     )
 
 
@@ -145,6 +149,21 @@ def test_a_killed_worker_sends_to_nobody_twice(airflow: AirflowDeployment, sandb
     assert received(sandbox) == {**dict.fromkeys(NUMBERS, 2), ON_DUTY: 2}
 
 
+def test_the_ledger_remembers_where_airflow_has_discarded_the_task_state(
+    airflow: AirflowDeployment, sandbox: SandboxProcess
+) -> None:
+    """As a clear may do in a later Airflow."""
+    run = airflow.trigger("send_with_ledger")
+    assert run.finish() == "success"
+    first = run.xcom("send")
+    airflow.call("DELETE", f"dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/send/state-store")
+    clear(run)
+    assert run.finish() == "success"
+    assert "the task state store holds no journal" in log_of(run, 2)
+    assert run.xcom("send") == first
+    assert received(sandbox) == dict.fromkeys(NUMBERS, 1)
+
+
 def test_a_failing_dag_alerts(airflow: AirflowDeployment, sandbox: SandboxProcess, statsd: StatsdListener) -> None:
     """The callback of a DAG runs in the DAG processor; that of a task runs in the process of the task, as above."""
     before = statsd.counts()
@@ -208,8 +227,31 @@ def test_the_retry_policy_waits_as_long_as_the_server_asks(airflow: AirflowDeplo
     assert began - ended > timedelta(seconds=9)
 
 
+def check_spans(airflow: AirflowDeployment, run: DagRun, bodies: list[bytes]) -> None:
+    """Check that the worker's and the triggerer's spans of a run of ``send_and_wait`` hold ours."""
+
+    def paths() -> Counter[str] | None:
+        spans = spans_in(bodies)
+        ours = {value.trace_id for value in spans.values() if run.run_id in str(value.attributes)}
+        found: Counter[str] = Counter()
+        for span in (one for one in spans.values() if one.trace_id in ours):
+            names = [span.name]
+            while (span := spans.get(span.parent_span_id)) is not None and not names[-1].startswith(
+                ("worker", "trigger")
+            ):
+                names.append(span.name)
+            found[" < ".join(names)] += 1
+        return found if "rtisms.wait < trigger.send" in found else None
+
+    found = airflow.wait_until(paths, what="the spans of the triggerer")
+    assert found["POST /api/sms < rtisms.send < worker.send"] == 1
+    assert found["POST /api/auth < POST /api/sms < rtisms.send < worker.send"] == 1
+    assert found["rtisms.wait < trigger.send"] == 1
+    assert found["GET /api/sms/{submissionId} < rtisms.wait < trigger.send"] >= len(NUMBERS)
+
+
 def test_it_waits_in_the_triggerer_and_sends_once(
-    airflow: AirflowDeployment, sandbox: SandboxProcess, statsd: StatsdListener
+    airflow: AirflowDeployment, sandbox: SandboxProcess, statsd: StatsdListener, otlp: tuple[int, list[bytes]]
 ) -> None:
     before, gauges_before = statsd.counts(), statsd.gauges()
     sandbox.set_faults(Fault("error", statuses=(503,), times=2, path="sms", method="GET"))
@@ -226,7 +268,16 @@ def test_it_waits_in_the_triggerer_and_sends_once(
     # The search of _nothing_private_is_left has something to find.
     assert "redacted: " in stored_in(airflow)
     check_metrics(sandbox, statsd, before, gauges_before)
+    check_spans(airflow, run, otlp[1])
     assert "submitted 42" in "".join(logs_of(airflow).values())
+
+
+def test_an_async_task_uses_the_hook(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
+    """Its Connection is in the database, which only the supervisor of the task can ask."""
+    run = airflow.trigger("async_task")
+    assert run.finish() == "success"
+    found = run.xcom("fetch")
+    assert found == {"gathered": ["DELIVERED"] * 2, "blocking": ["DELIVERED", "1000", "1000", "DELIVERED", "submitted"]}
 
 
 def test_the_example_alerts_where_a_message_did_not_arrive(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:

@@ -14,7 +14,18 @@ PARSED_BY_DAGS = [
     f"airflow_provider_rtisms.{name}"
     for name in ("operators.rtisms", "sensors.rtisms", "transfers.sql_to_rtisms", "transfers.rtisms_to_sql")
 ]
-HEAVY = {"requests", "aiohttp", "urllib3", "tenacity", "aiolimiter", "pyarrow", "sqlparse", "psycopg2", "phonenumbers"}
+HEAVY = {
+    "requests",
+    "aiohttp",
+    "urllib3",
+    "tenacity",
+    "aiolimiter",
+    "pyarrow",
+    "sqlparse",
+    "psycopg2",
+    "phonenumbers",
+    "opentelemetry",
+}
 
 
 def modules_after(code: str) -> set[str]:

@@ -28,6 +28,16 @@ with DAG("send_to_many", schedule=None):
         **MESSAGE,
     )
 
+with DAG("send_with_ledger", schedule=None):
+    RtiSmsSendOperator(
+        task_id="send",
+        recipients="{{ var.value.sms_recipients }}",
+        results_table="ledger",
+        results_conn_id="ledger",
+        create_table=True,
+        **MESSAGE,
+    )
+
 with DAG("send_and_wait", schedule=None):
     RtiSmsSendOperator(
         task_id="send",
@@ -63,6 +73,27 @@ with DAG("polite", schedule=None):
         return RtiSmsHook(params["conn_id"]).get_sms("4193366853543393").status
 
     ask()
+
+with DAG("async_task", schedule=None):
+
+    @task
+    async def fetch() -> dict[str, list[str | None]]:
+        """Use the asyncio client, and then the methods that block the loop until they are done."""
+        import asyncio
+
+        async with RtiSmsHook("rtisms_stored").get_async_conn() as client:
+            gathered = await asyncio.gather(*(client.get_sms("4193366853543393") for _ in range(2)))
+        with RtiSmsHook("rtisms_stored") as hook:
+            blocking = [
+                hook.get_sms("4193366853543393").status,
+                str(hook.get_balance()),
+                str(await asyncio.to_thread(hook.get_balance)),
+                hook.bulk_get_sms(["4193366853543393"])[0]["status"],
+                hook.send_sms(recipients="+56900000000", text="Hello", sender="96000")[0].status,
+            ]
+        return {"gathered": [one.status for one in gathered], "blocking": blocking}
+
+    fetch()
 
 low_balance = Asset(
     "rtisms_low_balance",

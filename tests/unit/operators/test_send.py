@@ -43,6 +43,20 @@ def test_it_works_by_itself(rtisms_sandbox: Sandbox, logged: Callable[[], str]) 
     assert "1 messages take 1 parts, at most 1 each (charsets: [1])" in logged()
 
 
+def test_an_attempt_says_that_the_state_of_the_task_is_gone(
+    rtisms_sandbox: Sandbox, context: dict[str, Any], logged: Callable[[], str]
+) -> None:
+    """Airflow may discard it where a task is cleared."""
+    for attempt in (1, 2):
+        context["ti"].try_number = attempt
+        send().execute(context)
+    assert "holds no journal" not in logged()
+    context["task_state_store"].clear()
+    send().execute(context)
+    assert "This is attempt 2 of the task, and the task state store holds no journal." in logged()
+    assert received(rtisms_sandbox) == NUMBERS * 2
+
+
 def test_a_partial_failure_pushes_what_went_out(rtisms_sandbox: Sandbox, context: dict[str, Any]) -> None:
     with pytest.raises(AirflowFailException, match="no balance"):
         send(recipients=["+56900000005", *NUMBERS]).execute(context)
