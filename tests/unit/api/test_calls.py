@@ -14,7 +14,6 @@ from airflow_provider_rtisms.api import calls as endpoints
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.calls import (
     Call,
-    HttpRequest,
     HttpResponse,
     parse_retry_after,
 )
@@ -111,17 +110,6 @@ class TestRequests:
     def test_a_sender_that_is_none_is_refused(self, sender: Any) -> None:
         with pytest.raises(errors.RtiSmsInputError, match=r"^sender is .*: use a str that is not empty\.$"):
             endpoints.check_sender(sender)
-
-    def test_reprs_show_what_is_no_secret(self) -> None:
-        assert repr(SEND) == (
-            "Call(name='send_sms', method='POST', path='/api/sms', subject='to 2 recipients', "
-            "content_type='application/json', idempotent=False, is_confidential=True)"
-        )
-        assert repr(SEND.request(Secret("t0ken"))) == (
-            "HttpRequest(method='POST', path='/api/sms', on_new_connection=True)"
-        )
-        assert repr(response(b"body")) == "HttpResponse(status=200)"
-        assert HttpRequest("GET", "/", {}) == HttpRequest("GET", "/", {}, None, on_new_connection=False)
 
 
 class TestResults:

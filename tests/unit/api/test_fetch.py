@@ -67,20 +67,6 @@ class TestFetch:
         assert fetch_all(server, []) == {}
         assert server.requests == []
 
-    @in_event_loop
-    async def test_ids_are_read_as_they_are_needed(self, serve: Serve) -> None:
-        read: list[str] = []
-
-        def ids() -> Iterator[str]:
-            for number in range(100_000):
-                read.append(str(number))
-                yield str(number)
-
-        server = serve(details())
-        async with fetching(server, ids(), max_concurrency=4) as outcomes:
-            await anext(outcomes)
-        assert len(read) < 2000
-
     def test_a_timeout_of_the_task_ends_it(self, serve: Serve) -> None:
         """Airflow raises AirflowTaskTimeout, no Exception, from a signal handler: anywhere, so in a worker too."""
 
@@ -109,14 +95,6 @@ class TestFetch:
         with pytest.raises(errors.RtiSmsAuthenticationError):
             asyncio.run(main())
         assert len(server.requests) == 1
-
-    @in_event_loop
-    async def test_closing_early_leaves_no_task_and_no_socket(self, serve: Serve) -> None:
-        server = serve(details(), hang)
-        async with fetching(server, map(str, range(100))) as outcomes:
-            await anext(outcomes)
-        await until(lambda: server.connections_open == 0)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
 
     def test_a_cancelled_fetch_leaves_no_task_and_no_socket(self, serve: Serve) -> None:
         async def fetch_for_ever() -> None:
@@ -179,16 +157,6 @@ class TestRun:
 
         assert sorted(asyncio.run(notebook())) == ["1", "2"]
 
-    def test_hands_failures_on_from_inside_a_running_loop(self) -> None:
-        async def fail() -> None:
-            raise KeyError("inner")
-
-        async def notebook() -> None:
-            run(fail())
-
-        with pytest.raises(KeyError, match="inner"):
-            asyncio.run(notebook())
-
 
 class TestSharedClient:
     @in_event_loop
@@ -220,20 +188,6 @@ class TestSharedClient:
                 await client.perform(SMS)
             assert server.connections_open == 1
             await client.perform(SMS)
-        await until(lambda: server.connections_open == 0)
-
-    @in_event_loop
-    async def test_users_that_are_cancelled_close_the_sockets(self, serve: Serve) -> None:
-        async def use() -> None:
-            async with shared_client(settings_for(server)) as client:
-                await client.perform(SMS)
-
-        server = serve(hang)
-        tasks = [asyncio.ensure_future(use()) for _ in range(10)]
-        await until(lambda: len(server.calls) == 10)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         await until(lambda: server.connections_open == 0)
 
     @in_event_loop
@@ -291,11 +245,6 @@ async def outcomes_of(client: Any, ids: Any) -> dict[str, str]:
 
 def tasks() -> set[Any]:
     return asyncio.all_tasks() - {asyncio.current_task()}
-
-
-def test_one_at_a_time_goes_in_the_order_of_the_ids() -> None:
-    client = ClientThatIsNone(1)
-    assert list(virtual_time.run(outcomes_of(client, "1234"))) == list("1234") == client.performed
 
 
 @in_virtual_time

@@ -14,14 +14,12 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient, _clients, shared_client
+from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.auth import TokenCache
 from airflow_provider_rtisms.api.client import RtiSmsClient
-from airflow_provider_rtisms.api.settings import ApiSettings
-from airflow_provider_rtisms.api.values.secret import Secret
 from tests.hostile import Exchange, details, grant, message, until
 from tests.patience import PATIENCE, wait_until
-from tests.unit.api.conftest import in_event_loop, settings_for
+from tests.unit.api.conftest import settings_for
 from tests.unit.conftest import Serve
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
@@ -257,30 +255,3 @@ def test_an_asyncio_client_is_not_used_on_two_loops(serve: Serve) -> None:
     asyncio.run(first())
     with pytest.raises(RuntimeError, match="another process or event loop"):
         asyncio.run(second())
-
-
-@in_event_loop
-async def test_a_user_that_is_cancelled_while_opening_fails_is_cancelled(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    is_opening, may_fail = threading.Event(), threading.Event()
-
-    def fail(_: object) -> None:
-        is_opening.set()
-        may_fail.wait(PATIENCE)
-        raise OSError("no certificates")
-
-    monkeypatch.setattr("airflow_provider_rtisms.api.aio._tls_context", fail)
-
-    async def use() -> None:
-        settings = ApiSettings(client_id="me", client_secret=Secret("s3cret"), base_url="https://api.example")
-        async with shared_client(settings):
-            pass
-
-    user = asyncio.create_task(use())
-    await until(is_opening.is_set)
-    user.cancel()
-    may_fail.set()
-    with pytest.raises(asyncio.CancelledError):
-        await user
-    assert not _clients._entries

@@ -10,8 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from airflow_provider_rtisms.api.aio import AdaptiveLimiter, Permit
-from tests import virtual_time
+from airflow_provider_rtisms.api.limiter import AdaptiveLimiter, Permit
 from tests.unit.api.conftest import in_virtual_time
 from tests.virtual_time import START, now, settle
 
@@ -83,36 +82,6 @@ class TestPermits:
             await permit.acquire()
             assert await count_free(limiter) == 2
         assert await count_free(limiter) == 3
-
-    @pytest.mark.parametrize("steps", range(12))
-    @pytest.mark.parametrize("throttles", [False, True])
-    def test_permits_are_conserved_when_calls_are_cancelled_at_every_await(self, steps: int, throttles: bool) -> None:
-        async def call(limiter: AdaptiveLimiter, number: int) -> None:
-            async with held(limiter) as permit:
-                await permit.leave()
-                await asyncio.sleep(0)
-                if throttles and number == 0:
-                    permit.on_throttled(None)
-                    await asyncio.sleep(0)
-                    await permit.acquire()
-                    await permit.leave()
-                await asyncio.sleep(0)
-
-        async def main(cancelled: set[int]) -> None:
-            limiter = succeeding(2, 1000.0)
-            calls = [asyncio.create_task(call(limiter, number)) for number in range(5)]
-            for _ in range(steps):
-                await asyncio.sleep(0)
-            for number in cancelled:
-                calls[number].cancel()
-            ended = await asyncio.gather(*calls, return_exceptions=True)
-            assert {type(one) for one in ended} <= {type(None), asyncio.CancelledError}
-            await asyncio.sleep(RECOVERY + 1)
-            assert await count_free(limiter) == 2
-
-        for size in (1, 2, 4):
-            for cancelled in itertools.combinations(range(5), size):
-                virtual_time.run(main(set(cancelled)))
 
 
 class TestRate:
@@ -257,15 +226,6 @@ class TestPause:
         assert limiter.permits == permits  # they come back after the pause
 
     @in_virtual_time
-    async def test_is_never_shorter_than_min_pause(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("random.uniform", lambda low, high: low)
-        limiter = succeeding()
-        for _ in range(5):
-            began = now()
-            limiter.on_throttled(began, None)
-            assert await limiter.acquire_rate() == pytest.approx(began + MIN_PAUSE)
-
-    @in_virtual_time
     async def test_grows_with_each_429_in_a_row_up_to_its_cap(self) -> None:
         limiter = succeeding()
         pauses = []
@@ -317,15 +277,6 @@ class TestRecovery:
             due = int((now() - resumed) / (RECOVERY / 32))
             assert abs(limiter.permits - min(32, 1 + due)) <= 1
         assert limiter.permits == 32
-
-    @in_virtual_time
-    async def test_begins_after_the_pause(self) -> None:
-        limiter = succeeding(20)
-        limiter.on_throttled(now(), 100.0)
-        await asyncio.sleep(99)
-        assert await count_free(limiter) == 10
-        await asyncio.sleep(1 + RECOVERY / 20 + 0.001)
-        assert await count_free(limiter) == 11
 
     @in_virtual_time
     async def test_begins_again_after_another_429(self) -> None:

@@ -18,7 +18,7 @@ from airflow_provider_rtisms.api.calls import TokenGrant
 from airflow_provider_rtisms.api.client import RtiSmsClient
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.secret import Secret
-from tests.hostile import Exchange, HostileServer, details, grant, hang, message, response, until
+from tests.hostile import Exchange, HostileServer, details, grant, message, response, until
 from tests.unit.api.conftest import Asyncio, Blocking, Transport
 from tests.unit.conftest import Serve
 
@@ -159,20 +159,6 @@ async def _together(cache: TokenCache, issuer: Callable[[], TokenGrant]) -> list
 
 
 class TestOverTheWire:
-    @pytest.mark.parametrize("validity", ["abc", None])
-    def test_an_odd_validity_is_taken_for_a_minute(
-        self, transport: Transport, serve: Serve, validity: Any, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        server = serve(details(), auth=[grant(validity_period=validity)])
-        transport.perform_all(server, [SMS] * 3)
-        assert len(server.grants) == 1
-        assert "validity_period" in caplog.text
-
-    def test_no_validity_costs_a_token_a_call(self, transport: Transport, serve: Serve) -> None:
-        server = serve(details(), auth=[grant(validity_period="0")])
-        transport.perform_all(server, [SMS] * 3)
-        assert len(server.grants) == 3
-
     def test_callers_at_once_share_one_token(self, transport: Transport, serve: Serve) -> None:
         everyone = 64 if isinstance(transport, Blocking) else 300
         server = serve(details(), auth=[_slowly(grant())])
@@ -235,24 +221,6 @@ def test_secrets_are_announced_before_they_are_used(serve: Serve) -> None:
     with RtiSmsClient(settings, on_secret=lambda token: seen.append((token, len(server.calls)))) as client:
         client.perform(SMS)
     assert seen == [("first", 0), ("second", 1)]
-
-
-def test_a_cancelled_leader_leaves_the_others_a_token(serve: Serve) -> None:
-    server = serve(details(), auth=[hang, grant("kept")])
-
-    async def main() -> Any:
-        settings = ApiSettings(client_id="me", client_secret="s3cret", base_url=server.url)
-        async with AsyncRtiSmsClient(settings) as client:
-            leader = asyncio.ensure_future(client.perform(SMS))
-            while not server.grants:  # noqa: ASYNC110  # it is another loop's
-                await asyncio.sleep(0.001)
-            follower = asyncio.ensure_future(client.perform(SMS))
-            await asyncio.sleep(0)
-            leader.cancel()
-            return await follower
-
-    assert asyncio.run(main()).status == "DELIVERED"
-    assert [request.header("Authorization") for request in server.calls] == ["Bearer kept"]
 
 
 def _slowly(step: Any) -> Any:
