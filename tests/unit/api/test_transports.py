@@ -12,18 +12,7 @@ import pytest
 
 from airflow_provider_rtisms.api import calls as endpoints
 from airflow_provider_rtisms.api import errors
-from tests.hostile import (
-    Step,
-    drip,
-    flood,
-    grant,
-    hang,
-    head,
-    message,
-    raw,
-    reset,
-    response,
-)
+from tests.hostile import Step, drip, flood, grant, hang, head, message, raw, reset, response
 from tests.patience import with_more_time
 from tests.unit.api.conftest import Transport
 from tests.unit.conftest import Serve
@@ -179,10 +168,21 @@ class TestHuge:
 
 
 class TestRedirects:
-    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-    def test_are_refused_without_a_second_request(self, transport: Transport, serve: Serve, status: int) -> None:
+    @pytest.mark.parametrize(
+        ("status", "location"),
+        [
+            *((status, "{}/api/balance") for status in (301, 302, 303, 307, 308)),
+            *(
+                (302, odd)
+                for odd in ("/api/balance", "http://[::1", "", "http://:0/\x7f", "//\\", "file:///etc/passwd")
+            ),
+        ],
+    )
+    def test_are_refused_without_a_second_request(
+        self, transport: Transport, serve: Serve, status: int, location: str
+    ) -> None:
         elsewhere = serve(response(BALANCE))
-        server = serve(response(status=status, headers=[("Location", f"{elsewhere.url}/api/balance")]))
+        server = serve(response(status=status, headers=[("Location", location.replace("{}", elsewhere.url))]))
         with pytest.raises(errors.RtiSmsRedirectError, match=f"HTTP {status}") as caught:
             transport.perform(server, endpoints.get_balance())
         assert caught.value.status == status
