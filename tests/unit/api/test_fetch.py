@@ -18,8 +18,7 @@ from airflow_provider_rtisms.api.models import SmsDetails
 from airflow_provider_rtisms.api.settings import ApiSettings
 from tests import virtual_time
 from tests.hostile import Exchange, HostileServer, details, grant, hang, reset, response, until
-from tests.patience import PATIENCE
-from tests.unit.api.conftest import in_event_loop, in_virtual_time, settings_for
+from tests.unit.api.conftest import Asyncio, Work, in_event_loop, in_virtual_time, settings_for
 from tests.unit.conftest import Serve
 from tests.virtual_time import START, now
 
@@ -77,23 +76,13 @@ class TestFetch:
             yield "1"
             raise TaskTimeoutError
 
-        async def main() -> None:
-            async with asyncio.timeout(PATIENCE), fetching(serve(details()), ids()) as outcomes:
-                async for _ in outcomes:
-                    pass
-
         with pytest.raises(TaskTimeoutError):
-            asyncio.run(main())
+            fetch_all(serve(details()), ids())
 
     def test_wrong_credentials_are_tried_once(self, serve: Serve) -> None:
-        async def main() -> None:
-            async with fetching(server, map(str, range(500))) as outcomes:
-                async for _, outcome in outcomes:
-                    raise outcome
-
         server = serve(auth=[response(status=401)])
-        with pytest.raises(errors.RtiSmsAuthenticationError):
-            asyncio.run(main())
+        outcomes = fetch_all(server, map(str, range(500)))
+        assert {type(one) for one in outcomes.values()} == {errors.RtiSmsAuthenticationError}
         assert len(server.requests) == 1
 
     def test_a_cancelled_fetch_leaves_no_task_and_no_socket(self, serve: Serve) -> None:
@@ -119,43 +108,39 @@ class TestPlaces:
     """``max_concurrency`` calls are under way at once; what only waits is not."""
 
     def test_a_call_that_sleeps_makes_room(self, serve: Serve) -> None:
-        later = response(status=503, headers=[("Retry-After", "0.1")])
-        server = serve(later, details())
+        server = serve(response(status=503, headers=[("Retry-After", "0.1")]), details())
         order: list[str] = []
 
-        async def main() -> None:
-            async with AsyncRtiSmsClient(settings_for(server, max_concurrency=1)) as client:
+        def get(submission_id: str) -> Work:
+            async def work(client: Any) -> None:
+                await client.get_sms(submission_id)
+                order.append(submission_id)
 
-                async def get(submission_id: str) -> None:
-                    await client.perform(endpoints.get_sms(submission_id))
-                    order.append(submission_id)
+            return work
 
-                await asyncio.gather(get("1"), get("2"), get("3"))
-
-        run(main())
+        Asyncio().use(settings_for(server, max_concurrency=1), [get("1"), get("2"), get("3")], at_once=True)
         assert order == ["2", "3", "1"]
         assert server.connections_peak == 1
 
     def test_waiting_for_a_token_keeps_no_place_from_who_gets_it(self, serve: Serve) -> None:
         server = serve(details(), auth=[response(status=503), reset, grant()])
-
-        async def main() -> list[Any]:
-            async with AsyncRtiSmsClient(settings_for(server, max_concurrency=1)) as client:
-                return await asyncio.gather(*(client.perform(SMS) for _ in range(20)))
-
-        assert len(run(main())) == 20
+        assert len(Asyncio().perform_all(server, [SMS] * 20, at_once=True, max_concurrency=1)) == 20
         assert len(server.grants) == 3
 
 
-class TestRun:
-    def test_works_inside_a_running_loop(self, serve: Serve) -> None:
-        """As in a notebook."""
-        server = serve(details())
+def test_run_works_inside_a_running_loop_and_hands_failures_on(serve: Serve) -> None:
+    """As in a notebook."""
 
-        async def notebook() -> dict[str, Any]:
-            return fetch_all(server, ["1", "2"])
+    async def fail() -> None:
+        raise KeyError("inner")
 
-        assert sorted(asyncio.run(notebook())) == ["1", "2"]
+    async def notebook() -> dict[str, Any]:
+        with pytest.raises(KeyError, match="inner"):
+            run(fail())
+        return fetch_all(server, ["1", "2"])
+
+    server = serve(details())
+    assert sorted(asyncio.run(notebook())) == ["1", "2"]
 
 
 class TestSharedClient:
@@ -248,18 +233,12 @@ def tasks() -> set[Any]:
 
 
 @in_virtual_time
-async def test_outcomes_come_when_they_are_there() -> None:
-    client: Any = ClientThatIsNone(3, {"1": 5, "2": 1, "3": 3})
-    came = [(one, now() - START) async for one, _ in fetch(client, "123")]
-    assert came == [("2", 1), ("3", 3), ("1", 5)]
-
-
-@in_virtual_time
-async def test_a_batch_is_all_that_has_come() -> None:
-    client: Any = ClientThatIsNone(4, {"4": 9})
+async def test_outcomes_come_when_they_are_there_and_a_batch_is_all_that_has_come() -> None:
+    client: Any = ClientThatIsNone(4, {"1": 5, "2": 1, "3": 1})
+    assert [(one, now() - START) async for one, _ in fetch(client, "123")] == [("2", 1), ("3", 1), ("1", 5)]
     batches = [[one for one, _ in batch] async for batch in fetch_batches(client, "1234")]
-    assert [one for batch in batches for one in batch] == ["1", "2", "3", "4"]
-    assert batches[-1] == ["4"]
+    assert [one for batch in batches for one in batch] == ["4", "2", "3", "1"]
+    assert batches[-1] == ["1"]
     assert all(batches)
 
 
