@@ -116,8 +116,7 @@ def test_progress_without_a_speed_promises_nothing(clock: SimpleNamespace) -> No
     stats.add(FOUND.to_record())
     stats.resumed = 1
     clock.now += 5
-    line = "1 of 4 submissions done (25%), 0 a second, 0 retries, time left unknown"
-    assert stats.progress(Stats()) == line
+    assert stats.progress(Stats()) == "1 of 4 submissions done (25%), 0 a second, 0 retries, time left unknown"
     assert FetchStats(0, 0).progress(Stats()).startswith("0 of 0 submissions done (0%)")
     assert noted(FOUND, requested=1).progress(Stats()).startswith("1 of 1 submissions done (100%)")
 

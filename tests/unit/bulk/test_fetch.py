@@ -8,9 +8,6 @@ import re
 import subprocess
 import sys
 import textwrap
-import time
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,8 +29,7 @@ from airflow_provider_rtisms.bulk.fetch import GIVE_UP_AFTER, DistinctIds, fetch
 from airflow_provider_rtisms.bulk.store import RtiSmsStorageError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
-from tests.patience import wait_until
-from tests.unit.bulk.conftest import AT_ONCE, UNSAVED, kill_on_the_way, seeded
+from tests.unit.bulk.conftest import UNSAVED, kill_on_the_way, seeded
 from tests.unit.bulk.stores import Store, StoredPath
 from tests.unit.bulk.test_store import DOWN, REFUSED
 
@@ -110,24 +106,6 @@ def test_fifty_mixed_faults_lose_and_repeat_nothing(
     assert sum(sandbox.state().requests_by_id.values()) == 1050
 
 
-@pytest.mark.parametrize("retry_after", [None, 1])
-def test_a_passed_threshold_slows_the_whole_fetch_down(
-    hook: RtiSmsHook, sandbox: Sandbox, retry_after: float | None
-) -> None:
-    sandbox.set_faults(Fault("rate_limit", per_second=100, path="sms", retry_after=retry_after))
-    began = time.monotonic()
-    assert len(hook.bulk_get_sms(seeded(500))) == 500
-    pauses = (time.monotonic() - began) / (retry_after or MIN_PAUSE)
-    # Between two pauses at most those are refused that are under way together.
-    assert sandbox.state().count_responses(429) <= AT_ONCE * (1 + pauses)
-
-
-def test_requests_per_second_are_a_limit(hook: RtiSmsHook) -> None:
-    began = time.monotonic()
-    assert len(hook.bulk_get_sms(seeded(200), requests_per_second=90)) == 200
-    assert time.monotonic() - began >= 190 / 90, "a few may leave together at the start"
-
-
 def test_a_threshold_that_stays_passed_ends_the_fetch(
     hook: RtiSmsHook, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,23 +115,6 @@ def test_a_threshold_that_stays_passed_ends_the_fetch(
     with pytest.raises(RtiSmsRateLimitError, match="Gave up after 5 attempts"):
         hook.bulk_get_sms(seeded(5000))
     assert len(sandbox.state().requests_by_id) <= GIVE_UP_AFTER + UNSAVED  # the rest was not requested
-
-
-def test_revoked_tokens_are_renewed_without_a_storm(hook: RtiSmsHook, sandbox: Sandbox) -> None:
-    """Each of them is refused to all requests under way together, and one new token is enough for everybody."""
-
-    def revoke(after: int) -> None:
-        wait_until(lambda: fetch.done() or sandbox.state().count_responses(200, "GET sms") >= after, "responses")
-        sandbox.revoke_tokens()
-
-    with ThreadPoolExecutor() as threads:
-        fetch = threads.submit(hook.bulk_get_sms, seeded(3000))
-        for after in (500, 1000, 1500):
-            revoke(after)
-        assert len(fetch.result()) == 3000
-    state = sandbox.state()
-    assert 1 < state.tokens_issued <= 1 + 3
-    assert state.count_responses(401) <= AT_ONCE * 3
 
 
 @pytest.mark.parametrize(
@@ -263,17 +224,6 @@ def test_memory_hardly_grows_with_the_number_of_ids(tmp_path: Path) -> None:
             [sys.executable, "-c", MEMORY, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
         )
     assert int(done.stdout.rpartition("grown")[2]) < 15  # MiB
-
-
-def test_a_resumed_record_keeps_the_time_of_its_fetch(hook: RtiSmsHook, tmp_path: Path) -> None:
-    target = tmp_path / "details.jsonl"
-    with pytest.raises(RtiSmsNotFoundError):
-        hook.bulk_get_sms(["1", *seeded(2)], output_path=target)
-    (part,) = tmp_path.iterdir()
-    an_hour_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
-    part.write_text(re.sub(r'("fetched_at": ")[^"]+', rf"\g<1>{an_hour_ago}", part.read_text()))
-    hook.bulk_get_sms(["1", *seeded(2)], output_path=target, on_missing="skip")
-    assert {json.loads(line)["fetched_at"] for line in target.read_text().splitlines()} == {an_hour_ago}
 
 
 class TestLastSave:
