@@ -1,23 +1,18 @@
-"""The two clients: what failures of requests and aiohttp mean, what is counted, and what is kept between two calls."""
+"""The two clients: what each call sends and returns, what is counted, and what is kept between two calls."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
 from decimal import Decimal
-from http.client import BadStatusLine, RemoteDisconnected
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
-import requests
 import trustme
-import urllib3.exceptions as u
-from aiohttp.client_reqrep import ConnectionKey
 
 from airflow_provider_rtisms import api
-from airflow_provider_rtisms.api import aio, client, errors
+from airflow_provider_rtisms.api import aio
 from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.auth import TokenCache
 from airflow_provider_rtisms.api.calls import HttpRequest
@@ -35,78 +30,6 @@ pytestmark = pytest.mark.usefixtures("quick_retries")
 
 def get_balance(client: Any) -> Any:
     return client.get_balance()
-
-
-POOL: Any = "pool"
-KEY = ConnectionKey("api.invalid", 443, True, True, None, None, None)
-RESET = ConnectionResetError(104, "Connection reset by peer")
-BAD_CERTIFICATE = u.SSLError(ssl.SSLError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed"))
-HANDSHAKE = u.SSLError(ssl.SSLError(1, "[SSL: SSLV3_ALERT_HANDSHAKE_FAILURE] handshake failure"))
-REFUSED = u.NewConnectionError(POOL, "Connection refused")
-
-
-def retried(reason: Exception | None) -> u.MaxRetryError:
-    return u.MaxRetryError("pool", "/api/balance", reason)  # type: ignore[arg-type]
-
-
-def aborted(*reason: object) -> requests.ConnectionError:
-    return requests.ConnectionError(u.ProtocolError(*reason))
-
-
-def lost(what: str) -> tuple[type[errors.RtiSmsError], str, str]:
-    return errors.RtiSmsConnectionLostError, f"the connection broke ({what})", ""
-
-
-def no_connection(detail: str) -> tuple[type[errors.RtiSmsError], str, str]:
-    return errors.RtiSmsConnectError, "no connection could be made", detail
-
-
-def untrusted(detail: str) -> tuple[type[errors.RtiSmsError], str, str]:
-    return errors.RtiSmsCertificateError, "the certificate is not trusted", detail
-
-
-TIMEOUT = errors.RtiSmsTimeoutError, "no complete response within 2.5 s", ""
-NO_TUNNEL = aiohttp.ClientHttpProxyError(None, (), status=407, message="s3cret")  # type: ignore[arg-type]
-NO_HTTP = aiohttp.ClientResponseError(None, (), message="s3cret")  # type: ignore[arg-type]
-SELF_SIGNED = aiohttp.ClientConnectorCertificateError(KEY, ssl.SSLCertVerificationError(1, "self-signed"))
-
-
-@pytest.mark.parametrize(
-    ("module", "error", "meaning"),
-    [
-        (client, requests.exceptions.SSLError(retried(BAD_CERTIFICATE)), untrusted("certificate verify failed")),
-        (client, requests.exceptions.SSLError(retried(HANDSHAKE)), lost("SSLError")),
-        (client, aborted("", BadStatusLine("CERTIFICATE_VERIFY_FAILED")), lost("BadStatusLine")),
-        (client, requests.ConnectTimeout(retried(u.ConnectTimeoutError(POOL, "slow"))), no_connection("slow")),
-        (client, requests.ConnectionError(retried(REFUSED)), no_connection(str(REFUSED))),
-        (client, requests.exceptions.ProxyError(retried(u.ProxyError("no", OSError("407")))), no_connection("407")),
-        (client, requests.ReadTimeout(u.ReadTimeoutError(POOL, "/", "timed out")), TIMEOUT),
-        (client, u.ReadTimeoutError(POOL, "/", "timed out"), TIMEOUT),
-        (client, aborted("Connection aborted.", RESET), lost("ConnectionResetError: Connection reset by peer")),
-        (client, aborted("Connection aborted.", RemoteDisconnected("s3cret")), lost("RemoteDisconnected")),
-        (client, u.ProtocolError("cut off"), lost("ProtocolError")),
-        (client, aborted(), lost("ProtocolError")),
-        (client, u.DecodeError("gzip", RESET), lost("DecodeError")),
-        (client, requests.ConnectionError(), lost("ConnectionError")),
-        (client, requests.ConnectionError(retried(None)), lost("MaxRetryError")),
-        (aio, SELF_SIGNED, untrusted("self-signed")),
-        (aio, NO_TUNNEL, (errors.RtiSmsConnectError, "the proxy refused the connection with HTTP 407", "")),
-        (aio, aiohttp.ClientConnectorError(KEY, OSError(111, "Refused")), no_connection("Refused")),
-        (aio, aiohttp.ConnectionTimeoutError(), no_connection("")),
-        (aio, TimeoutError(), TIMEOUT),
-        (aio, aiohttp.ServerTimeoutError(), TIMEOUT),
-        (aio, NO_HTTP, (errors.RtiSmsConnectionLostError, "the response is not HTTP (ClientResponseError)", "")),
-        (aio, aiohttp.ClientOSError(104, "reset by peer"), lost("ClientOSError: reset by peer")),
-        (aio, aiohttp.ClientPayloadError("s3cret"), lost("ClientPayloadError")),
-    ],
-)
-def test_each_failure_of_a_library_means_one_of_ours(module: Any, error: Exception, meaning: Any) -> None:
-    """Only failures to connect show the words of the library: others may hold what a server said."""
-    kind, what, detail = meaning
-    failure = module._failure(error, 2.5)
-    assert (failure.kind, failure.what) == (kind, what)
-    assert detail in failure.detail
-    assert bool(failure.detail) == bool(detail)
 
 
 CALLS: dict[str, tuple[Work, Any, str, Any]] = {
