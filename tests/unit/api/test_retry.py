@@ -8,7 +8,6 @@ import pytest
 
 from airflow_provider_rtisms.api import calls as endpoints
 from airflow_provider_rtisms.api import errors
-from airflow_provider_rtisms.api import retrying as retry
 from airflow_provider_rtisms.api.calls import Call
 from tests.hostile import Step, details, grant, hang, raw, reset, response
 from tests.unit.api.conftest import Transport
@@ -18,12 +17,6 @@ SMS = endpoints.get_sms("4193366853543393")
 ONCE = Call(name="once", method="POST", path="/api/once", parse=lambda content: content, body=b"{}", idempotent=False)
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
-
-
-@pytest.fixture
-def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave only the pauses that the server asks for."""
-    monkeypatch.setattr(retry, "BACKOFF_BASE", 0.0)
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
@@ -61,13 +54,12 @@ def test_wrong_credentials_fail_at_once(transport: Transport, serve: Serve, stat
     assert len(server.requests) == 1
 
 
-class TestRetryAfter:
-    @pytest.mark.parametrize("status", [429, 503])
-    def test_seconds_are_waited(self, transport: Transport, serve: Serve, no_backoff: None, status: int) -> None:
-        server = serve(response(status=status, headers=[("Retry-After", "1")]), details())
-        began = time.monotonic()
-        transport.perform(server, SMS)
-        assert time.monotonic() - began >= 1
+@pytest.mark.parametrize("status", [429, 503])
+def test_the_seconds_of_retry_after_are_waited(transport: Transport, serve: Serve, status: int) -> None:
+    server = serve(response(status=status, headers=[("Retry-After", "1")]), details())
+    began = time.monotonic()
+    transport.perform(server, SMS)
+    assert time.monotonic() - began >= 1
 
 
 class TestNotRepeatable:

@@ -198,26 +198,6 @@ class TestOverTheWire:
         assert seen == [("first", 0), ("second", 1)]
 
 
-def test_a_server_that_revokes_its_tokens_all_the_time_ends_no_call(serve: Serve) -> None:
-    issued, used = 0, 0
-
-    async def issue(exchange: Exchange) -> None:
-        nonlocal issued, used
-        issued, used = issued + 1, 0
-        await exchange.write(message({"access_token": f"token-{issued}", "validity_period": "3600"}))
-
-    async def respond(exchange: Exchange) -> None:
-        nonlocal used
-        is_newest = exchange.request.header("Authorization") == f"Bearer token-{issued}"
-        used += is_newest
-        await (details() if is_newest and used <= 20 else response(status=401))(exchange)
-
-    server = serve(respond, auth=[issue])
-    results = Asyncio().perform_all(server, [SMS] * 300, at_once=True)
-    assert {one.status for one in results} == {"DELIVERED"}
-    assert issued > 10
-
-
 def test_a_cache_is_shared_between_transports(serve: Serve) -> None:
     server, tokens = serve(details()), TokenCache()
     for transport in (Blocking(), Asyncio()):
