@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from airflow_provider_rtisms.api.limiter import AdaptiveLimiter, Permit
+from airflow_provider_rtisms.api.aio import AdaptiveLimiter, Permit
 from tests.unit.api.conftest import in_virtual_time
 from tests.virtual_time import START, now, settle
 

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from airflow_provider_rtisms.api import retrying as retry
-from airflow_provider_rtisms.api.aio import MIN_PAUSE
 from airflow_provider_rtisms.api.errors import (
     RtiSmsConfigError,
     RtiSmsForbiddenError,

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from airflow_provider_rtisms.bulk import counts, fetch
+from airflow_provider_rtisms.bulk import fetch
 from airflow_provider_rtisms.bulk.fetch import DistinctIds
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from tests import hostile
