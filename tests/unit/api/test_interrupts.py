@@ -91,8 +91,8 @@ class TestInterrupts:
         for thread in threads:
             thread.start()
         with interrupts(random.Random(seed)) as do:
-            hits = sum(do(lambda: client.get_sms("1")) for _ in range(250))
-            while hits < 50:  # a slow machine delivers the signals late
+            hits = 0
+            while hits < 50:  # not a number of calls: how many are hit depends on the machine
                 hits += do(lambda: client.get_sms("1"))
         client.get_sms("1")
         before = list(done)
