@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
+from airflow_provider_rtisms.api.auth import TokenCache
 from airflow_provider_rtisms.api.client import RtiSmsClient
-from airflow_provider_rtisms.api.retrying import TokenCache
 from tests.hostile import Exchange, details, grant, message, response, until
 from tests.patience import PATIENCE, wait_until
 from tests.unit.api.conftest import settings_for

@@ -12,8 +12,8 @@ import pytest
 
 from airflow_provider_rtisms.api import calls as endpoints
 from airflow_provider_rtisms.api import errors
+from airflow_provider_rtisms.api.auth import TokenCache
 from airflow_provider_rtisms.api.calls import TokenGrant
-from airflow_provider_rtisms.api.retrying import TokenCache
 from airflow_provider_rtisms.api.values.secret import Secret
 from tests.hostile import Exchange, details, grant, message, response, until
 from tests.patience import PATIENCE
