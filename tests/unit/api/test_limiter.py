@@ -71,6 +71,17 @@ class TestPermits:
         assert now() == START + 5
 
     @in_virtual_time
+    async def test_a_permit_that_comes_at_the_moment_of_a_cancellation_is_given_back(self) -> None:
+        limiter = AdaptiveLimiter(1)
+        await limiter.acquire()
+        waiting = asyncio.create_task(limiter.acquire())
+        await settle()
+        limiter.release()
+        waiting.cancel()
+        await settle()
+        assert (waiting.cancelled(), await count_free(limiter)) == (True, 1)
+
+    @in_virtual_time
     async def test_a_call_holds_one_permit_however_often_it_acquires_and_releases(self) -> None:
         limiter = AdaptiveLimiter(3)
         async with held(limiter) as permit:
