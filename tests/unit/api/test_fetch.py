@@ -173,7 +173,11 @@ class TestSharedClient:
                 await client.perform(SMS)
             assert server.connections_open == 1
             await client.perform(SMS)
+        with pytest.raises(RuntimeError, match="is not open"):  # else aiohttp closes the sockets 15 s later
+            await client.perform(SMS)
         await until(lambda: server.connections_open == 0)
+        async with shared_client(settings_for(server)) as another:
+            assert another is not client
 
     @in_event_loop
     async def test_a_client_that_cannot_be_opened_is_forgotten(

@@ -101,13 +101,12 @@ def test_a_closed_port_is_a_request_that_never_left(transport: Transport, serve:
 
 
 @pytest.mark.parametrize("source", ["proxy", "http_proxy", "HTTP_PROXY", "all_proxy"])
-def test_a_proxy_of_the_connection_or_of_the_environment_carries_plain_http(
+def test_a_proxy_of_the_connection_or_else_of_the_environment_carries_plain_http(
     transport: Transport, serve: Serve, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy = serve(SPENT)
     fields = {"proxy": proxy.url} if source == "proxy" else {}
-    if not fields:
-        monkeypatch.setenv(source, proxy.url)
+    monkeypatch.setenv("http_proxy" if fields else source, "http://127.0.0.1:9" if fields else proxy.url)
     found = transport.perform(proxy, BALANCE, base_url="http://api.example", allow_http=True, **fields)
     assert found == Decimal("457.00")
     assert [one.target for one in proxy.requests] == ["http://api.example/api/auth", "http://api.example/api/balance"]
