@@ -27,11 +27,7 @@ TOKEN = "header.payload$signature"
 
 @dataclass(frozen=True)
 class Request:
-    """
-    A request as it was sent.
-
-    :param headers: names and values as they were sent, in their order.
-    """
+    """A request as it was sent, with its headers in their order."""
 
     method: str
     target: str
@@ -40,7 +36,6 @@ class Request:
 
     @classmethod
     def parse(cls, head: bytes) -> Request:
-        """Parse the head of a request: request line and headers."""
         first, *lines = head.decode("latin-1").rstrip().split("\r\n")
         method, target, _ = first.split(" ", 2)
         return cls(method, target, [(name, value) for name, _, value in (line.partition(": ") for line in lines)], b"")
@@ -93,21 +88,13 @@ def head(status: int = 200, headers: Headers = ()) -> bytes:
 
 
 def message(content: Any = b"", status: int = 200, headers: Headers = ()) -> bytes:
-    """
-    Return a whole response.
-
-    :param content: the body. Bytes are sent as they are, anything else as JSON.
-    """
+    """Return a whole response. A body of bytes is sent as it is, anything else as JSON."""
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     return head(status, [("Content-Length", str(len(body))), *headers]) + body
 
 
 def raw(data: bytes, *, then: Literal["keep", "close", "hang"] = "keep") -> Step:
-    """
-    Send bytes.
-
-    :param then: what happens to the connection afterwards.
-    """
+    """Send bytes; ``then`` says what happens to the connection afterwards."""
 
     async def step(exchange: Exchange) -> None:
         await exchange.write(data)
@@ -159,12 +146,7 @@ async def hang(exchange: Exchange) -> None:
 
 
 def drip(data: bytes, *, whole: int = 0, pause: float = 0.1) -> Step:
-    """
-    Send bytes one by one.
-
-    :param whole: how many bytes to send at once before that.
-    :param pause: seconds between two bytes.
-    """
+    """Send some bytes as a whole, and the rest one by one with a pause of some seconds between two."""
 
     async def step(exchange: Exchange) -> None:
         await exchange.write(data[:whole])
@@ -176,11 +158,7 @@ def drip(data: bytes, *, whole: int = 0, pause: float = 0.1) -> Step:
 
 
 def flood(size: int, framing: Literal["length", "chunked", "close"], status: int = 200, headers: Headers = ()) -> Step:
-    """
-    Send a response of ``size`` bytes, a little at a time, while the client reads it.
-
-    :param framing: how the client can find the end of the response.
-    """
+    """Send a response of ``size`` bytes, a little at a time, while the client reads it."""
     framings = {"length": [("Content-Length", str(size))], "chunked": [("Transfer-Encoding", "chunked")], "close": []}
     block = b" " * 65536
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -12,8 +11,6 @@ from tests.simulation.history import Result, run_history, simulated
 
 #: Seeds that a worker gets at a time.
 BATCH = 250
-#: Seconds between two progress lines.
-PROGRESS_INTERVAL = 5.0
 COLUMNS = ("histories", "steps", "faults", "cancellations", "kills", "failed")
 
 
@@ -41,22 +38,16 @@ def describe_failure(result: Result) -> str:
 
 
 def play(seeds: range) -> Iterable[Result]:
-    """Run one history with all that happens in it, or many on all cores with a progress line now and then."""
+    """Run one history with all that happens in it, or many on all cores."""
     if len(seeds) == 1:
         with simulated():
             result = run_history(seeds[0], is_traced=True)
         print(*result.lines or [], sep="\n")
         yield result
         return
-    began = reported = time.monotonic()
-    done = 0
     with multiprocessing.Pool() as pool:
         for results in pool.imap_unordered(run_batch, [seeds[at : at + BATCH] for at in range(0, len(seeds), BATCH)]):
             yield from results
-            done += len(results)
-            if time.monotonic() > reported + PROGRESS_INTERVAL:
-                reported = time.monotonic()
-                print(f"{done:,} of {len(seeds):,} histories, {done / (reported - began):,.0f} a second", flush=True)
 
 
 def main(argument: str) -> int:

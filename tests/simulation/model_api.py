@@ -41,11 +41,7 @@ class StoredSubmission:
 
 
 class ModelApi:
-    """
-    The API of one account.
-
-    :param world: the history.
-    """
+    """The API of one account."""
 
     def __init__(self, world: World) -> None:
         self.world = world

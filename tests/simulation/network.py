@@ -61,12 +61,7 @@ class Fate:
 
 
 class Network:
-    """
-    Decide what happens to each request.
-
-    :param world: the history.
-    :param api: where requests arrive.
-    """
+    """Decide what happens to each request."""
 
     def __init__(self, world: World, api: ModelApi) -> None:
         self.world = world
@@ -139,11 +134,7 @@ class Network:
 
 
 class SimulatedSession:
-    """
-    What the client sees of aiohttp.
-
-    :param client: the client that owns the session.
-    """
+    """What the client sees of aiohttp."""
 
     def __init__(self, client: SimulatedClient) -> None:
         self.client = client

@@ -29,11 +29,7 @@ class StoreError(Exception):
 
 
 class Store:
-    """
-    The state store of a task: it outlives processes, and may fail before or after it has kept a value.
-
-    :param world: the history.
-    """
+    """The state store of a task: it outlives processes, and may fail before or after it has kept a value."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -85,12 +81,7 @@ async def send_history(world: World, network: Network) -> None:
 
 
 class _Task:
-    """
-    A task that sends messages.
-
-    :param world: the history.
-    :param network: between the task and the API.
-    """
+    """A task that sends messages."""
 
     def __init__(self, world: World, network: Network) -> None:
         rng = world.rng

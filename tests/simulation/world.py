@@ -58,11 +58,7 @@ class SimulatedTask(asyncio.Task[Any]):
 
 
 class SimulationLoop(VirtualTimeLoop):
-    """
-    A virtual-time loop that asks its world before every step who is cancelled or killed.
-
-    :param world: the history.
-    """
+    """A virtual-time loop that asks its world before every step who is cancelled or killed."""
 
     def __init__(self, world: World) -> None:
         super().__init__()

@@ -7,9 +7,9 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import urlsplit
+
+from tests.hostile import HostileServer, response
 
 
 @contextmanager
@@ -45,26 +45,6 @@ def _relay(source: socket.socket, sink: socket.socket) -> None:
 
 @contextmanager
 def scripted_server(body: bytes, status: int = 200) -> Iterator[str]:
-    """
-    Hand out a token, and response everything else in one way.
-
-    :return: the server's URL.
-    """
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            is_auth = self.path == "/api/auth"
-            response = b'{"access_token": "t", "validity_period": "60"}' if is_auth else body
-            self.send_response(200 if is_auth else status)
-            self.send_header("Content-Length", str(len(response)))
-            self.end_headers()
-            self.wfile.write(response)
-
-        def log_message(self, *_: Any) -> None:
-            """Keep the output of the tests clean."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+    """Start a server that gives a token, and responds to everything else in one way; return its URL."""
+    with HostileServer([response(body, status)]) as server:
+        yield server.url

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from airflow_provider_rtisms.api import calls as endpoints
 from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.calls import (
     Call,
-    HttpRequest,
     HttpResponse,
     parse_retry_after,
 )
@@ -103,7 +101,7 @@ class TestRequests:
             (Secret("hola"), None, {"charset": 1, "text": "hola"}),
         ],
     )
-    def test_texts(self, text: Any, charset: Any, sent: dict[str, Any]) -> None:
+    def test_a_text_is_sent_in_its_charset(self, text: Any, charset: Any, sent: dict[str, Any]) -> None:
         body = endpoints.send_sms(recipients="+56900000001", text=text, sender="96000", charset=charset).body
         assert json.loads(body or b"")["message"] == sent
 
@@ -112,33 +110,19 @@ class TestRequests:
         with pytest.raises(errors.RtiSmsInputError, match=r"^sender is .*: use a str that is not empty\.$"):
             endpoints.check_sender(sender)
 
-    def test_reprs_show_what_is_no_secret(self) -> None:
-        assert repr(SEND) == (
-            "Call(name='send_sms', method='POST', path='/api/sms', subject='to 2 recipients', "
-            "content_type='application/json', idempotent=False, is_confidential=True)"
-        )
-        assert repr(SEND.request(Secret("t0ken"))) == (
-            "HttpRequest(method='POST', path='/api/sms', on_new_connection=True)"
-        )
-        assert repr(response(b"body")) == "HttpResponse(status=200)"
-        assert HttpRequest("GET", "/", {}) == HttpRequest("GET", "/", {}, None, on_new_connection=False)
-
 
 class TestResults:
-    def test_a_grant(self) -> None:
-        granted = AUTH.read(response({"access_token": "t0ken", "validity_period": "3600"}))
-        assert (granted.access_token, granted.validity) == (Secret("t0ken"), 3600.0)
-
     @pytest.mark.parametrize(
         ("value", "validity"),
         [
-            *(("0", 0.0), (60, 60.0), (" 1.5 ", 1.5), ("9" * 12, 999999999999.0), ("9" * 13, None)),
+            *(("3600", 3600.0), ("0", 0.0), (60, 60.0), (" 1.5 ", 1.5), ("9" * 12, 999999999999.0), ("9" * 13, None)),
             *((True, None), ("-1", None), ("\t60.5\n", 60.5), ("1" + " " * 39 + "x", None), ("0\x1f", None)),
             ("٣٦٠٠", None),
         ],
     )
-    def test_the_validity_of_a_grant(self, value: Any, validity: float | None) -> None:
-        assert AUTH.read(response({"access_token": "t", "validity_period": value})).validity == validity
+    def test_a_grant_has_a_token_and_its_validity(self, value: Any, validity: float | None) -> None:
+        granted = AUTH.read(response({"access_token": "t0ken", "validity_period": value}))
+        assert (granted.access_token, granted.validity) == (Secret("t0ken"), validity)
 
     @pytest.mark.parametrize("token", ["a b", "a\r\nb", "é", "a\x7f", " "])
     def test_a_token_that_could_end_a_header_is_refused(self, token: str) -> None:
@@ -159,24 +143,24 @@ class TestResults:
         assert f"send_sms: the response lists {count} submissions for 2 recipients" in str(caught.value)
         assert (len(caught.value.submissions), caught.value.call, caught.value.status) == (count, "send_sms", 200)
 
-    def test_a_balance(self) -> None:
-        assert BALANCE.read(response({"balance": "457.00"})) == Decimal("457.00")
-        for body in ({}, [], {"balance": "much"}):
-            with pytest.raises(errors.RtiSmsInvalidResponseError, match="'balance' is not a decimal string"):
-                BALANCE.read(response(body))
-            with pytest.raises(errors.RtiSmsInvalidResponseError, match="'submissions' is missing or not a list"):
-                SEND.read(response(body))
+    @pytest.mark.parametrize(
+        ("call", "bodies", "what"),
+        [
+            (BALANCE, [{}, [], {"balance": "much"}], "'balance' is not a decimal string"),
+            (SEND, [{}, [], {"balance": "much"}], "'submissions' is missing or not a list"),
+            (AUTH, [{}, [], {"access_token": ""}, {"access_token": 7}], "'access_token' is missing or not a string"),
+        ],
+    )
+    def test_a_response_without_its_field_is_refused(self, call: Call[Any], bodies: list[Any], what: str) -> None:
+        for body in bodies:
+            with pytest.raises(errors.RtiSmsInvalidResponseError, match=what):
+                call.read(response(body))
 
     def test_a_byte_order_mark_is_ignored_and_a_compressed_response_is_refused(self) -> None:
         assert ANY.read(response(b"\xef\xbb\xbf[1]", Content_Encoding="Identity")) == [1]
         with pytest.raises(errors.RtiSmsInvalidResponseError, match="the response is compressed") as caught:
             ANY.read(response(b"1", Content_Encoding="gzip"))
         assert caught.value.status == 200
-
-    @pytest.mark.parametrize("body", [{}, [], {"access_token": ""}, {"access_token": 7}])
-    def test_a_grant_without_a_token_is_refused(self, body: Any) -> None:
-        with pytest.raises(errors.RtiSmsInvalidResponseError, match="'access_token' is missing or not a string"):
-            AUTH.read(response(body))
 
 
 class TestEchoes:
@@ -196,17 +180,13 @@ class TestEchoes:
         details = call.read(response(text.encode()), secrets)
         assert (details.raw, details) == (text, SmsDetails("1"))
 
-    @pytest.mark.parametrize("status", ["DELIVERED", "NEW_WORD", None])
-    def test_other_statuses_are_read(self, status: str | None) -> None:
-        assert SMS.read(response({"info": {"status": {"status": status}}}), [Secret("DELIVERED")]).status == status
+    def test_other_statuses_are_read(self) -> None:
+        for status in ("DELIVERED", "NEW_WORD", None):
+            assert SMS.read(response({"info": {"status": {"status": status}}}), [Secret("DELIVERED")]).status == status
 
     @pytest.mark.parametrize(
         "item",
-        [
-            {"status": "n56900000002"},
-            {"status": "hola_mundo"},
-            {"status": "submitted", "submissionId": "56900000001"},
-        ],
+        [{"status": "n56900000002"}, {"status": "hola_mundo"}, {"status": "submitted", "submissionId": "56900000001"}],
     )
     def test_a_submission_with_a_number_or_the_text_is_refused(self, item: dict[str, str]) -> None:
         items = [item, {"status": "submitted", "submissionId": "1"}]

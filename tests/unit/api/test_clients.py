@@ -1,23 +1,18 @@
-"""The two clients: what failures of requests and aiohttp mean, what is counted, and what is kept between two calls."""
+"""The two clients: what each call sends and returns, what is counted, and what is kept between two calls."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
 from decimal import Decimal
-from http.client import BadStatusLine, RemoteDisconnected
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
-import requests
 import trustme
-import urllib3.exceptions as u
-from aiohttp.client_reqrep import ConnectionKey
 
 from airflow_provider_rtisms import api
-from airflow_provider_rtisms.api import aio, client, errors
+from airflow_provider_rtisms.api import aio
 from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.auth import TokenCache
 from airflow_provider_rtisms.api.calls import HttpRequest
@@ -29,104 +24,12 @@ from tests.unit.api.conftest import Asyncio, Transport, Work, in_event_loop, set
 from tests.unit.conftest import Serve
 
 BALANCE = {"balance": "1"}
-LOST = errors.RtiSmsConnectionLostError
-NO_CONNECTION = errors.RtiSmsConnectError, "no connection could be made"
-UNTRUSTED = errors.RtiSmsCertificateError, "the certificate is not trusted"
-TIMEOUT = errors.RtiSmsTimeoutError, "no complete response within 2.5 s"
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
 
 
 def get_balance(client: Any) -> Any:
     return client.get_balance()
-
-
-class TestFailuresOfRequests:
-    POOL: Any = "pool"
-    RESET = ConnectionResetError(104, "Connection reset by peer")
-    BAD_CERTIFICATE = u.SSLError(ssl.SSLError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed"))
-    HANDSHAKE = u.SSLError(ssl.SSLError(1, "[SSL: SSLV3_ALERT_HANDSHAKE_FAILURE] handshake failure"))
-    REFUSED = u.NewConnectionError(POOL, "Connection refused")
-
-    @staticmethod
-    def retried(reason: Exception | None) -> u.MaxRetryError:
-        return u.MaxRetryError("pool", "/api/balance", reason)  # type: ignore[arg-type]
-
-    @staticmethod
-    def aborted(*reason: object) -> requests.ConnectionError:
-        return requests.ConnectionError(u.ProtocolError(*reason))
-
-    @pytest.mark.parametrize(
-        ("error", "meaning"),
-        [
-            (requests.exceptions.SSLError(retried(BAD_CERTIFICATE)), UNTRUSTED),
-            (requests.exceptions.SSLError(retried(HANDSHAKE)), (LOST, "the connection broke (SSLError)")),
-            (
-                aborted("CERTIFICATE_VERIFY_FAILED", BadStatusLine("CERTIFICATE_VERIFY_FAILED")),
-                (LOST, "the connection broke (BadStatusLine)"),
-            ),
-            (requests.ConnectTimeout(retried(u.ConnectTimeoutError(POOL, "timed out"))), NO_CONNECTION),
-            (requests.ConnectionError(retried(REFUSED)), NO_CONNECTION),
-            (requests.exceptions.ProxyError(retried(u.ProxyError("no proxy", OSError("407")))), NO_CONNECTION),
-            (requests.ReadTimeout(u.ReadTimeoutError(POOL, "/", "timed out")), TIMEOUT),
-            (u.ReadTimeoutError(POOL, "/", "timed out"), TIMEOUT),
-            (
-                aborted("Connection aborted.", RESET),
-                (LOST, "the connection broke (ConnectionResetError: Connection reset by peer)"),
-            ),
-            (
-                aborted("Connection aborted.", RemoteDisconnected("s3cret")),
-                (LOST, "the connection broke (RemoteDisconnected)"),
-            ),
-            (u.ProtocolError("cut off"), (LOST, "the connection broke (ProtocolError)")),
-            (aborted(), (LOST, "the connection broke (ProtocolError)")),
-            (u.DecodeError("gzip", RESET), (LOST, "the connection broke (DecodeError)")),
-            (requests.ConnectionError(), (LOST, "the connection broke (ConnectionError)")),
-            (requests.ConnectionError(retried(None)), (LOST, "the connection broke (MaxRetryError)")),
-        ],
-    )
-    def test_each_means_one_of_ours(self, error: Exception, meaning: Any) -> None:
-        failure = client._failure(error, 2.5)
-        assert (failure.kind, failure.what) == meaning
-
-    def test_a_failure_to_connect_has_the_words_of_the_library_as_its_detail(self) -> None:
-        assert client._failure(requests.ConnectionError(self.retried(self.REFUSED)), 1).detail == str(self.REFUSED)
-        untrusted = requests.exceptions.SSLError(self.retried(self.BAD_CERTIFICATE))
-        assert "certificate verify failed" in client._failure(untrusted, 1).detail
-
-
-class TestFailuresOfAiohttp:
-    KEY = ConnectionKey("api.invalid", 443, True, True, None, None, None)
-    REFUSED = aiohttp.ClientConnectorError(KEY, OSError(111, "Connection refused"))
-    BAD_CERTIFICATE = aiohttp.ClientConnectorCertificateError(KEY, ssl.SSLCertVerificationError(1, "self-signed"))
-    REFUSED_BY_PROXY = aiohttp.ClientHttpProxyError(None, (), status=407, message="s3cret")  # type: ignore[arg-type]
-    NO_HTTP = aiohttp.ClientResponseError(None, (), message="s3cret")  # type: ignore[arg-type]
-
-    @pytest.mark.parametrize(
-        ("error", "meaning"),
-        [
-            (BAD_CERTIFICATE, UNTRUSTED),
-            (REFUSED_BY_PROXY, (errors.RtiSmsConnectError, "the proxy refused the connection with HTTP 407")),
-            (REFUSED, NO_CONNECTION),
-            (aiohttp.ConnectionTimeoutError(), NO_CONNECTION),
-            (TimeoutError(), TIMEOUT),
-            (aiohttp.ServerTimeoutError(), TIMEOUT),
-            (NO_HTTP, (LOST, "the response is not HTTP (ClientResponseError)")),
-            (
-                aiohttp.ClientOSError(104, "reset by peer"),
-                (LOST, "the connection broke (ClientOSError: reset by peer)"),
-            ),
-            (aiohttp.ClientPayloadError("s3cret"), (LOST, "the connection broke (ClientPayloadError)")),
-        ],
-    )
-    def test_each_means_one_of_ours(self, error: Exception, meaning: Any) -> None:
-        failure = aio._failure(error, 2.5)
-        assert (failure.kind, failure.what) == meaning
-        assert failure.detail == (str(error) if meaning in (NO_CONNECTION, UNTRUSTED) else "")
-
-    def test_a_failure_to_connect_has_the_words_of_the_library_as_its_detail(self) -> None:
-        assert "Connection refused" in aio._failure(self.REFUSED, 1).detail
-        assert "self-signed" in aio._failure(self.BAD_CERTIFICATE, 1).detail
 
 
 CALLS: dict[str, tuple[Work, Any, str, Any]] = {
@@ -159,7 +62,7 @@ def test_each_call_sends_its_request_and_returns_its_result(transport: Transport
 
 def test_every_public_name_is_there() -> None:
     assert {name for name in api.__all__ if getattr(api, name).__name__.rpartition(".")[2] != name} == {"endpoints"}
-    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match="api' has no attribute 'nothing'"):
         _ = api.nothing  # type: ignore[attr-defined]
 
 
@@ -228,17 +131,18 @@ class TestState:
         Asyncio().use(settings_for(serve(response(BALANCE))), [get_balance], on_secret=mask)
         assert masked == [TOKEN]
 
+    @pytest.mark.parametrize("most", [1, 2, 3])
     def test_as_many_calls_as_allowed_are_under_way_on_connections_that_are_kept(
-        self, transport: Transport, serve: Serve
+        self, transport: Transport, serve: Serve, most: int
     ) -> None:
-        async def slow(exchange: Exchange) -> None:
-            await asyncio.sleep(0.01)
+        async def together(exchange: Exchange) -> None:
+            await until(lambda: len(server.calls) >= most)
             await exchange.write(message(BALANCE))
 
-        server = serve(slow)
-        outcomes = transport.use(settings_for(server, max_concurrency=3), [get_balance] * 40, at_once=True)
-        assert outcomes == [1] * 40
-        assert server.connections <= 3
+        server = serve(together)
+        settings = settings_for(server, max_concurrency=most, timeout=PATIENCE, max_attempts=1)
+        assert transport.use(settings, [get_balance] * 40, at_once=True) == [1] * 40
+        assert server.connections <= most
         wait_until(lambda: server.connections_open == 0, "the end of the client's connections")
 
     def test_a_send_has_a_connection_of_its_own_and_others_share_one(self, transport: Transport, serve: Serve) -> None:
@@ -284,15 +188,6 @@ class TestState:
         settings = settings_for(serve(together), timeout=PATIENCE)
         results = Asyncio().use(settings, [CALLS["send_sms"][0]] * 3, at_once=True)
         assert [one.submission_id for (one,) in results] == ["42"] * 3
-
-    def test_the_certificate_of_a_proxy_is_verified_for_plain_http_too(self, serve: Serve) -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
-        proxy = serve(response(BALANCE), tls=context)
-        settings = settings_for(proxy, base_url="http://api.invalid", proxy=proxy.url, allow_http=True)
-        (error,) = Asyncio().use(settings, [get_balance])
-        assert isinstance(error, errors.RtiSmsCertificateError)
-        assert proxy.requests == []
 
     def test_no_timeout_is_rounded_up_to_a_whole_second(self, serve: Serve) -> None:
         """aiohttp does that to save timers."""

@@ -11,30 +11,18 @@ from airflow_provider_rtisms.api.models import SendOutcome, Submission
 
 #: Whether it is permanent, and whether the server may have acted on the request.
 KINDS: dict[type[errors.RtiSmsError], tuple[bool, bool]] = {
-    errors.RtiSmsInputError: (True, False),
-    errors.RtiSmsConfigError: (True, False),
-    errors.RtiSmsBadRequestError: (True, False),
-    errors.RtiSmsAuthenticationError: (True, False),
-    errors.RtiSmsTokenRefusedError: (True, False),
-    errors.RtiSmsForbiddenError: (True, False),
-    errors.RtiSmsNotFoundError: (True, False),
-    errors.RtiSmsMethodNotAllowedError: (True, False),
-    errors.RtiSmsSenderRefusedError: (True, False),
-    errors.RtiSmsRedirectError: (True, True),
-    errors.RtiSmsUnexpectedStatusError: (True, True),
-    errors.RtiSmsResponseTooLargeError: (True, True),
-    errors.RtiSmsUnsafeTokenError: (True, False),
-    errors.RtiSmsCertificateError: (True, False),
-    errors.RtiSmsTokenExpiredError: (False, False),
-    errors.RtiSmsRateLimitError: (False, False),
-    errors.RtiSmsServerError: (False, True),
+    **dict.fromkeys((errors.RtiSmsInputError, errors.RtiSmsConfigError, errors.RtiSmsBadRequestError), (True, False)),
+    **dict.fromkeys((errors.RtiSmsAuthenticationError, errors.RtiSmsTokenRefusedError), (True, False)),
+    **dict.fromkeys((errors.RtiSmsForbiddenError, errors.RtiSmsNotFoundError), (True, False)),
+    **dict.fromkeys((errors.RtiSmsMethodNotAllowedError, errors.RtiSmsSenderRefusedError), (True, False)),
+    **dict.fromkeys((errors.RtiSmsUnsafeTokenError, errors.RtiSmsCertificateError), (True, False)),
+    **dict.fromkeys((errors.RtiSmsRedirectError, errors.RtiSmsUnexpectedStatusError), (True, True)),
+    **dict.fromkeys((errors.RtiSmsResponseTooLargeError, errors.RtiSmsDeliveryError), (True, True)),
+    **dict.fromkeys((errors.RtiSmsUncertainError, errors.RtiSmsNoBalanceError), (True, True)),
+    **dict.fromkeys((errors.RtiSmsTokenExpiredError, errors.RtiSmsRateLimitError), (False, False)),
     errors.RtiSmsConnectError: (False, False),
-    errors.RtiSmsConnectionLostError: (False, True),
-    errors.RtiSmsTimeoutError: (False, True),
-    errors.RtiSmsInvalidResponseError: (False, True),
-    errors.RtiSmsDeliveryError: (True, True),
-    errors.RtiSmsUncertainError: (True, True),
-    errors.RtiSmsNoBalanceError: (True, True),
+    **dict.fromkeys((errors.RtiSmsServerError, errors.RtiSmsConnectionLostError), (False, True)),
+    **dict.fromkeys((errors.RtiSmsTimeoutError, errors.RtiSmsInvalidResponseError), (False, True)),
     errors.RtiSmsNotAcceptedError: (False, True),
 }
 
@@ -63,25 +51,18 @@ def test_each_documented_status_has_its_class() -> None:
     }
 
 
-class TestContext:
-    def test_a_copy_says_more_and_keeps_the_rest(self) -> None:
-        cause = KeyError("cause")
-        error = errors.RtiSmsRateLimitError("HTTP 429.", call="get_sms", subject="1", status=429, retry_after=2.5)
-        error.__cause__ = cause
-        copied = error.with_context("Gave up.")
-        assert type(copied) is errors.RtiSmsRateLimitError
-        assert str(copied) == "HTTP 429. Gave up."
-        assert vars(copied) == vars(error)
-        assert copied.__cause__ is cause
-        assert str(error) == "HTTP 429."
-
-    def test_it_can_bring_submissions(self) -> None:
-        one = Submission(SendOutcome.SUBMITTED, "submitted", "1")
-        error = errors.RtiSmsError("lost", submissions=(one,))
-        assert error.submissions == [one]
-        assert error.with_context("More.").submissions == [one]
-        assert error.with_context("More.", submissions=()).submissions == []
-        assert error.submissions == [one]
+def test_a_copy_says_more_and_keeps_the_rest() -> None:
+    cause, one = KeyError("cause"), Submission(SendOutcome.SUBMITTED, "submitted", "1")
+    fields: Any = {"call": "get_sms", "subject": "1", "status": 429, "retry_after": 2.5, "submissions": (one,)}
+    error = errors.RtiSmsRateLimitError("HTTP 429.", **fields)
+    error.__cause__ = cause
+    copied = error.with_context("Gave up.")
+    assert type(copied) is errors.RtiSmsRateLimitError
+    assert (str(error), str(copied)) == ("HTTP 429.", "HTTP 429. Gave up.")
+    assert vars(copied) == vars(error)
+    assert copied.__cause__ is cause
+    assert error.with_context("More.", submissions=()).submissions == []
+    assert error.submissions == [one]
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,7 @@ from airflow_provider_rtisms.api.models import SmsDetails
 from airflow_provider_rtisms.api.settings import ApiSettings
 from tests import virtual_time
 from tests.hostile import Exchange, HostileServer, details, grant, hang, reset, response, until
-from tests.patience import PATIENCE
-from tests.unit.api.conftest import in_event_loop, in_virtual_time, settings_for
+from tests.unit.api.conftest import Asyncio, Work, in_event_loop, in_virtual_time, settings_for
 from tests.unit.conftest import Serve
 from tests.virtual_time import START, now
 
@@ -67,20 +66,6 @@ class TestFetch:
         assert fetch_all(server, []) == {}
         assert server.requests == []
 
-    @in_event_loop
-    async def test_ids_are_read_as_they_are_needed(self, serve: Serve) -> None:
-        read: list[str] = []
-
-        def ids() -> Iterator[str]:
-            for number in range(100_000):
-                read.append(str(number))
-                yield str(number)
-
-        server = serve(details())
-        async with fetching(server, ids(), max_concurrency=4) as outcomes:
-            await anext(outcomes)
-        assert len(read) < 2000
-
     def test_a_timeout_of_the_task_ends_it(self, serve: Serve) -> None:
         """Airflow raises AirflowTaskTimeout, no Exception, from a signal handler: anywhere, so in a worker too."""
 
@@ -91,32 +76,14 @@ class TestFetch:
             yield "1"
             raise TaskTimeoutError
 
-        async def main() -> None:
-            async with asyncio.timeout(PATIENCE), fetching(serve(details()), ids()) as outcomes:
-                async for _ in outcomes:
-                    pass
-
         with pytest.raises(TaskTimeoutError):
-            asyncio.run(main())
+            fetch_all(serve(details()), ids())
 
     def test_wrong_credentials_are_tried_once(self, serve: Serve) -> None:
-        async def main() -> None:
-            async with fetching(server, map(str, range(500))) as outcomes:
-                async for _, outcome in outcomes:
-                    raise outcome
-
         server = serve(auth=[response(status=401)])
-        with pytest.raises(errors.RtiSmsAuthenticationError):
-            asyncio.run(main())
+        outcomes = fetch_all(server, map(str, range(500)))
+        assert {type(one) for one in outcomes.values()} == {errors.RtiSmsAuthenticationError}
         assert len(server.requests) == 1
-
-    @in_event_loop
-    async def test_closing_early_leaves_no_task_and_no_socket(self, serve: Serve) -> None:
-        server = serve(details(), hang)
-        async with fetching(server, map(str, range(100))) as outcomes:
-            await anext(outcomes)
-        await until(lambda: server.connections_open == 0)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
 
     def test_a_cancelled_fetch_leaves_no_task_and_no_socket(self, serve: Serve) -> None:
         async def fetch_for_ever() -> None:
@@ -141,53 +108,39 @@ class TestPlaces:
     """``max_concurrency`` calls are under way at once; what only waits is not."""
 
     def test_a_call_that_sleeps_makes_room(self, serve: Serve) -> None:
-        later = response(status=503, headers=[("Retry-After", "0.1")])
-        server = serve(later, details())
+        server = serve(response(status=503, headers=[("Retry-After", "0.1")]), details())
         order: list[str] = []
 
-        async def main() -> None:
-            async with AsyncRtiSmsClient(settings_for(server, max_concurrency=1)) as client:
+        def get(submission_id: str) -> Work:
+            async def work(client: Any) -> None:
+                await client.get_sms(submission_id)
+                order.append(submission_id)
 
-                async def get(submission_id: str) -> None:
-                    await client.perform(endpoints.get_sms(submission_id))
-                    order.append(submission_id)
+            return work
 
-                await asyncio.gather(get("1"), get("2"), get("3"))
-
-        run(main())
+        Asyncio().use(settings_for(server, max_concurrency=1), [get("1"), get("2"), get("3")], at_once=True)
         assert order == ["2", "3", "1"]
         assert server.connections_peak == 1
 
     def test_waiting_for_a_token_keeps_no_place_from_who_gets_it(self, serve: Serve) -> None:
         server = serve(details(), auth=[response(status=503), reset, grant()])
-
-        async def main() -> list[Any]:
-            async with AsyncRtiSmsClient(settings_for(server, max_concurrency=1)) as client:
-                return await asyncio.gather(*(client.perform(SMS) for _ in range(20)))
-
-        assert len(run(main())) == 20
+        assert len(Asyncio().perform_all(server, [SMS] * 20, at_once=True, max_concurrency=1)) == 20
         assert len(server.grants) == 3
 
 
-class TestRun:
-    def test_works_inside_a_running_loop(self, serve: Serve) -> None:
-        """As in a notebook."""
-        server = serve(details())
+def test_run_works_inside_a_running_loop_and_hands_failures_on(serve: Serve) -> None:
+    """As in a notebook."""
 
-        async def notebook() -> dict[str, Any]:
-            return fetch_all(server, ["1", "2"])
+    async def fail() -> None:
+        raise KeyError("inner")
 
-        assert sorted(asyncio.run(notebook())) == ["1", "2"]
-
-    def test_hands_failures_on_from_inside_a_running_loop(self) -> None:
-        async def fail() -> None:
-            raise KeyError("inner")
-
-        async def notebook() -> None:
-            run(fail())
-
+    async def notebook() -> dict[str, Any]:
         with pytest.raises(KeyError, match="inner"):
-            asyncio.run(notebook())
+            run(fail())
+        return fetch_all(server, ["1", "2"])
+
+    server = serve(details())
+    assert sorted(asyncio.run(notebook())) == ["1", "2"]
 
 
 class TestSharedClient:
@@ -220,21 +173,11 @@ class TestSharedClient:
                 await client.perform(SMS)
             assert server.connections_open == 1
             await client.perform(SMS)
+        with pytest.raises(RuntimeError, match="is not open"):  # else aiohttp closes the sockets 15 s later
+            await client.perform(SMS)
         await until(lambda: server.connections_open == 0)
-
-    @in_event_loop
-    async def test_users_that_are_cancelled_close_the_sockets(self, serve: Serve) -> None:
-        async def use() -> None:
-            async with shared_client(settings_for(server)) as client:
-                await client.perform(SMS)
-
-        server = serve(hang)
-        tasks = [asyncio.ensure_future(use()) for _ in range(10)]
-        await until(lambda: len(server.calls) == 10)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await until(lambda: server.connections_open == 0)
+        async with shared_client(settings_for(server)) as another:
+            assert another is not client
 
     @in_event_loop
     async def test_a_client_that_cannot_be_opened_is_forgotten(
@@ -293,24 +236,13 @@ def tasks() -> set[Any]:
     return asyncio.all_tasks() - {asyncio.current_task()}
 
 
-def test_one_at_a_time_goes_in_the_order_of_the_ids() -> None:
-    client = ClientThatIsNone(1)
-    assert list(virtual_time.run(outcomes_of(client, "1234"))) == list("1234") == client.performed
-
-
 @in_virtual_time
-async def test_outcomes_come_when_they_are_there() -> None:
-    client: Any = ClientThatIsNone(3, {"1": 5, "2": 1, "3": 3})
-    came = [(one, now() - START) async for one, _ in fetch(client, "123")]
-    assert came == [("2", 1), ("3", 3), ("1", 5)]
-
-
-@in_virtual_time
-async def test_a_batch_is_all_that_has_come() -> None:
-    client: Any = ClientThatIsNone(4, {"4": 9})
+async def test_outcomes_come_when_they_are_there_and_a_batch_is_all_that_has_come() -> None:
+    client: Any = ClientThatIsNone(4, {"1": 5, "2": 1, "3": 1})
+    assert [(one, now() - START) async for one, _ in fetch(client, "123")] == [("2", 1), ("3", 1), ("1", 5)]
     batches = [[one for one, _ in batch] async for batch in fetch_batches(client, "1234")]
-    assert [one for batch in batches for one in batch] == ["1", "2", "3", "4"]
-    assert batches[-1] == ["4"]
+    assert [one for batch in batches for one in batch] == ["4", "2", "3", "1"]
+    assert batches[-1] == ["1"]
     assert all(batches)
 
 

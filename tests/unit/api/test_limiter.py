@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 import pytest
 
 from airflow_provider_rtisms.api.aio import AdaptiveLimiter, Permit
-from tests import virtual_time
 from tests.unit.api.conftest import in_virtual_time
 from tests.virtual_time import START, now, settle
 
@@ -72,6 +71,17 @@ class TestPermits:
         assert now() == START + 5
 
     @in_virtual_time
+    async def test_a_permit_that_comes_at_the_moment_of_a_cancellation_is_given_back(self) -> None:
+        limiter = AdaptiveLimiter(1)
+        await limiter.acquire()
+        waiting = asyncio.create_task(limiter.acquire())
+        await settle()
+        limiter.release()
+        waiting.cancel()
+        await settle()
+        assert (waiting.cancelled(), await count_free(limiter)) == (True, 1)
+
+    @in_virtual_time
     async def test_a_call_holds_one_permit_however_often_it_acquires_and_releases(self) -> None:
         limiter = AdaptiveLimiter(3)
         async with held(limiter) as permit:
@@ -83,36 +93,6 @@ class TestPermits:
             await permit.acquire()
             assert await count_free(limiter) == 2
         assert await count_free(limiter) == 3
-
-    @pytest.mark.parametrize("steps", range(12))
-    @pytest.mark.parametrize("throttles", [False, True])
-    def test_permits_are_conserved_when_calls_are_cancelled_at_every_await(self, steps: int, throttles: bool) -> None:
-        async def call(limiter: AdaptiveLimiter, number: int) -> None:
-            async with held(limiter) as permit:
-                await permit.leave()
-                await asyncio.sleep(0)
-                if throttles and number == 0:
-                    permit.on_throttled(None)
-                    await asyncio.sleep(0)
-                    await permit.acquire()
-                    await permit.leave()
-                await asyncio.sleep(0)
-
-        async def main(cancelled: set[int]) -> None:
-            limiter = succeeding(2, 1000.0)
-            calls = [asyncio.create_task(call(limiter, number)) for number in range(5)]
-            for _ in range(steps):
-                await asyncio.sleep(0)
-            for number in cancelled:
-                calls[number].cancel()
-            ended = await asyncio.gather(*calls, return_exceptions=True)
-            assert {type(one) for one in ended} <= {type(None), asyncio.CancelledError}
-            await asyncio.sleep(RECOVERY + 1)
-            assert await count_free(limiter) == 2
-
-        for size in (1, 2, 4):
-            for cancelled in itertools.combinations(range(5), size):
-                virtual_time.run(main(set(cancelled)))
 
 
 class TestRate:
@@ -199,10 +179,8 @@ class TestThrottling:
         limiter = succeeding(2)
         async with held(limiter) as permit:
             await permit.leave()
-            assert await count_free(limiter) == 1
             assert permit.on_throttled(None) is True
-            assert limiter.permits == 1
-            assert await count_free(limiter) == 1
+            assert (limiter.permits, await count_free(limiter)) == (1, 1)
 
     @in_virtual_time
     async def test_a_permit_reports_when_its_own_request_left(self) -> None:
@@ -217,16 +195,16 @@ class TestThrottling:
             assert limiter.permits == 16
 
     @in_virtual_time
-    async def test_the_warning_says_how_long_the_pause_is_and_how_many_run_then(
+    async def test_one_warning_says_how_long_the_pause_is_and_how_many_run_then(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         limiter = succeeding(32)
         limiter.on_throttled(now(), 7.0)
         limiter.on_throttled(now(), 7.0)
-        assert [record.levelno for record in caplog.records] == [logging.WARNING]
-        assert "HTTP 429" in caplog.text
-        assert "pause for 7.0 s" in caplog.text
-        assert "at most 16 run at once" in caplog.text
+        (record,) = caplog.records
+        assert record.levelno == logging.WARNING
+        for part in ("HTTP 429", "pause for 7.0 s", "at most 16 run at once"):
+            assert part in record.getMessage()
 
 
 class TestPause:
@@ -257,34 +235,17 @@ class TestPause:
         assert limiter.permits == permits  # they come back after the pause
 
     @in_virtual_time
-    async def test_is_never_shorter_than_min_pause(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("random.uniform", lambda low, high: low)
+    async def test_grows_with_each_429_in_a_row_up_to_its_cap_until_a_success(self) -> None:
         limiter = succeeding()
-        for _ in range(5):
+
+        async def pause() -> float:
             began = now()
             limiter.on_throttled(began, None)
-            assert await limiter.acquire_rate() == pytest.approx(began + MIN_PAUSE)
+            return await limiter.acquire_rate() - began
 
-    @in_virtual_time
-    async def test_grows_with_each_429_in_a_row_up_to_its_cap(self) -> None:
-        limiter = succeeding()
-        pauses = []
-        for _ in range(7):
-            began = now()
-            limiter.on_throttled(began, None)
-            pauses.append(await limiter.acquire_rate() - began)
-        assert pauses == pytest.approx([0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0])
-
-    @in_virtual_time
-    async def test_a_success_lets_the_pause_start_small_again(self) -> None:
-        limiter = succeeding()
-        for _ in range(4):
-            limiter.on_throttled(now(), None)
-            await limiter.acquire_rate()
+        assert [await pause() for _ in range(7)] == pytest.approx([0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0])
         limiter.on_success()
-        began = now()
-        limiter.on_throttled(began, None)
-        assert await limiter.acquire_rate() == pytest.approx(began + 0.5)
+        assert await pause() == pytest.approx(0.5)
 
 
 class TestRecovery:
@@ -302,7 +263,7 @@ class TestRecovery:
             permits.append(await count_free(limiter))
         assert permits == [*range(1, 21), 20]
 
-    @pytest.mark.parametrize("interval", [0.01, 0.3, 0.6, 0.7, 0.9, 1.5])
+    @pytest.mark.parametrize("interval", [0.01, 0.6, 1.5])
     @in_virtual_time
     async def test_does_not_depend_on_how_often_calls_finish(self, interval: float) -> None:
         limiter = succeeding(32)
@@ -314,37 +275,24 @@ class TestRecovery:
             await limiter.acquire()
             await asyncio.sleep(interval)
             limiter.release()
-            due = int((now() - resumed) / (RECOVERY / 32))
-            assert abs(limiter.permits - min(32, 1 + due)) <= 1
+            assert abs(limiter.permits - min(32, 1 + int((now() - resumed) * 32 / RECOVERY))) <= 1
         assert limiter.permits == 32
 
     @in_virtual_time
-    async def test_begins_after_the_pause(self) -> None:
+    async def test_begins_after_each_pause_and_is_counted_before_a_429_halves_the_permits(self) -> None:
         limiter = succeeding(20)
         limiter.on_throttled(now(), 100.0)
         await asyncio.sleep(99)
         assert await count_free(limiter) == 10
-        await asyncio.sleep(1 + RECOVERY / 20 + 0.001)
-        assert await count_free(limiter) == 11
-
-    @in_virtual_time
-    async def test_begins_again_after_another_429(self) -> None:
-        limiter = succeeding(20)
-        limiter.on_throttled(now(), None)
-        await limiter.acquire_rate()
-        await asyncio.sleep(RECOVERY / 4 + 0.001)
+        await asyncio.sleep(1 + RECOVERY / 4 + 0.001)
         assert await count_free(limiter) == 15
         limiter.on_throttled(now(), None)
         assert limiter.permits == 8
         await limiter.acquire_rate()
         await asyncio.sleep(RECOVERY / 20 + 0.001)
         assert await count_free(limiter) == 9
-
-    @in_virtual_time
-    async def test_is_counted_before_another_429_halves_the_permits(self) -> None:
-        limiter = succeeding(20)
-        limiter.on_throttled(now(), None)
-        await asyncio.sleep(RECOVERY + 1)
+        await asyncio.sleep(RECOVERY)
+        limiter.on_success()
         limiter.on_throttled(now(), None)
         assert limiter.permits == 10
 
@@ -377,13 +325,9 @@ class TestPatience:
         assert now() - START - since_success == pytest.approx(50.0 if is_shared else 0.0)
 
     @in_virtual_time
-    async def test_a_429_counts_as_an_attempt_before_anything_has_succeeded(self) -> None:
-        assert AdaptiveLimiter(20).on_throttled(now(), None) is False
-
-    @in_virtual_time
     async def test_a_call_keeps_its_permit_after_a_429_of_its_own(self) -> None:
         limiter = AdaptiveLimiter(2)
         async with held(limiter) as permit:
             await permit.leave()
-            assert permit.on_throttled(None) is False
+            assert permit.on_throttled(None) is False  # nothing has succeeded yet
             assert await count_free(limiter) == 1

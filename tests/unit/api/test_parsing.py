@@ -1,4 +1,4 @@
-"""What people and servers may write, property by property: settings, ids, responses, headers, arguments of a wait."""
+"""What people and servers may write, property by property: settings, ids, responses, headers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from airflow_provider_rtisms.api.models import SmsDetails, SmsStatus
 from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.arguments import parse_submission_ids
 
-TEXT = st.text() | st.sampled_from(["", "1", "0", "4193366853543393", "DELIVERED", "\x00", "\ud800", "1e400", "-5"])
+ID = "4193366853543393"
+TEXT = st.text() | st.sampled_from(["", "1", "0", ID, "DELIVERED", "\x00", "\ud800", "1e400", "-5"])
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
 NAMES = "id timestamps info registered sent done status code cost operator name mcc access_token validity_period"
 KEYS = TEXT | st.sampled_from(NAMES.split(" "))
@@ -37,145 +38,87 @@ def maybe(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return values | values | values | JSON
 
 
-DETAILS = maybe(
-    st.fixed_dictionaries(
-        {},
-        optional={
-            "id": maybe(st.just("4193366853543393")),
-            "timestamps": maybe(
-                st.fixed_dictionaries(
-                    {}, optional={name: maybe(st.integers(0, 2**33)) for name in ("registered", "sent", "done")}
-                )
-            ),
-            "info": maybe(
-                st.fixed_dictionaries(
-                    {},
-                    optional={
-                        "status": maybe(st.fixed_dictionaries({"status": maybe(st.sampled_from(list(SmsStatus)))})),
-                        "cost": maybe(st.floats() | st.integers()),
-                        "operator": maybe(st.dictionaries(KEYS, TEXT)),
-                    },
-                )
-            ),
-        },
-    )
+def some_of(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Give an object with some of its fields, or something else."""
+    return maybe(st.fixed_dictionaries({}, optional={name: maybe(value) for name, value in fields.items()}))
+
+
+DETAILS = some_of(
+    id=st.just(ID),
+    timestamps=some_of(**dict.fromkeys(("registered", "sent", "done"), st.integers(0, 2**33))),
+    info=some_of(
+        status=some_of(status=st.sampled_from(list(SmsStatus))),
+        cost=st.floats() | st.integers(),
+        operator=st.dictionaries(KEYS, TEXT),
+    ),
 )
 
 
-class TestDetails:
-    @given(DETAILS)
-    def test_any_json_gives_a_safe_record_or_a_value_error(self, response: Any) -> None:
-        try:
-            record = SmsDetails.from_response("4193366853543393", response).to_record()
-        except ValueError:
-            return
-        text = json.dumps(record, allow_nan=False)
-        assert json.loads(text) == record
-        assert "\\u0000" not in text
-        text.encode("utf-8")
-        assert record["submission_id"] == "4193366853543393"
-
-    @given(st.binary() | DETAILS.map(lambda response: json.dumps(response).encode()))
-    def test_any_body_gives_details_or_an_invalid_response_error(self, body: bytes) -> None:
-        came = outcome(endpoints.get_sms("4193366853543393").read, HttpResponse(200, {}, body))
-        assert isinstance(came, SmsDetails | errors.RtiSmsInvalidResponseError)
-
-    def test_the_documented_example(self) -> None:
-        response = {
-            "id": "4193366853543393",
-            "timestamps": {"registered": 1600351683, "sent": 1600351694, "done": 1600355610},
-            "info": {
-                "status": {"code": "1", "status": "DELIVERED"},
-                "cost": 1,
-                "operator": {"id": "188", "name": "Entel Pcs", "mcc": "730", "mnc": "01"},
-            },
-        }
-        details = SmsDetails.from_response("4193366853543393", response)
-        assert SmsDetails.from_record(details.to_record()) == details
-        assert details.to_record() == {
-            "submission_id": "4193366853543393",
-            "status": "DELIVERED",
-            "status_code": "1",
-            "is_final": True,
-            "registered_at": "2020-09-17T14:08:03+00:00",
-            "sent_at": "2020-09-17T14:08:14+00:00",
-            "done_at": "2020-09-17T15:13:30+00:00",
-            "cost": 1,
-            "operator_id": "188",
-            "operator_name": "Entel Pcs",
-            "operator_mcc": "730",
-            "operator_mnc": "01",
-        }
+@given(DETAILS)
+def test_any_details_give_a_safe_record_or_a_value_error(response: Any) -> None:
+    try:
+        record = SmsDetails.from_response(ID, response).to_record()
+    except ValueError:
+        return
+    text = json.dumps(record, allow_nan=False)
+    assert json.loads(text) == record
+    assert "\\u0000" not in text
+    text.encode("utf-8")
+    assert record["submission_id"] == ID
 
 
-class TestIds:
-    @given(st.lists(st.integers(0, 50) | st.integers(0, 50).map(str)))
-    def test_lists_keep_their_order_each_id_once(self, ids: list[Any]) -> None:
-        expected = list(dict.fromkeys(map(str, ids)))
-        for written in (
-            ids,
-            tuple(ids),
-            iter(ids),
-            json.dumps(ids),
-            repr(ids),
-            [{"submission_id": one} for one in ids],
-        ):
-            assert parse_submission_ids(written) == expected
-
-    @given(JSON | st.binary() | JSON.map(json.dumps))
-    def test_any_value_gives_ids_or_an_input_error(self, value: Any) -> None:
-        ids = outcome(parse_submission_ids, value)
-        if isinstance(ids, errors.RtiSmsInputError):
-            assert "submission_ids" in str(ids)
-        else:
-            assert all(re.fullmatch("[0-9]{1,100}", one) for one in ids)
+@given(st.binary() | DETAILS.map(lambda response: json.dumps(response).encode()))
+def test_any_body_gives_details_or_an_invalid_response_error(body: bytes) -> None:
+    came = outcome(endpoints.get_sms(ID).read, HttpResponse(200, {}, body))
+    assert isinstance(came, SmsDetails | errors.RtiSmsInvalidResponseError)
 
 
-class TestRetryAfter:
-    @given(st.text())
-    def test_any_text_gives_seconds_or_nothing(self, value: str) -> None:
-        seconds = parse_retry_after(value)
-        assert seconds is None or 0 <= seconds < float("inf")
+@given(st.lists(st.integers(0, 50) | st.integers(0, 50).map(str)))
+def test_lists_of_ids_keep_their_order_each_id_once(ids: list[Any]) -> None:
+    records = [{"submission_id": one} for one in ids]
+    for written in (ids, tuple(ids), iter(ids), json.dumps(ids), repr(ids), records):
+        assert parse_submission_ids(written) == list(dict.fromkeys(map(str, ids)))
 
 
-class TestGrant:
-    @given(JSON)
-    def test_any_response_gives_a_safe_token_or_an_error(self, response: Any) -> None:
-        call = endpoints.authenticate(ApiSettings(client_id="me", client_secret="s3cret"))
-        granted = outcome(call.read, HttpResponse(200, {}, json.dumps(response).encode()))
-        if isinstance(granted, errors.RtiSmsError):
-            assert isinstance(granted, errors.RtiSmsInvalidResponseError | errors.RtiSmsUnsafeTokenError)
-        else:
-            assert re.fullmatch(r"[\x21-\x7e]+", granted.access_token.get_secret_value())
+@given(JSON | st.binary() | JSON.map(json.dumps))
+def test_any_value_gives_ids_or_an_input_error(value: Any) -> None:
+    ids = outcome(parse_submission_ids, value)
+    if isinstance(ids, errors.RtiSmsInputError):
+        assert "submission_ids" in str(ids)
+    else:
+        assert all(re.fullmatch("[0-9]{1,100}", one) for one in ids)
 
-    @given(SCALARS | JSON)
-    def test_any_validity_gives_seconds_or_nothing(self, validity: Any) -> None:
-        call = endpoints.authenticate(ApiSettings(client_id="me", client_secret="s3cret"))
-        granted = call.parse({"access_token": "t", "validity_period": validity})
+
+@given(st.text())
+def test_any_retry_after_gives_seconds_or_nothing(value: str) -> None:
+    seconds = parse_retry_after(value)
+    assert seconds is None or 0 <= seconds < float("inf")
+
+
+@given(JSON | st.fixed_dictionaries({"access_token": maybe(st.just("t")), "validity_period": JSON}))
+def test_any_response_gives_a_safe_token_and_its_seconds_or_an_error(response: Any) -> None:
+    call = endpoints.authenticate(ApiSettings(client_id="me", client_secret="s3cret"))
+    granted = outcome(call.read, HttpResponse(200, {}, json.dumps(response).encode()))
+    if isinstance(granted, errors.RtiSmsError):
+        assert isinstance(granted, errors.RtiSmsInvalidResponseError | errors.RtiSmsUnsafeTokenError)
+    else:
+        assert re.fullmatch(r"[\x21-\x7e]+", granted.access_token.get_secret_value())
         assert granted.validity is None or 0 <= granted.validity < 1e12
 
 
-class TestSettings:
-    @given(st.text(), st.text())
-    def test_any_base_url_leads_nowhere_in_plain_text_by_mistake(self, scheme: str, rest: str) -> None:
-        for value in (f"{scheme}://{rest}", f"http://{rest}", scheme):
-            settings = outcome(ApiSettings, client_id="me", client_secret="s3cret", base_url=value)
-            if isinstance(settings, errors.RtiSmsConfigError):
-                continue
+@given(st.text(), st.text())
+def test_any_base_url_leads_nowhere_in_plain_text_by_mistake(scheme: str, rest: str) -> None:
+    for value in (f"{scheme}://{rest}", f"http://{rest}", scheme):
+        settings = outcome(ApiSettings, client_id="me", client_secret="s3cret", base_url=value)
+        if not isinstance(settings, errors.RtiSmsConfigError):
             assert settings.is_tls or re.match(r"http://(localhost|127\.|\[::1\])", settings.base_url.lower())
 
-    @given(
-        st.sampled_from(["timeout", "max_concurrency", "max_attempts", "requests_per_second"]),
-        SCALARS | JSON,
-    )
-    def test_any_number_is_taken_or_named(self, name: str, value: Any) -> None:
-        settings = outcome(ApiSettings, client_id="me", client_secret="s3cret", **{name: value})
-        if isinstance(settings, errors.RtiSmsConfigError):
-            assert name in str(settings)
-        else:
-            number = getattr(settings, name)
-            assert number is None or 0 < number < float("inf")
 
-    def test_empty_fields_of_a_form_mean_the_defaults(self) -> None:
-        empty = dict.fromkeys(("base_url", "timeout", "max_concurrency", "max_attempts", "proxy", "ca_bundle"), "")
-        assert ApiSettings(client_id="me", client_secret="s", **empty) == ApiSettings(client_id="me", client_secret="s")  # type: ignore[arg-type]
+@given(st.sampled_from(["timeout", "max_concurrency", "max_attempts", "requests_per_second"]), SCALARS | JSON)
+def test_any_number_is_taken_or_named(name: str, value: Any) -> None:
+    settings = outcome(ApiSettings, client_id="me", client_secret="s3cret", **{name: value})
+    if isinstance(settings, errors.RtiSmsConfigError):
+        assert name in str(settings)
+    else:
+        number = getattr(settings, name)
+        assert number is None or 0 < number < float("inf")

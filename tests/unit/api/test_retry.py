@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import re
 import time
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 
 import pytest
 
 from airflow_provider_rtisms.api import calls as endpoints
 from airflow_provider_rtisms.api import errors
-from airflow_provider_rtisms.api import retrying as retry
 from airflow_provider_rtisms.api.calls import Call
 from tests.hostile import Step, details, grant, hang, raw, reset, response
 from tests.unit.api.conftest import Transport
@@ -22,12 +17,6 @@ SMS = endpoints.get_sms("4193366853543393")
 ONCE = Call(name="once", method="POST", path="/api/once", parse=lambda content: content, body=b"{}", idempotent=False)
 
 pytestmark = pytest.mark.usefixtures("quick_retries")
-
-
-@pytest.fixture
-def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave only the pauses that the server asks for."""
-    monkeypatch.setattr(retry, "BACKOFF_BASE", 0.0)
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
@@ -65,52 +54,12 @@ def test_wrong_credentials_fail_at_once(transport: Transport, serve: Serve, stat
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("max_attempts", [1, 3])
-def test_tries_are_limited(
-    transport: Transport, serve: Serve, max_attempts: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    server = serve(response(status=503))
-    with pytest.raises(errors.RtiSmsServerError, match="HTTP 503"):
-        transport.perform(server, SMS, max_attempts=max_attempts)
-    assert len(server.calls) == max_attempts
-    logged = [record.getMessage() for record in caplog.records if record.name == retry.__name__]
-    assert len(logged) == max_attempts - 1
-    for number, line in enumerate(logged, 1):
-        assert re.search(rf"^get_sms 4193366853543393: .*HTTP 503.* Attempt {number} of 3 failed; the next one", line)
-
-
-def test_total_time_is_limited(transport: Transport, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "TOTAL_CAP", 0.5)
-    server = serve(response(status=503, headers=[("Retry-After", "0.2")]))
-    with pytest.raises(errors.RtiSmsServerError):
-        transport.perform(server, SMS, max_attempts=100)
-    assert len(server.calls) <= 3
-
-
-class TestRetryAfter:
-    @pytest.mark.parametrize("status", [429, 503])
-    def test_seconds_are_waited(self, transport: Transport, serve: Serve, no_backoff: None, status: int) -> None:
-        server = serve(response(status=status, headers=[("Retry-After", "1")]), details())
-        began = time.monotonic()
-        transport.perform(server, SMS)
-        assert time.monotonic() - began >= 1
-
-    def test_a_date_is_waited_for(self, transport: Transport, serve: Serve, no_backoff: None) -> None:
-        date = (datetime.now(UTC) + timedelta(seconds=2)).replace(microsecond=0)
-        server = serve(response(status=429, headers=[("Retry-After", format_datetime(date, usegmt=True))]), details())
-        transport.perform(server, SMS)
-        assert datetime.now(UTC) >= date
-
-    @pytest.mark.parametrize("value", ["86400", "Fri, 31 Dec 2099 23:59:59 GMT"])
-    def test_is_capped(
-        self, transport: Transport, serve: Serve, no_backoff: None, value: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(retry, "RETRY_AFTER_CAP", 0.3)
-        server = serve(response(status=429, headers=[("Retry-After", value)]), details())
-        began = time.monotonic()
-        transport.perform(server, SMS)
-        assert time.monotonic() - began >= 0.3
+@pytest.mark.parametrize("status", [429, 503])
+def test_the_seconds_of_retry_after_are_waited(transport: Transport, serve: Serve, status: int) -> None:
+    server = serve(response(status=status, headers=[("Retry-After", "1")]), details())
+    began = time.monotonic()
+    transport.perform(server, SMS)
+    assert time.monotonic() - began >= 1
 
 
 class TestNotRepeatable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -124,17 +125,22 @@ class TestHost:
             ("https://sms.example/\r\nX: 1", "that is not a base URL"),
             ("ftp://sms.example", r"^Host is a str of 17 characters that is not a base URL: use https://host"),
             ("https://", "that is not a base URL"),
-            ("https://sms.example/a b", "that is not a base URL"),
             ("https://sms.example/\x7f", "that is not a base URL"),
             (f"https://{'a' * 64}.example", "that is not a URL: "),
             ("https://me@sms.example", "^Host holds credentials, a query or a fragment: .*Login and Password"),
             ("https://sms.example?x", "^Host holds credentials, a query or a fragment"),
             ("https://sms.example#x", "^Host holds credentials, a query or a fragment"),
+            *((f"https://{rest}", "^Host ") for rest in ("client:s3cr3t/part@api.example", "client:12/s3cr3t@a.b")),
+            *((f"https://{rest}", "^Host ") for rest in ("client:s3cr3t@a.b", r"client:s3cr3t\part@a.b", "s3cr3t..b")),
+            *((f"https://{rest}", "^Host ") for rest in ("client:12?s3cr3t@a.b", "client:12#s3cr3t@a.b", "[s3cr3t")),
+            *((f"https://{rest}", "^Host ") for rest in ("a.b:s3cr3t", "a.b:0", "a s3cr3t")),
+            ("s3cr3t://a.b", "^Host "),
         ],
     )
-    def test_another_form_is_refused(self, value: str, what: str) -> None:
-        with pytest.raises(RtiSmsConfigError, match=what):
+    def test_another_form_is_refused_and_not_shown(self, value: str, what: str) -> None:
+        with pytest.raises(RtiSmsConfigError, match=what) as caught:
             settings(base_url=value)
+        assert "s3cr3t" not in "".join(traceback.format_exception(caught.value, limit=0))
 
 
 class TestProxy:
@@ -143,13 +149,25 @@ class TestProxy:
         assert settings(proxy=value).proxy == settings(proxy=value).proxy_to_use() == value
 
     @pytest.mark.parametrize(
-        "value", ["proxy.example:3128", "socks5://proxy", "http://", "http://proxy:x", 7, "http://[::1"]
+        "value",
+        [
+            *("proxy.example:3128", "socks5://proxy", "http://", "http://proxy:x", 7, "http://[::1"),
+            *("http://me:pr0xy/word@p.b:3128", "http://me:12/pr0xy@p.b:3128", "http://me:12#pr0xy@p.b"),
+            *("http://me:12?pr0xy@p.b", "http://me:pr0xy@[::1", "http://me:pr0xy@p.b:pr0xy", "http://me:pr0xy@a..b:1"),
+            *("http://me:pr0xy word@p.b", "socks5://me:pr0xy@p.b"),
+        ],
     )
-    def test_anything_else_is_refused(self, value: Any) -> None:
-        with pytest.raises(
-            RtiSmsConfigError, match=r"^proxy is .* that is not a URL such as http://proxy\.example:3128\."
-        ):
+    def test_anything_else_is_refused_and_not_shown(self, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        what = r"^proxy is .* that is not a URL such as http://proxy\.example:3128\."
+        with pytest.raises(RtiSmsConfigError, match=what) as caught:
             settings(proxy=value)
+        assert "pr0xy" not in str(caught.value)
+        assert caught.value.__cause__ is None
+        if "pr0xy" in str(value):
+            monkeypatch.setenv("https_proxy", value)
+            with pytest.raises(RtiSmsConfigError, match="proxy") as caught:
+                settings()
+            assert "pr0xy" not in str(caught.value)
 
     def test_the_environment_names_one_where_the_connection_does_not(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert settings().proxy_to_use() is None

@@ -1,9 +1,11 @@
-"""Certificates and proxies, on both transports, over real sockets."""
+"""Certificates and proxies, on both transports, over real sockets; a proxy's password stands nowhere."""
 
 from __future__ import annotations
 
+import base64
 import socket
 import ssl
+import traceback
 from collections.abc import Callable
 from contextlib import closing
 from decimal import Decimal
@@ -13,13 +15,20 @@ import pytest
 import trustme
 
 from airflow_provider_rtisms.api import calls as endpoints
-from airflow_provider_rtisms.api.errors import RtiSmsCertificateError, RtiSmsConnectError, RtiSmsTimeoutError
-from tests.hostile import HostileServer, response
-from tests.unit.api.conftest import Transport
+from airflow_provider_rtisms.api.errors import (
+    RtiSmsCertificateError,
+    RtiSmsConnectError,
+    RtiSmsError,
+    RtiSmsTimeoutError,
+)
+from tests.hostile import HostileServer, Step, raw, response
+from tests.unit.api.conftest import Asyncio, Transport
 from tests.unit.conftest import Serve
 
 BALANCE = endpoints.get_balance()
 SPENT = response({"balance": "457.00"})
+
+pytestmark = pytest.mark.usefixtures("quick_retries")
 
 
 @pytest.fixture(autouse=True)
@@ -29,60 +38,75 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
+class TestTls:
+    @pytest.fixture
+    def authority(self) -> trustme.CA:
+        return trustme.CA()
+
+    @pytest.fixture
+    def bundle(self, authority: trustme.CA, tmp_path: Path) -> str:
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        return str(tmp_path / "ca.pem")
+
+    @pytest.fixture
+    def serve_tls(self, serve: Serve, authority: trustme.CA) -> Callable[[str], HostileServer]:
+        """Start a server with a certificate for a name."""
+
+        def serve_tls(name: str) -> HostileServer:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            authority.issue_cert(name).configure_cert(context)
+            return serve(SPENT, tls=context)
+
+        return serve_tls
+
+    @pytest.mark.parametrize("source", ["ca_bundle", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
+    def test_a_bundle_of_the_connection_or_of_the_environment_is_trusted(
+        self, transport: Transport, serve_tls: Serve, bundle: str, source: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fields = {source: bundle} if source == "ca_bundle" else {}
+        if not fields:
+            monkeypatch.setenv(source, bundle)
+        assert transport.perform(serve_tls("127.0.0.1"), BALANCE, **fields) == Decimal("457.00")
+
+    @pytest.mark.parametrize(("name", "is_trusted"), [("127.0.0.1", False), ("other.example", True)])
+    def test_an_unknown_authority_or_another_host_is_refused_at_once(
+        self, transport: Transport, serve_tls: Serve, bundle: str, name: str, is_trusted: bool
+    ) -> None:
+        server = serve_tls(name)
+        with pytest.raises(RtiSmsCertificateError, match=r"not trusted \(.*ca_bundle") as caught:
+            transport.perform(server, BALANCE, ca_bundle=bundle if is_trusted else None)
+        assert not caught.value.may_have_acted
+        assert server.requests == []
+
+    def test_the_asyncio_client_verifies_the_certificate_of_a_proxy_for_plain_http_too(self, serve_tls: Serve) -> None:
+        proxy = serve_tls("127.0.0.1")
+        with pytest.raises(RtiSmsCertificateError):
+            Asyncio().perform(proxy, BALANCE, base_url="http://api.invalid", proxy=proxy.url, allow_http=True)
+        assert proxy.requests == []
+
+    def test_a_handshake_that_hangs_ends_with_the_timeout(self, transport: Transport, serve: Serve) -> None:
+        with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+            there = f"https://127.0.0.1:{silent.getsockname()[1]}"
+            with pytest.raises((RtiSmsTimeoutError, RtiSmsConnectError)):
+                transport.perform(serve(), BALANCE, base_url=there, timeout=0.5, max_attempts=1)
 
 
-@pytest.fixture
-def bundle(authority: trustme.CA, tmp_path: Path) -> str:
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    return str(tmp_path / "ca.pem")
-
-
-@pytest.fixture
-def serve_tls(serve: Serve, authority: trustme.CA) -> Callable[[str], HostileServer]:
-    """Start a server with a certificate for a name."""
-
-    def serve_tls(name: str) -> HostileServer:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert(name).configure_cert(context)
-        return serve(SPENT, tls=context)
-
-    return serve_tls
-
-
-@pytest.mark.parametrize("source", ["ca_bundle", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
-def test_a_bundle_of_the_connection_or_of_the_environment_is_trusted(
-    transport: Transport, serve_tls: Serve, bundle: str, source: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fields = {source: bundle} if source == "ca_bundle" else {}
-    if not fields:
-        monkeypatch.setenv(source, bundle)
-    assert transport.perform(serve_tls("127.0.0.1"), BALANCE, **fields) == Decimal("457.00")
-
-
-def test_an_unknown_authority_is_refused_at_once(transport: Transport, serve_tls: Serve) -> None:
-    server = serve_tls("127.0.0.1")
-    with pytest.raises(RtiSmsCertificateError, match="ca_bundle") as caught:
-        transport.perform(server, BALANCE)
+def test_a_closed_port_is_a_request_that_never_left(transport: Transport, serve: Serve) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        there = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    what = r"no connection could be made \(.*(refused|failed).*\).* Gave up after 2 attempts"
+    with pytest.raises(RtiSmsConnectError, match=what) as caught:
+        transport.perform(serve(), BALANCE, base_url=there, max_attempts=2)
     assert not caught.value.may_have_acted
-    assert server.requests == []
-
-
-def test_a_certificate_for_another_host_is_refused(transport: Transport, serve_tls: Serve, bundle: str) -> None:
-    with pytest.raises(RtiSmsCertificateError):
-        transport.perform(serve_tls("other.example"), BALANCE, ca_bundle=bundle)
 
 
 @pytest.mark.parametrize("source", ["proxy", "http_proxy", "HTTP_PROXY", "all_proxy"])
-def test_a_proxy_of_the_connection_or_of_the_environment_carries_plain_http(
+def test_a_proxy_of_the_connection_or_else_of_the_environment_carries_plain_http(
     transport: Transport, serve: Serve, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy = serve(SPENT)
     fields = {"proxy": proxy.url} if source == "proxy" else {}
-    if not fields:
-        monkeypatch.setenv(source, proxy.url)
+    monkeypatch.setenv("http_proxy" if fields else source, "http://127.0.0.1:9" if fields else proxy.url)
     found = transport.perform(proxy, BALANCE, base_url="http://api.example", allow_http=True, **fields)
     assert found == Decimal("457.00")
     assert [one.target for one in proxy.requests] == ["http://api.example/api/auth", "http://api.example/api/balance"]
@@ -96,17 +120,70 @@ def test_no_proxy_of_the_environment(transport: Transport, serve: Serve, monkeyp
     assert proxy.requests == []
 
 
-def test_a_tls_handshake_that_hangs_ends_with_the_timeout(transport: Transport, serve: Serve) -> None:
-    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
-        there = f"https://127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises((RtiSmsTimeoutError, RtiSmsConnectError)):
-            transport.perform(serve(), BALANCE, base_url=there, timeout=0.5, max_attempts=1)
+PASSWORD = "pr0xy+pass/word"
+QUOTED = "pr0xy%2Bpass%2Fword"
+BASIC = base64.b64encode(f"someone:{PASSWORD}".encode()).decode()
+ECHO = f"someone:{PASSWORD} {QUOTED} {BASIC}".encode()
 
 
-@pytest.mark.usefixtures("quick_retries")
-def test_a_closed_port_is_a_request_that_never_left(transport: Transport, serve: Serve) -> None:
-    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        there = f"http://127.0.0.1:{taken.getsockname()[1]}"
-    with pytest.raises(RtiSmsConnectError, match="Gave up after 2 attempts") as caught:
-        transport.perform(serve(), BALANCE, base_url=there, max_attempts=2)
+def url_of(proxy: HostileServer) -> str:
+    return proxy.url.replace("http://", f"http://someone:{QUOTED}@")
+
+
+@pytest.mark.usefixtures("everything_is_logged")
+class TestPassword:
+    """A proxy refuses, echoes and lies."""
+
+    @staticmethod
+    def assert_redacted(error: RtiSmsError, logged: str) -> None:
+        shown = "".join(traceback.format_exception(error)) + repr(vars(error)) + repr(error) + logged
+        assert [one for one in (PASSWORD, QUOTED, BASIC, "pr0xy") if one in shown] == []
+
+    @pytest.mark.parametrize(
+        "step",
+        [
+            pytest.param(response(b"no", 503), id="503"),
+            pytest.param(response(ECHO, 407, [("Proxy-Authenticate", f'Basic realm="{PASSWORD}"')]), id="407"),
+            pytest.param(raw(b"HTTP/1.1 403 " + ECHO + b"\r\n\r\n", then="close"), id="reason"),
+            pytest.param(raw(ECHO + b"\r\n\r\n", then="close"), id="no HTTP"),
+            pytest.param(raw(b"HTTP/1.1 200 OK\r\n\r\n" + ECHO, then="close"), id="no TLS"),
+            pytest.param(raw(b"", then="close"), id="closed"),
+        ],
+    )
+    @pytest.mark.parametrize("source", ["extra", "https_proxy", "ALL_PROXY"])
+    def test_of_a_refused_tunnel_is_not_shown(
+        self,
+        transport: Transport,
+        serve: Serve,
+        step: Step,
+        source: str,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        proxy = serve(step)
+        if source != "extra":
+            monkeypatch.setenv(source, url_of(proxy))
+        fields = {"proxy": url_of(proxy)} if source == "extra" else {}
+        with pytest.raises(RtiSmsError) as caught:
+            transport.perform(proxy, BALANCE, max_attempts=2, base_url="https://api.example", **fields)
+        assert proxy.calls[0].method == "CONNECT"
+        assert proxy.calls[0].header("Proxy-Authorization") == f"Basic {BASIC}"
+        self.assert_redacted(caught.value, caplog.text)
+
+    @pytest.mark.parametrize("status", [200, 403, 407, 502])
+    def test_that_a_plain_proxy_echoes_is_not_shown(
+        self, transport: Transport, serve: Serve, status: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        proxy = serve(response(ECHO, status))
+        there = {"base_url": "http://api.example", "allow_http": True, "proxy": url_of(proxy)}
+        with pytest.raises(RtiSmsError) as caught:
+            transport.perform(proxy, endpoints.get_sms("1"), max_attempts=2, **there)
+        self.assert_redacted(caught.value, caplog.text)
+
+
+@pytest.mark.parametrize("status", [503, 407])
+def test_a_refused_tunnel_sends_nothing(transport: Transport, serve: Serve, status: int) -> None:
+    proxy = serve(response(b"", status))
+    with pytest.raises(RtiSmsConnectError, match=rf"HTTP {status}|no connection.*{status}") as caught:
+        transport.perform(proxy, BALANCE, base_url="https://api.example", proxy=proxy.url)
     assert not caught.value.may_have_acted

@@ -12,14 +12,12 @@ import pytest
 
 from airflow_provider_rtisms.api import calls as endpoints
 from airflow_provider_rtisms.api import errors
-from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.auth import TokenCache
 from airflow_provider_rtisms.api.calls import TokenGrant
-from airflow_provider_rtisms.api.client import RtiSmsClient
-from airflow_provider_rtisms.api.settings import ApiSettings
 from airflow_provider_rtisms.api.values.secret import Secret
-from tests.hostile import Exchange, HostileServer, details, grant, hang, message, response, until
-from tests.unit.api.conftest import Asyncio, Blocking, Transport
+from tests.hostile import Exchange, details, grant, message, response, until
+from tests.patience import PATIENCE
+from tests.unit.api.conftest import Asyncio, Blocking, Transport, settings_for
 from tests.unit.conftest import Serve
 
 SMS = endpoints.get_sms("4193366853543393")
@@ -27,92 +25,70 @@ SMS = endpoints.get_sms("4193366853543393")
 pytestmark = pytest.mark.usefixtures("quick_retries")
 
 
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class Issuer:
-    """Gives a new token each time."""
+    """Gives a new token each time, after some seconds on the clock of a cache."""
 
-    def __init__(self, validity: float | None) -> None:
+    def __init__(self, validity: float | None, seconds: float = 0.0) -> None:
         self.validity = validity
+        self.seconds = seconds
         self.issued = 0
+        self.now = 1000.0
+        self.cache = TokenCache(lambda: self.now)
 
     def __call__(self) -> TokenGrant:
+        self.now += self.seconds
         self.issued += 1
         return TokenGrant(Secret(f"token-{self.issued}"), self.validity)
 
-
-def obtain(cache: TokenCache, issuer: Callable[[], TokenGrant]) -> str:
-    return cache.get(issuer).value.get_secret_value()
-
-
-def refuse() -> TokenGrant:
-    raise errors.RtiSmsServerError("HTTP 503")
-
-
-class TestRenewal:
-    def test_counts_from_when_the_token_was_asked_for(self) -> None:
-        clock = Clock()
-        issuer = Issuer(100.0)
-
-        def slow() -> TokenGrant:
-            clock.now += 60
-            return issuer()
-
-        cache = TokenCache(clock)
-        obtain(cache, slow)
-        assert obtain(cache, slow) == "token-2"
-
-    def test_a_token_of_no_validity_is_used_once(self) -> None:
-        cache, issuer = TokenCache(Clock()), Issuer(0.0)
-        assert [obtain(cache, issuer), obtain(cache, issuer)] == ["token-1", "token-2"]
+    def obtain(self) -> str:
+        """Get a token from the cache."""
+        return self.cache.get(self).value.get_secret_value()
 
 
 @pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt, GeneratorExit])
 def test_whoever_waits_takes_over_from_a_thread_that_is_interrupted(end: type[BaseException]) -> None:
-    cache, issuer, is_asked, may_end = TokenCache(Clock()), Issuer(3600.0), threading.Event(), threading.Event()
+    issuer, is_asked, may_end = Issuer(3600.0), threading.Event(), threading.Event()
 
     def interrupted() -> TokenGrant:
         is_asked.set()
-        may_end.wait(60)
+        may_end.wait(PATIENCE)
         raise end
 
     with ThreadPoolExecutor() as threads:
-        first = threads.submit(cache.get, interrupted)
-        assert is_asked.wait(60)
-        second = threads.submit(obtain, cache, issuer)
+        first = threads.submit(issuer.cache.get, interrupted)
+        assert is_asked.wait(PATIENCE)
+        second = threads.submit(issuer.obtain)
         may_end.set()
         with pytest.raises(end):
-            first.result(60)
-        assert second.result(60) == "token-1"
+            first.result(PATIENCE)
+        assert second.result(PATIENCE) == "token-1"
 
 
 class TestRules:
     @pytest.mark.parametrize(
-        ("validity", "used_for"), [(3600.0, 3480.0), (241.0, 121.0), (240.0, 120.0), (100.0, 50.0), (None, 30.0)]
+        ("validity", "used_for"),
+        [(3600.0, 3480.0), (241.0, 121.0), (240.0, 120.0), (100.0, 50.0), (0.001, 0.0005), (None, 30.0)],
     )
     def test_a_token_is_used_until_exactly_then(self, validity: float | None, used_for: float) -> None:
-        clock, issuer = Clock(), Issuer(validity)
-        cache = TokenCache(clock)
-        obtain(cache, issuer)
-        clock.now += used_for - 0.001
-        assert obtain(cache, issuer) == "token-1"
-        clock.now += 0.001
-        assert obtain(cache, issuer) == "token-2"
+        issuer = Issuer(validity)
+        issuer.obtain()
+        issuer.now += used_for - 0.0001
+        assert issuer.obtain() == "token-1"
+        issuer.now += 0.0001
+        assert issuer.obtain() == "token-2"
+
+    @pytest.mark.parametrize(("validity", "seconds"), [(0.0, 0.0), (100.0, 60.0)])
+    def test_its_time_counts_from_when_it_was_asked_for(self, validity: float, seconds: float) -> None:
+        issuer = Issuer(validity, seconds)
+        assert [issuer.obtain(), issuer.obtain()] == ["token-1", "token-2"]
 
     def test_an_unreadable_validity_is_a_warning(self, caplog: pytest.LogCaptureFixture) -> None:
-        obtain(TokenCache(Clock()), Issuer(None))
+        Issuer(None).obtain()
         assert "no validity_period that can be read. The token is used for 60 s" in caplog.text
 
     def test_a_task_that_waits_gets_the_token_of_the_first_one_even_if_it_has_no_validity(self) -> None:
-        cache, issuer = TokenCache(Clock()), Issuer(0.0)
-        tokens = asyncio.run(_together(cache, issuer))
+        issuer = Issuer(0.0)
+        tokens = asyncio.run(_together(issuer.cache, issuer))
         assert [token.value.get_secret_value() for token in tokens] == ["token-1"] * 5
         assert issuer.issued == 1
 
@@ -122,29 +98,25 @@ class TestRules:
         def refuse() -> TokenGrant:
             raise refusal
 
-        first, *others = asyncio.run(_together(TokenCache(Clock()), refuse))
+        first, *others = asyncio.run(_together(TokenCache(), refuse))
         assert first is refusal
         for other in others:
             assert other is not refusal
-            assert type(other) is type(refusal)
-            assert vars(other) == vars(refusal)
+            assert (type(other), vars(other)) == (type(refusal), vars(refusal))
             assert other.__suppress_context__
 
-    def test_discard_says_whether_the_token_was_the_newest(self) -> None:
-        cache, issuer = TokenCache(Clock()), Issuer(3600.0)
-        first = cache.get(issuer)
-        assert cache.discard(first) is True
-        assert cache.discard(first) is True  # refused for another caller as well; there is still no newer one
-        obtain(cache, issuer)
-        assert cache.discard(first) is False
+    def test_discard_says_whether_the_token_was_the_newest_even_where_the_next_one_cannot_be_had(self) -> None:
+        def refuse() -> TokenGrant:
+            raise errors.RtiSmsServerError("HTTP 503")
 
-    def test_the_newest_token_is_remembered_when_the_next_one_cannot_be_had(self) -> None:
-        cache, issuer = TokenCache(Clock()), Issuer(3600.0)
-        first = cache.get(issuer)
-        cache.discard(first)
+        issuer = Issuer(3600.0)
+        first = issuer.cache.get(issuer)
+        assert issuer.cache.discard(first) is True
         with pytest.raises(errors.RtiSmsServerError):
-            obtain(cache, refuse)
-        assert cache.discard(first) is True
+            issuer.cache.get(refuse)
+        assert issuer.cache.discard(first) is True  # refused for another caller as well; there is still no newer one
+        issuer.obtain()
+        assert issuer.cache.discard(first) is False
 
 
 async def _together(cache: TokenCache, issuer: Callable[[], TokenGrant]) -> list[Any]:
@@ -159,23 +131,14 @@ async def _together(cache: TokenCache, issuer: Callable[[], TokenGrant]) -> list
 
 
 class TestOverTheWire:
-    @pytest.mark.parametrize("validity", ["abc", None])
-    def test_an_odd_validity_is_taken_for_a_minute(
-        self, transport: Transport, serve: Serve, validity: Any, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        server = serve(details(), auth=[grant(validity_period=validity)])
-        transport.perform_all(server, [SMS] * 3)
-        assert len(server.grants) == 1
-        assert "validity_period" in caplog.text
-
-    def test_no_validity_costs_a_token_a_call(self, transport: Transport, serve: Serve) -> None:
-        server = serve(details(), auth=[grant(validity_period="0")])
-        transport.perform_all(server, [SMS] * 3)
-        assert len(server.grants) == 3
-
     def test_callers_at_once_share_one_token(self, transport: Transport, serve: Serve) -> None:
+
+        async def slow_grant(exchange: Exchange) -> None:
+            await asyncio.sleep(0.2)  # everyone else has time to ask
+            await grant()(exchange)
+
         everyone = 64 if isinstance(transport, Blocking) else 300
-        server = serve(details(), auth=[_slowly(grant())])
+        server = serve(details(), auth=[slow_grant])
         transport.perform_all(server, [SMS] * everyone, at_once=True)
         assert len(server.calls) == everyone
         assert len(server.grants) == 1
@@ -227,74 +190,16 @@ class TestOverTheWire:
         assert transport.perform(server, SMS).status == "DELIVERED"
         assert len(server.grants) == 3
 
-
-def test_secrets_are_announced_before_they_are_used(serve: Serve) -> None:
-    seen: list[tuple[str, int]] = []
-    server = serve(response(status=401), details(), auth=[grant("first"), grant("second")])
-    settings = ApiSettings(client_id="me", client_secret="s3cret", base_url=server.url)
-    with RtiSmsClient(settings, on_secret=lambda token: seen.append((token, len(server.calls)))) as client:
-        client.perform(SMS)
-    assert seen == [("first", 0), ("second", 1)]
+    def test_each_token_is_announced_before_it_is_used(self, transport: Transport, serve: Serve) -> None:
+        seen: list[tuple[str, int]] = []
+        server = serve(response(status=401), details(), auth=[grant("first"), grant("second")])
+        announce = lambda token: seen.append((token, len(server.calls)))  # noqa: E731
+        transport.use(settings_for(server), [lambda client: client.perform(SMS)], on_secret=announce)
+        assert seen == [("first", 0), ("second", 1)]
 
 
-def test_a_cancelled_leader_leaves_the_others_a_token(serve: Serve) -> None:
-    server = serve(details(), auth=[hang, grant("kept")])
-
-    async def main() -> Any:
-        settings = ApiSettings(client_id="me", client_secret="s3cret", base_url=server.url)
-        async with AsyncRtiSmsClient(settings) as client:
-            leader = asyncio.ensure_future(client.perform(SMS))
-            while not server.grants:  # noqa: ASYNC110  # it is another loop's
-                await asyncio.sleep(0.001)
-            follower = asyncio.ensure_future(client.perform(SMS))
-            await asyncio.sleep(0)
-            leader.cancel()
-            return await follower
-
-    assert asyncio.run(main()).status == "DELIVERED"
-    assert [request.header("Authorization") for request in server.calls] == ["Bearer kept"]
-
-
-def _slowly(step: Any) -> Any:
-    """Response only after everyone else has had time to ask."""
-
-    async def slow(exchange: Exchange) -> None:
-        await asyncio.sleep(0.2)
-        await step(exchange)
-
-    return slow
-
-
-def test_a_server_that_revokes_its_tokens_all_the_time_ends_no_call(serve: Serve) -> None:
-    issued, used = 0, 0
-
-    async def issue(exchange: Exchange) -> None:
-        nonlocal issued, used
-        issued, used = issued + 1, 0
-        await exchange.write(message({"access_token": f"token-{issued}", "validity_period": "3600"}))
-
-    async def respond(exchange: Exchange) -> None:
-        nonlocal used
-        is_newest = exchange.request.header("Authorization") == f"Bearer token-{issued}"
-        used += is_newest
-        await (details() if is_newest and used <= 20 else response(status=401))(exchange)
-
-    server = serve(respond, auth=[issue])
-    results = Asyncio().perform_all(server, [SMS] * 300, at_once=True)
-    assert {one.status for one in results} == {"DELIVERED"}
-    assert issued > 10
-
-
-def test_cache_is_shared_between_transports(serve: Serve) -> None:
-    server: HostileServer = serve(details())
-    settings = ApiSettings(client_id="me", client_secret="s3cret", base_url=server.url)
-    tokens = TokenCache()
-
-    async def main() -> None:
-        async with AsyncRtiSmsClient(settings, tokens) as client:
-            await client.perform(SMS)
-
-    with RtiSmsClient(settings, tokens) as client:
-        client.perform(SMS)
-        asyncio.run(main())
+def test_a_cache_is_shared_between_transports(serve: Serve) -> None:
+    server, tokens = serve(details()), TokenCache()
+    for transport in (Blocking(), Asyncio()):
+        transport.use(settings_for(server), [lambda client: client.perform(SMS)], tokens=tokens)
     assert len(server.grants) == 1

@@ -1,8 +1,9 @@
-"""What a bulk fetch counts: when it gives up, what it names, and what people read."""
+"""The distinct ids of a bulk fetch, and what it counts: when it gives up, what it names, and what people read."""
 
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +14,52 @@ from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.models import Operator, SmsDetails
 from airflow_provider_rtisms.api.retrying import Stats
 from airflow_provider_rtisms.bulk import fetch as counts
-from airflow_provider_rtisms.bulk.fetch import FetchStats
+from airflow_provider_rtisms.bulk.fetch import DistinctIds, FetchStats
 
 pytestmark = pytest.mark.outer_minors
+
+
+def test_each_is_kept_once_in_the_order_in_which_it_came_first() -> None:
+    ids = DistinctIds(iter(["9", "10", "9", "100", "9"]))
+    assert (list(ids), len(ids), ids.duplicates) == (["9", "10", "100"], 3, 2)
+
+
+def test_discarded_ids_are_gone_and_no_longer_counted() -> None:
+    ids = DistinctIds("1234")
+    assert ids.discard("2") is True
+    assert ids.discard("2") is False
+    assert ids.discard("5") is False
+    assert (list(ids), len(ids)) == (["1", "3", "4"], 3)
+
+
+def test_the_digest_is_that_of_the_set_and_of_its_context() -> None:
+    ids, same = DistinctIds(["9", "10", "100"]), DistinctIds(["100", "9", "10", "9"])
+    # It names the part file, so that a later version of this package finds the part of an earlier one.
+    assert ids.digest("https://api", "me") == "ffbe010e812d0275"
+    assert same.digest("https://api", "me") == ids.digest("https://api", "me")
+    assert ids.digest("https://api", "you") != ids.digest("https://api", "me")
+    same.discard("9")
+    assert same.digest("https://api", "me") != ids.digest("https://api", "me")
+
+
+def test_missing_ids_keep_their_reasons_and_their_order() -> None:
+    ids = DistinctIds("321")
+    ids.add_missing("3", "get_sms 3: HTTP 404")
+    ids.add_missing("1", "gone")
+    assert list(ids.missing()) == [("3", "get_sms 3: HTTP 404"), ("1", "gone")]
+
+
+def test_a_million_ids_take_little_memory_and_reasons_that_differ_in_the_id_are_kept_once() -> None:
+    tracemalloc.start()
+    try:
+        ids = DistinctIds(str(10**15 + number) for number in range(100_000))
+        ids.digest("https://api", "me")
+        for one in ids:
+            ids.add_missing(one, f"get_sms {one}: HTTP 404. Check the id, and ask the vendor where it is right.")
+        assert tracemalloc.get_traced_memory()[1] < 15 * 2**20  # of 100,000; so 150 MiB of a million
+    finally:
+        tracemalloc.stop()
+
 
 UNAVAILABLE = errors.RtiSmsServerError("get_sms: HTTP 503.", call="get_sms", subject="7", status=503, retry_after=9)
 UNKNOWN = errors.RtiSmsNotFoundError("get_sms: HTTP 404.", call="get_sms", subject="8", status=404)
@@ -116,8 +160,7 @@ def test_progress_without_a_speed_promises_nothing(clock: SimpleNamespace) -> No
     stats.add(FOUND.to_record())
     stats.resumed = 1
     clock.now += 5
-    line = "1 of 4 submissions done (25%), 0 a second, 0 retries, time left unknown"
-    assert stats.progress(Stats()) == line
+    assert stats.progress(Stats()) == "1 of 4 submissions done (25%), 0 a second, 0 retries, time left unknown"
     assert FetchStats(0, 0).progress(Stats()).startswith("0 of 0 submissions done (0%)")
     assert noted(FOUND, requested=1).progress(Stats()).startswith("1 of 1 submissions done (100%)")
 

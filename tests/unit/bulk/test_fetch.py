@@ -1,16 +1,16 @@
-"""The hook's bulk fetch against the sandbox: what arrives, what is requested, and what stays behind."""
+"""The bulk fetch of the hook against the sandbox: what arrives, what stays behind, and what the API does not know."""
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 import json
 import os
 import re
 import subprocess
 import sys
 import textwrap
-import time
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 from airflow_provider_rtisms.api import retrying as retry
-from airflow_provider_rtisms.api.aio import MIN_PAUSE
 from airflow_provider_rtisms.api.errors import (
     RtiSmsConfigError,
     RtiSmsForbiddenError,
@@ -28,12 +27,11 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsServerError,
 )
 from airflow_provider_rtisms.bulk import store
-from airflow_provider_rtisms.bulk.fetch import GIVE_UP_AFTER, DistinctIds, fetch_to_file
-from airflow_provider_rtisms.bulk.store import RtiSmsStorageError
+from airflow_provider_rtisms.bulk.fetch import GIVE_UP_AFTER, DistinctIds, Part, fetch_to_file
+from airflow_provider_rtisms.bulk.store import RtiSmsStorageError, RtiSmsStorageUnavailableError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Fault, Sandbox, SandboxProcess
-from tests.patience import wait_until
-from tests.unit.bulk.conftest import AT_ONCE, UNSAVED, kill_on_the_way, seeded
+from tests.unit.bulk.conftest import UNSAVED, kill_on_the_way, seeded
 from tests.unit.bulk.stores import Store, StoredPath
 from tests.unit.bulk.test_store import DOWN, REFUSED
 
@@ -110,24 +108,6 @@ def test_fifty_mixed_faults_lose_and_repeat_nothing(
     assert sum(sandbox.state().requests_by_id.values()) == 1050
 
 
-@pytest.mark.parametrize("retry_after", [None, 1])
-def test_a_passed_threshold_slows_the_whole_fetch_down(
-    hook: RtiSmsHook, sandbox: Sandbox, retry_after: float | None
-) -> None:
-    sandbox.set_faults(Fault("rate_limit", per_second=100, path="sms", retry_after=retry_after))
-    began = time.monotonic()
-    assert len(hook.bulk_get_sms(seeded(500))) == 500
-    pauses = (time.monotonic() - began) / (retry_after or MIN_PAUSE)
-    # Between two pauses at most those are refused that are under way together.
-    assert sandbox.state().count_responses(429) <= AT_ONCE * (1 + pauses)
-
-
-def test_requests_per_second_are_a_limit(hook: RtiSmsHook) -> None:
-    began = time.monotonic()
-    assert len(hook.bulk_get_sms(seeded(200), requests_per_second=90)) == 200
-    assert time.monotonic() - began >= 190 / 90, "a few may leave together at the start"
-
-
 def test_a_threshold_that_stays_passed_ends_the_fetch(
     hook: RtiSmsHook, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,23 +117,6 @@ def test_a_threshold_that_stays_passed_ends_the_fetch(
     with pytest.raises(RtiSmsRateLimitError, match="Gave up after 5 attempts"):
         hook.bulk_get_sms(seeded(5000))
     assert len(sandbox.state().requests_by_id) <= GIVE_UP_AFTER + UNSAVED  # the rest was not requested
-
-
-def test_revoked_tokens_are_renewed_without_a_storm(hook: RtiSmsHook, sandbox: Sandbox) -> None:
-    """Each of them is refused to all requests under way together, and one new token is enough for everybody."""
-
-    def revoke(after: int) -> None:
-        wait_until(lambda: fetch.done() or sandbox.state().count_responses(200, "GET sms") >= after, "responses")
-        sandbox.revoke_tokens()
-
-    with ThreadPoolExecutor() as threads:
-        fetch = threads.submit(hook.bulk_get_sms, seeded(3000))
-        for after in (500, 1000, 1500):
-            revoke(after)
-        assert len(fetch.result()) == 3000
-    state = sandbox.state()
-    assert 1 < state.tokens_issued <= 1 + 3
-    assert state.count_responses(401) <= AT_ONCE * 3
 
 
 @pytest.mark.parametrize(
@@ -265,17 +228,6 @@ def test_memory_hardly_grows_with_the_number_of_ids(tmp_path: Path) -> None:
     assert int(done.stdout.rpartition("grown")[2]) < 15  # MiB
 
 
-def test_a_resumed_record_keeps_the_time_of_its_fetch(hook: RtiSmsHook, tmp_path: Path) -> None:
-    target = tmp_path / "details.jsonl"
-    with pytest.raises(RtiSmsNotFoundError):
-        hook.bulk_get_sms(["1", *seeded(2)], output_path=target)
-    (part,) = tmp_path.iterdir()
-    an_hour_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="seconds")
-    part.write_text(re.sub(r'("fetched_at": ")[^"]+', rf"\g<1>{an_hour_ago}", part.read_text()))
-    hook.bulk_get_sms(["1", *seeded(2)], output_path=target, on_missing="skip")
-    assert {json.loads(line)["fetched_at"] for line in target.read_text().splitlines()} == {an_hour_ago}
-
-
 class TestLastSave:
     """An object store takes the records every few seconds, and once more when the fetch ends."""
 
@@ -302,3 +254,89 @@ class TestLastSave:
         with pytest.raises(RtiSmsStorageError, match=r"1 of 1 submissions are kept in /.*\.part on .*; the same fetch"):
             self.fetch(hook, fs, *seeded(1))
         assert len(fs.called("pipe_file")) == 1 + 6 + 1  # the probe, before the upload, after the upload
+
+
+# --- Submissions that the API does not know: each is named, and none is lost ---
+
+UNKNOWN = [str(number) for number in range(101, 126)]
+IDS = [*UNKNOWN, *seeded(20)]
+
+
+def rows_in(path: Path) -> list[list[str]]:
+    """Return the rows of a file of missing ids, without a header."""
+    content = path.read_bytes()
+    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+    if ".csv" in path.name:
+        header, *rows = csv.reader(io.StringIO(text))
+        assert header == ["submission_id", "reason"]
+        return rows
+    if ".jsonl" in path.name:
+        records = [json.loads(line) for line in text.splitlines()]
+        assert all(list(record) == ["submission_id", "reason"] for record in records)
+        return [list(record.values()) for record in records]
+    return [[line] for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("name", ["m.txt", "m", "m.lst", "m.csv", "m.jsonl", "m.txt.gz", "m.csv.gz", "m.jsonl.gz"])
+@pytest.mark.parametrize("output", [None, "details.jsonl"])
+def test_skipped_ids_are_in_a_file(hook: RtiSmsHook, tmp_path: Path, name: str, output: str | None) -> None:
+    path = tmp_path / "new" / name
+    hook.bulk_get_sms(IDS, output_path=tmp_path / output if output else None, on_missing="skip", missing_path=str(path))
+    rows = rows_in(path)
+    assert sorted(row[0] for row in rows) == UNKNOWN
+    assert all("404" in row[1] for row in rows if len(row) > 1)
+    assert {len(row) for row in rows} == {2 if re.search("csv|jsonl", name) else 1}
+
+
+@pytest.mark.parametrize("output", [None, "details.jsonl"])
+def test_a_fetch_that_fails_for_them_writes_the_file_first(
+    hook: RtiSmsHook, tmp_path: Path, output: str | None
+) -> None:
+    path = tmp_path / "missing.csv"
+    with pytest.raises(RtiSmsNotFoundError, match=rf"25 of 45 .* and 15 more\. All of them are in {path}\. "):
+        hook.bulk_get_sms(IDS, output_path=tmp_path / output if output else None, missing_path=path)
+    assert sorted(row[0] for row in rows_in(path)) == UNKNOWN
+
+
+def test_without_missing_ids_the_file_is_empty(hook: RtiSmsHook, tmp_path: Path) -> None:
+    path = tmp_path / "missing.csv"
+    path.write_text("yesterday's")
+    summary: Any = hook.bulk_get_sms(seeded(3), output_path=tmp_path / "details.jsonl", missing_path=path)
+    assert rows_in(path) == []
+    assert summary["missing_ids"] == []
+
+
+def test_an_incomplete_fetch_leaves_the_file_alone(
+    hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "BACKOFF_BASE", 0.001)
+    sandbox.set_faults(Fault("error", times=5, statuses=(503,), path="sms"))
+    path = tmp_path / "missing.txt"
+    path.write_text("yesterday's")
+    with pytest.raises(RtiSmsServerError):
+        hook.bulk_get_sms(IDS, output_path=tmp_path / "details.jsonl", missing_path=path, max_concurrency=1)
+    assert path.read_text() == "yesterday's"
+
+
+class TestBeforeTheFirstRequest:
+    @pytest.mark.parametrize("field", ["output_path", "missing_path"])
+    @pytest.mark.parametrize("name", ["file/x.jsonl", "folder.jsonl", "/proc/x.jsonl", "x" * 300 + ".jsonl"])
+    def test_a_file_that_cannot_be_written_is_found_out(
+        self, hook: RtiSmsHook, sandbox: Sandbox, tmp_path: Path, name: str, field: str
+    ) -> None:
+        (tmp_path / "file").touch()
+        (tmp_path / "folder.jsonl").mkdir()
+        paths: dict[str, Any] = {"output_path": tmp_path / "details.jsonl", field: tmp_path / name}
+        with pytest.raises(RtiSmsStorageError, match=r"^Writing /.* failed \("):
+            hook.bulk_get_sms(IDS, **paths)
+        assert not sandbox.state().requests
+
+
+def test_a_part_file_that_someone_changed_is_found_out(
+    hook: RtiSmsHook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = Part.lines
+    monkeypatch.setattr(Part, "lines", lambda part: list(lines(part))[1:])
+    with pytest.raises(RtiSmsStorageUnavailableError, match=r"\.part holds 9 records, but 10 were fetched"):
+        hook.bulk_get_sms(seeded(10), output_path=tmp_path / "details.jsonl")
+    assert not (tmp_path / "details.jsonl").exists()

@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-from airflow_provider_rtisms.api.errors import RtiSmsNotFoundError
 from airflow_provider_rtisms.bulk import fetch
 from airflow_provider_rtisms.bulk.fetch import DistinctIds
-from airflow_provider_rtisms.bulk.store import ObjectStore
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from tests import hostile
 from tests.hostile import Exchange, details
@@ -86,21 +83,3 @@ def test_while_the_file_is_written(
     monkeypatch.setattr(fetch, "converter", lambda *_: convert)
     hook.bulk_get_sms(seeded(30), output_path=path)
     assert logged(line)
-
-
-def test_while_a_store_takes_its_time(
-    hook: RtiSmsHook, bucket: ObjectStoragePath, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(RtiSmsNotFoundError):
-        hook.bulk_get_sms([*seeded(3), "1"], output_path=bucket / "details.jsonl")
-    repeat = ObjectStore._repeat
-
-    def repeat_slowly(store: ObjectStore, action: str, operation: Any, attempts: int | None = None) -> Any:
-        seen = len(caplog.messages)
-        wait_until(lambda: len(caplog.messages) > seen or not is_logging(), "a line of progress")
-        return repeat(store, action, operation, attempts)
-
-    monkeypatch.setattr(ObjectStore, "_repeat", repeat_slowly)
-    hook.bulk_get_sms([*seeded(3), "1"], output_path=bucket / "details.jsonl", on_missing="skip")
-    assert any(re.match(r"Looking for records of an earlier attempt: \d so far", line) for line in caplog.messages)
-    assert any("all 3 records are converted, saving them" in line for line in caplog.messages)

@@ -119,18 +119,17 @@ class TestRuns:
         assert set(sandbox.state().requests_by_id) == {open_id, UNKNOWN}
 
 
-def test_a_run_of_another_dag_is_another_run(sandbox: Sandbox, output: Any) -> None:
-    fail(seeded(3), output, context_of("manual__1", "one"))
-    assert fetch([*seeded(3), UNKNOWN], output, context_of("manual__1", "two"))["resumed"] == 0
-
-
-@pytest.mark.parametrize(("first", "second", "resumed"), [(None, "r1", 3), ("r1", None, 0), (None, None, 3)])
-def test_a_part_without_a_run_is_used_and_one_of_a_run_is_not_used_without_it(
+@pytest.mark.parametrize(
+    ("first", "second", "resumed"), [(None, "r1", 3), ("r1", None, 0), (None, None, 3), ("r1", "r1 of another DAG", 0)]
+)
+def test_a_part_without_a_run_is_used_and_one_of_a_run_only_in_that_run(
     sandbox: Sandbox, output: Any, first: str | None, second: str | None, resumed: int
 ) -> None:
     """Without a run: from outside of a task, or from an older release."""
     fail(seeded(3), output, context_of(first))
-    assert fetch([*seeded(3), UNKNOWN], output, context_of(second))["resumed"] == resumed
+    run_id, of_another, _ = (second or "").partition(" of another DAG")
+    context = context_of(run_id or None, "another" if of_another else "nightly")
+    assert fetch([*seeded(3), UNKNOWN], output, context)["resumed"] == resumed
 
 
 @pytest.mark.parametrize(("age", "resumed"), [(timedelta(hours=23), 3), (timedelta(hours=25), 0)])
@@ -145,6 +144,8 @@ def test_a_record_is_used_for_a_day(hook: RtiSmsHook, tmp_path: Path, age: timed
     part.write_text("".join(json.dumps(one) + "\n" for one in changed))
     summary: Any = hook.bulk_get_sms([*seeded(3), UNKNOWN], output_path=output, on_missing="skip")
     assert summary["resumed"] == resumed
+    times = {json.loads(line)["fetched_at"] for line in output.read_bytes().splitlines()}
+    assert (times == {fetched_at}) == bool(resumed)
 
 
 def test_the_hook_in_a_task_goes_by_its_dag_run(hook: RtiSmsHook, output: Any) -> None:

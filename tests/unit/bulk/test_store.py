@@ -72,35 +72,34 @@ OPERATIONS: dict[str, tuple[Callable[[ObjectStore], Any], str, str, int]] = {
 }
 
 
-class TestAttempts:
-    @pytest.mark.parametrize("name", OPERATIONS)
-    def test_a_store_that_is_down_is_asked_again_with_growing_pauses(
-        self, name: str, pauses: list[float], caplog: pytest.LogCaptureFixture
-    ) -> None:
-        operate, method, action, attempts = OPERATIONS[name]
-        fs = Store()
-        fs.objects["b/k"] = b"content"
-        fs.failures[method] = [DOWN] * attempts
-        with pytest.raises(RtiSmsStorageUnavailableError, match=rf"^{action} failed \(OSError: .*Slow down\)\. This"):
-            operate(open_store(fs))
-        assert len(fs.called(method)) == attempts
-        assert pauses == [1, 2, 4, 8, 16][: attempts - 1]
-        assert caplog.messages == [
-            f"{action} failed (OSError: [Errno 5] Slow down). Attempt {number} of {attempts} failed, "
-            f"the next begins in {2.0 ** (number - 1)} s"
-            for number in range(1, attempts)
-        ]
-        fs.failures[method] = [DOWN] * (attempts - 1)
+@pytest.mark.parametrize(("operate", "method", "action", "attempts"), OPERATIONS.values(), ids=OPERATIONS)
+def test_a_store_that_is_down_is_asked_again_with_growing_pauses_and_a_refusal_is_final(
+    operate: Callable[[ObjectStore], Any],
+    method: str,
+    action: str,
+    attempts: int,
+    pauses: list[float],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fs = Store()
+    fs.objects["b/k"] = b"content"
+    fs.failures[method] = [DOWN] * attempts
+    with pytest.raises(RtiSmsStorageUnavailableError, match=rf"^{action} failed \(OSError: .*Slow down\)\. This"):
         operate(open_store(fs))
-
-    @pytest.mark.parametrize("name", OPERATIONS)
-    def test_a_refusal_is_not_repeated(self, name: str, pauses: list[float]) -> None:
-        operate, method, action, _ = OPERATIONS[name]
-        fs = Store()
-        fs.failures[method] = [REFUSED]
-        with pytest.raises(RtiSmsStorageError, match=rf"^{action} failed \(PermissionError: Access Denied\)\. "):
-            operate(open_store(fs))
-        assert pauses == []
+    assert len(fs.called(method)) == attempts
+    assert pauses == [1, 2, 4, 8, 16][: attempts - 1]
+    assert caplog.messages == [
+        f"{action} failed (OSError: [Errno 5] Slow down). Attempt {number} of {attempts} failed, "
+        f"the next begins in {2.0 ** (number - 1)} s"
+        for number in range(1, attempts)
+    ]
+    fs.failures[method] = [DOWN] * (attempts - 1)
+    operate(open_store(fs))
+    pauses.clear()
+    fs.failures[method] = [REFUSED]
+    with pytest.raises(RtiSmsStorageError, match=rf"^{action} failed \(PermissionError: Access Denied\)\. "):
+        operate(open_store(fs))
+    assert pauses == []
 
 
 def test_a_listing_is_new_and_in_order() -> None:
@@ -121,17 +120,21 @@ class TestUpload:
         (tmp_path / "file").write_bytes(b"content")
         return tmp_path / "file"
 
-    @pytest.mark.parametrize("protocol", ["s3", "s3a", "s3n", "gs", "gcs", "abfs", "abfss", "adl", "az", "oss"])
-    def test_a_store_that_shows_complete_objects_only_gets_it_directly(self, file: Path, protocol: str) -> None:
-        fs = FolderStore()
-        open_store(fs, protocol).upload(file, "b/new/k")
-        open_store(fs, protocol).delete_folder("b/new")
-        assert fs.calls == [("put_file", str(file), "b/new/k")]
-
-    def test_a_store_without_a_rename_gets_it_directly(self, file: Path) -> None:
-        fs = Store()
-        open_store(fs, "memory").upload(file, "b/new/k")
-        assert fs.calls == [("put_file", str(file), "b/new/k")]
+    @pytest.mark.parametrize(
+        ("fs", "protocol"),
+        [
+            *((FolderStore, one) for one in ("s3", "s3a", "s3n", "gs", "gcs", "abfs", "abfss", "adl", "az", "oss")),
+            (Store, "memory"),  # it has no rename
+        ],
+    )
+    def test_a_store_that_shows_complete_objects_only_gets_it_directly(
+        self, file: Path, fs: type[Store], protocol: str
+    ) -> None:
+        files = fs()
+        opened = open_store(files, protocol)
+        opened.upload(file, "b/new/k")
+        opened.delete_folder("b/new")
+        assert files.calls == [("put_file", str(file), "b/new/k")]
 
     def test_a_store_with_folders_renames_it_when_all_is_there(self, file: Path) -> None:
         fs = FolderStore()
@@ -297,16 +300,14 @@ def mode_of(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-@pytest.mark.usefixtures("umask")
-class TestOpenPrivate:
-    def test_what_is_no_regular_file_is_refused_and_closed(self, tmp_path: Path) -> None:
-        (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
-        os.mkfifo(tmp_path / "pipe")
-        for name in ("link", "pipe"):
-            with pytest.raises(RtiSmsStorageError, match=rf"/{name} is a symbolic link, or not a regular file\."):
-                open_private(tmp_path / name)
-        assert open_files(tmp_path) == []
-        assert not (tmp_path / "elsewhere").exists()
+def test_what_is_no_regular_file_is_refused_and_closed(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe"):
+        with pytest.raises(RtiSmsStorageError, match=rf"/{name} is a symbolic link, or not a regular file\."):
+            open_private(tmp_path / name)
+    assert open_files(tmp_path) == []
+    assert not (tmp_path / "elsewhere").exists()
 
 
 @pytest.mark.usefixtures("umask")
@@ -368,45 +369,37 @@ def test_a_private_file_is_on_disk_before_it_counts(tmp_path: Path, monkeypatch:
     assert sizes == [5]
 
 
+def test_the_private_folder_is_the_same_for_each_call_and_only_for_this_user(tmp_path: Path) -> None:
+    folder = private_folder()
+    assert folder == private_folder() == tmp_path / f"rtisms-{os.geteuid()}"
+    assert mode_of(folder) == 0o700
+
+
 @pytest.mark.usefixtures("umask")
-class TestPrivateFolder:
-    @pytest.fixture(autouse=True)
-    def folder_for_temporary_files(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(store.tempfile, "tempdir", str(tmp_path))
-
-    def test_it_is_the_same_for_each_call_and_only_for_this_user(self, tmp_path: Path) -> None:
-        folder = private_folder()
-        assert folder == private_folder() == tmp_path / f"rtisms-{os.geteuid()}"
-        assert mode_of(folder) == 0o700
-
-    @pytest.mark.parametrize("others", ["may enter", "may read", "own it", "made a link", "made a file"])
-    def test_a_folder_that_others_prepared_is_not_used(
-        self, tmp_path: Path, others: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        prepared = tmp_path / f"rtisms-{os.geteuid()}"
-        if others.startswith("may"):
-            prepared.mkdir()
-            prepared.chmod(0o701 if others == "may enter" else 0o740)
-        elif others == "own it":
-            prepared.mkdir(mode=0o700)
-            monkeypatch.setattr(os, "geteuid", _changing(os.geteuid()))
-        elif others == "made a link":
-            (tmp_path / "theirs").mkdir(mode=0o700)
-            prepared.symlink_to(tmp_path / "theirs")
-        else:
-            prepared.touch(mode=0o600)
-        folder = private_folder()
-        assert folder != prepared
-        assert folder.name.startswith("rtisms-")
-        assert folder.parent == tmp_path
-        assert mode_of(folder) == 0o700
-        assert f"{prepared} belongs to another user, or others may enter it" in caplog.text
-
-
-def _changing(user: int) -> object:
-    """Return a user id for the name of the folder, and another one after that."""
-    ids = iter([user])
-    return lambda: next(ids, user + 1)
+@pytest.mark.parametrize("others", ["may enter", "may read", "own it", "made a link", "made a file"])
+def test_a_folder_that_others_prepared_is_not_used(
+    tmp_path: Path, others: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepared = tmp_path / f"rtisms-{os.geteuid()}"
+    if others.startswith("may"):
+        prepared.mkdir()
+        prepared.chmod(0o701 if others == "may enter" else 0o740)
+    elif others == "own it":
+        prepared.mkdir(mode=0o700)
+        ids = iter([os.geteuid()])  # for the name of the folder, and another one after that
+        another = os.geteuid() + 1
+        monkeypatch.setattr(os, "geteuid", lambda: next(ids, another))
+    elif others == "made a link":
+        (tmp_path / "theirs").mkdir(mode=0o700)
+        prepared.symlink_to(tmp_path / "theirs")
+    else:
+        prepared.touch(mode=0o600)
+    folder = private_folder()
+    assert folder != prepared
+    assert folder.name.startswith("rtisms-")
+    assert folder.parent == tmp_path
+    assert mode_of(folder) == 0o700
+    assert f"{prepared} belongs to another user, or others may enter it" in caplog.text
 
 
 class StatusError(Exception):
@@ -507,17 +500,13 @@ def test_a_description_is_one_line_of_bounded_length() -> None:
     assert describe(ValueError("x" * 500)) == "ValueError: " + "x" * 200
 
 
-class TestExplainFailures:
-    def test_our_own_errors_stay_as_they_are(self) -> None:
-        error = RtiSmsForbiddenError("403")
-        with pytest.raises(RtiSmsForbiddenError) as caught, explain_failures("Writing", Exception):
+def test_our_own_errors_stay_as_they_are_and_only_stores_raise_anything() -> None:
+    ours: list[tuple[BaseException, list[Any]]] = [
+        *((RtiSmsForbiddenError("403"), [Exception]), (KeyError(), []), (KeyboardInterrupt(), [Exception])),
+    ]
+    for error, actions in ours:
+        with pytest.raises(type(error)) as caught, explain_failures("Writing", *actions):
             raise error
         assert caught.value is error
-
-    def test_only_stores_raise_anything(self) -> None:
-        with pytest.raises(KeyError), explain_failures("Writing"):
-            raise KeyError
-        with pytest.raises(RtiSmsStorageUnavailableError), explain_failures("Writing", Exception):
-            raise KeyError
-        with pytest.raises(KeyboardInterrupt), explain_failures("Writing", Exception):
-            raise KeyboardInterrupt
+    with pytest.raises(RtiSmsStorageUnavailableError), explain_failures("Writing", Exception):
+        raise KeyError

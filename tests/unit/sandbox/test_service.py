@@ -37,11 +37,6 @@ class TestAuthenticate:
         response = api.request("POST", "auth", data=body, headers={"Content-Type": FORM})
         assert response.status_code == 401
 
-    @pytest.mark.parametrize("wrong", [{"client_id": "nobody"}, {"client_secret": "guess"}])
-    def test_wrong_credentials_are_401(self, api: Api, wrong: dict[str, str]) -> None:
-        assert api.authenticate(**wrong).status_code == 401
-        assert api.sandbox.state().tokens_issued == 0
-
     @pytest.mark.parametrize(
         "body",
         [
@@ -53,11 +48,6 @@ class TestAuthenticate:
     )
     def test_malformed_credentials_are_400(self, api: Api, body: str) -> None:
         assert api.request("POST", "auth", data=body.encode(), headers={"Content-Type": FORM}).status_code == 400
-
-    @pytest.mark.parametrize("headers", [{}, {"Content-Type": "application/json"}])
-    def test_another_content_type_is_400(self, api: Api, headers: dict[str, str]) -> None:
-        body = f"{GRANT}&client_id=sandbox-client&client_secret=sandbox-secret"
-        assert api.request("POST", "auth", data=body, headers=headers).status_code == 400
 
 
 class TestEveryOtherCall:
@@ -88,15 +78,6 @@ class TestEveryOtherCall:
         assert api.authenticate().json()["validity_period"] == shown
         assert api.get("balance").status_code == status
 
-    def test_a_revoked_token_is_401_and_a_new_one_works(self, api: Api) -> None:
-        assert api.get("balance").status_code == 200
-        api.authenticate()  # another token, which leaves the first one valid
-        assert api.get("balance").status_code == 200
-        api.sandbox.revoke_tokens()
-        assert api.get("balance").status_code == 401
-        api._token = None
-        assert api.get("balance").status_code == 200
-
     @pytest.mark.parametrize(
         ("method", "path", "allowed"),
         [
@@ -108,10 +89,6 @@ class TestEveryOtherCall:
     def test_a_wrong_method_is_405(self, api: Api, method: str, path: str, allowed: str) -> None:
         response = api.request(method, path, headers=api.headers)
         assert (response.status_code, response.headers["Allow"]) == (405, allowed)
-
-    @pytest.mark.parametrize("path", ["", "accounts", "balance/", "auth/x", "../balance/x"])
-    def test_an_unknown_path_is_404(self, api: Api, path: str) -> None:
-        assert api.get(path).status_code == 404
 
 
 class TestGetSms:
@@ -168,21 +145,12 @@ class TestSendSms:
     @pytest.mark.parametrize(
         ("charset", "encoded", "text", "cost"),
         [
-            (0, "ñ", "ñ", 1),
-            ("", "ñ", "ñ", 1),
-            (None, "ñ", "ñ", 1),
-            (1, "a" * 160, "a" * 160, 1),
-            (1, "a" * 161, "a" * 161, 2),
-            (1, "€" * 80, "€" * 80, 1),
-            (1, "€" * 81, "€" * 81, 2),
-            (1, "a" * 307, "a" * 307, 3),
-            (6, "010101090121", "āĉġ", 1),
-            (6, "006800690020D83DDE00", "hi 😀", 1),
-            (6, "0061" * 70, "a" * 70, 1),
-            (6, "0061" * 71, "a" * 71, 2),
-            (8, "%7F%7E", "àü", 1),
-            (8, "hi+%1Be%20%00", "hi € @", 1),
-            (8, "%1B%0A%1B%1B%1Bz%1B", "\f   ", 1),
+            *((charset, "ñ", "ñ", 1) for charset in (0, "", None)),
+            *((1, "a" * length, "a" * length, cost) for length, cost in ((160, 1), (161, 2), (307, 3))),
+            *((1, "€" * length, "€" * length, cost) for length, cost in ((80, 1), (81, 2))),
+            *((6, "0061" * length, "a" * length, cost) for length, cost in ((70, 1), (71, 2))),
+            *((6, "010101090121", "āĉġ", 1), (6, "006800690020D83DDE00", "hi 😀", 1), (8, "%7F%7E", "àü", 1)),
+            *((8, "hi+%1Be%20%00", "hi € @", 1), (8, "%1B%0A%1B%1B%1Bz%1B", "\f   ", 1)),
         ],
     )
     def test_each_charset_is_read_and_costs_by_its_parts(
@@ -213,10 +181,6 @@ class TestSendSms:
         body = {"recipients": ["+56900000000"], "sender": "96000", "message": {"text": "x"}, **change}
         assert api.request("POST", "sms", headers=api.headers, data=json.dumps(body)).status_code == 400
         assert api.sandbox.state().messages == []
-
-    @pytest.mark.parametrize("sender", ["96000", "Acme2", "a" * 11])
-    def test_an_allowed_sender_can_send(self, api: Api, sender: str) -> None:
-        assert api.send("+56900000000", sender=sender).status_code == 200
 
     @pytest.mark.parametrize("sender", ["blocked", "", "a" * 12, "Acmé", "a b", "+56900000000"])
     def test_a_refused_sender_is_406(self, api: Api, sender: str) -> None:

@@ -27,74 +27,60 @@ from airflow_provider_rtisms.api.values.arguments import (
 MAX_ID_DIGITS = 100
 
 
-class TestChoice:
-    @pytest.mark.parametrize("value", ["fail", "resend", "skip"])
-    def test_a_choice_is_taken(self, value: str) -> None:
-        assert check_choice("on_uncertain", value, ("fail", "resend", "skip")) == value
-
-    @pytest.mark.parametrize(
-        ("value", "shape"), [("Fail", "a str of 4 characters"), (None, "None"), (1, "a value of type int")]
-    )
-    def test_anything_else_is_refused_with_the_choices(self, value: Any, shape: str) -> None:
-        with pytest.raises(RtiSmsInputError) as caught:
-            check_choice("on_uncertain", value, ("fail", "resend", "skip"))
-        assert str(caught.value) == f"on_uncertain is {shape}: use 'fail', 'resend' or 'skip'."
+@pytest.mark.parametrize(
+    ("value", "shape"), [("Fail", "a str of 4 characters"), (None, "None"), (1, "a value of type int")]
+)
+def test_a_choice_is_one_of_the_named(value: Any, shape: str) -> None:
+    choices = ("fail", "resend", "skip")
+    assert [check_choice("on_uncertain", one, choices) for one in choices] == list(choices)
+    with pytest.raises(RtiSmsInputError) as caught:
+        check_choice("on_uncertain", value, choices)
+    assert str(caught.value) == f"on_uncertain is {shape}: use 'fail', 'resend' or 'skip'."
 
 
-class TestWholeNumber:
-    @pytest.mark.parametrize("value", [1, 2, 10**30])
-    def test_one_or_more_is_taken(self, value: int) -> None:
-        assert check_whole_number("n", value) == value
-
-    @pytest.mark.parametrize("value", [2, 5])
-    def test_the_bounds_are_allowed(self, value: int) -> None:
-        assert check_whole_number("n", value, least=2, most=5) == value
-
-    @pytest.mark.parametrize("value", [0, -1, True, False, 1.0, "1", None, Decimal(1)])
-    def test_anything_else_is_refused(self, value: Any) -> None:
+def test_a_whole_number_has_bounds() -> None:
+    assert [check_whole_number("n", one) for one in (1, 2, 10**30)] == [1, 2, 10**30]
+    assert [check_whole_number("n", one, least=2, most=5) for one in (2, 5)] == [2, 5]
+    for value in (0, -1, True, False, 1.0, "1", None, Decimal(1)):
         with pytest.raises(RtiSmsInputError, match=r"^n is .*: use a whole number, 1 or more\.$"):
             check_whole_number("n", value)
-
-    @pytest.mark.parametrize("value", [1, 6])
-    def test_numbers_beyond_the_bounds_are_refused(self, value: int) -> None:
+    for value in (1, 6):
         with pytest.raises(RtiSmsInputError, match=r"use a whole number, from 2 to 5\.$"):
             check_whole_number("n", value, least=2, most=5)
 
 
-class TestSeconds:
-    @pytest.mark.parametrize(
-        ("value", "seconds"), [(0, 0.0), (1, 1.0), (0.5, 0.5), (timedelta(minutes=2), 120.0), (timedelta(0), 0.0)]
-    )
-    def test_seconds_and_spans_are_taken_as_a_float(self, value: Any, seconds: float) -> None:
-        checked = check_seconds("timeout", value)
-        assert checked == seconds
-        assert type(checked) is float
-
-    @pytest.mark.parametrize(
-        "value",
-        [-0.001, True, False, None, "60", float("nan"), float("inf"), timedelta(seconds=-1), Decimal(1), 10**400],
-    )
-    def test_anything_else_is_refused(self, value: Any) -> None:
-        with pytest.raises(RtiSmsInputError, match=r"^timeout is .*: use seconds, 0 or more, or a timedelta\.$"):
-            check_seconds("timeout", value)
+@pytest.mark.parametrize(
+    ("value", "seconds"), [(0, 0.0), (1, 1.0), (0.5, 0.5), (timedelta(minutes=2), 120.0), (timedelta(0), 0.0)]
+)
+def test_seconds_and_spans_are_taken_as_a_float(value: Any, seconds: float) -> None:
+    checked = check_seconds("timeout", value)
+    assert (checked, type(checked)) == (seconds, float)
 
 
-class TestAmounts:
-    @pytest.mark.parametrize(
-        ("value", "amount"),
-        [("12.50", "12.50"), (" 7 ", "7"), (3, "3"), (0.1, "0.1"), (Decimal("1.10"), "1.10"), ("-5", "-5")],
-    )
-    def test_amounts_are_exact(self, value: Any, amount: str) -> None:
-        assert str(parse_amount(value)) == str(check_amount("minimum", value)) == amount
+@pytest.mark.parametrize(
+    "value", [-0.001, True, False, None, "60", float("nan"), float("inf"), timedelta(seconds=-1), Decimal(1), 10**400]
+)
+def test_what_is_no_span_of_time_is_refused(value: Any) -> None:
+    with pytest.raises(RtiSmsInputError, match=r"^timeout is .*: use seconds, 0 or more, or a timedelta\.$"):
+        check_seconds("timeout", value)
 
-    @pytest.mark.parametrize(
-        "value", ["", "12,50", "NaN", "Infinity", float("inf"), float("nan"), None, True, False, [], b"1", Fraction(1)]
-    )
-    def test_anything_else_is_refused(self, value: Any) -> None:
-        with pytest.raises(ValueError, match=r"^not a decimal string$"):
-            parse_amount(value)
-        with pytest.raises(RtiSmsInputError, match=r"^minimum is .*: use a decimal string such as '12\.50'\.$"):
-            check_amount("minimum", value)
+
+@pytest.mark.parametrize(
+    ("value", "amount"),
+    [("12.50", "12.50"), (" 7 ", "7"), (3, "3"), (0.1, "0.1"), (Decimal("1.10"), "1.10"), ("-5", "-5")],
+)
+def test_amounts_are_exact(value: Any, amount: str) -> None:
+    assert str(parse_amount(value)) == str(check_amount("minimum", value)) == amount
+
+
+@pytest.mark.parametrize(
+    "value", ["", "12,50", "NaN", "Infinity", float("inf"), float("nan"), None, True, False, [], b"1", Fraction(1)]
+)
+def test_what_is_no_amount_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^not a decimal string$"):
+        parse_amount(value)
+    with pytest.raises(RtiSmsInputError, match=r"^minimum is .*: use a decimal string such as '12\.50'\.$"):
+        check_amount("minimum", value)
 
 
 class Integer:
@@ -158,19 +144,41 @@ class TestIds:
         assert parse_submission_ids(["2", 1, "2", {"submission_id": 1}]) == ["2", "1"]
         assert list(iter_submission_ids(["2", 1, "2", {"submission_id": 1}])) == ["2", "1", "2", "1"]
 
+    def test_records_without_an_id_are_left_out_and_counted(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level("INFO")
+        assert parse_submission_ids([{"submission_id": None}, "1", {"submission_id": None}]) == ["1"]
+        assert caplog.messages == ["2 records of submission_ids have no submission id and are left out"]
+
     @pytest.mark.parametrize("value", [Integer(7), Decimal(7), " 7\n", [Integer(7)], (Decimal("7.0"),), iter(["\t7"])])
     def test_one_or_many_numbers_of_any_library(self, value: Any) -> None:
         assert parse_submission_ids(value) == ["7"]
 
     def test_an_array_is_a_list(self) -> None:
         assert parse_submission_ids(Row()) == ["1", "2"]
-        with pytest.raises(RtiSmsInputError, match=r"^submission_ids\[0\] is a value of type Row"):
-            parse_submission_ids([Row()])
 
-    @pytest.mark.parametrize("text", ["[1e400]", "[Infinity]", "[NaN]", "[1.5]", "[true]"])
-    def test_a_list_of_json_with_other_numbers_is_refused(self, text: str) -> None:
-        with pytest.raises(RtiSmsInputError, match=r"^submission_ids\[0\] is a value of type (float|bool)"):
-            parse_submission_ids(text)
+    @pytest.mark.parametrize(
+        ("value", "what"),
+        [
+            ([Row()], r"submission_ids\[0\] is a value of type Row"),
+            *((text, r"submission_ids\[0\] is a value of type (float|bool)") for text in ("[1e400]", "[NaN]", "[1.5]")),
+            *((text, r"submission_ids\[0\] is a value of type (float|bool)") for text in ("[Infinity]", "[true]")),
+            (["2", {"status": "SENT"}], r"submission_ids\[1\] is None"),
+            *(
+                (text, "An item of submission_ids has the key 'submission_id' more than once: rename or remove")
+                for text in (
+                    '[{"submission_id": "1", "submission_id": "2"}]',
+                    "['3', {'submission_id': '1', 'submission_id': '2'}]",
+                )
+            ),
+            *(
+                (f"[{{{key}: 1, {key}: 2}}]", "An item of submission_ids has a key more than once: rename or remove")
+                for key in ("'+56911111111'", "1")
+            ),
+        ],
+    )
+    def test_the_item_that_is_no_id_is_named(self, value: Any, what: str) -> None:
+        with pytest.raises(RtiSmsInputError, match=f"^{what}"):
+            parse_submission_ids(value)
 
     def test_numpy_and_pandas(self) -> None:
         numpy, pandas = pytest.importorskip("numpy"), pytest.importorskip("pandas")
@@ -188,10 +196,6 @@ class TestIds:
         for bad in (numpy.bool_(True), numpy.float64(7), numpy.array([7.0]), [pandas.NA], pandas.array([1, None])):
             with pytest.raises(RtiSmsInputError):
                 parse_submission_ids(bad)
-
-    def test_the_position_of_a_bad_id_is_named(self) -> None:
-        with pytest.raises(RtiSmsInputError, match=r"^submission_ids\[1\] is None"):
-            parse_submission_ids(["2", {"status": "SENT"}])
 
 
 class TestLists:
@@ -242,23 +246,3 @@ def test_a_message_names_the_first_few_and_counts_the_rest(
     names: list[str], options: dict[str, int], text: str
 ) -> None:
     assert name_some(names, **options) == text
-
-
-@pytest.mark.parametrize(
-    "ids",
-    ['[{"submission_id": "1", "submission_id": "2"}]', "['3', {'submission_id': '1', 'submission_id': '2'}]"],
-)
-def test_a_record_with_two_ids_is_refused(ids: str) -> None:
-    with pytest.raises(
-        RtiSmsInputError,
-        match=r"^An item of submission_ids has the key 'submission_id' more than once: rename or remove",
-    ):
-        parse_submission_ids(ids)
-
-
-@pytest.mark.parametrize("key", ["'+56911111111'", "1"])
-def test_a_repeated_key_that_is_no_name_is_not_shown(key: str) -> None:
-    with pytest.raises(
-        RtiSmsInputError, match=r"^An item of submission_ids has a key more than once: rename or remove"
-    ):
-        parse_submission_ids(f"[{{{key}: 1, {key}: 2}}]")
