@@ -23,7 +23,8 @@ from tests.unit.doctor.vendor import BALANCE, CLIENT_ID, NAMES, NUMBER, SECRET, 
 
 pytestmark = pytest.mark.slow
 
-PAGE = (Path(__file__).parents[3] / "docs" / "doctor.md").read_text()
+DOCS = Path(__file__).parents[3] / "docs"
+PAGE = "".join((DOCS / name).read_text() for name in ("doctor.md", "doctor-checks.md"))
 
 
 class Done(NamedTuple):

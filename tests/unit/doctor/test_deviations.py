@@ -159,6 +159,7 @@ DEVIATIONS: dict[str, tuple[Deviation, str, Any]] = {
         *(edit(AUTH, {"token": TOKEN}, drop="access_token"), "access_token failed"),
         "missing; unknown fields: token",
     ),
+    "token is null": (edit(AUTH, {"access_token": None}), "access_token failed", ...),
     "token with a space": (edit(AUTH, {"access_token": "a b"}), "access_token failed", ...),
     "401 with a body": (on(is_refused, 401, TOKEN.encode()), "unknown_token differs", ...),
     "403 for a bad token": (on(is_refused, 403), "unknown_token failed", ...),

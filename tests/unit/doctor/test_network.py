@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from airflow_provider_rtisms.sandbox import Sandbox
 from tests.hostile import HostileServer
 from tests.unit.doctor.vendor import Reply, connect_proxy, examine, examine_slow, not_ok, port_of, result, vendor
 
@@ -92,8 +93,9 @@ def test_a_self_signed_certificate_and_no_tls_at_all(tmp_path: Path) -> None:
     pem.write_bytes(own.private_key_pem.bytes() + own.cert_pem.bytes())
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
-    with vendor(context=context) as self_signed, vendor() as plain:
-        signed, clear = examine(localhost(self_signed)), examine(localhost(plain))
+    with vendor(context=context) as self_signed, Sandbox() as plain:
+        signed = examine(localhost(self_signed))
+        clear = examine(plain.url.replace("http://127.0.0.1", "https://localhost"))
     assert not_ok(signed) == not_ok(clear) == {"tls": "failed"}
     assert re.search("self.signed", result(signed, "tls").got)
 

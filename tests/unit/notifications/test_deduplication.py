@@ -182,7 +182,7 @@ def test_the_clock_of_another_machine_may_be_ahead(limit_of: Callable[..., Alert
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(8))
 def test_a_storm_of_200_processes_costs_an_sms_or_two_and_counts_at_least_a_third(seed: int) -> None:
     """Eight or more run at a time, and a call of the store takes up to 0.1 s, each another time."""
     rng = random.Random(seed)
