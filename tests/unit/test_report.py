@@ -386,7 +386,7 @@ class TestPlot:
 
 class TestView:
     def test_the_page_has_what_the_command_prints(self, capsys: Capture) -> None:
-        shown = [block.code for block in blocks("view", document="report.md")]
+        shown = [block.code for block in blocks("view", document="report-views.md")]
         for dialect, code in zip(("postgresql", "sqlite", "mysql"), shown, strict=True):
             assert main(["--view", dialect, "--table", "messages"]) == 0
             assert capsys.readouterr().out == code
