@@ -59,7 +59,7 @@ CONN_FIELDS: dict[str, dict[str, Any]] = {
     "default_region": {
         "label": "Default region",
         "description": "Two letters of the country, such as CL, as which sends read phone numbers without +. Needs "
-        "phonenumbers (extra phones). Empty: such numbers are refused.",
+        "the pip extra phones. Empty: such numbers are refused.",
         "schema": {"type": ["string", "null"]},
     },
 }

@@ -26,7 +26,7 @@ def substitutions() -> dict[str, Any]:
         "permanent_errors": _error_table(errors.RtiSmsPermanentError),
         "transient_errors": _error_table(errors.RtiSmsTransientError),
         "extras": _table(
-            ("extra", "label in the form", "meaning"),
+            ("field in the extra", "label in the form", "meaning"),
             ((f"`{name}`", field["label"], field["description"]) for name, field in CONN_FIELDS.items()),
         ),
         "magic_numbers": _table(

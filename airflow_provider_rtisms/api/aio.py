@@ -107,7 +107,10 @@ class AsyncRtiSmsClient:
         self._base_url = URL(settings.base_url)
         self._base_path = self._base_url.raw_path.rstrip("/")
         self._proxy = settings.proxy_to_use()
-        self._timeout = aiohttp.ClientTimeout(total=settings.timeout, ceil_threshold=math.inf)
+        # Connecting ends a little earlier, so that the error says that there was no connection.
+        self._timeout = aiohttp.ClientTimeout(
+            total=settings.timeout, sock_connect=0.9 * settings.timeout, ceil_threshold=math.inf
+        )
         self._session: aiohttp.ClientSession | None = None
         self._unpooled: aiohttp.ClientSession | None = None
         #: The process and the event loop that the sockets belong to.
@@ -124,9 +127,10 @@ class AsyncRtiSmsClient:
         # Reading the certificates takes long enough to delay other tasks of the loop.
         verify = await asyncio.to_thread(_tls_context, self.settings) if self.settings.is_tls else True
         self._owner = os.getpid(), asyncio.get_running_loop()
-        self._session = _new_session(_Connector(limit=self.settings.max_concurrency, ssl=verify))
+        connector = _Connector(limit=self.settings.max_concurrency, ssl=verify)
+        self._session = _new_session(self.settings, connector)
         # It keeps no connection open, so each of its requests opens a new one.
-        self._unpooled = _new_session(aiohttp.TCPConnector(limit=0, ssl=verify, force_close=True))
+        self._unpooled = _new_session(self.settings, aiohttp.TCPConnector(limit=0, ssl=verify, force_close=True))
 
     async def close(self) -> None:
         """Close all sockets."""
@@ -260,7 +264,7 @@ class AsyncRtiSmsClient:
                         raise calls.too_large(response.status)
                 return calls.HttpResponse(response.status, response.headers, body)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise _failure(error, self.settings.timeout) from None
+            raise _failure(error, self.settings) from None
 
     def _url(self, path: str) -> URL:
         """Return the URL of a path below the base URL, without parsing the base URL again for each request."""
@@ -470,19 +474,21 @@ def _has_unread_bytes(connection: aiohttp.connector.Connection, transport: async
     return bool(poll.poll(0))
 
 
-async def _fail_at_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+async def _fail_at_once(
+    settings: ApiSettings, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
     """
     Keep aiohttp from sending a GET once more by itself, without a log line or a count: ``retrying.py`` decides that.
     """
     try:
         return await handler(request)
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise _failure(error) from None
+        raise _failure(error, settings) from None
 
 
-def _new_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+def _new_session(settings: ApiSettings, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        middlewares=(_fail_at_once,),
+        middlewares=(partial(_fail_at_once, settings),),
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
@@ -490,28 +496,30 @@ def _new_session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
     )
 
 
-def _failure(error: Exception, timeout: float = math.nan) -> calls.TransportError:
+def _failure(error: Exception, settings: ApiSettings) -> calls.TransportError:
     """Say what a failure of aiohttp means."""
     kind: type[errors.RtiSmsError] = errors.RtiSmsConnectionLostError
-    detail = ""
     match error:
-        case aiohttp.ClientConnectorCertificateError():
-            kind, what, detail = errors.RtiSmsCertificateError, "the certificate is not trusted", str(error)
         case aiohttp.ClientHttpProxyError():  # its text holds the proxy's URL with the password
-            kind, what, detail = (
-                errors.RtiSmsConnectError,
-                f"the proxy refused the connection with HTTP {error.status}",
-                "",
+            return calls.refused_by_proxy(error.status, settings)
+        case (
+            aiohttp.ClientConnectorError()
+            | aiohttp.ClientConnectorCertificateError()
+            | aiohttp.ConnectionTimeoutError()
+        ):
+            return calls.no_connection(
+                error,
+                settings,
+                is_at_proxy=isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientConnectorDNSError),
+                is_name=isinstance(error, aiohttp.ClientConnectorDNSError),
             )
-        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
-            kind, what, detail = errors.RtiSmsConnectError, "no connection could be made", str(error)
         case TimeoutError():
-            kind, what = errors.RtiSmsTimeoutError, f"no complete response within {timeout:g} s"
+            kind, what = errors.RtiSmsTimeoutError, f"no complete response within {settings.timeout:g} s"
         case aiohttp.ClientResponseError():  # its repr holds our headers
             what = f"the response is not HTTP ({type(error).__name__})"
         case _:
             what = f"the connection broke ({calls.describe_break(error)})"
-    return calls.TransportError(kind, what, detail)
+    return calls.TransportError(kind, what)
 
 
 def _tls_context(settings: ApiSettings) -> ssl.SSLContext:

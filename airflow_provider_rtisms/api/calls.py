@@ -8,7 +8,11 @@ Source: docs/vendor-api.md, "Authenticate", "Headers of every other call", "Get 
 from __future__ import annotations
 
 import codecs
+import errno
+import os
 import re
+import socket
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,7 +21,7 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from json import dumps, loads
 from typing import Any, Generic, NoReturn, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from airflow_provider_rtisms import __version__
 from airflow_provider_rtisms.api import errors
@@ -88,15 +92,15 @@ class TransportError(Exception):
     A request got no response.
 
     :param kind: the class of the failure.
-    :param what: what happened, in our words.
-    :param detail: the library's words; may repeat what the server wrote, and so secrets.
+    :param what: what happened, in our words. Those of a library may repeat what the server wrote, and so secrets.
+    :param remedy: what a person can do; default that of the class.
     """
 
-    def __init__(self, kind: type[errors.RtiSmsError], what: str, detail: str = "") -> None:
-        super().__init__(kind, what, detail)
+    def __init__(self, kind: type[errors.RtiSmsError], what: str, remedy: str | None = None) -> None:
+        super().__init__(kind, what, remedy)
         self.kind = kind
         self.what = what
-        self.detail = detail
+        self.remedy = remedy
 
 
 def describe_break(error: Exception) -> str:
@@ -105,6 +109,86 @@ def describe_break(error: Exception) -> str:
     """
     name = type(error).__name__
     return f"{name}: {error.strerror}" if isinstance(error, OSError) and error.strerror else name
+
+
+#: What errors of the operating system mean that a wrong host or a firewall causes.
+_NO_CONNECTION = {
+    errno.ECONNREFUSED: "nothing listens on this port, or a firewall refuses it",
+    errno.EHOSTUNREACH: "the network has no route to it",
+    errno.ENETUNREACH: "the network has no route to it",
+}
+#: Reasons of OpenSSL (X509_V_ERR_*) why a certificate is not trusted.
+_UNTRUSTED = {
+    9: "it is not valid yet",
+    10: "it has expired",
+    18: "it is self-signed",
+    19: "its authority is not known here",
+    20: "its authority is not known here",
+    62: "it is for another host",
+    64: "it is for another host",
+}
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Give an exception of requests, urllib3 or aiohttp, and those that it wraps."""
+    known: list[BaseException] = []
+    while error is not None and error not in known:
+        yield error
+        known.append(error)
+        inner = (error.__cause__, getattr(error, "reason", None), *error.args, error.__context__)
+        error = next((one for one in inner if isinstance(one, BaseException)), None)
+
+
+def no_connection(
+    error: BaseException, settings: ApiSettings, *, is_at_proxy: bool = False, is_name: bool = False
+) -> TransportError:
+    """
+    Say in our words why no connection could be made. The request never left this machine.
+
+    :param error: what requests or aiohttp raised.
+    :param is_at_proxy: whether the proxy failed, and not what lies behind it.
+    :param is_name: whether the library says that a name could not be resolved.
+    """
+    proxy = settings.proxy_to_use() if is_at_proxy else None
+    parts = urlsplit(proxy or settings.base_url)
+    host = f"{'the proxy ' if proxy else ''}{parts.hostname}"
+    check = f'Check "Base URL (Host)" of {settings.connection}.'
+    if proxy:
+        source = f"field 'proxy' in the extra of {settings.connection}"
+        check = f"Check the {source if settings.proxy else 'environment variables HTTPS_PROXY and HTTP_PROXY'}."
+    causes = list(_causes(error))[::-1]  # what happened first, such as an error of OpenSSL, comes first
+    is_name = is_name or any(isinstance(one, socket.gaierror) for one in causes)
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            reason = _UNTRUSTED.get(getattr(cause, "verify_code", 0), "it cannot be verified")
+            what = f"the certificate of {host} is not trusted: {reason}"
+            remedy = f"{check} {errors.REMEDIES[errors.RtiSmsCertificateError]}"
+            return TransportError(errors.RtiSmsCertificateError, what, remedy)
+        if isinstance(cause, OSError) and (refusal := re.match(r"Tunnel connection failed: (\d{3})\b", str(cause))):
+            return refused_by_proxy(int(refusal[1]), settings)
+    numbers = [one.errno for one in causes if isinstance(one, OSError) and one.errno]
+    number = numbers[0] if numbers else 0
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    if is_name:
+        return TransportError(errors.RtiSmsConnectError, f"the name of {host} cannot be resolved (DNS)", check)
+    if any(isinstance(one, ssl.SSLError) for one in causes):
+        why = "TLS failed: maybe the server does not speak TLS on this port"
+    elif number in _NO_CONNECTION:
+        why = _NO_CONNECTION[number]
+    elif number == errno.ETIMEDOUT or any(isinstance(one, TimeoutError) for one in causes) or not number:
+        why = f"none within {settings.timeout:g} s"
+    else:
+        why = os.strerror(number)
+    return TransportError(errors.RtiSmsConnectError, f"no connection to {host} port {port}: {why}", check)
+
+
+def refused_by_proxy(status: int, settings: ApiSettings) -> TransportError:
+    """Return the failure for a proxy that does not connect to the API."""
+    remedy = f'Ask its administrator to allow it, and check "Base URL (Host)" of {settings.connection}.'
+    if status == 407:
+        remedy = "Put its user name and password into its URL, percent-encoded: http://user:password@host:port."
+    what = f"the proxy refused the connection with HTTP {status}"
+    return TransportError(errors.RtiSmsConnectError, what, remedy)
 
 
 def too_large(status: int) -> TransportError:
@@ -199,17 +283,16 @@ class Call(Generic[T]):
         *,
         status: int | None = None,
         retry_after: float | None = None,
+        remedy: str | None = None,
     ) -> errors.RtiSmsError:
         """Return an error that says what was requested, what happened, and what to do."""
-        remedy = errors.REMEDIES.get(kind, "")
+        remedy = errors.REMEDIES.get(kind, "") if remedy is None else remedy
         message = f"{self}: {what}. {remedy}".rstrip()
         return kind(message, call=self.name, subject=self.subject, status=status, retry_after=retry_after)
 
     def failure(self, failure: TransportError, secrets: Iterable[Secret[str]] = ()) -> errors.RtiSmsError:
         """Return the error for a request that got no response. It does not repeat the secrets."""
-        show_detail = failure.detail and not (self.is_confidential and failure.kind.may_have_acted)
-        what = f"{failure.what} ({failure.detail})" if show_detail else failure.what
-        return self.error(failure.kind, redact(what, secrets))
+        return self.error(failure.kind, redact(failure.what, secrets), remedy=failure.remedy)
 
     def _raise_for_status(self, response: HttpResponse, secrets: Iterable[Secret[str]]) -> NoReturn:
         status = response.status

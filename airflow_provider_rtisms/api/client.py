@@ -12,6 +12,7 @@ import io
 import os
 import random
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -213,7 +214,7 @@ class RtiSmsClient:
         except calls.TransportError:
             raise
         except (requests.RequestException, failures.HTTPError) as error:
-            raise _failure(error, self.settings.timeout) from None
+            raise _failure(error, self.settings) from None
         except BaseException:  # a signal may have come while urllib3 held the lock of its idle connections
             self._session = self._new_session()
             raise
@@ -256,18 +257,17 @@ class _Session(requests.Session):
         return None
 
 
-def _failure(error: Exception, timeout: float) -> calls.TransportError:
+def _failure(error: Exception, settings: ApiSettings) -> calls.TransportError:
     """Say what a failure of requests or urllib3 means."""
     reason = error.args[0] if error.args and isinstance(error.args[0], Exception) else error  # urllib3's
     if isinstance(reason, failures.MaxRetryError):
         reason = reason.reason or reason
-    if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return calls.TransportError(errors.RtiSmsCertificateError, "the certificate is not trusted", str(reason))
-    is_unreachable = isinstance(reason, failures.ConnectTimeoutError | failures.NewConnectionError)
-    if is_unreachable or isinstance(error, requests.exceptions.ProxyError):
-        return calls.TransportError(errors.RtiSmsConnectError, "no connection could be made", str(reason))
+    is_at_proxy = isinstance(error, requests.exceptions.ProxyError)
+    if is_at_proxy or isinstance(reason, failures.ConnectTimeoutError | failures.NewConnectionError):
+        return calls.no_connection(error, settings, is_at_proxy=is_at_proxy)
     if isinstance(error, requests.exceptions.ReadTimeout | failures.ReadTimeoutError):
-        return calls.TransportError(errors.RtiSmsTimeoutError, f"no complete response within {timeout:g} s")
+        what = f"no complete response within {settings.timeout:g} s"
+        return calls.TransportError(errors.RtiSmsTimeoutError, what)
     inner = reason.args[-1] if isinstance(reason, failures.ProtocolError) and reason.args else reason
     broken = calls.describe_break(inner if isinstance(inner, Exception) else reason)
     return calls.TransportError(errors.RtiSmsConnectionLostError, f"the connection broke ({broken})")
@@ -352,6 +352,13 @@ class _HttpPool(HTTPConnectionPool):
 class _HttpsPool(HTTPSConnectionPool):
     class ConnectionCls(HTTPSConnection):
         response_class = _Response
+
+        def connect(self) -> None:
+            """Connect, and tell a failure of TLS from a later one: the request has not left yet."""
+            try:
+                super().connect()
+            except (ssl.SSLError, TimeoutError) as error:
+                raise failures.NewConnectionError(self, "no TLS") from error
 
 
 class _Adapter(HTTPAdapter):

@@ -197,23 +197,24 @@ STATUS_ERRORS: dict[int, type[RtiSmsError]] = {
     504: RtiSmsServerError,
 }
 
-_CHECK_HOST = "Check that Host of the Connection points at the API."
+_CHECK_HOST = 'Check "Base URL (Host)" of the Connection: maybe it is not the API.'
 #: What a person can do about an error. Messages end with it.
 REMEDIES: dict[type[RtiSmsError], str] = {
     RtiSmsBadRequestError: "The request is malformed; check the values given to the operator.",
     RtiSmsAuthenticationError: "Check Login (client id) and Password (client secret) of the Connection.",
     RtiSmsTokenRefusedError: "Ask RealTime whether the account is active.",
     RtiSmsForbiddenError: "The account may not do this; ask RealTime to allow it.",
-    RtiSmsNotFoundError: "Check the submission id, and that Host of the Connection points at the API.",
+    RtiSmsNotFoundError: 'Check the submission id, and "Base URL (Host)" of the Connection.',
     RtiSmsMethodNotAllowedError: _CHECK_HOST,
     RtiSmsSenderRefusedError: "Use a sender that RealTime has allowed for this account.",
-    RtiSmsRedirectError: "Redirects are not followed; put the API's own address into Host of the Connection.",
+    RtiSmsRedirectError: 'Redirects are not followed: put the address of the API into "Base URL (Host)".',
     RtiSmsUnexpectedStatusError: _CHECK_HOST,
     RtiSmsResponseTooLargeError: _CHECK_HOST,
     RtiSmsUnsafeTokenError: _CHECK_HOST,
-    RtiSmsCertificateError: "If your company's authority signs it, set extra 'ca_bundle' to the authority's PEM file.",
-    RtiSmsRateLimitError: "Lower 'requests_per_second' or 'max_concurrency' of the Connection.",
-    RtiSmsTimeoutError: "Raise 'timeout' of the Connection if the network is slow.",
+    RtiSmsCertificateError: "If your company's authority signs it, set the field 'ca_bundle' in the extra of the "
+    "Connection to the authority's PEM file.",
+    RtiSmsRateLimitError: "Lower the field 'requests_per_second' or 'max_concurrency' in the extra of the Connection.",
+    RtiSmsTimeoutError: "If the network is slow, raise the field 'timeout' in the extra of the Connection.",
 }
 
 

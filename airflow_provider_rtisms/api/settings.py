@@ -41,6 +41,7 @@ class ApiSettings:
     :param allow_http: allow plain http to a host that is not loopback.
     :param sender: the sender of messages that name no other one.
     :param default_region: the country, such as ``CL``, in which phone numbers without + are dialled; None: refuse them.
+    :param conn_id: the Connection that the values come from, for errors; None if there is none.
     :raises RtiSmsConfigError: a value is missing or malformed; names the field and the remedy.
     """
 
@@ -56,31 +57,44 @@ class ApiSettings:
     allow_http: bool = False
     sender: str | None = None
     default_region: str | None = None
+    conn_id: str | None = field(default=None, compare=False)
     #: The proxy that requests go through: that of the Connection or of the environment.
     _proxy_to_use: str | None = field(init=False, default=None, repr=False, compare=False)
     _secrets: tuple[Secret[str], ...] = field(init=False, default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        of = self.connection
+
+        def extra(name: str) -> str:
+            return f"Field {name!r} in the extra of {of}"
+
         checked = {
-            "client_id": _credential("client_id", "Login", self.client_id),
-            "client_secret": Secret(_credential("client_secret", "Password", reveal(self.client_secret))),
-            "allow_http": _flag("allow_http", self.allow_http),
-            "timeout": _number("timeout", self.timeout, 30.0, least=0.01, most=3600),
-            "max_concurrency": _whole("max_concurrency", self.max_concurrency, 32, most=1000),
-            "max_attempts": _whole("max_attempts", self.max_attempts, 5, most=100),
+            "client_id": _credential("client_id", "Login", self.client_id, of),
+            "client_secret": Secret(_credential("client_secret", "Password", reveal(self.client_secret), of)),
+            "allow_http": _flag(extra("allow_http"), self.allow_http),
+            "timeout": _number(extra("timeout"), self.timeout, 30.0, least=0.01, most=3600),
+            "max_concurrency": _whole(extra("max_concurrency"), self.max_concurrency, 32, most=1000),
+            "max_attempts": _whole(extra("max_attempts"), self.max_attempts, 5, most=100),
             "requests_per_second": _number(
-                "requests_per_second", self.requests_per_second, None, least=0.001, most=100_000
+                extra("requests_per_second"), self.requests_per_second, None, least=0.001, most=100_000
             ),
-            "proxy": _proxy(self.proxy),
-            "ca_bundle": None if self.ca_bundle in (None, "") else _check_certificates(self.ca_bundle, "ca_bundle"),
-            "sender": _sender(self.sender),
-            "default_region": _region(self.default_region),
+            "proxy": _proxy(self.proxy, extra("proxy")),
+            "ca_bundle": (
+                None if self.ca_bundle in (None, "") else _check_certificates(self.ca_bundle, extra("ca_bundle"))
+            ),
+            "sender": _sender(self.sender, extra("sender")),
+            "default_region": _region(self.default_region, extra("default_region")),
         }
-        checked["base_url"] = _base_url(self.base_url or DEFAULT_BASE_URL, bool(checked["allow_http"]))
+        checked["base_url"] = _base_url(self.base_url or DEFAULT_BASE_URL, bool(checked["allow_http"]), of)
         checked["_proxy_to_use"] = checked["proxy"] or _environment_proxy(str(checked["base_url"]))
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         object.__setattr__(self, "_secrets", (self.client_secret, *_proxy_secrets(self._proxy_to_use)))
+
+    @property
+    def connection(self) -> str:
+        """What errors call the Connection."""
+        return f"the Connection {self.conn_id}" if self.conn_id else "the Connection"
 
     @property
     def is_tls(self) -> bool:
@@ -145,38 +159,41 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _credential(name: str, form_field: str, value: Any) -> str:
+def _credential(name: str, form_field: str, value: Any, of: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise RtiSmsConfigError(f"{name} is missing: set {form_field} of the Connection.")
+        raise RtiSmsConfigError(f"{name} is missing: set {form_field} of {of}.")
     if any(0xD800 <= ord(character) <= 0xDFFF for character in value):
-        raise RtiSmsConfigError(f"{name} holds characters that are not valid: correct {form_field} of the Connection.")
+        raise RtiSmsConfigError(f"{name} holds characters that are not valid: correct {form_field} of {of}.")
     return value
 
 
-def _base_url(value: str, allow_http: bool) -> str:
+def _base_url(value: str, allow_http: bool, of: str) -> str:
     try:
         parts = urlsplit(value.strip())
         host = parts.hostname
         is_url = parts.scheme in ("http", "https") and _is_host(host) and parts.port != 0
     except (ValueError, AttributeError):  # the reason would repeat a part of the value, which may be a secret
-        raise RtiSmsConfigError(f"Host is {shape(value)} that is not a URL: {_HOST_FORMS}.") from None
+        raise RtiSmsConfigError(
+            f"Base URL (Host) of {of} is {shape(value)} that is not a URL: {_HOST_FORMS}."
+        ) from None
     if not is_url or not host or _has_spaces(value.strip()):
-        raise RtiSmsConfigError(f"Host is {shape(value)} that is not a base URL: {_HOST_FORMS}.")
+        raise RtiSmsConfigError(f"Base URL (Host) of {of} is {shape(value)} that is not a base URL: {_HOST_FORMS}.")
     # An "@" in the path follows a password that holds a "/".
     if parts.username is not None or "@" in parts.path or parts.query or parts.fragment:
         raise RtiSmsConfigError(
-            f"Host holds credentials, a query or a fragment: {_HOST_FORMS}. Put credentials into Login and Password."
+            f"Base URL (Host) of {of} holds credentials, a query or a fragment: {_HOST_FORMS}. Put credentials into "
+            "Login and Password."
         )
     if parts.scheme == "http" and not allow_http and not is_loopback(host):
         raise RtiSmsConfigError(
-            "Host uses plain http, which shows the client secret to everyone on the network: use https, or set extra "
-            "'allow_http' to true."
+            f"Base URL (Host) of {of} uses plain http, which shows the client secret to everyone on the network: use "
+            "https, or set the field 'allow_http' in the extra of the Connection to true."
         )
     path = parts.path.rstrip("/").removesuffix("/api")
     return urlunsplit(SplitResult(parts.scheme, parts.netloc, path, "", ""))
 
 
-def _proxy(value: Any, name: str = "proxy") -> str | None:
+def _proxy(value: Any, name: str) -> str | None:
     if value in (None, ""):
         return None
     try:
@@ -214,22 +231,22 @@ def _has_spaces(value: str) -> bool:
     return any(ord(character) <= 32 or ord(character) == 127 for character in value)
 
 
-def _sender(value: Any) -> str | None:
+def _sender(value: Any, name: str) -> str | None:
     if value in (None, ""):
         return None
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)  # JSON such as {"sender": 96000}
     if not isinstance(value, str) or not value.strip():
-        raise RtiSmsConfigError(f"sender is {shape(value)}: use a str that is not empty.")
+        raise RtiSmsConfigError(f"{name} is {shape(value)}: use a str that is not empty.")
     return value
 
 
-def _region(value: Any) -> str | None:
+def _region(value: Any, name: str) -> str | None:
     if value in (None, ""):
         return None
     region = parse_region(value)
     if region is None:
-        raise RtiSmsConfigError(f"default_region is {shape(value)}: use the two letters of a country, such as CL.")
+        raise RtiSmsConfigError(f"{name} is {shape(value)}: use the two letters of a country, such as CL.")
     return region
 
 

@@ -48,7 +48,8 @@ ISSUE = "Open an issue with this report."
 REPORT_IT = "The package handles this. Please open an issue with this report, since the API has changed."
 TIMEOUT_REMEDY = (
     "The server or a proxy sends too slowly, or not at all. Run the doctor again with a longer --timeout. If that "
-    "helps, raise 'timeout' of the Connection; if not, ask RealTime or your network's administrator."
+    "helps, raise the field 'timeout' in the extra of the Connection; if not, ask RealTime or the administrator of your "
+    "network."
 )
 BROKEN_REMEDY = (
     "Something ends the connection: the server, a proxy or a firewall. Run the doctor again; then ask your network's "
@@ -56,11 +57,12 @@ BROKEN_REMEDY = (
 )
 PROXY_REMEDY = (
     "Put the user name and the password into the URL of the proxy, percent-encoded: http://user:password@host:port, in "
-    "extra 'proxy' of the Connection or in the environment variable HTTPS_PROXY."
+    "the field 'proxy' in the extra of the Connection or in the environment variable HTTPS_PROXY."
 )
 UNTRUSTED_REMEDY = (
-    "If your company inspects TLS with its own authority, set extra 'ca_bundle' of the Connection, or the variable "
-    "REQUESTS_CA_BUNDLE, to the PEM file of that authority. Otherwise do not trust this server: it may not be the API."
+    "If your company inspects TLS with its own authority, set the field 'ca_bundle' in the extra of the Connection, or "
+    "the variable REQUESTS_CA_BUNDLE, to the PEM file of that authority. Otherwise do not trust this server: it may not "
+    "be the API."
 )
 PAGE_REMEDY = f"{CHECK_HOST} If it is right, a proxy or a login page of the network answers in place of the API."
 STRING, INTEGER, NUMBER = "a string", "an integer", "a number"
@@ -90,7 +92,7 @@ LEAST_DAYS_LEFT = 14
 #: Seconds that clocks may differ; the header Date has no fractions.
 MOST_CLOCK_SKEW = 60
 
-_NEEDS_PROXY = "If this network needs a proxy, set extra 'proxy' of the Connection or the variable HTTPS_PROXY."
+_NEEDS_PROXY = "If this network needs a proxy, set the field 'proxy' in the extra of the Connection, or HTTPS_PROXY."
 _WRONG_NAME = f"{CHECK_HOST} The server there has a certificate for another name."
 #: Reasons of OpenSSL (X509_V_ERR_*), and what to do.
 _CERTIFICATE_REMEDIES = {
@@ -461,7 +463,7 @@ def _proxy(settings: ApiSettings) -> SplitResult | None:
 
 def _proxy_source(settings: ApiSettings) -> str:
     if settings.proxy:
-        return "extra 'proxy' of the Connection"
+        return "the field 'proxy' in the extra of the Connection"
     scheme = urlsplit(settings.base_url).scheme
     names = [name for name in os.environ if name.lower() in (f"{scheme}_proxy", "all_proxy")]
     return f"the environment ({', '.join(sorted(names)) or 'system settings'})"
@@ -626,7 +628,9 @@ def check_latency(exam: Examination) -> Finding:
         except FailedError:
             if not times or exam.responses[-1].status != 429:
                 raise
-            remedy = "The account has a low threshold. Set extra 'requests_per_second' of the Connection below it."
+            remedy = (
+                "The account has a low threshold. Set 'requests_per_second' in the extra of the Connection below it."
+            )
             return differs(f"HTTP 429 after {len(times)} calls in a row", remedy)
         if response.status != 200:
             raise response.unexpected()
@@ -654,7 +658,9 @@ def check_rate_limit(exam: Examination) -> Finding:
     }
     if not found:
         return ok("no headers about limits")
-    remedy = "Set extra 'requests_per_second' of the Connection so that bulk fetches stay below the limit."
+    remedy = (
+        "Set the field 'requests_per_second' in the extra of the Connection so that bulk fetches stay below the limit."
+    )
     return ok(", ".join(f"{name}: {value}" for name, value in found.items()), remedy)
 
 
@@ -822,7 +828,10 @@ def diagnose(
     blocked: dict[str, str] = {}
     for check in CHECKS:
         outcome, *texts = _run(exam, check, blocked)
-        got, remedy = (redact(text, exam.secrets).replace("the Connection", named) for text in texts)
+        got, remedy = (
+            redact(text, exam.secrets).replace(named, "the Connection").replace("the Connection", named)
+            for text in texts
+        )
         results.append(CheckResult(check.name, outcome, check.expected, got, remedy))
         on_result(results[-1])
     if "client" in vars(exam):

@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.conn_id is not None:
         if any(getattr(args, name) for name in ("client_id", "base_url", *_SETTINGS)):
-            parser.error("--conn-id brings the client id, the base URL and the extras; do not give them as well")
+            parser.error("--conn-id brings the client id, the base URL and the extra; do not give them as well")
         if find_spec("airflow") is None:
             parser.error("--conn-id needs Airflow, which is not installed here; use --client-id")
         return run(partial(settings_of_connection, args.conn_id), args)

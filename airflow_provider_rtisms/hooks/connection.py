@@ -54,6 +54,7 @@ def settings_from_connection(connection: Connection) -> ApiSettings:
         client_id=connection.login or "",
         client_secret=Secret(connection.password or ""),
         base_url=_base_url(connection),
+        conn_id=connection.conn_id,
         **known,
     )
     # The masker looks for exact strings, and the secret also travels form-encoded.
@@ -62,7 +63,7 @@ def settings_from_connection(connection: Connection) -> ApiSettings:
             mask_secret(encoded)
     if extras:
         log.warning(
-            "Connection %s has extras that are not used: %s. The known ones are: %s",
+            "The extra of the Connection %s has fields that are not used: %s. The known ones are: %s",
             connection.conn_id,
             ", ".join(sorted(extras)),
             ", ".join(CONN_FIELDS),
@@ -74,15 +75,17 @@ def _extras(connection: Connection) -> dict[str, Any]:
     """Return the extras; Airflow reads text that is no JSON as none, and returns JSON of any kind."""
     from airflow_provider_rtisms.api.errors import RtiSmsConfigError, shape
 
-    remedy = 'Use a JSON object such as {"timeout": 10}, or leave Extra empty.'
+    remedy = 'Use a JSON object such as {"timeout": 10}, or leave the extra empty.'
     try:
         extras = json.loads(connection.extra or "null")
     except (ValueError, TypeError, RecursionError):
         raise RtiSmsConfigError(
-            f"Extra of the Connection is {shape(connection.extra)} that is no JSON. {remedy}"
+            f"The extra of the Connection {connection.conn_id} is {shape(connection.extra)} that is no JSON. {remedy}"
         ) from None
     if extras is not None and not isinstance(extras, dict):
-        raise RtiSmsConfigError(f"Extra of the Connection is JSON, but {shape(extras)}. {remedy}")
+        raise RtiSmsConfigError(
+            f"The extra of the Connection {connection.conn_id} is JSON, but {shape(extras)}. {remedy}"
+        )
     return dict(connection.extra_dejson) if extras else {}  # which masks the values of telling names
 
 
@@ -95,7 +98,9 @@ def _base_url(connection: Connection) -> str:
         return ""
     schema = (connection.schema or "").strip().lower().removesuffix("://")
     if "://" not in host and schema not in ("", "http", "https"):
-        raise RtiSmsConfigError(f"Schema is {shape(schema)}: use http or https, or leave it empty.")
+        raise RtiSmsConfigError(
+            f"Schema of the Connection {connection.conn_id} is {shape(schema)}: use http or https, or leave it empty."
+        )
     with suppress(ValueError):  # not a URL: ApiSettings raises an error that says so
         if "://" not in host:
             name, slash, path = host.partition("/")

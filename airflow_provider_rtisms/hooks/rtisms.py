@@ -86,7 +86,7 @@ class RtiSmsHook(BaseHook):
             print(hook.get_sms("4193366853543393").status)
 
     :param rtisms_conn_id: Connection of type ``rtisms``: Login is the client id, Password the client secret, Host the
-        base URL; see :class:`~airflow_provider_rtisms.api.settings.ApiSettings` for the extras.
+        base URL; see :class:`~airflow_provider_rtisms.api.settings.ApiSettings` for the fields of the extra.
     :param retry_args: arguments of tenacity that replace those of this package, by name: ``stop``, ``wait``, ``retry``
         and ``before_sleep``. A request on which the server may have acted is never repeated if that does harm,
         whatever ``retry`` says.
@@ -222,7 +222,7 @@ class RtiSmsHook(BaseHook):
         :param text: the message to all recipients.
         :param messages: instead of these two, dicts with ``recipient``, ``text`` and maybe ``reference``, a key of the
             caller that no other message has.
-        :param sender: as allowed for the account; default the extra ``sender`` of the Connection.
+        :param sender: as allowed for the account; default the field ``sender`` in the extra of the Connection.
         :param charset: 0, 1, 6 or 8; None picks by the text.
         :param max_parts: most parts that one SMS may take.
         :param max_messages: most messages.

@@ -65,7 +65,7 @@ class RtiSmsNotifier(RendersAsWritten, BaseNotifier):
     :param recipients: (templated) a phone number in international form, a list of them, or a JSON list.
     :param text: (templated) the message; may be the name of a file, without spaces, that ends in ``.txt`` or ``.j2``.
         ``suppressed`` is the number of alerts since the last SMS that were not sent; 0 without ``dedup_key``.
-    :param sender: (templated) as allowed for the account; default the extra ``sender`` of the Connection.
+    :param sender: (templated) as allowed for the account; default the field ``sender`` in the extra of the Connection.
     :param rtisms_conn_id: (templated) the Connection.
     :param charset: 0, 1, 6 or 8 of the API; None picks by the text.
     :param max_parts: most parts that one SMS may take.

@@ -42,8 +42,8 @@ class RtiSmsBulkGetDetailsOperator(TemplateFields, BaseOperator):
         comma, semicolon and tab with which the header line has the column.
     :param csv_encoding: of the CSV or of the lines, such as ``cp1252`` or ``utf-16``; default UTF-8.
     :param output_path: (templated) a local path or a URL for ObjectStoragePath (``s3://conn_id@bucket/key``) that ends
-        in ``.jsonl``, ``.jsonl.gz``, ``.csv``, ``.csv.gz`` or ``.parquet`` (extra ``parquet``). None puts the records
-        into XCom, at most :data:`MAX_RECORDS_IN_XCOM`.
+        in ``.jsonl``, ``.jsonl.gz``, ``.csv``, ``.csv.gz`` or ``.parquet`` (pip extra ``parquet``). None puts the
+        records into XCom, at most :data:`MAX_RECORDS_IN_XCOM`.
     :param missing_path: (templated) a file for the ids that the API does not know: ids and reasons if it ends in
         ``.csv`` or ``.jsonl``, else one id a line; ``.gz`` may follow. It is written once all is fetched, also if
         ``on_missing`` then fails the task.

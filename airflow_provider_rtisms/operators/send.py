@@ -89,12 +89,12 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
     :param csv_delimiter: what separates the fields of a CSV. Default: what its line ``sep=`` says, or the one of comma,
         semicolon and tab with which the header line has the columns.
     :param csv_encoding: of a CSV, such as ``cp1252`` or ``utf-16``; default UTF-8.
-    :param sender: (templated) as allowed for the account; default the extra ``sender`` of the Connection.
+    :param sender: (templated) as allowed for the account; default the field ``sender`` in the extra of the Connection.
     :param rtisms_conn_id: (templated) the Connection.
     :param charset: 0, 1, 6 or 8 of the API; None picks GSM 7-bit where every character fits, else UCS-2.
     :param default_region: two letters of a country, such as ``CL``, in which a phone number without + is dialled. Only
-        valid mobile numbers are sent to; needs the extra ``phones``. Default: that of the Connection; without it, such
-        numbers are refused.
+        valid mobile numbers are sent to; needs the pip extra ``phones``. Default: that of the Connection; without it,
+        such numbers are refused.
     :param smart_encoding: replace typographic quotes, dashes, ellipses and blanks by characters of GSM 7-bit where that
         saves a part.
     :param max_parts: refuse a text of more parts, before anything is sent.

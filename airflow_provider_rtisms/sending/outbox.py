@@ -139,7 +139,7 @@ def make_outbox(
     """
     source = "the argument 'sender'"
     if sender is None:
-        source = f"extra 'sender' of the Connection {conn_id}"
+        source = f"the field 'sender' in the extra of the Connection {conn_id}"
         if settings.sender is None:
             raise RtiSmsInputError(
                 f"There is no sender: give the argument 'sender', or set {source}. Nothing was sent."

@@ -35,7 +35,7 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
 
     If the task has outlets, the counts of the summary go into the ``extra`` of their asset events.
 
-    Needs ``apache-airflow-providers-common-sql`` (extra ``sql``) and the provider of the database.
+    Needs ``apache-airflow-providers-common-sql`` (pip extra ``sql``) and the provider of the database.
 
     :param table: (templated) the table, ``table`` or ``schema.table``. Names are quoted, and taken as they are.
     :param sql_conn_id: (templated) the Connection of the database that has the table.

@@ -20,7 +20,7 @@ class SqlToRtiSmsOperator(RtiSmsSendOperator):
     that were sent and that the query no longer returns are reported in the log. See
     :class:`~airflow_provider_rtisms.operators.rtisms.RtiSmsSendOperator` and ``docs/sql-to-rtisms.md``.
 
-    Needs ``apache-airflow-providers-common-sql`` (extra ``sql``) and the provider of the database.
+    Needs ``apache-airflow-providers-common-sql`` (pip extra ``sql``) and the provider of the database.
 
     :param sql: (templated) one SELECT; may be the name of a file, without spaces, that ends in ``.sql``.
     :param sql_conn_id: (templated) the Connection of the database.

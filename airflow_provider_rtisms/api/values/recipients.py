@@ -73,7 +73,7 @@ def check_region(value: Any) -> str | None:
     """
     Return the argument ``default_region``, ready for :func:`parse_recipient`.
 
-    :raises RtiSmsInputError: it is no region, or the extra ``phones`` is not installed.
+    :raises RtiSmsInputError: it is no region, or the pip extra ``phones`` is not installed.
     """
     if value is None:
         return None

@@ -37,13 +37,19 @@ class TestNumbers:
             assert getattr(settings(**{name: value}), name) == float(value)
         step = 1 if name.startswith("max") else least / 10
         for value in (least - step, most + step, 0, -1, "x", "nan", True, [], 10**400):
-            with pytest.raises(RtiSmsConfigError, match=f"^{name} is .*: use a number from {least:g} to {most:g}"):
+            with pytest.raises(
+                RtiSmsConfigError,
+                match=f"^Field '{name}' in the extra of the Connection is .*: use a number from {least:g} to {most:g}",
+            ):
                 settings(**{name: value})
 
     @pytest.mark.parametrize("name", ["max_concurrency", "max_attempts"])
     def test_whole_numbers(self, name: str) -> None:
         assert type(getattr(settings(**{name: "7.0"}), name)) is int
-        with pytest.raises(RtiSmsConfigError, match=f"^{name} is not a whole number: use one from 1 to 100"):
+        with pytest.raises(
+            RtiSmsConfigError,
+            match=f"^Field '{name}' in the extra of the Connection is not a whole number: use one from 1 to 100",
+        ):
             settings(**{name: 1.5})
 
 
@@ -78,11 +84,16 @@ class TestAllowHttp:
 
     @pytest.mark.parametrize("value", ["yes", 2, []])
     def test_anything_else_is_refused(self, value: Any) -> None:
-        with pytest.raises(RtiSmsConfigError, match=r"^allow_http is .*: use true or false\.$"):
+        with pytest.raises(
+            RtiSmsConfigError, match=r"^Field 'allow_http' in the extra of the Connection is .*: use true or false\.$"
+        ):
             settings(allow_http=value)
 
     def test_plain_http_needs_it_unless_the_host_is_this_machine(self) -> None:
-        with pytest.raises(RtiSmsConfigError, match=r"^Host uses plain http.*'allow_http' to true\.$"):
+        with pytest.raises(
+            RtiSmsConfigError,
+            match=r"^Base URL \(Host\) of the Connection uses plain http.*'allow_http' in .* to true\.$",
+        ):
             settings(base_url="http://sms.example")
         assert not settings(base_url="http://sms.example", allow_http=True).is_tls
         assert not settings(base_url="http://localhost:1").is_tls
@@ -120,21 +131,24 @@ class TestHost:
         [
             ("https://sms.example:99999", r"that is not a URL: use https://host or https://host:port\.$"),
             ("https://[::1", r"that is not a URL: "),
-            ("http://127.0.0.1@evil.example", "^Host holds credentials"),
+            ("http://127.0.0.1@evil.example", r"^Base URL \(Host\) of the Connection holds credentials"),
             ("//sms.example", "that is not a base URL"),
             ("https://sms.example/\r\nX: 1", "that is not a base URL"),
-            ("ftp://sms.example", r"^Host is a str of 17 characters that is not a base URL: use https://host"),
+            (
+                "ftp://sms.example",
+                r"^Base URL \(Host\) of the Connection is a str of 17 characters that is not a base URL: use https://host",
+            ),
             ("https://", "that is not a base URL"),
             ("https://sms.example/\x7f", "that is not a base URL"),
             (f"https://{'a' * 64}.example", "that is not a URL: "),
-            ("https://me@sms.example", "^Host holds credentials, a query or a fragment: .*Login and Password"),
-            ("https://sms.example?x", "^Host holds credentials, a query or a fragment"),
-            ("https://sms.example#x", "^Host holds credentials, a query or a fragment"),
-            *((f"https://{rest}", "^Host ") for rest in ("client:s3cr3t/part@api.example", "client:12/s3cr3t@a.b")),
-            *((f"https://{rest}", "^Host ") for rest in ("client:s3cr3t@a.b", r"client:s3cr3t\part@a.b", "s3cr3t..b")),
-            *((f"https://{rest}", "^Host ") for rest in ("client:12?s3cr3t@a.b", "client:12#s3cr3t@a.b", "[s3cr3t")),
-            *((f"https://{rest}", "^Host ") for rest in ("a.b:s3cr3t", "a.b:0", "a s3cr3t")),
-            ("s3cr3t://a.b", "^Host "),
+            ("https://me@sms.example", r"^Base URL \(Host\) of the Connection holds credentials, a query or a fragment: .*Login and Password"),
+            ("https://sms.example?x", r"^Base URL \(Host\) of the Connection holds credentials, a query or a fragment"),
+            ("https://sms.example#x", r"^Base URL \(Host\) of the Connection holds credentials, a query or a fragment"),
+            *((f"https://{rest}", r"^Base URL \(Host\) of the Connection ") for rest in ("client:s3cr3t/part@api.example", "client:12/s3cr3t@a.b")),
+            *((f"https://{rest}", r"^Base URL \(Host\) of the Connection ") for rest in ("client:s3cr3t@a.b", r"client:s3cr3t\part@a.b", "s3cr3t..b")),
+            *((f"https://{rest}", r"^Base URL \(Host\) of the Connection ") for rest in ("client:12?s3cr3t@a.b", "client:12#s3cr3t@a.b", "[s3cr3t")),
+            *((f"https://{rest}", r"^Base URL \(Host\) of the Connection ") for rest in ("a.b:s3cr3t", "a.b:0", "a s3cr3t")),
+            ("s3cr3t://a.b", r"^Base URL \(Host\) of the Connection "),
         ],
     )
     def test_another_form_is_refused_and_not_shown(self, value: str, what: str) -> None:
@@ -158,7 +172,7 @@ class TestProxy:
         ],
     )
     def test_anything_else_is_refused_and_not_shown(self, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        what = r"^proxy is .* that is not a URL such as http://proxy\.example:3128\."
+        what = r"^Field 'proxy' in the extra of the Connection is .* that is not a URL such as http://proxy\.example:3128\."
         with pytest.raises(RtiSmsConfigError, match=what) as caught:
             settings(proxy=value)
         assert "pr0xy" not in str(caught.value)
@@ -214,7 +228,10 @@ class TestCertificates:
 
     @pytest.mark.parametrize("value", [__file__, "/does/not/exist.pem", 7, "a\x00b"])
     def test_a_bundle_that_is_none_is_refused(self, value: Any) -> None:
-        with pytest.raises(RtiSmsConfigError, match=r"^ca_bundle does not name a file of certificates"):
+        with pytest.raises(
+            RtiSmsConfigError,
+            match=r"^Field 'ca_bundle' in the extra of the Connection does not name a file of certificates",
+        ):
             settings(ca_bundle=value)
 
     def test_an_empty_bundle_is_the_default(self, bundle: str) -> None:
@@ -229,11 +246,14 @@ class TestDefaultRegion:
 
     @pytest.mark.parametrize("value", ["XX", "UK", "Chile", 56, ["CL"], " CL"])
     def test_anything_else_is_refused(self, value: Any) -> None:
-        with pytest.raises(RtiSmsConfigError, match=r"^default_region is .*: use the two letters of a country"):
+        with pytest.raises(
+            RtiSmsConfigError,
+            match=r"^Field 'default_region' in the extra of the Connection is .*: use the two letters of a country",
+        ):
             settings(default_region=value)
 
     def test_a_worker_that_sends_nothing_needs_no_phonenumbers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "phonenumbers", None)
         assert settings(default_region="CL").default_region == "CL"
-        with pytest.raises(RtiSmsConfigError, match=r"^default_region is "):
+        with pytest.raises(RtiSmsConfigError, match=r"^Field 'default_region' in the extra of the Connection is "):
             settings(default_region="Chile")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import socket
 import ssl
 import traceback
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import trustme
@@ -21,6 +24,7 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsError,
     RtiSmsTimeoutError,
 )
+from airflow_provider_rtisms.sandbox import Sandbox
 from tests.hostile import HostileServer, Step, raw, response
 from tests.unit.api.conftest import Asyncio, Transport
 from tests.unit.conftest import Serve
@@ -118,6 +122,65 @@ def test_no_proxy_of_the_environment(transport: Transport, serve: Serve, monkeyp
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     assert transport.perform(serve(SPENT), BALANCE) == Decimal("457.00")
     assert proxy.requests == []
+
+
+@pytest.mark.parametrize(
+    ("base_url", "proxy", "said"),
+    [
+        (
+            "https://no-such-host.invalid",
+            None,
+            r"the name of no-such-host\.invalid cannot be resolved \(DNS\)\. {host}",
+        ),
+        ("https://127.0.0.1:{closed}", None, r"no connection to 127\.0\.0\.1 port \d+: nothing listens on .* {host}"),
+        ("https://localhost:{closed}", None, r"no connection to localhost port \d+: nothing listens on .* {host}"),
+        ("https://127.0.0.1:{http}", None, r"no connection to 127\.0\.0\.1 port \d+: TLS failed: maybe .* {host}"),
+        ("https://127.0.0.1:{silent}", None, r"no connection to 127\.0\.0\.1 port \d+: none within 0\.5 s.* {host}"),
+        (
+            "https://127.0.0.1:{tls}",
+            None,
+            r"the certificate of 127\.0\.0\.1 is not trusted: its authority .* {host} If",
+        ),
+        ("https://127.0.0.1:{tls}", "known", r"the certificate of 127\.0\.0\.1 is not trusted: it is for .* {host} If"),
+        ("https://api.example", "http://localhost:{closed}", r"no connection to the proxy localhost port .* {proxy}"),
+        (
+            "https://api.example",
+            "http://no.invalid:1",
+            r"the name of the proxy no\.invalid cannot be resolved .*{proxy}",
+        ),
+        (
+            "https://api.example",
+            "http://me:s3cret@127.0.0.1:{plain}",
+            r"the proxy refused the connection with HTTP 407",
+        ),
+    ],
+)
+def test_a_wrong_host_is_told_in_our_words(
+    transport: Transport,
+    serve: Serve,
+    serve_tls: Serve,
+    rtisms_sandbox: Sandbox,
+    bundle: str,
+    base_url: str,
+    proxy: str | None,
+    said: str,
+) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        ports = {"closed": taken.getsockname()[1]}
+    refusing = serve(response("s3cret", status=407))
+    urls = {"plain": refusing.url, "tls": serve_tls("other.example").url, "http": rtisms_sandbox.url}
+    fields: dict[str, Any] = {"timeout": 0.5} if "silent" in base_url else {}
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        ports |= {name: urlsplit(url).port for name, url in urls.items()} | {"silent": silent.getsockname()[1]}
+        fields |= {"ca_bundle": bundle} if proxy == "known" else {"proxy": proxy and proxy.format(**ports)}
+        there = base_url.format(**ports)
+        with pytest.raises((RtiSmsConnectError, RtiSmsCertificateError)) as caught:
+            transport.perform(refusing, BALANCE, base_url=there, conn_id="sms_prod", max_attempts=1, **fields)
+    host = r'Check "Base URL \(Host\)" of the Connection sms_prod\.'
+    proxy_field = r"Check the field 'proxy' in the extra of the Connection sms_prod\."
+    message = str(caught.value)
+    assert re.search(said.replace("{host}", host).replace("{proxy}", proxy_field), message)
+    assert not re.search(r"Connect(ion|or)[A-Z(]|object at|Errno|Error|_ssl|\('|s3cret", message)
 
 
 PASSWORD = "pr0xy+pass/word"

@@ -79,7 +79,7 @@ ONE = people(1)[0]
         ({"messages": people(3), "chunk_size": 0}, "chunk_size"),
         ({"messages": people(3), "output_path": "results.parquet"}, "output_path"),
         ({"messages": people(3), "sender": "96\ud800"}, "sender is a str"),
-        ({"messages": people(3), "sender": None}, "extra 'sender' of the Connection rtisms_default"),
+        ({"messages": people(3), "sender": None}, "the field 'sender' in the extra of the Connection rtisms_default"),
         ({"messages": [{**ONE, "text": "a\ud800"}]}, r"messages\[0\] has a text that cannot be sent"),
         ({"messages": [{**ONE, "reference": "a\udc80"}]}, r"messages\[0\] has a reference that is not printable"),
         ({"messages": [{**ONE, "recipient": "+56900\udfff"}]}, r"messages\[0\] has a recipient that is not"),
