@@ -48,8 +48,8 @@ ISSUE = "Open an issue with this report."
 REPORT_IT = "The package handles this. Please open an issue with this report, since the API has changed."
 TIMEOUT_REMEDY = (
     "The server or a proxy sends too slowly, or not at all. Run the doctor again with a longer --timeout. If that "
-    "helps, raise the field 'timeout' in the extra of the Connection; if not, ask RealTime or the administrator of your "
-    "network."
+    "helps, raise the field 'timeout' in the extra of the Connection; if not, ask RealTime or the administrator of "
+    "your network."
 )
 BROKEN_REMEDY = (
     "Something ends the connection: the server, a proxy or a firewall. Run the doctor again; then ask your network's "
@@ -61,8 +61,8 @@ PROXY_REMEDY = (
 )
 UNTRUSTED_REMEDY = (
     "If your company inspects TLS with its own authority, set the field 'ca_bundle' in the extra of the Connection, or "
-    "the variable REQUESTS_CA_BUNDLE, to the PEM file of that authority. Otherwise do not trust this server: it may not "
-    "be the API."
+    "the variable REQUESTS_CA_BUNDLE, to the PEM file of that authority. Otherwise do not trust this server: it may "
+    "not be the API."
 )
 PAGE_REMEDY = f"{CHECK_HOST} If it is right, a proxy or a login page of the network answers in place of the API."
 STRING, INTEGER, NUMBER = "a string", "an integer", "a number"

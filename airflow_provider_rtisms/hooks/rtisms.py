@@ -45,14 +45,15 @@ T = TypeVar("T")
 @contextmanager
 def fail_without_retry() -> Iterator[None]:
     """
-    Raise AirflowFailException for an error that a task retry cannot fix. It stops the retries of the task.
+    Raise AirflowFailException for an error that a task retry cannot fix. It stops the retries of the task. Airflow's
+    log shows it once, without the frames of the HTTP library.
 
     Transient errors pass unchanged, so that Airflow can retry the task.
     """
     try:
         yield
     except RtiSmsPermanentError as error:
-        raise AirflowFailException(str(error)) from error
+        raise AirflowFailException(str(error)) from None
 
 
 def run_of(context: Mapping[str, Any] | None = None) -> str | None:

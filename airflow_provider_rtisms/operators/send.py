@@ -590,7 +590,7 @@ def no_retry_after(outbox: Outbox | None, context: Context) -> Iterator[None]:
         reason = str(error) or type(error).__name__
         raise AirflowFailException(
             f"{reason.removesuffix('.')}. The task is not retried, since a retry sends to all recipients again."
-        ) from error
+        ) from None
 
 
 def check_output_path(value: object) -> StoragePath:

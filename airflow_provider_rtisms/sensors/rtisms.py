@@ -76,11 +76,13 @@ class DeferrableSensor(TemplateFields, BaseSensorOperator):
                 if isinstance(skip.__cause__, AirflowTaskTimeout):  # Airflow skips it or not, as the second falls
                     raise skip.__cause__ from None
                 raise
+            except AirflowFailException as error:
+                raise error.with_traceback(None) from None  # the frames of Airflow's own sensor tell nothing
         try:
             done = self.poke(context)
         except AirflowFailException as error:
             if self.soft_fail or self.never_fail:
-                raise AirflowSkipException(f"Skipping, since soft_fail or never_fail is set: {error}") from error
+                raise AirflowSkipException(f"Skipping, since soft_fail or never_fail is set: {error}") from None
             raise
         if not done:
             with fail_without_retry():  # an argument that only the trigger uses may be malformed
@@ -114,7 +116,7 @@ class DeferrableSensor(TemplateFields, BaseSensorOperator):
             raise
         except Exception as error:
             if self.never_fail or (self.soft_fail and isinstance(error, SKIPPED_SOFTLY)):
-                raise AirflowSkipException(f"Skipping, since soft_fail or never_fail is set: {error}") from error
+                raise AirflowSkipException(f"Skipping, since soft_fail or never_fail is set: {error}") from None
             raise
 
 
@@ -130,8 +132,8 @@ def ending_deferral(
             raise
         limit = timeout if isinstance(timeout, timedelta) else timedelta(seconds=timeout)
         if task.execution_timeout is not None and task.execution_timeout <= limit:
-            raise AirflowTaskTimeout(f"The execution_timeout of the task has passed. {error}") from error
-        raise AirflowSensorTimeout(str(error)) from error
+            raise AirflowTaskTimeout(f"The execution_timeout of the task has passed. {error}") from None
+        raise AirflowSensorTimeout(str(error)) from None
 
 
 def task_start(context: Context) -> float:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
+import traceback
 from importlib import import_module
 from inspect import signature
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 from pygments.lexers import get_lexer_by_name
 
 from airflow_provider_rtisms.api.values.secret import Secret
@@ -21,6 +22,7 @@ from airflow_provider_rtisms.operators.rtisms import (
     RtiSmsGetDetailsOperator,
     RtiSmsSendOperator,
 )
+from airflow_provider_rtisms.sandbox import Sandbox
 from airflow_provider_rtisms.sensors.rtisms import RtiSmsBalanceSensor, RtiSmsDeliverySensor
 from airflow_provider_rtisms.transfers.sql_to_rtisms import SqlToRtiSmsOperator
 
@@ -62,6 +64,19 @@ def test_airflow_renders_what_the_reference_calls_templated(kind: type[Any], arg
     assert plain == {name: f"that of {name}" for name in names}
     assert set(kind.template_fields) == names
     assert {name for name, one in rendered.items() if isinstance(one, Redacted)} == CONFIDENTIAL.get(kind, set())
+
+
+@NAMED
+def test_a_permanent_error_is_shown_once(rtisms_sandbox: Sandbox, kind: type[Any], arguments: Arguments) -> None:
+    """Airflow shows the chain of an exception, and its UI cuts long lines."""
+    rtisms_sandbox.rotate_secret("another")
+    sender = {"sender": "96000"} if issubclass(kind, RtiSmsSendOperator) else {}
+    with pytest.raises(AirflowFailException) as caught:
+        kind(task_id="task", **arguments, **sender).execute({})
+    assert re.search("HTTP 401|no Connection 'db'", str(caught.value)[:100])
+    shown = "".join(traceback.format_exception(caught.value))
+    assert shown.count("Traceback") == 1
+    assert shown.count("File ") <= 6
 
 
 def test_airflow_shows_a_query_as_sql() -> None:
