@@ -17,8 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError
 from airflow_provider_rtisms.api.models import printable
+from airflow_provider_rtisms.api.values.arguments import plural
 from airflow_provider_rtisms.api.values.text import Charset
-from airflow_provider_rtisms.sending.messages import PlaceholderText, estimate, preview, read_message_file
+from airflow_provider_rtisms.sending.messages import (
+    PlaceholderText,
+    describe_size,
+    estimate,
+    preview,
+    read_message_file,
+)
 from airflow_provider_rtisms.tables import CsvFormat, read_table_file
 
 if TYPE_CHECKING:
@@ -184,13 +191,13 @@ def _rows(path: str, text: Any, csv_format: CsvFormat) -> Iterator[Mapping[str, 
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:
-    yield f"{found['messages']} messages, {found['parts_total']} parts, at most {found['max_parts']} each"
+    yield describe_size(found["messages"], found["parts_total"], found["max_parts"])
     for charset, count in found["charsets"].items():
-        yield f"charset {charset} ({Charset(charset).name}): {count} messages"
+        yield f"charset {charset} ({Charset(charset).label}): {plural(count, 'message')}"
     for character, count in found["forces_ucs2"].items():
-        yield f"{character} is not in GSM 7-bit: {count} messages"
+        yield f"{character} is not in GSM 7-bit: {plural(count, 'message')}"
     if "excluded" in found:
-        yield f"{found['excluded']} of the messages are excluded"
+        yield f"excluded: {plural(found['excluded'], 'message')}"
     if found.get("cost") is not None:
         yield f"cost: {found['cost']}"
     if "completed" in found:
@@ -198,9 +205,10 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     if "replaced" in found:
         yield f"parts that smart encoding saves: {found['parts_saved']}"
     for character, count in found.get("replaced", {}).items():
-        yield f"{character} is replaced: {count} messages"
+        yield f"{character} is replaced: {plural(count, 'message')}"
     for number, sample in enumerate(found["samples"], 1):
-        size = f"{sample['characters']} characters, {sample['parts']} parts, charset {sample['charset']}"
+        size = f"{plural(sample['characters'], 'character')}, {plural(sample['parts'], 'part')}, "
+        size += f"charset {sample['charset']}"
         yield f"message {number}: {size}: {json.dumps(sample['text'], ensure_ascii=False)}"
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -29,7 +30,7 @@ from airflow_provider_rtisms.api.errors import (
     shape,
 )
 from airflow_provider_rtisms.api.models import OPEN_STATUSES, RECORD_FIELDS, SmsDetails, SmsStatus
-from airflow_provider_rtisms.api.values.arguments import name_some
+from airflow_provider_rtisms.api.values.arguments import name_some, plural
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -99,7 +100,7 @@ def make_quota(min_delivered: Any, total: int) -> Quota | None:
     if isinstance(checked, float):
         return Quota(math.ceil(round(checked * total, 6)), total)  # 0.95 * 20 is 19, not a little more
     if checked > total:
-        raise RtiSmsInputError(f"min_delivered is {checked}, but there are only {total} messages.")
+        raise RtiSmsInputError(f"min_delivered is {checked}, but there are only {plural(total, 'message')}.")
     return Quota(checked, total)
 
 
@@ -172,14 +173,17 @@ class DeliveryWait:
             return self._is_over_with(self.quota, 0 if missing_ok else len(self._missing))
         failed = [f"{one['submission_id']} {one['status']}" for one in self.records if one["status"] in self.fail_on]
         if failed:
-            count = f"{len(failed)} of {len(self.submission_ids)}"
+            states = sorted({str(one["status"]) for one in self.records if one["status"] in self.fail_on})
             raise RtiSmsDeliveryError(
-                f"{count} submissions reached a state of fail_on: {name_some(failed)}", subject=name_some(failed)
+                f"{len(failed)} of {plural(len(self.submission_ids), 'submission')} reached a state of fail_on: "
+                f"{name_some(failed)}. {explain_states(states)}Take a state out of fail_on to go on in spite of it.",
+                subject=name_some(failed),
             )
         if self._missing and not missing_ok:
+            total = plural(len(self.submission_ids), "submission is", "submissions are")
             raise RtiSmsNotFoundError(
-                f"{len(self._missing)} of {len(self.submission_ids)} submissions are unknown to the API (HTTP 404): "
-                f"{name_some(list(self._missing))}. Check the ids, or raise missing_ok_for if they were sent just now.",
+                f"{len(self._missing)} of {total} unknown to the API (HTTP 404): {name_some(list(self._missing))}. "
+                "Check the ids, or raise missing_ok_for if they were sent just now.",
                 subject=name_some(list(self._missing)),
                 status=404,
             )
@@ -193,9 +197,11 @@ class DeliveryWait:
             names = [f"{record['submission_id']} {record['status']}" for record in undelivered]
             names += [f"{one} not found" for one in self._missing] if missing else []
             named = f"Not delivered: {name_some(names)}" if names else "The others have no submission id"
+            total = plural(quota.total, "message")
             raise RtiSmsDeliveryError(
-                f"min_delivered can no longer be reached: it needs {quota.needed} of {quota.total} messages, and at "
-                f"most {possible} can be delivered. {named}",
+                f"min_delivered can no longer be reached: it needs {quota.needed} of {total}, and at "
+                f"most {possible} can be delivered. {named}. "
+                + explain_states(sorted({str(one["status"]) for one in undelivered})),
                 subject=name_some(names),
             )
         return len(self.open_ids) <= missing
@@ -204,7 +210,7 @@ class DeliveryWait:
         """Return a line for the log: how many are final, with their states, and the last state of the others."""
         final = Counter(record["status"] or "no status" for record in self.records)
         still_open = Counter(self._seen.get(one, "not fetched yet") for one in self.open_ids)
-        text = f"{final.total()} of {len(self.submission_ids)} submissions are final"
+        text = f"{final.total()} of {plural(len(self.submission_ids), 'submission is', 'submissions are')} final"
         if final:
             text += f" ({_count(final)})"
         return f"{text}; open: {_count(still_open)}" if still_open else text
@@ -213,6 +219,30 @@ class DeliveryWait:
         """Return the message of a timeout: what is open, and the last error."""
         text = f"Timed out: {self.progress()} ({name_some(self.open_ids)})."
         return f"{text} The last error was: {self.last_error}" if self.last_error else text
+
+
+#: What a final state means to a person. The vendor documents no reasons for them.
+_MEANINGS = {
+    SmsStatus.REJECTED: "the vendor or the network refused the message",
+    SmsStatus.UNDELIVERED: "the network could not deliver the message",
+    SmsStatus.EXPIRED: "the message did not arrive in time, for instance because the phone was off",
+    SmsStatus.UNKNOWN: "nobody knows whether the message arrived",
+}
+
+
+def explain_states(states: Iterable[str]) -> str:
+    """Return sentences on what some final states mean, and what a person can do."""
+    known = [f"{state} means that {_MEANINGS[SmsStatus(state)]}." for state in states if state in set(_MEANINGS)]
+    return " ".join([*known, "Check the numbers, and ask RealTime about these ids. "]) if known else ""
+
+
+def with_names(message: str, names: Mapping[str, str]) -> str:
+    """Return an error in which each submission id is followed by what the caller calls its message."""
+    return re.sub(
+        r"\b[0-9]+(?= (?:[A-Z]{2,}|not found)\b)",
+        lambda found: f"{found[0]} ({names[found[0]]})" if found[0] in names else found[0],
+        message,
+    )
 
 
 def _count(states: Counter[str]) -> str:

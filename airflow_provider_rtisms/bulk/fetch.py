@@ -41,6 +41,7 @@ from airflow_provider_rtisms.api.errors import (
     shape,
 )
 from airflow_provider_rtisms.api.models import SmsDetails, parse_utc
+from airflow_provider_rtisms.api.values.arguments import describe_progress, plural
 from airflow_provider_rtisms.bulk.store import (
     COLUMNS,
     RAW,
@@ -178,7 +179,7 @@ async def fetch_to_memory(
             async for batch in batches:
                 records += batch
     _handle_missing(ids, stats, on_missing, missing)
-    log.info("Bulk fetch done: %s", stats.summary(client.stats, None, str(missing) if missing else None))
+    stats.log_summary(stats.summary(client.stats, None, str(missing) if missing else None))
     return records
 
 
@@ -240,7 +241,7 @@ async def fetch_to_target(
     looking = "Looking for records of an earlier attempt"
     with ExitStack() as stack:
         progress = stack.enter_context(
-            Progress(lambda: f"{looking}: {stats.resumed:,} so far, {stats.requested:,} submissions in all")
+            Progress(lambda: f"{looking}: {stats.resumed:,} so far, {plural(stats.requested, 'submission')} in all")
         )
         digest = _digest(client, ids)
         missing = _open_missing(missing_path, digest)
@@ -249,7 +250,7 @@ async def fetch_to_target(
         _resume(part, ids, stats)
         target.probe()
         if stats.resumed:
-            log.info("An earlier attempt has fetched %d of %d submissions", stats.resumed, stats.requested)
+            log.info("Fetched in an earlier attempt: %d of %s", stats.resumed, plural(stats.requested, "submission"))
         log.info("Records are kept in %s until %s is complete", part.kept_at, target.name)
         try:
             progress.describe = lambda: stats.progress(client.stats)
@@ -267,11 +268,11 @@ async def fetch_to_target(
             # A refused save is not repeated if the store has just failed, or if the task is killed.
             part.save(is_last=isinstance(error, RtiSmsError) and not isinstance(error, STORAGE_ERRORS))
             if isinstance(error, RtiSmsError):
-                kept = f"{stats.fetched} of {stats.requested} submissions are kept in {part.kept_at}"
+                kept = f"{stats.fetched} of {plural(stats.requested, 'submission is', 'submissions are')} kept in {part.kept_at}"
                 error.args = (f"{error} {kept}; the same fetch goes on from there.",)
             raise
         summary = stats.summary(client.stats, None, str(missing) if missing else None) | written
-    log.info("Bulk fetch done: %s", summary)
+    stats.log_summary(summary)
     return summary
 
 
@@ -850,11 +851,13 @@ class FetchStats:
         """Raise, with the class of the first failure, if any submission is neither fetched nor unknown to the API."""
         if (first := self._first_failure) is not None:
             raise _like(
-                first, f"{self.failed} of {self.requested} submissions could not be fetched. The first: {first}"
+                first,
+                f"{self.failed} of {plural(self.requested, 'submission')} could not be fetched. The first: {first}",
             )
         if lost := self.requested - self.fetched - self.missing:
             raise RtiSmsTransientError(
-                f"{lost} of {self.requested} submissions got no response. This is a defect of this package: report it."
+                f"{lost} of {plural(self.requested, 'submission')} got no response. This is a defect of this "
+                "package: report it."
             )
 
     def handle_missing(self, *, missing_ok: bool, missing_path: str | None) -> None:
@@ -862,7 +865,8 @@ class FetchStats:
         if self._first_missing is not None:
             more = self.missing - len(self._named_missing)
             names = ", ".join(self._named_missing) + (f" and {more} more" if more else "")
-            what = f"{self.missing} of {self.requested} submissions are unknown to the API (HTTP 404): {names}."
+            count = f"{self.missing} of {plural(self.requested, 'submission is', 'submissions are')}"
+            what = f"{count} unknown to the API (HTTP 404): {names}."
             what += f" All of them are in {missing_path}." if missing_path else ""
             if not missing_ok:
                 raise _like(self._first_missing, f'{what} Check the ids, or set on_missing="skip".')
@@ -872,11 +876,8 @@ class FetchStats:
         """Return a line for people: done, total, per second, retries, time left."""
         done = self.fetched + self.missing + self.failed
         per_second = (done - self.resumed) / max(time.monotonic() - self._started, 0.001)
-        left = f"about {(self.requested - done) / per_second:,.0f} s left" if per_second else "time left unknown"
-        return (
-            f"{done:,} of {self.requested:,} submissions done ({done / max(1, self.requested):.0%}), "
-            f"{per_second:,.0f} a second, {stats.retries:,} retries, {left}"
-        )
+        line = describe_progress(done, self.requested, "submission", per_second)
+        return f"{line}, {plural(stats.retries, 'retry', 'retries')}" if stats.retries else line
 
     def summary(self, stats: Stats, path: str | None, missing_path: str | None) -> dict[str, Any]:
         """
@@ -907,6 +908,27 @@ class FetchStats:
             "throttled": stats.throttled,
             "seconds": round(time.monotonic() - self._started, 3),
         }
+
+    def log_summary(self, summary: Mapping[str, Any]) -> None:
+        """Log a summary in short lines: the UI cuts long ones."""
+        log.info("Bulk fetch done in %.1f s:", summary["seconds"])
+        earlier = f", {self.resumed:,} of them in an earlier attempt" if self.resumed else ""
+        lines = {
+            "fetched": f"{self.fetched:,} of {plural(self.requested, 'submission')}{earlier}",
+            "unknown": self.missing and f"{self.missing:,} (HTTP 404), such as {', '.join(self._named_missing)}",
+            "repeated ids": self.duplicates and f"{self.duplicates:,}",
+            "status": ", ".join(f"{count:,} {name}" for name, count in self._by_status.most_common()),
+            "network": ", ".join(f"{count:,} {name}" for name, count in self._by_operator.most_common(5)),
+            "cost": f"{summary['cost']:,}",
+            "requests": f"{summary['requests']:,}, {plural(summary['retries'], 'retry', 'retries')}, "
+            f"{summary['throttled']:,} refused with 429",
+            "file": summary["path"],
+            "table": summary.get("table"),
+            "unknown ids": summary["missing_path"],
+        }
+        for name, value in lines.items():
+            if value:
+                log.info("  %-13s %s", name, value)
 
     def totals(self) -> dict[str, Any]:
         """Return ``by_status``, ``by_operator``, ``cost`` and ``duplicates`` of :meth:`summary`."""

@@ -199,6 +199,7 @@ class RtiSmsNotifier(RendersAsWritten, BaseNotifier):
         return limit.turn()
 
     def _send(self, turn: Turn) -> None:
+        from airflow_provider_rtisms.api.values.arguments import name_some, plural
         from airflow_provider_rtisms.api.values.text import SmsText
 
         # Half a surrogate pair, such as a byte that is no UTF-8, fits no charset; the alert goes out with "?" there. A
@@ -220,7 +221,8 @@ class RtiSmsNotifier(RendersAsWritten, BaseNotifier):
             finally:
                 turn.may_have_sent = any(one.is_submitted or one.is_uncertain for one in outbox.submissions)
             outbox.check_submitted()
-        self.log.info("Alert sent. %s", outbox.summary())
+        ids = [one.submission_id for one in outbox.submissions if one.submission_id]
+        self.log.info("Alert sent: %s (%s)", plural(len(ids), "message"), name_some(ids))
 
 
 def _check_at_most_every(dedup_key: Any, at_most_every: Any) -> float | None:

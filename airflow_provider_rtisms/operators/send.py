@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +24,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
 
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, shape
-from airflow_provider_rtisms.api.values.arguments import check_choice, check_seconds
+from airflow_provider_rtisms.api.values.arguments import check_choice, check_seconds, plural
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, fail_without_retry, hook_of_task
 from airflow_provider_rtisms.hooks.templates import Redacted, TemplateFields, in_fixed_order
 from airflow_provider_rtisms.operators.lineage import add_to_outlet_events
@@ -307,7 +307,8 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         now = clock.utc_now()
         start = hours.next_start(now)
         left = outbox.counts()["not_sent"]
-        self.log.info("SMS are allowed from %s only: %d messages are left. The task goes on at %s", hours, left, start)
+        due = plural(left, "message")
+        self.log.info("SMS are allowed from %s only. Left: %s. The task goes on at %s", hours, due, start)
         has_journal = context.get("task_state_store") is not None
         if self.deferrable and (has_journal or not outbox.may_have_sent):
             from airflow.providers.common.compat.standard.triggers import TimeDeltaTrigger
@@ -337,7 +338,11 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
             raise_for_outcome(parsed)
         # The trigger has counted already, and the total is not known here.
         polling = self._polling(ids, None if self.min_delivered is None else Quota(needed=0, total=len(ids)))
-        with pushing_records_on_failure(context, lambda: polling), fail_without_retry():
+        with (
+            pushing_records_on_failure(context, lambda: polling),
+            naming_messages(lambda: self._names_of_results(context)),
+            fail_without_retry(),
+        ):
             records = polling.complete(event)
         if self.outlets:  # the context of the process that has sent is gone
             ti: Any = context["ti"]
@@ -410,15 +415,11 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
                 f"The results of {len(outbox.messages)} messages are too many for XCom, which takes "
                 f"{MAX_RESULTS_IN_XCOM}. Nothing was sent. Set output_path or results_table."
             )
+        from airflow_provider_rtisms.sending.messages import describe_size
+
         parts = [message.text.parts for message in outbox.messages]
-        charsets = sorted({int(message.text.charset) for message in outbox.messages})
-        self.log.info(
-            "%d messages take %d parts, at most %d each (charsets: %s)",
-            len(parts),
-            sum(parts),
-            max(parts, default=0),
-            charsets,
-        )
+        charsets = sorted({message.text.charset for message in outbox.messages})
+        self.log.info("%s", describe_size(len(parts), sum(parts), max(parts, default=0), charsets))
         return outbox
 
     def _warn_of_forgetting(self, context: Context, outbox: Outbox) -> None:
@@ -502,15 +503,15 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
             estimate(0, self.price)
         with RtiSmsHook(self.rtisms_conn_id) as hook:
             outbox = self._open(hook, {})
-        outcomes = zip(outbox.messages, outbox.submissions, strict=True)
-        due = [message for message, known in outcomes if known.outcome != "excluded"]
+        due = [message for message, known in outbox.outcomes() if known.outcome != "excluded"]
         texts, completed = [message.text for message in due], count_completed(due)
         found = describe(texts, samples, completed=completed, smart_encoding=self.smart_encoding)
         texted, count = found.pop("messages"), len(outbox.messages)
         if self.wait_for_delivery:
             make_quota(self.min_delivered, texted)
         cost = None if self.price is None else estimate(found["parts_total"], self.price)
-        self.log.info("%d of %d messages would go out, in %d parts", texted, count, found["parts_total"])
+        parts = plural(found["parts_total"], "part")
+        self.log.info("%d of %s would go out, in %s", texted, plural(count, "message"), parts)
         return {"messages": count, "excluded": count - texted, **found, "cost": cost}
 
     def _check_path(self) -> StoragePath | None:
@@ -537,13 +538,31 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         """Wait in this process and return the records of all submissions, or defer."""
         ids = [submission.submission_id for submission in outbox.submissions if submission.submission_id]
         if left_out := len(outbox.messages) - len(ids):
-            self.log.info("The wait leaves out %d messages that have no submission id", left_out)
+            self.log.info("The wait leaves out %s without a submission id", plural(left_out, "message"))
         polling = self._polling(ids, quota)
-        with pushing_records_on_failure(context, lambda: polling), fail_without_retry():
+        names = {known.submission_id or "": message.name for message, known in outbox.outcomes()}
+        with pushing_records_on_failure(context, lambda: polling), naming_messages(lambda: names), fail_without_retry():
             if self.deferrable and not polling.wait.is_over(missing_ok=True):
                 end = execution_end(self, context)
                 self.defer(**polling.deferral(poke_interval, timeout, execution_end=end, ids_in_event=True))
             return polling.poll_until_final(poke_interval, timeout)
+
+    def _names_of_results(self, context: Context) -> dict[str, str]:
+        """Return what errors call the message of each submission, from XCom. A file or a table of results has more."""
+        from airflow_provider_rtisms.api.values.recipients import parse_recipients
+
+        ti: Any = context["ti"]
+        kept = ti.xcom_pull(task_ids=ti.task_id, key=SUBMISSIONS_KEY, map_indexes=ti.map_index)
+        results = kept if isinstance(kept, list) else []
+        names = {}
+        masked: list[str] = []
+        with suppress(RtiSmsError):  # national numbers of the Connection's region have no names here
+            if self.recipients is not None:
+                masked = [one.masked for one in parse_recipients(Redacted(self.recipients), self.default_region)]
+        for position, result in enumerate(results):
+            end = f"recipients[{position}] {masked[position]}" if len(masked) == len(results) else ""
+            names[result["submission_id"]] = result.get("reference") or end
+        return {submission_id: name for submission_id, name in names.items() if submission_id and name}
 
     def _polling(self, submission_ids: Sequence[str], quota: Quota | None) -> DeliveryPolling:
         return DeliveryPolling(
@@ -574,6 +593,20 @@ class PermanentStore:
         from airflow.sdk import NEVER_EXPIRE  # type: ignore[attr-defined]
 
         self._store.set(key, value, retention=NEVER_EXPIRE)
+
+
+@contextmanager
+def naming_messages(get_names: Callable[[], Mapping[str, str]]) -> Iterator[None]:
+    """Let the error of a wait say which messages it is about: their references, or the last digits of the numbers."""
+    from airflow_provider_rtisms.waiting import with_names
+
+    try:
+        yield
+    except AirflowFailException as error:
+        names: Mapping[str, str] = {}
+        with suppress(Exception):  # the failure matters more than the names
+            names = get_names()
+        raise AirflowFailException(with_names(str(error), names)) from None
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from airflow_provider_rtisms.api.values.arguments import (
     check_amount,
     check_whole_number,
     name_some,
+    plural,
     whole_number,
 )
 from airflow_provider_rtisms.api.values.recipients import (
@@ -33,7 +34,7 @@ from airflow_provider_rtisms.api.values.recipients import (
     parse_recipients,
 )
 from airflow_provider_rtisms.api.values.secret import Secret, reveal
-from airflow_provider_rtisms.api.values.text import SmsText, gsm_misfits
+from airflow_provider_rtisms.api.values.text import Charset, SmsText, gsm_misfits
 from airflow_provider_rtisms.tables import (
     PLAIN_CSV,
     CsvFormat,
@@ -129,8 +130,8 @@ def check_messages(
         total = sum(message.text.parts for message in checked)
         if total > check_whole_number("max_parts_total", max_parts_total):
             raise RtiSmsInputError(
-                f"{len(checked)} messages take {total} parts, more than max_parts_total={max_parts_total}. Nothing was "
-                "sent. Shorten the texts, or raise max_parts_total."
+                f"{plural(len(checked), 'message takes', 'messages take')} {plural(total, 'part')}, more than "
+                f"max_parts_total={max_parts_total}. Nothing was sent. Shorten the texts, or raise max_parts_total."
             )
     _log_changes(checked, default_region)
     return checked
@@ -224,8 +225,8 @@ def check_rows(
     _check_count(count, max_messages)
     if problems:
         raise RtiSmsInputError(
-            f"{len(problems)} of {count} messages cannot be sent: {name_some(problems, limit=NAMED_ROWS)}. Nothing was "
-            "sent. Correct these rows."
+            f"{len(problems)} of {plural(count, 'message')} cannot be sent: {name_some(problems, limit=NAMED_ROWS)}. "
+            "Nothing was sent. Correct these rows."
         )
     if not messages:
         log.warning("The list, the file or the query has no messages, so there is nothing to send")
@@ -345,8 +346,8 @@ def find_excluded(
     if bad:
         form = f"phone numbers in international form{f' or mobile numbers of {region}' if region else ''}, as text"
         raise RtiSmsInputError(
-            f"{len(bad)} of {count} numbers of {field_name} are not {form}: {name_some(bad)}. Nothing was sent. "
-            "Correct them, or these people would get a text."
+            f"{len(bad)} of {plural(count, 'number')} of {field_name} cannot be read as {form}: {name_some(bad)}. Nothing was "
+            "sent. Correct them, or these people would get a text."
         )
     if not count:
         raise RtiSmsInputError(
@@ -473,6 +474,13 @@ def preview(
     return describe(texts, samples, completed=completed, smart_encoding=smart_encoding)
 
 
+def describe_size(messages: int, parts: int, longest: int, charsets: Iterable[Charset] = ()) -> str:
+    """Return in words how many messages and parts there are, such as ``1 message, 1 part (GSM 7-bit)``."""
+    each = f", at most {longest} each" if messages > 1 else ""
+    names = ", ".join(charset.label for charset in charsets)
+    return f"{plural(messages, 'message')}, {plural(parts, 'part')}{each}{f' ({names})' if names else ''}"
+
+
 def estimate(parts: int, price: Any) -> str:
     """Return what some parts cost, a decimal string."""
     amount = check_amount("price", price)
@@ -533,7 +541,7 @@ def _fill_rows(
         if problem is not None:
             problems.append(f"row {position} {problem}")
     if problems:
-        raise RtiSmsInputError(f"{len(problems)} rows give no text: {', '.join(problems)}.")
+        raise RtiSmsInputError(f"{plural(len(problems), 'row gives', 'rows give')} no text: {', '.join(problems)}.")
     return texts
 
 

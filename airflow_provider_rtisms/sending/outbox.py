@@ -45,7 +45,13 @@ from airflow_provider_rtisms.api.errors import (
 from airflow_provider_rtisms.api.models import SendOutcome, Submission
 from airflow_provider_rtisms.api.retrying import backoff
 from airflow_provider_rtisms.api.settings import ApiSettings
-from airflow_provider_rtisms.api.values.arguments import check_choice, check_whole_number, name_some
+from airflow_provider_rtisms.api.values.arguments import (
+    check_choice,
+    check_whole_number,
+    describe_progress,
+    name_some,
+    plural,
+)
 from airflow_provider_rtisms.api.values.text import SmsText
 from airflow_provider_rtisms.sending.hours import AllowedHours
 from airflow_provider_rtisms.sending.journal import EXCLUDED, NOT_SENT, MemoryStore, SendJournal, Store
@@ -270,6 +276,10 @@ class Outbox:
         """What is known of each message, by position."""
         return [self._status_of(item) for item in self._items]
 
+    def outcomes(self) -> Iterator[tuple[Message, Submission]]:
+        """Give the messages by position, each with what is known of it."""
+        return zip(self.messages, self.submissions, strict=True)
+
     def sent_messages(self) -> list[SentMessage]:
         """Return the messages by position, each with what is known of it."""
         return [self._sent_message(item) for item in self._items]
@@ -281,7 +291,7 @@ class Outbox:
         Where the caller gave messages of their own texts, each dict begins with the ``reference``; it is None for a
         message without one.
         """
-        records = [(message, known.to_record()) for message, known in zip(self.messages, self.submissions, strict=True)]
+        records = [(message, known.to_record()) for message, known in self.outcomes()]
         return [{"reference": one.reference, **record} if one.is_row else record for one, record in records]
 
     def counts(self) -> dict[str, int]:
@@ -294,11 +304,9 @@ class Outbox:
         """Send every message that has not been sent yet."""
         known = self.submissions
         if sent := sum(one.outcome is SendOutcome.SUBMITTED for one in known):
-            log.info(
-                "%d of %d messages were sent in an earlier attempt; they are not sent again", sent, len(self._items)
-            )
+            log.info("Sent in an earlier attempt, and not again: %d of %s", sent, plural(len(known), "message"))
         if excluded := sum(item.is_excluded for item in self._items):
-            log.info("%d of %d messages are excluded, since their numbers are never texted", excluded, len(self._items))
+            log.info("Excluded (their numbers are never texted): %d of %s", excluded, plural(len(known), "message"))
         if self._vanished:
             log.warning("No longer among the messages: %s", _describe_vanished(self._vanished))
         if self._on_uncertain != "fail" and any(one.is_uncertain for one in known):
@@ -315,7 +323,7 @@ class Outbox:
                 if not due or round_number == MAX_ROUNDS:
                     break
                 seconds = backoff(round_number)
-                log.warning("Sending %d messages again in %.1f s", len(due), seconds)
+                log.warning("Sending %s again in %.1f s", plural(len(due), "message"), seconds)
                 await self._pause(seconds)
             return self._check_certain()
         except RtiSmsError as error:
@@ -334,8 +342,8 @@ class Outbox:
     def summary(self) -> str:
         """Return in one line what is known of all messages. It names references, ids and masked numbers only."""
         names: dict[str, list[str]] = {}
-        for message, submission in zip(self.messages, self.submissions, strict=True):
-            outcome = str(submission.outcome)
+        for message, submission in self.outcomes():
+            outcome = str(submission.outcome).replace("_", " ")
             if submission.status not in (None, outcome):
                 outcome += f" ({submission.status})"
             names.setdefault(outcome, []).append(submission.submission_id or message.name)
@@ -347,7 +355,7 @@ class Outbox:
             for outcome, some in names.items()
         )
         left = f" No longer among the messages: {_describe_vanished(self._vanished)}." if self._vanished else ""
-        return f"Of {len(self.messages)} messages: {'; '.join(counts)}.{left}"
+        return f"Of {plural(len(self.messages), 'message')}: {'; '.join(counts)}.{left}"
 
     def _status_of(self, item: _Item) -> Submission:
         known = self._journal.status_of(item.digest)
@@ -449,7 +457,7 @@ class Outbox:
         responses = ((item, results[item.digest]) for items in requests for item in items)
         named = [f"{item.message.name} {_describe(one)}" for item, one in responses if one is not None and one.status]
         if named:
-            log.info("Sent %d messages: %s", len(named), name_some(named))
+            log.info("Sent %s: %s", plural(len(named), "message"), name_some(named))
 
     def _call(self, items: Sequence[_Item]) -> Call[list[Submission]]:
         """Return the request for messages of equal text. It counts as sent until the response says otherwise."""
@@ -528,8 +536,8 @@ def _describe(submission: Submission) -> str:
 def _describe_vanished(vanished: Sequence[Submission]) -> str:
     ids = [one.submission_id or "" for one in vanished if one.is_submitted]
     uncertain = len(vanished) - len(ids)
-    parts = [f"{len(ids)} submitted messages ({name_some(ids, limit=NAMED_IN_ERROR)})"] if ids else []
-    return " and ".join(parts + ([f"{uncertain} uncertain messages"] if uncertain else []))
+    parts = [f"{plural(len(ids), 'submitted message')} ({name_some(ids, limit=NAMED_IN_ERROR)})"] if ids else []
+    return " and ".join(parts + ([plural(uncertain, "uncertain message")] if uncertain else []))
 
 
 class _Progress:
@@ -553,9 +561,7 @@ class _Progress:
             return
         self._logged_at = now
         rate = (self._done - self._done_before) / max(now - self._started, 0.001)
-        left = f"about {(self._total - self._done) / rate:,.0f} s left" if rate else "time left unknown"
-        share = 100 * self._done / self._total
-        log.info("%d of %d messages done (%.0f%%), %.0f a second, %s", self._done, self._total, share, rate, left)
+        log.info("%s", describe_progress(self._done, self._total, "message", rate))
 
 
 class OutsideHoursError(RtiSmsTransientError, may_have_acted=False):

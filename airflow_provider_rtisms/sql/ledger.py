@@ -19,6 +19,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rtisms.api.models import SendOutcome, Submission
+from airflow_provider_rtisms.api.values.arguments import plural
 from airflow_provider_rtisms.bulk.store import STORAGE_ERRORS, repeat
 from airflow_provider_rtisms.sending.journal import UNCERTAIN
 from airflow_provider_rtisms.sql.databases import get_hook
@@ -103,8 +104,8 @@ class Ledger:
         try:
             repeat(f"Writing {self}", self._flush)
         except STORAGE_ERRORS as error:
-            raise error.with_context(f"{len(self._pending)} messages of this task have no row there yet.") from None
-        log.info("%d messages have a row in %s", len(self._written), self)
+            raise error.with_context(f"Without a row yet: {plural(len(self._pending), 'message')}.") from None
+        log.info("%s in %s", plural(len(self._written), "row of this task is", "rows of this task are"), self)
 
     def note(self, sent: Sequence[SentMessage]) -> None:
         """Take messages whose response has come, and write rows now and then."""
@@ -117,7 +118,7 @@ class Ledger:
             self._flush(LOCK_WAIT)
         except STORAGE_ERRORS as error:
             reason = str(error).partition(". ")[0]
-            log.warning("%s. The send goes on. %d rows wait, and are written later", reason, len(self._pending))
+            log.warning("%s. The send goes on. To be written later: %s", reason, plural(len(self._pending), "row"))
             self._retry_at = time.monotonic() + PAUSE_AFTER_FAILURE
         self._flushed_at = time.monotonic()
 

@@ -148,6 +148,7 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Fetch them all, load them into the table, and return the summary."""
+        from airflow_provider_rtisms.api.values.arguments import plural
         from airflow_provider_rtisms.bulk.fetch import DistinctIds, check_on_missing, counts_in, fetch_to_target
         from airflow_provider_rtisms.bulk.store import columns_of, storage_path
         from airflow_provider_rtisms.hooks.rtisms import run_of
@@ -175,21 +176,12 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
             )
             if self.refresh:
                 summary["open"], summary["too_old"] = table.count_open(since)
-                self.log.info(
-                    "Refresh of the %s: of %d submissions that were not final, %d have new details, and the API does "
-                    "not know %d. Now %d are not final, and the next refresh asks for them",
-                    table,
-                    summary["requested"],
-                    summary["fetched"],
-                    summary["missing"],
-                    summary["open"],
-                )
+                self.log.info("Refresh of the %s:", table)
+                self.log.info("  not final before: %s", plural(summary["requested"], "submission"))
+                self.log.info("  with new details: %d, unknown to the API: %d", summary["fetched"], summary["missing"])
+                self.log.info("  not final now: %d. The next refresh asks for them", summary["open"])
                 if summary["too_old"]:
-                    self.log.info(
-                        "%d more are not final, but were registered before %s, and are not asked for: see lookback",
-                        summary["too_old"],
-                        since,
-                    )
+                    self.log.info("  not asked for: %d from before %s (lookback)", summary["too_old"], since)
 
         if self.outlets:
             add_to_outlet_events(context, self.outlets, counts_in(summary))

@@ -64,9 +64,9 @@ def test_the_preview_of_a_task(dunning: Path, rtisms_sandbox: Sandbox, capsys: p
     lines = capsys.readouterr().out.splitlines()
     for shown in (
         "3 messages, 2 parts, at most 1 each",
-        "1 of the messages are excluded",
+        "excluded: 1 message",
         "cost: 1.0",
-        "Ł (U+0141) is not in GSM 7-bit: 1 messages",
+        "Ł (U+0141) is not in GSM 7-bit: 1 message",
         'message 1: 12 characters, 1 parts, charset 1: "Hola Eva, 20"',
     ):
         assert shown in lines

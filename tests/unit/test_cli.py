@@ -96,7 +96,7 @@ def test_the_doctor_names_a_connection_that_leads_elsewhere(serve_default: Serve
 
 def test_preview(rtisms_sandbox: Sandbox, capsys: Capture) -> None:
     run("preview", "--text", "hola", "--max-parts", "1")
-    assert capsys.readouterr().out.splitlines()[0] == "1 messages, 1 parts, at most 1 each"
+    assert capsys.readouterr().out.splitlines()[0] == "1 message, 1 part"
     with pytest.raises(SystemExit, match="Give either text or messages"):
         run("preview")
     assert rtisms_sandbox.state().requests == {}

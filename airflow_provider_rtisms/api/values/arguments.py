@@ -174,6 +174,19 @@ def name_some(names: Sequence[str], total: int | None = None, *, limit: int = NA
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """Return a number with its noun, such as ``1 message`` or ``1,200 messages``."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
+def describe_progress(done: int, total: int, noun: str, per_second: float) -> str:
+    """Return a line for the log: how many are done, and the time left. It says 100% at the end only."""
+    left = f"about {max(1.0, (total - done) / per_second):,.0f} s left" if per_second else "time left unknown"
+    end = left if done < total else "finishing"
+    share = 100 * done // max(1, total)
+    return f"{done:,} of {plural(total, noun)} done ({share}%), {per_second:,.0f} a second, {end}"
+
+
 def check_submission_id(value: Any, field_name: str = "submission_id") -> str:
     """
     Return a submission id as the string that goes into the URL, without leading zeros: ``007`` and ``7`` are the same.
@@ -237,4 +250,4 @@ def _iter_entries(value: Any) -> Iterator[str | None]:
             item = item.get("submission_id")
         yield check_submission_id(item, f"submission_ids[{position}]")
     if without_id:
-        log.info("%d records of submission_ids have no submission id and are left out", without_id)
+        log.info("%s of submission_ids without a submission id: left out", plural(without_id, "record"))

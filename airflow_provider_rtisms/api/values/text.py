@@ -13,7 +13,7 @@ from enum import IntEnum
 from typing import Any
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
-from airflow_provider_rtisms.api.values.arguments import check_whole_number
+from airflow_provider_rtisms.api.values.arguments import check_whole_number, plural
 from airflow_provider_rtisms.api.values.secret import reveal
 
 
@@ -24,6 +24,11 @@ class Charset(IntEnum):
     GSM_7BIT = 1
     UCS_2 = 6
     GSM_URL_ENCODED = 8
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return {1: "GSM 7-bit", 6: "UCS-2", 8: "GSM 7-bit, URL-encoded"}.get(self, "the vendor's default charset")
 
 
 _ESCAPE = 0x1B
@@ -92,7 +97,8 @@ class SmsText:
             chosen = chosen._in_plain_forms()
         if max_parts is not None and chosen.parts > check_whole_number("max_parts", max_parts):
             raise RtiSmsInputError(
-                f"text takes {chosen.parts} parts in charset {chosen.charset}, more than max_parts={max_parts}: "
+                f"text takes {plural(chosen.parts, 'part')} in charset {chosen.charset}, more than "
+                f"max_parts={max_parts}: "
                 "shorten it, or raise max_parts."
             )
         return chosen

@@ -18,7 +18,6 @@ from airflow_provider_rtisms.api.auth import TokenCache
 from airflow_provider_rtisms.api.calls import HttpRequest
 from airflow_provider_rtisms.api.retrying import Stats
 from airflow_provider_rtisms.api.settings import ApiSettings
-from airflow_provider_rtisms.api.values.secret import Secret
 from tests.hostile import TOKEN, Exchange, details, grant, message, reset, response, until
 from tests.patience import PATIENCE, wait_until
 from tests.unit.api.conftest import Asyncio, Transport, Work, in_event_loop, settings_for

@@ -141,13 +141,28 @@ class TestHost:
             ("https://", "that is not a base URL"),
             ("https://sms.example/\x7f", "that is not a base URL"),
             (f"https://{'a' * 64}.example", "that is not a URL: "),
-            ("https://me@sms.example", r"^Base URL \(Host\) of the Connection holds credentials, a query or a fragment: .*Login and Password"),
+            (
+                "https://me@sms.example",
+                r"^Base URL \(Host\) of the Connection holds credentials, a query or a fragment: .*Login and Password",
+            ),
             ("https://sms.example?x", r"^Base URL \(Host\) of the Connection holds credentials, a query or a fragment"),
             ("https://sms.example#x", r"^Base URL \(Host\) of the Connection holds credentials, a query or a fragment"),
-            *((f"https://{rest}", r"^Base URL \(Host\) of the Connection ") for rest in ("client:s3cr3t/part@api.example", "client:12/s3cr3t@a.b")),
-            *((f"https://{rest}", r"^Base URL \(Host\) of the Connection ") for rest in ("client:s3cr3t@a.b", r"client:s3cr3t\part@a.b", "s3cr3t..b")),
-            *((f"https://{rest}", r"^Base URL \(Host\) of the Connection ") for rest in ("client:12?s3cr3t@a.b", "client:12#s3cr3t@a.b", "[s3cr3t")),
-            *((f"https://{rest}", r"^Base URL \(Host\) of the Connection ") for rest in ("a.b:s3cr3t", "a.b:0", "a s3cr3t")),
+            *(
+                (f"https://{rest}", r"^Base URL \(Host\) of the Connection ")
+                for rest in ("client:s3cr3t/part@api.example", "client:12/s3cr3t@a.b")
+            ),
+            *(
+                (f"https://{rest}", r"^Base URL \(Host\) of the Connection ")
+                for rest in ("client:s3cr3t@a.b", r"client:s3cr3t\part@a.b", "s3cr3t..b")
+            ),
+            *(
+                (f"https://{rest}", r"^Base URL \(Host\) of the Connection ")
+                for rest in ("client:12?s3cr3t@a.b", "client:12#s3cr3t@a.b", "[s3cr3t")
+            ),
+            *(
+                (f"https://{rest}", r"^Base URL \(Host\) of the Connection ")
+                for rest in ("a.b:s3cr3t", "a.b:0", "a s3cr3t")
+            ),
             ("s3cr3t://a.b", r"^Base URL \(Host\) of the Connection "),
         ],
     )

@@ -140,8 +140,8 @@ class TestMissing:
 @pytest.mark.parametrize(
     ("seconds", "line"),
     [
-        (4, "1,500 of 3,000 submissions done (50%), 250 a second, 1,234 retries, about 6 s left"),
-        (0, "1,500 of 3,000 submissions done (50%), 1,000,000 a second, 1,234 retries, about 0 s left"),
+        (4, "1,500 of 3,000 submissions done (50%), 250 a second, about 6 s left, 1,234 retries"),
+        (0, "1,500 of 3,000 submissions done (50%), 1,000,000 a second, about 1 s left, 1,234 retries"),
     ],
 )
 def test_progress_counts_the_speed_of_this_attempt_alone(clock: SimpleNamespace, seconds: float, line: str) -> None:
@@ -160,9 +160,9 @@ def test_progress_without_a_speed_promises_nothing(clock: SimpleNamespace) -> No
     stats.add(FOUND.to_record())
     stats.resumed = 1
     clock.now += 5
-    assert stats.progress(Stats()) == "1 of 4 submissions done (25%), 0 a second, 0 retries, time left unknown"
+    assert stats.progress(Stats()) == "1 of 4 submissions done (25%), 0 a second, time left unknown"
     assert FetchStats(0, 0).progress(Stats()).startswith("0 of 0 submissions done (0%)")
-    assert noted(FOUND, requested=1).progress(Stats()).startswith("1 of 1 submissions done (100%)")
+    assert noted(FOUND, requested=1).progress(Stats()).startswith("1 of 1 submission done (100%)")
 
 
 def test_the_summary_counts_and_is_json(clock: SimpleNamespace) -> None:

@@ -66,8 +66,18 @@ def test_each_is_fetched_once_with_one_token(
         "retries": 0,
     }
     kept, done = [one for one in caplog.messages if one.startswith(("Records are kept", "Bulk fetch"))]
+    lines = [" ".join(one.split()) for one in caplog.messages if one.startswith("  ")]
     assert re.fullmatch(rf"Records are kept in {target}\.\w+\.part until {target} is complete", kept)
-    assert done == f"Bulk fetch done: {summary}"
+    assert done.startswith("Bulk fetch done in ")
+    assert lines == [
+        "fetched 500 of 500 submissions",
+        "repeated ids 20",
+        "status 500 DELIVERED",
+        "network 167 Claro, 167 Entel Pcs, 166 Movistar",
+        "cost 500",
+        "requests 501, 0 retries, 0 refused with 429",
+        f"file {target}",
+    ]
     state = sandbox.state()
     assert set(state.requests_by_id.values()) == {1}
     assert state.tokens_issued == 1
@@ -146,7 +156,7 @@ class TestFailure:
     ) -> None:
         sandbox.set_faults(Fault("error", probability=0.01, times=1, statuses=(403,), path="sms"))
         target = tmp_path / "details.jsonl"
-        with pytest.raises(RtiSmsForbiddenError, match=r"403.* \d+ of 5000 submissions are kept in .*\.part"):
+        with pytest.raises(RtiSmsForbiddenError, match=r"403.* \d+ of 5,000 submissions are kept in .*\.part"):
             hook.bulk_get_sms(seeded(5000), output_path=target)
         assert len(sandbox.state().requests_by_id) < 2000
         assert not target.exists()
@@ -251,7 +261,7 @@ class TestLastSave:
         fs = Store()
         fs.failures["pipe_file"] = [None, *[DOWN] * 20]
         fs.failures["put_file"] = [REFUSED]
-        with pytest.raises(RtiSmsStorageError, match=r"1 of 1 submissions are kept in /.*\.part on .*; the same fetch"):
+        with pytest.raises(RtiSmsStorageError, match=r"1 of 1 submission is kept in /.*\.part on .*; the same fetch"):
             self.fetch(hook, fs, *seeded(1))
         assert len(fs.called("pipe_file")) == 1 + 6 + 1  # the probe, before the upload, after the upload
 

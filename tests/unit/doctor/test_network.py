@@ -111,7 +111,7 @@ def test_a_proxy_is_needed(authority: trustme.CA, bundle: str, password: str | N
         with_proxy = examine("https://api.invalid", ca_bundle=bundle, proxy=f"http://{userinfo}127.0.0.1:{proxy}")
         without_proxy = examine("https://api.invalid", ca_bundle=bundle)
     assert {check.outcome for check in with_proxy.checks} == {"ok"}, with_proxy.to_text()
-    assert f"http://127.0.0.1:{proxy} from extra 'proxy'" in result(with_proxy, "proxy").got
+    assert f"http://127.0.0.1:{proxy} from the field 'proxy' in the extra" in result(with_proxy, "proxy").got
     assert all(head.startswith(b"CONNECT api.invalid:443 HTTP/1.") for head in heads)
     assert not_ok(without_proxy) == {"name_resolution": "failed"}
     assert "proxy" in result(without_proxy, "name_resolution").remedy

@@ -129,14 +129,26 @@ class TestTestConnection:
     @pytest.mark.parametrize(
         ("fields", "said"),
         [
-            ({"extra": [1]}, "The extra of the Connection rtisms_default is JSON, but a value of type list. Use a JSON object"),
+            (
+                {"extra": [1]},
+                "The extra of the Connection rtisms_default is JSON, but a value of type list. Use a JSON object",
+            ),
             ({"extra": 5}, "The extra of the Connection rtisms_default is JSON, but a value of type int"),
             ({"extra": '"s3cret"'}, "The extra of the Connection rtisms_default is JSON, but a str of 6 characters"),
             ({"extra": '{"timeout": 5, "proxy": "s3cret'}, "that is no JSON. Use a JSON object"),
             ({"extra": "timeout=5"}, "that is no JSON"),
-            ({"extra": {"timeout": ["s3cret"]}}, "Field 'timeout' in the extra of the Connection rtisms_default is a value of type list"),
-            ({"extra": {"ca_bundle": {}}}, "'ca_bundle' in the extra of the Connection rtisms_default does not name a file"),
-            ({"extra": {"sender": [96000]}}, "'sender' in the extra of the Connection rtisms_default is a value of type list"),
+            (
+                {"extra": {"timeout": ["s3cret"]}},
+                "Field 'timeout' in the extra of the Connection rtisms_default is a value of type list",
+            ),
+            (
+                {"extra": {"ca_bundle": {}}},
+                "'ca_bundle' in the extra of the Connection rtisms_default does not name a file",
+            ),
+            (
+                {"extra": {"sender": [96000]}},
+                "'sender' in the extra of the Connection rtisms_default is a value of type list",
+            ),
             ({"login": "client\n"}, "Login holds a blank, a line end or an invisible character"),
             ({"password": "s3cret\r\n"}, "Password holds a blank"),
             ({"password": "\u200bs3cret"}, "Password holds"),
@@ -148,8 +160,14 @@ class TestTestConnection:
             ({"port": "abc"}, "or Airflow cannot read it"),
             ({"host": "127.0.0.1", "port": -1}, "Base URL (Host) of the Connection rtisms_default is"),
             ({"host": "127.0.0.1 x"}, "Base URL (Host) of the Connection rtisms_default is"),
-            ({"host": "http://me:s3cret@127.0.0.1"}, "Base URL (Host) of the Connection rtisms_default holds credentials"),
-            ({"host": "127.0.0.1", "schema": "ftp"}, "Schema of the Connection rtisms_default is a str of 3 characters: use http or https"),
+            (
+                {"host": "http://me:s3cret@127.0.0.1"},
+                "Base URL (Host) of the Connection rtisms_default holds credentials",
+            ),
+            (
+                {"host": "127.0.0.1", "schema": "ftp"},
+                "Schema of the Connection rtisms_default is a str of 3 characters: use http or https",
+            ),
             ({"unknown": 1}, "or Airflow cannot read it"),
         ],
         ids=repr,

@@ -41,7 +41,7 @@ def test_the_text_is_rendered_anew_for_each_alert(rtisms_sandbox: Sandbox, logge
     callback(context("load"))
     callback(context("clean"))
     assert texts(rtisms_sandbox) == ["load failed", "clean failed"]
-    assert logged().count("Alert sent. Of 1 messages: 1 submitted") >= 2
+    assert logged().count("Alert sent: 1 message (") >= 2
 
 
 def test_the_region_of_the_connection_completes_numbers(

@@ -82,7 +82,7 @@ def test_the_end_of_the_hours_ends_a_send_and_the_next_day_goes_on(
     assert 40 <= sent <= 40 + 32, "requests that were under way"
     outcomes = Counter(one["outcome"] for one in context["ti"].pushed["submissions"])
     assert outcomes == {"submitted": sent, "not_sent": 200 - sent}
-    assert f"{200 - sent} messages are left" in logged()
+    assert f"Left: {200 - sent} messages" in logged()
     with pytest.raises(TaskDeferred):  # still evening
         resume(deferral, context, people(200), deferrable=True, **HOURS)
     assert rtisms_sandbox.state().requests["POST sms"] == sent
@@ -170,7 +170,7 @@ def test_a_signal_ends_the_wait_in_the_worker(
 
 def test_a_task_fails_if_asked_to(rtisms_sandbox: Sandbox, context: Context, clock: Clock) -> None:
     for deferrable in (False, True):
-        with pytest.raises(RtiSmsTransientError, match=r"09:00 to 20:00 \(UTC\).*Of 3 messages: 3 not_sent"):
+        with pytest.raises(RtiSmsTransientError, match=r"09:00 to 20:00 \(UTC\).*Of 3 messages: 3 not sent"):
             send(people(3), outside_hours="fail", deferrable=deferrable, **HOURS).execute(context)
     assert rtisms_sandbox.state().requests == {}
     clock.evening_after = 1

@@ -69,7 +69,7 @@ def test_a_file_of_numbers(
     assert outcomes(results) == ["submitted", "excluded", "submitted"]
     assert results[1] == {"reference": "invoice 1", "outcome": "excluded", "status": None, "submission_id": None}
     assert [message.recipient for message in rtisms_sandbox.state().messages] == [FIRST, THIRD]
-    assert "1 of 3 messages are excluded" in logged()
+    assert "never texted): 1 of 3 messages" in logged()
     assert SECOND[-4:] not in logged()
 
 
@@ -98,7 +98,7 @@ def test_national_numbers_are_compared_in_international_form(
     connection = {**json.loads(rtisms_sandbox.connection_json()), "extra": {"default_region": "CL"}}
     monkeypatch.setenv("AIRFLOW_CONN_RTISMS_DEFAULT", json.dumps(connection))
     assert outcomes(send(**options).execute({})) == ["excluded", "submitted"]
-    with pytest.raises(AirflowFailException, match="1 of 1 numbers of exclude_path"):
+    with pytest.raises(AirflowFailException, match="1 of 1 number of exclude_path"):
         send(default_region="PL", **options | {"recipients": numbers[0]}).execute({})
 
 
@@ -129,7 +129,7 @@ def test_a_share_of_deliveries_is_one_of_those_who_are_texted(rtisms_sandbox: Sa
         (f"name,phone\nAna,{FIRST}\n", "exclude_path has 2 columns.* recipient"),
         (f"phone\n{FIRST}\n056 12\n\n5\n", r"2 of 3 numbers of exclude_path .*line 3, line 5"),
         (f"recipient,Recipient\n{SECOND},{FIRST}\n", "exclude_path has more than one column 'recipient'"),
-        (f"recipient,name\n{FIRST}\n", r"1 of 1 numbers of exclude_path .*line 2"),
+        (f"recipient,name\n{FIRST}\n", r"1 of 1 number of exclude_path .*line 2"),
         (f'phone\n"{FIRST}\n', "exclude_path is not a valid CSV"),
         (f"teléfono\n{FIRST}\n".encode("cp1252"), r"\(exclude_path\) is not UTF-8 text. Save it as UTF-8\. Nothing"),
     ],
@@ -155,8 +155,8 @@ def test_a_list_that_cannot_be_trusted_stops_the_send(
         ({"exclude_sql": "SELECT phone FROM nobody"}, "exclude_sql"),
         ({"exclude_sql": "SELECT phone FROM opted_out"}, "exclude_sql has no numbers"),
         ({"exclude_sql": "SELECT phone, id FROM people"}, "exclude_sql has 2 columns"),
-        ({"exclude_sql": "SELECT 56932217456 AS phone", "default_region": "CL"}, "1 of 1 numbers .* as text: row 1"),
-        ({"exclude_sql": "SELECT NULL AS phone"}, "1 of 1 numbers of exclude_sql .*row 1"),
+        ({"exclude_sql": "SELECT 56932217456 AS phone", "default_region": "CL"}, "1 of 1 number .* as text: row 1"),
+        ({"exclude_sql": "SELECT NULL AS phone"}, "1 of 1 number of exclude_sql .*row 1"),
         ({"exclude_conn_id": "nothing"}, "exclude_conn_id"),
     ],
 )

@@ -40,7 +40,7 @@ def test_it_works_by_itself(rtisms_sandbox: Sandbox, logged: Callable[[], str]) 
     message = rtisms_sandbox.state().messages[0]
     assert submissions == [{"outcome": "submitted", "status": "submitted", "submission_id": message.submission_id}]
     assert (message.recipient, message.text, message.charset) == ("+56900000100", "hola {€}", 1)
-    assert "1 messages take 1 parts, at most 1 each (charsets: [1])" in logged()
+    assert "1 message, 1 part (GSM 7-bit)" in logged()
 
 
 def test_an_attempt_says_that_the_state_of_the_task_is_gone(

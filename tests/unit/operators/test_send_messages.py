@@ -248,7 +248,7 @@ def test_the_connection_has_the_default_sender_and_the_argument_wins(
     send(people(1)).execute({})
     assert [message.sender for message in rtisms_sandbox.state().messages] == ["97000", "96000"]
     set_extra(rtisms_sandbox, monkeypatch, sender="blocked")
-    with pytest.raises(AirflowFailException, match="comes from extra 'sender' of the Connection rtisms_default"):
+    with pytest.raises(AirflowFailException, match="'sender' in the extra of the Connection rtisms_default"):
         send(people(1), sender=None).execute({})
     with pytest.raises(AirflowFailException, match="comes from the argument 'sender'"):
         send(people(1), sender="blocked").execute({})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import re
 from typing import Any
 
 import pytest
@@ -51,8 +53,10 @@ def test_a_failed_wait_pushes_its_records(
     rtisms_sandbox: Sandbox, statuses: str, options: dict[str, Any], deferrable: bool
 ) -> None:
     context = {"ti": Pushes()}
-    with pytest.raises(AirflowFailException):
+    with pytest.raises(AirflowFailException) as caught:
         send(context, numbers(statuses), deferrable=deferrable, **options)
+    assert re.search(r"[0-9] \(recipients\[[01]\] \*\*\*001\) REJECTED", str(caught.value))
+    assert "REJECTED means that the vendor or the network refused the message" in str(caught.value)
     assert "REJECTED" in [record["status"] for record in context["ti"].pushed["records"]]
 
 

@@ -142,7 +142,7 @@ class TestOutbox:
     def test_what_never_reached_the_vendor_leaves_no_doubt(
         self, send: Any, outbox: Outbox, changes: dict[str, Any], kind: type[RtiSmsError]
     ) -> None:
-        with pytest.raises(kind, match="50 not_sent"):
+        with pytest.raises(kind, match="50 not sent"):
             send(**changes)
         assert not outbox.may_have_sent
 

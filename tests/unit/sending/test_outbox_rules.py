@@ -431,7 +431,7 @@ class TestRounds:
         assert task.send(vendor) == "rs"
         assert vendor.requests == [[0], [1], [0], [0], [0]]
         assert vendor.departures == pytest.approx([0, 0, 0.5, 1.5, 3.5])
-        assert "Sending 1 messages again in 0.5 s" in caplog.text
+        assert "Sending 1 message again in 0.5 s" in caplog.text
 
     @pytest.mark.parametrize(
         ("table", "kind"),
@@ -627,7 +627,7 @@ class TestWords:
         task = Task(12)
         task.send(Vendor(reply), window=1)
         assert lines() == [
-            "5 of 12 messages done (42%), 1 a second, about 7 s left",
+            "5 of 12 messages done (41%), 1 a second, about 7 s left",
             "10 of 12 messages done (83%), 1 a second, about 2 s left",
         ]
         task.count = 18  # those of the earlier attempt are done

@@ -192,6 +192,6 @@ def test_records_without_an_id_are_left_out(serve_default: Serve, caplog: pytest
         {"outcome": "refused", "status": "account_no_balance", "submission_id": None},
     ]
     assert [record["submission_id"] for record in new_sensor(sent).execute({})] == ["1"]
-    assert "1 records of submission_ids have no submission id" in caplog.text
+    assert "1 record of submission_ids without a submission id" in caplog.text
     assert new_sensor(sent[1:]).execute({}) == []
     assert "nothing to wait for" in caplog.text
