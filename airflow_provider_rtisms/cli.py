@@ -5,24 +5,36 @@ description. Earlier versions ignore the key.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from airflow.cli.cli_config import ARG_OUTPUT, ARG_VERBOSE, ActionCommand, Arg, GroupCommand, lazy_load_command
 from airflow.utils.cli import suppress_logs_and_warning
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
-    from airflow_provider_rtisms.api.calls import Call
-
-T = TypeVar("T")
+    from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 
 _ARG_CONN_ID = Arg(  # type: ignore[no-untyped-call]
     ("--conn-id",), help="the Connection (default: rtisms_default)", default="rtisms_default"
 )
-_ARG_SUBMISSION_ID = Arg(  # type: ignore[no-untyped-call]
-    ("submission_id",), help="the submission's id, decimal digits"
+_ARG_SUBMISSION_IDS = Arg(  # type: ignore[no-untyped-call]
+    ("submission_ids",), nargs="*", metavar="ID", help="ids of submissions, decimal digits"
+)
+_ARG_IDS_PATH = Arg(  # type: ignore[no-untyped-call]
+    ("--ids-path",), metavar="FILE", help="instead of ids, a file: one id a line, or a .csv or .jsonl (.gz may follow)"
+)
+_ARG_IDS_COLUMN = Arg(  # type: ignore[no-untyped-call]
+    ("--ids-column",), metavar="NAME", help="the column or key of a .csv or .jsonl (default: submission_id)"
+)
+_IDS = (_ARG_SUBMISSION_IDS, _ARG_IDS_PATH, _ARG_IDS_COLUMN)
+_ARG_TIMEOUT = Arg(  # type: ignore[no-untyped-call]
+    ("--timeout",), type=float, default=3600.0, metavar="SECONDS", help="how long to wait (default: 3600)"
+)
+_ARG_POKE_INTERVAL = Arg(  # type: ignore[no-untyped-call]
+    ("--poke-interval",), type=float, default=10.0, metavar="SECONDS", help="between two polls (default: 10)"
 )
 
 
@@ -41,9 +53,15 @@ def get_cli_commands() -> list[GroupCommand]:
                 ),
                 ActionCommand(
                     name="get",
-                    help="Show the details of one submission",
+                    help="Show the details of submissions",
                     func=lazy_load_command(f"{__name__}.get"),
-                    args=(_ARG_SUBMISSION_ID, _ARG_CONN_ID, ARG_OUTPUT, ARG_VERBOSE),
+                    args=(*_IDS, _ARG_CONN_ID, ARG_OUTPUT, ARG_VERBOSE),
+                ),
+                ActionCommand(
+                    name="wait",
+                    help="Wait until submissions are final, and show them. Exit status 0: all are delivered",
+                    func=lazy_load_command(f"{__name__}.wait"),
+                    args=(*_IDS, _ARG_TIMEOUT, _ARG_POKE_INTERVAL, _ARG_CONN_ID, ARG_OUTPUT, ARG_VERBOSE),
                 ),
                 ActionCommand(
                     name="doctor",
@@ -63,6 +81,12 @@ def get_cli_commands() -> list[GroupCommand]:
                     func=lazy_load_command(f"{__name__}.report"),
                     args=(*_report_args(), ARG_VERBOSE),
                 ),
+                ActionCommand(
+                    name="sandbox",
+                    help="Run a local stand-in for the API, for tests",
+                    func=lazy_load_command(f"{__name__}.sandbox"),
+                    args=(*_sandbox_args(), ARG_VERBOSE),
+                ),
             ),
         )
     ]
@@ -71,17 +95,73 @@ def get_cli_commands() -> list[GroupCommand]:
 @suppress_logs_and_warning
 def balance(args: Namespace) -> None:
     """Print the balance."""
-    from airflow_provider_rtisms.api import calls as endpoints
-
-    _show(args, {"balance": str(_ask(args, endpoints.get_balance))})
+    with _errors_as_lines(), _hook(args) as hook:
+        _show(args, [{"balance": str(hook.get_balance())}])
 
 
 @suppress_logs_and_warning
 def get(args: Namespace) -> None:
-    """Print the record of one submission."""
-    from airflow_provider_rtisms.api import calls as endpoints
+    """Print the records of submissions."""
+    with _errors_as_lines():
+        ids = _ids(args)
+        with _hook(args) as hook:
+            if len(ids) == 1:
+                _show(args, [hook.get_sms(ids[0]).to_record()])
+                return
+            records: Any = hook.bulk_get_sms(ids, on_missing="skip")
+        _show(args, _in_order(records, ids))
+        known = {record["submission_id"] for record in records}
+        if missing := [one for one in ids if one not in known]:
+            from airflow_provider_rtisms.api.values.arguments import name_some
 
-    _show(args, _ask(args, lambda: endpoints.get_sms(args.submission_id)).to_record())
+            raise SystemExit(f"Unknown to the API (HTTP 404): {name_some(missing)}. Check the ids.")
+
+
+@suppress_logs_and_warning
+def wait(args: Namespace) -> None:
+    """Wait until submissions are final, and print their records."""
+    from airflow.providers.common.compat.sdk import AirflowSensorTimeout
+
+    from airflow_provider_rtisms.api.values.arguments import check_seconds
+    from airflow_provider_rtisms.hooks.connection import export_connection
+    from airflow_provider_rtisms.sensors.rtisms import DeliveryPolling
+
+    with _errors_as_lines():
+        interval = check_seconds("--poke-interval", args.poke_interval)
+        timeout = check_seconds("--timeout", args.timeout)
+        ids = _ids(args)
+        export_connection(args.conn_id)
+        polling = DeliveryPolling(args.conn_id, ids, fail_on=(), missing_ok_for=60)
+        late = ""
+        try:
+            polling.poll_until_final(interval, timeout)
+        except AirflowSensorTimeout as error:
+            late = str(error)
+    records = polling.wait.records
+    if records:
+        _show(args, records)
+    if late:
+        raise SystemExit(late)
+    if any(record["status"] != "DELIVERED" for record in records):
+        raise SystemExit(1)
+
+
+@suppress_logs_and_warning
+def sandbox(args: Namespace) -> None:
+    """Run a sandbox until Ctrl-C."""
+    from airflow_provider_rtisms.sandbox.__main__ import options, run
+
+    names = ["faults" if flag == "--fault" else flag[2:].replace("-", "_") for flag in options()]
+    try:
+        run({name: getattr(args, name) for name in names if hasattr(args, name)})
+    except (ValueError, OSError) as error:
+        raise SystemExit(str(error)) from None
+
+
+def _sandbox_args() -> list[Arg]:
+    from airflow_provider_rtisms.sandbox.__main__ import options
+
+    return [Arg((flag,), **option) for flag, option in options().items()]  # type: ignore[no-untyped-call]
 
 
 @suppress_logs_and_warning
@@ -138,28 +218,58 @@ def _report_args() -> list[Arg]:
     return [Arg((flag,), **option) for flag, option in OPTIONS.items()]  # type: ignore[no-untyped-call]
 
 
-def _ask(args: Namespace, make_call: Callable[[], Call[T]]) -> T:
-    from airflow.models.connection import Connection
+@contextmanager
+def _errors_as_lines() -> Iterator[None]:
+    """End the command with one line for an error."""
     from airflow.providers.common.compat.sdk import AirflowException
 
-    from airflow_provider_rtisms.api.client import RtiSmsClient
     from airflow_provider_rtisms.api.errors import RtiSmsError
     from airflow_provider_rtisms.api.models import printable
-    from airflow_provider_rtisms.hooks.connection import settings_from_connection
 
     try:
-        # A hook asks the execution API for its Connection; a shell has the database instead.
-        connection = Connection.get_connection_from_secrets(args.conn_id)
-        with RtiSmsClient(settings_from_connection(connection)) as client:
-            return client.perform(make_call())
+        yield
     except (RtiSmsError, AirflowException) as error:
         raise SystemExit(printable(str(error))) from None
 
 
-def _show(args: Namespace, record: dict[str, Any]) -> None:
+def _hook(args: Namespace) -> RtiSmsHook:
+    from airflow_provider_rtisms.hooks.connection import export_connection
+    from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+
+    export_connection(args.conn_id)
+    return RtiSmsHook(args.conn_id)
+
+
+def _ids(args: Namespace) -> list[str]:
+    """Return the ids that the command names, each once."""
+    from airflow_provider_rtisms.api.errors import RtiSmsInputError
+    from airflow_provider_rtisms.api.values.arguments import parse_submission_ids
+    from airflow_provider_rtisms.tables import CsvFormat, read_id_file
+
+    if bool(args.submission_ids) == (args.ids_path is not None):
+        raise RtiSmsInputError("Give ids, or a file of ids with --ids-path.")
+    if args.ids_path is None:
+        return parse_submission_ids(args.submission_ids)
+    is_table = args.ids_path.removesuffix(".gz").endswith((".csv", ".jsonl"))
+    column = args.ids_column or ("submission_id" if is_table else None)
+    return list(dict.fromkeys(read_id_file(args.ids_path, column, CsvFormat(None, None))))
+
+
+def _in_order(records: list[dict[str, Any]], ids: list[str]) -> list[dict[str, Any]]:
+    by_id = {record["submission_id"]: record for record in records}
+    return [by_id[one] for one in ids if one in by_id]
+
+
+def _show(args: Namespace, records: list[dict[str, Any]]) -> None:
     from airflow.cli.simple_table import AirflowConsole
     from rich.markup import escape
 
-    if args.output == "table":  # the other forms show "[red]" as it is
-        record = {name: escape(str(value)) for name, value in record.items()}
-    AirflowConsole().print_as(data=[record], output=args.output)
+    console: Any = AirflowConsole()
+    if args.output == "json":  # print_as makes each value a str
+        console.print_as_json(records)
+    elif args.output == "yaml":
+        console.print_as_yaml(records)
+    elif args.output == "table":  # the other forms show "[red]" as it is
+        console.print_as([{name: escape(str(value)) for name, value in one.items()} for one in records], args.output)
+    else:
+        console.print_as(records, args.output)

@@ -268,7 +268,8 @@ async def fetch_to_target(
             # A refused save is not repeated if the store has just failed, or if the task is killed.
             part.save(is_last=isinstance(error, RtiSmsError) and not isinstance(error, STORAGE_ERRORS))
             if isinstance(error, RtiSmsError):
-                kept = f"{stats.fetched} of {plural(stats.requested, 'submission is', 'submissions are')} kept in {part.kept_at}"
+                total = plural(stats.requested, "submission is", "submissions are")
+                kept = f"{stats.fetched} of {total} kept in {part.kept_at}"
                 error.args = (f"{error} {kept}; the same fetch goes on from there.",)
             raise
         summary = stats.summary(client.stats, None, str(missing) if missing else None) | written

@@ -264,12 +264,18 @@ class RtiSmsHook(BaseHook):
         *,
         text: Any = None,
         rows: Iterable[Mapping[str, Any]] | None = None,
+        recipients: Any = None,
         messages: Any = None,
         charset: int | None = None,
         max_parts: int | None = None,
+        max_messages: int | None = None,
+        max_parts_total: int | None = None,
         samples: int = 3,
         default_region: str | None = None,
         smart_encoding: bool = False,
+        sender: str | None = None,
+        on_uncertain: str = "fail",
+        chunk_size: int | None = None,
     ) -> dict[str, Any]:
         """
         Say what a send would do: charsets, parts, and the characters that force UCS-2. It sends nothing, and asks
@@ -277,14 +283,20 @@ class RtiSmsHook(BaseHook):
 
         :param text: a text, in which ``{column}`` stands for a value of ``rows`` where those are given.
         :param rows: dicts of values by column; the text becomes a message for each.
-        :param messages: instead of these two, messages as for :meth:`send_sms`.
+        :param recipients: phone numbers that the text goes to, as for :meth:`send_sms`; instead of ``rows``.
+        :param messages: instead of all these, messages as for :meth:`send_sms`.
         :param charset: 0, 1, 6 or 8; None picks by each text.
         :param max_parts: most parts that one SMS may take.
+        :param max_messages: most messages.
+        :param max_parts_total: most parts of all messages together.
         :param samples: how many of the first texts to return.
-        :param default_region: of numbers in ``messages`` without +, as for :meth:`send_sms`; that of the Connection is
-            not read. The result then has ``completed``, the count of these numbers.
+        :param default_region: of numbers in ``recipients`` or ``messages`` without +, as for :meth:`send_sms`; that of
+            the Connection is not read. The result then has ``completed``, the count of these numbers.
         :param smart_encoding: as for :meth:`send_sms`. The result then has ``parts_saved``, and ``replaced``: messages
             by character that is replaced.
+        :param sender: as for :meth:`send_sms`, so that both take the same arguments; changes nothing here.
+        :param on_uncertain: likewise.
+        :param chunk_size: likewise.
         :return: ``messages`` (count), ``parts_total``, ``max_parts`` (of the longest), ``charsets`` (messages by number
             of the charset), ``forces_ucs2`` (messages by character that GSM 7-bit does not have), and ``samples``: for
             each of the first texts ``text, charset, characters, parts, forces_ucs2``. These texts may be confidential,
@@ -296,9 +308,12 @@ class RtiSmsHook(BaseHook):
         return preview(
             text=text,
             rows=rows,
+            recipients=recipients,
             messages=messages,
             charset=charset,
             max_parts=max_parts,
+            max_messages=max_messages,
+            max_parts_total=max_parts_total,
             samples=samples,
             default_region=default_region,
             smart_encoding=smart_encoding,

@@ -8,9 +8,14 @@ import signal
 from dataclasses import fields
 from typing import Any
 
-from airflow_provider_rtisms.sandbox.server import serve
 from airflow_provider_rtisms.sandbox.settings import KINDS, Fault, Settings
-from airflow_provider_rtisms.sandbox.state import EXAMPLE_ID, FIRST_SEEDED_ID, MAGIC_ID_PREFIX, MAGIC_NUMBERS
+from airflow_provider_rtisms.sandbox.state import (
+    EXAMPLE_ID,
+    FIRST_SEEDED_ID,
+    MAGIC_ID_PREFIX,
+    MAGIC_NUMBERS,
+    REFUSED_SENDER,
+)
 
 
 def _table(rows: dict[str, str]) -> str:
@@ -21,6 +26,8 @@ _EPILOG = f"""\
 magic numbers: the last three digits of the recipient decide what happens to a message
 {_table({f"...{digits}": number.meaning for digits, number in MAGIC_NUMBERS.items()})}
   any other     DELIVERED
+
+the sender {REFUSED_SENDER!r} is refused with HTTP 406, as is one that is not 1 to 11 letters and digits
 
 submissions that exist from the start:
   {EXAMPLE_ID}  the example of the vendor's reference, DELIVERED
@@ -44,6 +51,22 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
     """Show defaults, and keep the lines of the tables."""
 
 
+def options() -> dict[str, dict[str, Any]]:
+    """Return the options by their flags, for ``airflow rtisms sandbox`` too."""
+    found: dict[str, dict[str, Any]] = {
+        "--host": {"default": "127.0.0.1", "help": "the address to bind, which clients may use in URLs"},
+        "--port": {"default": 0, "type": int, "help": "the port to bind; 0 for any free port"},
+    }
+    for setting in fields(Settings):
+        if setting.name == "faults":
+            of_faults = {"dest": "faults", "action": "append", "default": argparse.SUPPRESS, "type": _fault}
+            found["--fault"] = {**of_faults, **setting.metadata}
+        else:
+            flag = f"--{setting.name.replace('_', '-')}"
+            found[flag] = {"default": setting.default, "type": type(setting.default), **setting.metadata}
+    return found
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_rtisms.sandbox",
@@ -52,20 +75,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=_HelpFormatter,
     )
-    parser.add_argument("--host", default="127.0.0.1", help="the address to bind, which clients may use in URLs")
-    parser.add_argument("--port", default=0, type=int, help="the port to bind; 0 for any free port")
-    for setting in fields(Settings):
-        if setting.name == "faults":
-            options: dict[str, Any] = {
-                "dest": "faults",
-                "action": "append",
-                "default": argparse.SUPPRESS,
-                "type": _fault,
-            }
-            parser.add_argument("--fault", **options, **setting.metadata)
-        else:
-            flag = f"--{setting.name.replace('_', '-')}"
-            parser.add_argument(flag, default=setting.default, type=type(setting.default), **setting.metadata)
+    for flag, option in options().items():
+        parser.add_argument(flag, **option)
     return parser
 
 
@@ -77,6 +88,8 @@ def _fault(text: str) -> Fault:
 
 
 async def _run(settings: Settings, host: str, port: int) -> None:
+    from airflow_provider_rtisms.sandbox.server import serve
+
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -93,12 +106,22 @@ def main(arguments: list[str] | None = None) -> None:
     :raises SystemExit: if an argument is not valid, or if the sandbox cannot bind to the address.
     """
     parser = _parser()
-    values = vars(parser.parse_args(arguments))
-    host, port = values.pop("host"), values.pop("port")
     try:
-        asyncio.run(_run(Settings().changed(values), host, port))
+        run(vars(parser.parse_args(arguments)))
     except (ValueError, OSError) as error:
         parser.error(str(error))
+
+
+def run(values: dict[str, Any]) -> None:
+    """
+    Print the base URL, and serve until interrupted.
+
+    :param values: of the options, by name.
+    :raises ValueError: if a value is not valid.
+    :raises OSError: if the sandbox cannot bind to the address.
+    """
+    settings = {name: value for name, value in values.items() if name not in ("host", "port")}
+    asyncio.run(_run(Settings().changed(settings), values["host"], values["port"]))
 
 
 if __name__ == "__main__":

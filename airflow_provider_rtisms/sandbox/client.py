@@ -15,7 +15,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from airflow_provider_rtisms.sandbox.server import serve
 from airflow_provider_rtisms.sandbox.settings import Fault, Settings
-from airflow_provider_rtisms.sandbox.state import Message, Snapshot
+from airflow_provider_rtisms.sandbox.state import FIRST_SEEDED_ID, Message, Snapshot
 
 _TIMEOUT = 300.0
 
@@ -99,6 +99,17 @@ class SandboxClient:
     def revoke_tokens(self) -> None:
         """Make every issued token invalid."""
         self._control("POST", "tokens/revoke")
+
+    def seed(self, count: int) -> list[str]:
+        """
+        Let there be some DELIVERED submissions, whose ids are the same in every run.
+
+        :param count: how many, in place of those that were seeded before.
+        :return: their ids, which count up from 5000000000000000.
+        :raises ValueError: if it is not a whole number.
+        """
+        self._control("POST", "seed", seed=count)
+        return [str(FIRST_SEEDED_ID + number) for number in range(count)]
 
     def add_submission(
         self,

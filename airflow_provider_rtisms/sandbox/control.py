@@ -8,6 +8,7 @@ The control calls under ``/sandbox/``: read and change the state of a running sa
 ``POST credentials``         ``{"client_id": ..., "client_secret": ...}``, one or both
 ``POST balance``             ``{"balance": "12.50"}``
 ``POST timing``              ``{"token_lifetime": ..., "pending_for": ..., "sent_for": ...}``, any of them
+``POST seed``                ``{"seed": 1000}``: how many DELIVERED submissions there are from 5000000000000000 on
 ``POST submissions``         ``{"submission_id": ..., "status": ..., "pending_for": ..., "sent_for": ...,
                              "cost": ...}``, any of them; the response is ``{"submission_id": ...}``
 ``POST tokens/revoke``       makes every token invalid
@@ -100,6 +101,7 @@ class Control:
             "credentials": (["client_id", "client_secret"], self._change),
             "balance": (["balance"], self._change),
             "timing": (["token_lifetime", "pending_for", "sent_for"], self._change),
+            "seed": (["seed"], self._change),
             "submissions": (["submission_id", "status", "pending_for", "sent_for", "cost"], self._add_submission),
             "tokens/revoke": ([], self._revoke_tokens),
             "reset": ([setting.name for setting in fields(Settings)], self._reset),

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
 from airflow_provider_rtisms.sandbox.settings import check_text, read_object
-from airflow_provider_rtisms.sandbox.state import DEFAULT, State, Text, read_text
+from airflow_provider_rtisms.sandbox.state import DEFAULT, REFUSED_SENDER, State, Text, read_text
 
 
 class Request(NamedTuple):
@@ -119,7 +119,7 @@ def _send_sms(state: State, body: bytes) -> dict[str, Any]:
         text = _read_message(fields.get("message"))
     except ValueError as error:
         raise RefusedError(400, str(error)) from None
-    if sender == "blocked" or not re.fullmatch(r"[A-Za-z0-9]{1,11}", sender):
+    if sender == REFUSED_SENDER or not re.fullmatch(r"[A-Za-z0-9]{1,11}", sender):
         raise RefusedError(406, "the sender is malformed or not allowed")
     messages = state.send(recipients, sender, text)
     ids = [{} if one.submission_id is None else {"submissionId": one.submission_id} for one in messages]

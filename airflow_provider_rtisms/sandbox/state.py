@@ -47,6 +47,8 @@ MAGIC_NUMBERS = {
 }
 
 
+#: A sender that is refused with HTTP 406, like one that the account may not use.
+REFUSED_SENDER = "blocked"
 #: The example of the vendor's reference. Its details are those printed there.
 EXAMPLE_ID = "4193366853543393"
 #: One submission exists for each magic number: this prefix and its three digits. "000" is DELIVERED.
@@ -104,7 +106,7 @@ class Submissions:
     """All submissions of a sandbox."""
 
     def __init__(self, seed: int, clock: Callable[[], float]) -> None:
-        self._seeded_ids = range(FIRST_SEEDED_ID, FIRST_SEEDED_ID + seed)
+        self.seed(seed)
         self._clock = clock
         self._next_id = FIRST_SENT_ID
         self._known = {EXAMPLE_ID: _done_long_ago(EXAMPLE_ID, "DELIVERED")}
@@ -112,6 +114,9 @@ class Submissions:
             if number.refusal is None:
                 submission_id = MAGIC_ID_PREFIX + digits
                 self._known[submission_id] = _done_long_ago(submission_id, number.status)
+
+    def seed(self, count: int) -> None:
+        self._seeded_ids = range(FIRST_SEEDED_ID, FIRST_SEEDED_ID + count)
 
     def find(self, submission_id: str) -> Submission | None:
         known = self._known.get(submission_id)
@@ -270,6 +275,8 @@ class State:
 
     def change(self, changes: Mapping[str, Any]) -> None:
         self.settings = self.settings.changed(changes)
+        if "seed" in changes:
+            self.submissions.seed(self.settings.seed)
         if "balance" in changes:
             self.balance = Decimal(self.settings.balance)
         if "faults" in changes:

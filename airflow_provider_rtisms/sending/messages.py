@@ -126,13 +126,7 @@ def check_messages(
             default_region=default_region,
             smart_encoding=smart_encoding,
         )
-    if max_parts_total is not None:
-        total = sum(message.text.parts for message in checked)
-        if total > check_whole_number("max_parts_total", max_parts_total):
-            raise RtiSmsInputError(
-                f"{plural(len(checked), 'message takes', 'messages take')} {plural(total, 'part')}, more than "
-                f"max_parts_total={max_parts_total}. Nothing was sent. Shorten the texts, or raise max_parts_total."
-            )
+    _check_parts([message.text for message in checked], max_parts_total)
     _log_changes(checked, default_region)
     return checked
 
@@ -241,6 +235,15 @@ def _check_count(count: int, max_messages: int | None) -> None:
         )
 
 
+def _check_parts(texts: Sequence[SmsText], max_parts_total: int | None) -> None:
+    total = sum(text.parts for text in texts)
+    if max_parts_total is not None and total > check_whole_number("max_parts_total", max_parts_total):
+        raise RtiSmsInputError(
+            f"{plural(len(texts), 'message takes', 'messages take')} {plural(total, 'part')}, more than "
+            f"max_parts_total={max_parts_total}. Nothing was sent. Shorten the texts, or raise max_parts_total."
+        )
+
+
 def _check_row(
     row: Row, text_of: Callable[[Any], SmsText], region: str | None
 ) -> tuple[Message | None, str | None, list[str]]:
@@ -346,8 +349,8 @@ def find_excluded(
     if bad:
         form = f"phone numbers in international form{f' or mobile numbers of {region}' if region else ''}, as text"
         raise RtiSmsInputError(
-            f"{len(bad)} of {plural(count, 'number')} of {field_name} cannot be read as {form}: {name_some(bad)}. Nothing was "
-            "sent. Correct them, or these people would get a text."
+            f"{len(bad)} of {plural(count, 'number')} of {field_name} cannot be read as {form}: {name_some(bad)}. "
+            "Nothing was sent. Correct them, or these people would get a text."
         )
     if not count:
         raise RtiSmsInputError(
@@ -444,10 +447,13 @@ def preview(
     *,
     text: Any = None,
     rows: Iterable[Mapping[str, Any]] | None = None,
+    recipients: Any = None,
     messages: Any = None,
     message_rows: Iterable[Row] | None = None,
     charset: int | None = None,
     max_parts: int | None = None,
+    max_messages: int | None = None,
+    max_parts_total: int | None = None,
     samples: int = 3,
     default_region: str | None = None,
     smart_encoding: bool = False,
@@ -455,6 +461,8 @@ def preview(
     """Say what a send would do, see ``RtiSmsHook.preview_sms``. ``message_rows`` are those of a file of messages."""
     if (text is not None) + (messages is not None) + (message_rows is not None) != 1:
         raise RtiSmsInputError("Give either text or messages.")
+    if recipients is not None and (text is None or rows is not None):
+        raise RtiSmsInputError("recipients need text, and neither rows nor messages: leave them out.")
     text_of = partial(SmsText.of, charset=charset, max_parts=max_parts, smart_encoding=smart_encoding)
     completed = None
     if text is None:
@@ -467,10 +475,16 @@ def preview(
         )
         texts = [message.text for message in checked]
         completed = None if default_region is None else count_completed(checked)
+    elif recipients is not None:
+        people = parse_recipients(recipients, check_region(default_region))
+        texts = [text_of(text)] * len(people)
+        completed = None if default_region is None else sum(one.is_completed for one in people)
     elif default_region is not None:
-        raise RtiSmsInputError("default_region is for messages: leave it out.")
+        raise RtiSmsInputError("default_region is for recipients and messages: leave it out.")
     else:
         texts = [text_of(text)] if rows is None else _fill_rows(PlaceholderText(text), rows, text_of)
+    _check_count(len(texts), max_messages)
+    _check_parts(texts, max_parts_total)
     return describe(texts, samples, completed=completed, smart_encoding=smart_encoding)
 
 

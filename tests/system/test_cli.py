@@ -67,7 +67,7 @@ def test_the_preview_of_a_task(dunning: Path, rtisms_sandbox: Sandbox, capsys: p
         "excluded: 1 message",
         "cost: 1.0",
         "Ł (U+0141) is not in GSM 7-bit: 1 message",
-        'message 1: 12 characters, 1 parts, charset 1: "Hola Eva, 20"',
+        'message 1: 12 characters, 1 part, charset 1: "Hola Eva, 20"',
     ):
         assert shown in lines
     with sqlite3.connect(dunning) as connection:

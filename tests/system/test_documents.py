@@ -169,7 +169,7 @@ def test_cli_blocks(block: Block, rtisms_sandbox: Sandbox, airflow_database: Pat
 @pytest.mark.skipif(not AIRFLOW_V_3_2_PLUS, reason="commands of providers are from Airflow 3.2 on")
 @each_block("preview")
 def test_preview_blocks(block: Block, airflow_database: Path) -> None:
-    assert bash(block.code).startswith("1 messages, 1 parts, at most 1 each\ncharset 1 (GSM_7BIT): 1 messages\n")
+    assert bash(block.code).startswith("1 message, 1 part\ncharset 1 (GSM 7-bit): 1 message\n")
 
 
 @each_block("airflow")

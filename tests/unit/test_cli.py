@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from airflow_provider_rtisms.cli import get_cli_commands
 from airflow_provider_rtisms.sandbox import Sandbox
@@ -34,9 +37,47 @@ def test_balance_and_get(rtisms_sandbox: Sandbox, capsys: Capture) -> None:
     run("balance", "--output", "json")
     assert json.loads(capsys.readouterr().out) == [{"balance": "457.00"}]
     submission_id = rtisms_sandbox.add_submission("EXPIRED", pending_for=0, sent_for=0)
-    run("get", submission_id, "--output", "json")
-    (record,) = json.loads(capsys.readouterr().out)
-    assert (record["submission_id"], record["status"]) == (submission_id, "EXPIRED")
+    read: dict[str, Any] = {"json": json.loads, "yaml": yaml.safe_load}
+    for form, load in read.items():
+        run("get", submission_id, "--output", form)
+        (record,) = load(capsys.readouterr().out)
+        assert (record["submission_id"], record["status"]) == (submission_id, "EXPIRED")
+        assert (record["is_final"], record["cost"], type(record["cost"])) == (True, 1, int)
+
+
+def test_many_ids_and_a_file_of_ids(rtisms_sandbox: Sandbox, capsys: Capture, tmp_path: Path) -> None:
+    ids = rtisms_sandbox.seed(30)
+    (tmp_path / "ids.txt").write_text("\n".join(ids))
+    (tmp_path / "ids.csv").write_text("\n".join(["submission_id", *ids]))
+    for source in (ids[::-1], ["--ids-path", str(tmp_path / "ids.txt")], ["--ids-path", str(tmp_path / "ids.csv")]):
+        run("get", *source, "--output", "json")
+        shown = [record["submission_id"] for record in json.loads(capsys.readouterr().out)]
+        assert shown == (source if len(source) == 30 else ids)
+    with pytest.raises(SystemExit, match=r"^Unknown to the API \(HTTP 404\): 1\."):
+        run("get", ids[0], "1", "--output", "json")
+    assert [record["submission_id"] for record in json.loads(capsys.readouterr().out)] == ids[:1]
+    for wrong in ([], [ids[0], "--ids-path", "ids.txt"]):
+        with pytest.raises(SystemExit, match=r"^Give ids, or a file of ids"):
+            run("get", *wrong)
+
+
+def test_wait(rtisms_sandbox: Sandbox, capsys: Capture) -> None:
+    ids = [rtisms_sandbox.add_submission(pending_for=0.1, sent_for=0.1), *rtisms_sandbox.seed(1)]
+    run("wait", *ids, "--poke-interval", "0.1", "--output", "json")
+    assert [record["status"] for record in json.loads(capsys.readouterr().out)] == ["DELIVERED"] * 2
+    rejected = rtisms_sandbox.add_submission("REJECTED", pending_for=0, sent_for=0)
+    with pytest.raises(SystemExit) as ended:
+        run("wait", rejected, ids[0], "--output", "json")
+    assert (ended.value.code, len(json.loads(capsys.readouterr().out))) == (1, 2)
+    with pytest.raises(SystemExit, match=r"^Timed out: 0 of 1 submission is final; open: 1 SENT"):
+        run("wait", rtisms_sandbox.add_submission("SENT", pending_for=0), "--timeout", "0.2", "--poke-interval", "0.1")
+    with pytest.raises(SystemExit, match=r"^--timeout is "):
+        run("wait", ids[0], "--timeout", "-1")
+
+
+def test_sandbox_refuses_a_wrong_value() -> None:
+    with pytest.raises(SystemExit, match=r"^balance must be a decimal string"):
+        run("sandbox", "--balance", "much", "--fault", "latency:seconds=1")
 
 
 @pytest.mark.parametrize(

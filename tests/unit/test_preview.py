@@ -149,7 +149,7 @@ def test_what_it_shows(files: None, capsys: pytest.CaptureFixture[str], options:
         (["--text", "a" * 161, "--max-parts", "1"], "max_parts"),
         (["--text", "a", "--rows", "rows.xlsx"], "^--rows is a spreadsheet .* Save it as CSV"),
         (["--text", "a", "--rows", "rows.txt"], "^--rows does not end in .csv"),
-        (["--text", "a", "--default-region", "CL"], "^default_region is for messages"),
+        (["--text", "a", "--default-region", "CL"], "^default_region is for recipients and messages"),
         (["--messages", "national.csv", "--default-region", "PL"], "line 2 has a recipient that is neither .* of PL"),
         (["--messages", "national.csv"], "line 2 has a recipient that is not a phone number in international form"),
         (["--text", "a", "--csv-delimiter", ";"], "^csv_delimiter and csv_encoding are for --rows and --messages"),

@@ -267,6 +267,16 @@ def test_a_preview_shows_three_texts_unless_asked_for_others() -> None:
     shown = RtiSmsHook().preview_sms(text="Hola {name}", rows=rows)
     assert (shown["messages"], [one["text"] for one in shown["samples"]]) == (5, ["Hola a", "Hola b", "Hola c"])
     assert len(RtiSmsHook().preview_sms(text="Hola {name}", rows=rows, samples=1)["samples"]) == 1
+    what: Any = {
+        "recipients": ["+56900000100", "+56 900000100", "+56900000101"],
+        "text": "hola {name}",
+        "max_messages": 2,
+    }
+    assert RtiSmsHook().preview_sms(**what, sender="96000", on_uncertain="skip", chunk_size=5)["messages"] == 2
+    with pytest.raises(RtiSmsInputError, match="2 messages take 2 parts, more than max_parts_total=1"):
+        RtiSmsHook().preview_sms(**what, max_parts_total=1)
+    with pytest.raises(RtiSmsInputError, match=r"recipients\[0\]"):
+        RtiSmsHook().preview_sms(recipients="5", text="hola")
 
 
 def test_airflow_below_3_2_gets_the_labels_of_the_form() -> None:

@@ -31,7 +31,12 @@ FIELDS: dict[str, frozenset[str]] = {
     **dict.fromkeys([f"{call} {name}" for call in ("timing", "reset") for name in TIMES], NUMBER),
     **dict.fromkeys(["submissions cost", "fault seconds", "fault per_second"], NUMBER),
     **dict.fromkeys(["submissions pending_for", "submissions sent_for"], NUMBER | NULL),
-    **{"reset seed": frozenset({"5"}), "fault times": NULL | {"5"}, "fault retry_after": NULL | TEXT | NUMBER},
+    **{
+        "reset seed": frozenset({"5"}),
+        "seed seed": frozenset({"5"}),
+        "fault times": NULL | {"5"},
+        "fault retry_after": NULL | TEXT | NUMBER,
+    },
 }
 SMS = {"recipients": ["+56900000000"], "sender": "96000", "message": {"text": "hi", "charset": 0}}
 

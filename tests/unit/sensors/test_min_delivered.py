@@ -135,7 +135,7 @@ def test_an_unknown_id_within_its_time_of_grace_is_waited_for(rtisms_sandbox: Sa
     assert len(wait(mode, new_context(), ids, min_delivered=1, missing_ok_for=1)) == 1
 
 
-@pytest.mark.parametrize(("value", "named"), [(2, "only 1 messages"), (1.5, "min_delivered is "), (0, "1 or more")])
+@pytest.mark.parametrize(("value", "named"), [(2, "only 1 message"), (1.5, "min_delivered is "), (0, "1 or more")])
 def test_a_number_that_makes_no_sense_is_refused_at_once(rtisms_sandbox: Sandbox, value: Any, named: str) -> None:
     with pytest.raises(AirflowFailException, match=named):
         wait("poke", {}, ["1"], min_delivered=value)
