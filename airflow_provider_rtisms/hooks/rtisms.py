@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
 
@@ -43,15 +43,18 @@ T = TypeVar("T")
 
 
 @contextmanager
-def fail_without_retry() -> Iterator[None]:
+def fail_without_retry(hook: RtiSmsHook | None = None) -> Iterator[Any]:
     """
     Raise AirflowFailException for an error that a task retry cannot fix. It stops the retries of the task. Airflow's
     log shows it once, without the frames of the HTTP library.
 
     Transient errors pass unchanged, so that Airflow can retry the task.
+
+    :param hook: yielded, and closed at the end.
     """
     try:
-        yield
+        with nullcontext() if hook is None else hook:
+            yield hook
     except RtiSmsPermanentError as error:
         raise AirflowFailException(str(error)) from None
 
@@ -482,8 +485,6 @@ class RtiSmsHook(BaseHook):
             raise
 
 
-@contextmanager
-def hook_of_task(conn_id: str) -> Iterator[RtiSmsHook]:
+def hook_of_task(conn_id: str) -> AbstractContextManager[RtiSmsHook]:
     """Give a task its hook, and close it at the end. An error that a retry cannot fix stops the retries of the task."""
-    with fail_without_retry(), RtiSmsHook(conn_id) as hook:
-        yield hook
+    return fail_without_retry(RtiSmsHook(conn_id))

@@ -36,8 +36,8 @@ ROWS = """
     operators
     doctor notifications preview transfers retry_policy
     report
-    cli
     sandbox
+    cli
 """
 RANKS = {room: rank for rank, row in enumerate(ROWS.split("\n")) for room in row.split()}
 
@@ -103,7 +103,7 @@ def test_the_sandbox_stands_alone() -> None:
         f"{module} imports {imported}"
         for module, others in IMPORTS.items()
         for imported in others
-        if (room_of(module) == "sandbox") != (room_of(imported) == "sandbox")
+        if module != "cli" and (room_of(module) == "sandbox") != (room_of(imported) == "sandbox")  # it starts one
     ]
     assert not ties
 
