@@ -189,5 +189,7 @@ def test_doctor_blocks(block: Block, rtisms_sandbox: Sandbox, airflow_database: 
 @each_block("pytest")
 def test_pytest_blocks(block: Block, tmp_path: Path, airflow_database: Path) -> None:
     (tmp_path / "test_mine.py").write_text(block.code)
+    for number, dag in enumerate(blocks("dag", document=block.document)):
+        (airflow_database.parent / "dags" / f"dag_{number}.py").write_text(dag.code)
     tests = len(re.findall(r"^def test_", block.code, re.MULTILINE))
     assert re.search(f"^{tests} passed", bash("python -m pytest -q -p no:cacheprovider", cwd=tmp_path), re.MULTILINE)
