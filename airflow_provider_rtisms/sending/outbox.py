@@ -455,7 +455,7 @@ class Outbox:
             await self._in_thread(self.on_sent, [self._sent_message(item) for items in requests for item in items])
         self._progress.add(len(results))
         responses = ((item, results[item.digest]) for items in requests for item in items)
-        named = [f"{item.message.name} {_describe(one)}" for item, one in responses if one is not None and one.status]
+        named = [f"{item.message.name} ({_describe(one)})" for item, one in responses if one is not None and one.status]
         if named:
             log.info("Sent %s: %s", plural(len(named), "message"), name_some(named))
 

@@ -179,7 +179,8 @@ class RtiSmsDetailsToSqlOperator(TemplateFields, BaseOperator):
                 self.log.info("Refresh of the %s:", table)
                 self.log.info("  not final before: %s", plural(summary["requested"], "submission"))
                 self.log.info("  with new details: %d, unknown to the API: %d", summary["fetched"], summary["missing"])
-                self.log.info("  not final now: %d. The next refresh asks for them", summary["open"])
+                later = ". The next refresh asks for them" if summary["open"] else ""
+                self.log.info("  not final now: %d%s", summary["open"], later)
                 if summary["too_old"]:
                     self.log.info("  not asked for: %d from before %s (lookback)", summary["too_old"], since)
 
