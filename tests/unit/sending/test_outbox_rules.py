@@ -591,7 +591,7 @@ class TestWords:
         assert "56900" not in repr(messages)
         assert "hola" not in repr(messages)
         Task(2).send(Vendor(), messages, chunk_size=2)
-        assert "recipients[0] ***000 submitted 0, order 7 submitted 1" in caplog.text
+        assert "recipients[0] ***000 (submitted 0), order 7 (submitted 1)" in caplog.text
 
     def test_the_summary_groups_by_outcome_and_status(self) -> None:
         outbox = Task(4).outbox()
