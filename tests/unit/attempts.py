@@ -43,16 +43,8 @@ class Pushes:
         self.dag_id, self.task_id, self.run_id, self.map_index = "campaign", "send", run_id, map_index
         self.pushed: dict[str, Any] = {}
 
-    task_id, map_index = "task", -1
-
     def xcom_push(self, key: str, value: Any) -> None:
         self.pushed[key] = value
-
-    def xcom_pull(self, key: str, **_: Any) -> Any:
-        return self.pushed.get(key)
-
-    def xcom_pull(self, key: str, **_: Any) -> Any:
-        return self.pushed.get(key)
 
     def xcom_pull(self, *, task_ids: str, key: str, map_indexes: int) -> Any:
         return self.pushed.get(key) if (task_ids, map_indexes) == (self.task_id, self.map_index) else None

@@ -96,7 +96,9 @@ class TestIsOver:
 
     def test_a_state_of_fail_on_fails_it_while_others_are_open(self) -> None:
         outcomes = details("1", "EXPIRED"), details("2", "UNDELIVERED"), LATER
-        with pytest.raises(errors.RtiSmsDeliveryError, match=r"^1 of 3 submissions .* 1 EXPIRED\. EXPIRED means") as caught:
+        with pytest.raises(
+            errors.RtiSmsDeliveryError, match=r"^1 of 3 submissions .* 1 EXPIRED\. EXPIRED means"
+        ) as caught:
             noted(*outcomes, fail_on=("REJECTED", "EXPIRED")).is_over(missing_ok=True)
         assert caught.value.subject == "1 EXPIRED"
         with pytest.raises(errors.RtiSmsDeliveryError):
