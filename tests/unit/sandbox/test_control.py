@@ -91,3 +91,8 @@ def test_any_process_can_attach_by_url(api: Api, monkeypatch: pytest.MonkeyPatch
 def test_the_client_says_why_something_was_refused(api: Api) -> None:
     with pytest.raises(ValueError, match="balance must be a decimal string, not 'much'"):
         api.sandbox.set_balance("much")
+
+
+def test_seeded_submissions_have_the_same_ids_in_every_run(api: Api) -> None:
+    assert api.sandbox.seed(2) == ["5000000000000000", "5000000000000001"]
+    assert [api.get(f"sms/500000000000000{last}").status_code for last in (0, 1, 2)] == [200, 200, 404]
