@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -50,8 +51,22 @@ def test_airflow_and_pytest_find_it(wheel: dict[str, str]) -> None:
 def test_the_metadata_say_what_is_supported(wheel: dict[str, str]) -> None:
     metadata = Parser().parsestr(wheel[f"{PACKAGE}-{VERSION}.dist-info/METADATA"])
     assert (metadata["Name"], metadata["Requires-Python"]) == ("airflow-provider-rtisms", ">=3.11")
-    assert metadata.get_payload() == (ROOT / "README.md").read_text()
+    urls = dict(line.split(", ") for line in metadata.get_all("Project-URL", []))
+    assert urls.keys() == {"Homepage", "Documentation", "Source", "Issues", "Changelog"}
     assert "apache-airflow>=2.11" in metadata.get_all("Requires-Dist", [])
+
+
+def test_links_of_the_description_work_on_the_page_of_an_index(wheel: dict[str, str]) -> None:
+    metadata = Parser().parsestr(wheel[f"{PACKAGE}-{VERSION}.dist-info/METADATA"])
+    description, readme = str(metadata.get_payload()), (ROOT / "README.md").read_text()
+    source = f"{dict(line.split(', ') for line in metadata.get_all('Project-URL', []))['Source']}/"
+    links = re.findall(r"\]\(([^)]+)\)", description)
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
+    # Nothing else is different, and each link leads to a file of the repository.
+    assert re.sub(rf"{source}(blob|raw)/v{VERSION}/", "", description) == readme
+    paths = [link.removeprefix(source).split("/", 2)[2] for link in links if link.startswith(source)]
+    assert paths
+    assert [path for path in paths if not (ROOT / path.partition("#")[0]).exists()] == []
 
 
 def test_the_sdist_can_be_tested_and_rebuilt(built: Path) -> None:
