@@ -120,10 +120,9 @@ def _preview_args() -> list[Arg]:
 @suppress_logs_and_warning
 def report(args: Namespace) -> None:
     """Print what became of the messages of a table."""
-    from airflow.providers.common.compat.sdk import AirflowException
-
     from airflow_provider_rtisms.api.errors import RtiSmsError
     from airflow_provider_rtisms.api.models import printable
+    from airflow_provider_rtisms.compat import AirflowException
     from airflow_provider_rtisms.report import show
 
     try:
@@ -140,11 +139,11 @@ def _report_args() -> list[Arg]:
 
 def _ask(args: Namespace, make_call: Callable[[], Call[T]]) -> T:
     from airflow.models.connection import Connection
-    from airflow.providers.common.compat.sdk import AirflowException
 
     from airflow_provider_rtisms.api.client import RtiSmsClient
     from airflow_provider_rtisms.api.errors import RtiSmsError
     from airflow_provider_rtisms.api.models import printable
+    from airflow_provider_rtisms.compat import AirflowException
     from airflow_provider_rtisms.hooks.connection import settings_from_connection
 
     try:

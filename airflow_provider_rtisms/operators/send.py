@@ -14,17 +14,16 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.exceptions import AirflowRescheduleException
-from airflow.providers.common.compat.sdk import (
+
+from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, shape
+from airflow_provider_rtisms.api.values.arguments import check_choice, check_seconds
+from airflow_provider_rtisms.compat import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowTaskTimeout,
     BaseOperator,
     conf,
 )
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
-
-from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, shape
-from airflow_provider_rtisms.api.values.arguments import check_choice, check_seconds
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, fail_without_retry, hook_of_task
 from airflow_provider_rtisms.hooks.templates import Redacted, TemplateFields, in_fixed_order
 from airflow_provider_rtisms.operators.lineage import add_to_outlet_events
@@ -43,9 +42,8 @@ except ImportError:  # Airflow 2
     from airflow.exceptions import AirflowTaskTerminated  # type: ignore[attr-defined,no-redef,unused-ignore]
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
-
     from airflow_provider_rtisms.bulk.store import StoragePath
+    from airflow_provider_rtisms.compat import Context
     from airflow_provider_rtisms.sending.hours import AllowedHours
     from airflow_provider_rtisms.sending.outbox import Outbox
     from airflow_provider_rtisms.sql.ledger import Ledger
