@@ -21,11 +21,14 @@ VERSION = airflow_provider_rtisms.__version__
 PACKAGE = "airflow_provider_rtisms"
 
 
+def build(tree: Path, folder: Path) -> Path:
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", folder], cwd=tree, check=True)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dist")
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", folder], cwd=ROOT, check=True)
-    return folder
+    return build(ROOT, tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +41,9 @@ def wheel(built: Path) -> dict[str, str]:
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: dict[str, str]) -> None:
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / PACKAGE).rglob("*.py")}
     described = {name for name in wheel if name.startswith(f"{PACKAGE}-{VERSION}.dist-info/")}
-    assert wheel.keys() - described == modules | {f"{PACKAGE}/py.typed"}
+    examples = {f"{PACKAGE}/example_dags/{path.name}" for path in (ROOT / "example_dags").glob("*.py")}
+    assert wheel.keys() - described == modules | examples | {f"{PACKAGE}/py.typed"}
+    assert examples
     assert f"{PACKAGE}-{VERSION}.dist-info/licenses/LICENSE" in described
 
 
@@ -75,3 +80,18 @@ def test_the_sdist_can_be_tested_and_rebuilt(built: Path) -> None:
     assert {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile", "docs/index.md"} <= names
     assert {f"{PACKAGE}/__init__.py", "tests/conftest.py", "constraints/airflow-3.3.txt"} <= names
     assert not {name for name in names if name.startswith((".build", "dist/")) or "__pycache__" in name}
+
+
+def test_another_build_has_the_same_bytes(built: Path, tmp_path: Path) -> None:
+    """The second one is built elsewhere, later, and from nothing but the sdist."""
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (tree,) = tmp_path.iterdir()
+    (tree / "PKG-INFO").unlink()  # hatchling adds it to an sdist, and would add it again
+    for path in tree.rglob("*"):
+        path.touch()
+    again = build(tree, tmp_path / "dist")
+    assert {path.name: path.read_bytes() for path in again.iterdir()} == {
+        path.name: path.read_bytes() for path in built.iterdir()
+    }
