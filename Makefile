@@ -250,8 +250,9 @@ $(BUILD)/airflow-next/.ready: | $(UV)
 $(BUILD)/stores/.ready: pyproject.toml constraints/stores.in | $(UV)
 	$(call build_environment,constraints/stores.in,--requirements constraints/stores.in --group test --editable '.[$(EXTRAS)]')
 
+$(BUILD)/lowest-%/.ready: EXTRAS := parquet,phones,sql
 $(BUILD)/lowest-%/.ready: pyproject.toml constraints/lowest-%.txt | $(UV)
-	$(call build_environment,constraints/lowest-$*.txt,--group test --group sqlite --editable '.[$(EXTRAS),sql]')
+	$(call build_environment,constraints/lowest-$*.txt,--group test --group sqlite --editable '.[$(EXTRAS)]')
 
 $(BUILD)/bare/.ready: pyproject.toml constraints/airflow-3.3.txt constraints/without-airflow.txt | $(UV)
 	$(call build_environment,constraints/airflow-3.3.txt,--excludes constraints/without-airflow.txt --group test --editable '.[phones]')
