@@ -13,7 +13,9 @@ from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow import __version__
 from airflow.exceptions import AirflowRescheduleException
+from packaging.version import Version
 
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, shape
 from airflow_provider_rtisms.api.values.arguments import check_choice, check_seconds
@@ -430,7 +432,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
                     "attempt began to send, or a clear has discarded the task state. This attempt sends %s",
                     *(attempt, again),
                 )
-        elif AIRFLOW_V_3_3_PLUS:
+        elif Version(__version__).release >= (3, 3):
             log.warning(
                 "There is no task state store outside of a task run, so Airflow does not remember what is sent. If this"
                 " is called again, it sends %s again",
