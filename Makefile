@@ -115,8 +115,12 @@ test-airflow-next: env-airflow-next  ## unit and system tests on Airflow's newes
 	$(BUILD)/airflow-next/bin/python $(PYTEST) tests/unit tests/system -m "airflow and $(IN_ONE_PROCESS)"
 
 .PHONY: test-lowest
-test-lowest: env-lowest  ## the quick unit tests, one case of each, on the lowest versions that pyproject.toml allows
-	$(BUILD)/lowest/bin/python $(PYTEST) tests/unit --cases 1 -m "not slow"
+test-lowest: test-lowest-2.11 test-lowest-3.0  ## the quick unit tests, one case of each, on the lowest versions that pyproject.toml allows
+
+# What does not need Airflow runs beside one of them: the other packages are the same.
+test-lowest-3.0: ONLY_THOSE := and airflow
+test-lowest-%: env-lowest-%
+	$(BUILD)/lowest-$*/bin/python $(PYTEST) tests/unit --cases 1 -m "not slow $(ONLY_THOSE)"
 
 .PHONY: test-chaos
 test-chaos: env-airflow-3.3  ## kill parts of a whole Airflow on PostgreSQL, mid-wait (10 minutes)
@@ -174,11 +178,17 @@ dist: env-airflow-3.3  ## build and check wheel and sdist, in dist/
 	@rm -f dist/.gitignore
 	@$(LATEST)/twine check --strict dist/*
 
+.PHONY: sbom
+sbom: test-wheel-3.3  ## what the wheel was tested with, as a CycloneDX document in .build/sbom.cdx.json
+	@$(LATEST)/cyclonedx-py environment --output-reproducible --output-file $(BUILD)/sbom.cdx.json $(BUILD)/wheel-3.3
+
 .PHONY: lint
-lint: env-airflow-3.3  ## ruff (bandit's rules included), mypy, and whether the pinned packages fit together
+lint: env-airflow-3.3  ## ruff (bandit's rules included), mypy, codespell, zizmor, and whether the pinned packages fit together
 	$(LATEST)/ruff check .
 	$(LATEST)/ruff format --check .
 	$(LATEST)/mypy
+	$(LATEST)/codespell
+	$(LATEST)/zizmor --quiet --offline .github
 	$(UV) pip check --python $(BUILD)/airflow-3.3
 
 .PHONY: format
@@ -198,7 +208,7 @@ bench-million: env-airflow-3.3  ## fetch a million ids, here and into S3, with k
 	$(LATEST)/python -m benchmarks.million --output docs
 
 .PHONY: constraints
-constraints: $(MINORS:%=constraints-%) constraints-lowest  ## pin what pyproject.toml asks for (UPGRADE=1: all to the newest)
+constraints: $(MINORS:%=constraints-%) constraints-lowest-2.11 constraints-lowest-3.0  ## pin what pyproject.toml asks for (UPGRADE=1: all to the newest)
 
 .PHONY: clean
 clean:  ## remove all that make has built
@@ -240,8 +250,9 @@ $(BUILD)/airflow-next/.ready: | $(UV)
 $(BUILD)/stores/.ready: pyproject.toml constraints/stores.in | $(UV)
 	$(call build_environment,constraints/stores.in,--requirements constraints/stores.in --group test --editable '.[$(EXTRAS)]')
 
-$(BUILD)/lowest/.ready: pyproject.toml constraints/lowest.txt | $(UV)
-	$(call build_environment,constraints/lowest.txt,--group test --editable '.[$(EXTRAS)]')
+$(BUILD)/lowest-%/.ready: EXTRAS := parquet,phones,sql
+$(BUILD)/lowest-%/.ready: pyproject.toml constraints/lowest-%.txt | $(UV)
+	$(call build_environment,constraints/lowest-$*.txt,--group test --group sqlite --editable '.[$(EXTRAS)]')
 
 $(BUILD)/bare/.ready: pyproject.toml constraints/airflow-3.3.txt constraints/without-airflow.txt | $(UV)
 	$(call build_environment,constraints/airflow-3.3.txt,--excludes constraints/without-airflow.txt --group test --editable '.[phones]')
@@ -252,10 +263,10 @@ constraints-%: | $(UV)
 		$(if $(UPGRADE),--upgrade) $(GROUPS) --extra parquet --extra phones pyproject.toml constraints/airflow-$*.in \
 		--output-file constraints/airflow-$*.txt
 
-constraints-lowest: | $(UV)
+constraints-lowest-%: | $(UV)
 	$(UV) pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --resolution lowest-direct \
-		$(if $(UPGRADE),--upgrade) --group test --extra parquet --extra phones pyproject.toml --constraints constraints/lowest.in \
-		--output-file constraints/lowest.txt
+		$(if $(UPGRADE),--upgrade) --group test --group sqlite --extra parquet --extra phones --extra sql pyproject.toml \
+		--constraints constraints/lowest-$*.in --output-file constraints/lowest-$*.txt
 
 $(UV):
 	@echo "Getting uv $(UV_VERSION) ..."

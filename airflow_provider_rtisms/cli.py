@@ -120,9 +120,8 @@ def get(args: Namespace) -> None:
 @suppress_logs_and_warning
 def wait(args: Namespace) -> None:
     """Wait until submissions are final, and print their records."""
-    from airflow.providers.common.compat.sdk import AirflowSensorTimeout
-
     from airflow_provider_rtisms.api.values.arguments import check_seconds
+    from airflow_provider_rtisms.compat import AirflowSensorTimeout
     from airflow_provider_rtisms.hooks.connection import export_connection
     from airflow_provider_rtisms.sensors.rtisms import DeliveryPolling
 
@@ -200,10 +199,9 @@ def _preview_args() -> list[Arg]:
 @suppress_logs_and_warning
 def report(args: Namespace) -> None:
     """Print what became of the messages of a table."""
-    from airflow.providers.common.compat.sdk import AirflowException
-
     from airflow_provider_rtisms.api.errors import RtiSmsError
     from airflow_provider_rtisms.api.models import printable
+    from airflow_provider_rtisms.compat import AirflowException
     from airflow_provider_rtisms.report import show
 
     try:
@@ -221,10 +219,9 @@ def _report_args() -> list[Arg]:
 @contextmanager
 def _errors_as_lines() -> Iterator[None]:
     """End the command with one line for an error."""
-    from airflow.providers.common.compat.sdk import AirflowException
-
     from airflow_provider_rtisms.api.errors import RtiSmsError
     from airflow_provider_rtisms.api.models import printable
+    from airflow_provider_rtisms.compat import AirflowException
 
     try:
         yield

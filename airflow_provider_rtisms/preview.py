@@ -84,8 +84,7 @@ def show(options: Namespace) -> str:
 
 def _preview_task(options: Namespace) -> dict[str, Any]:
     others = ("text", "rows", "messages", "csv_delimiter", "csv_encoding", "default_region", "charset", "max_parts")
-    from airflow.providers.common.compat.sdk import AirflowException
-
+    from airflow_provider_rtisms.compat import AirflowException
     from airflow_provider_rtisms.hooks.connection import export_connection
 
     if options.dag_id is None or options.task_id is None or any(getattr(options, one) is not None for one in others):
@@ -230,7 +229,7 @@ def run_command(
     arguments: list[str] | None,
 ) -> int:
     """Run the command line of a module that sends nothing: print what a function makes of the options, or its error."""
-    from airflow.providers.common.compat.sdk import AirflowException
+    from airflow_provider_rtisms.compat import AirflowException
 
     parser = argparse.ArgumentParser(
         prog=f"python -m airflow_provider_rtisms.{name}",

@@ -6,14 +6,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 try:
-    from airflow.providers.common.compat.sdk import RetryDecision, RetryPolicy
+    from airflow_provider_rtisms.compat import RetryDecision, RetryPolicy
 except ImportError as error:
     raise ImportError("airflow_provider_rtisms.retry_policy needs Airflow 3.3 or later") from error
 
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsPermanentError
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow_provider_rtisms.compat import Context
 
 
 class RtiSmsRetryPolicy(RetryPolicy):

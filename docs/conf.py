@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -50,7 +51,13 @@ nitpick_ignore_regex = [
     ("py:.*", rf"airflow_provider_rtisms\.({'|'.join(map(re.escape, PRIVATE))})(\..*)?"),
 ]
 
+urls = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["urls"]
 html_theme = "furo"
+html_theme_options = {
+    "source_repository": urls["Source"],
+    "source_branch": "main",
+    "source_directory": "docs/",
+}
 html_logo = html_favicon = "integration-logos/realtime-sms.svg"
 html_title = f"{project} {version}"
 html_static_path = ["static"]

@@ -17,6 +17,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.old_common_compat import complete_common_compat
+
 #: Other variables change what programs print, trust or read: PYTEST_ADDOPTS, proxies, AIRFLOW_*, TZ, LANG and so on.
 KEPT = {"PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "LD_LIBRARY_PATH"}
 
@@ -42,6 +44,10 @@ hypothesis.settings.load_profile("patient")
 
 HAS_AIRFLOW = find_spec("airflow") is not None
 NEEDS_AIRFLOW = "pytest.mark.airflow"
+
+if HAS_AIRFLOW:
+    # Tests name Airflow's classes by common-compat's newest names. Airflow's constraints can pin one that is older.
+    complete_common_compat()
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

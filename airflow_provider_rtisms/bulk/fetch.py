@@ -64,11 +64,10 @@ from airflow_provider_rtisms.bulk.store import (
 )
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
-
     from airflow_provider_rtisms.api import AsyncRtiSmsClient
     from airflow_provider_rtisms.api.retrying import Stats
     from airflow_provider_rtisms.bulk.store import StoragePath
+    from airflow_provider_rtisms.compat import ObjectStoragePath
 
 log = logging.getLogger(__name__)
 

@@ -42,8 +42,9 @@ from airflow_provider_rtisms.api.models import SmsDetails
 from airflow_provider_rtisms.api.values.arguments import check_rendered
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
     from tenacity import RetryCallState
+
+    from airflow_provider_rtisms.compat import ObjectStoragePath
 
     StoragePath: TypeAlias = Path | ObjectStoragePath
 
@@ -213,7 +214,7 @@ def storage_path(field_name: str, value: object) -> StoragePath:
             return Path(value).expanduser()
         if urlsplit(value).scheme == "file":
             return Path(value.removeprefix("file://"))
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
+    from airflow_provider_rtisms.compat import ObjectStoragePath
 
     if not (isinstance(value, ObjectStoragePath) or (isinstance(value, str) and value.strip())):
         raise RtiSmsInputError(f"{field_name} is {shape(value)}: use a path, or a URL such as s3://conn_id@bucket/key.")

@@ -123,8 +123,8 @@ def settings_of_connection(conn_id: str) -> ApiSettings:
     """
     with contextlib.redirect_stdout(sys.stderr):  # Airflow logs there, and the report may be JSON
         from airflow.models.connection import Connection
-        from airflow.providers.common.compat.sdk import AirflowException
 
+        from airflow_provider_rtisms.compat import AirflowException
         from airflow_provider_rtisms.hooks.connection import settings_from_connection
 
         try:

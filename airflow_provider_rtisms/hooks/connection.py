@@ -13,15 +13,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from airflow.providers.common.compat.sdk import mask_secret
-
+from airflow_provider_rtisms.compat import mask_secret
 from airflow_provider_rtisms.get_provider_info import CONN_FIELDS
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Connection
-
     from airflow_provider_rtisms.api.aio import SharedByKey
     from airflow_provider_rtisms.api.settings import ApiSettings
+    from airflow_provider_rtisms.compat import Connection
 
 log = logging.getLogger(__name__)
 

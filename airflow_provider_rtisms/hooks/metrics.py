@@ -17,11 +17,10 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
-from airflow.providers.common.compat.sdk import AirflowException, conf, get_current_context
-from airflow.providers.common.compat.sdk import Stats as AirflowStats
-
 from airflow_provider_rtisms import __version__
 from airflow_provider_rtisms.api.retrying import Stats
+from airflow_provider_rtisms.compat import AirflowException, conf, get_current_context
+from airflow_provider_rtisms.compat import Stats as AirflowStats
 from airflow_provider_rtisms.hooks.connection import in_thread
 
 if TYPE_CHECKING:

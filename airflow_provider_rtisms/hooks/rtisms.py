@@ -8,14 +8,13 @@ from contextlib import AbstractContextManager, asynccontextmanager, contextmanag
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseHook, mask_secret
-
 from airflow_provider_rtisms.api.errors import (
     RtiSmsAuthenticationError,
     RtiSmsError,
     RtiSmsInputError,
     RtiSmsPermanentError,
 )
+from airflow_provider_rtisms.compat import AirflowFailException, BaseHook, mask_secret
 from airflow_provider_rtisms.get_provider_info import UI_FIELD_BEHAVIOUR
 from airflow_provider_rtisms.hooks.connection import (
     amask_secret,
@@ -66,7 +65,7 @@ def run_of(context: Mapping[str, Any] | None = None) -> str | None:
     :param context: of a task. Default: that of the task that runs.
     """
     if not context:
-        from airflow.providers.common.compat.sdk import AirflowException, get_current_context
+        from airflow_provider_rtisms.compat import AirflowException, get_current_context
 
         try:
             context = cast("Mapping[str, Any]", get_current_context())
@@ -454,7 +453,7 @@ class RtiSmsHook(BaseHook):
 
         :return: whether it worked, and a message for the user.
         """
-        from airflow.providers.common.compat.sdk import AirflowException, AirflowNotFoundException
+        from airflow_provider_rtisms.compat import AirflowException, AirflowNotFoundException
 
         try:
             balance = self.get_balance()

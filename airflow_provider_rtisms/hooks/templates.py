@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterable, MutableMapping, Sequence, Size
 from typing import Any
 
 import jinja2
-from airflow.providers.common.compat.sdk import XComArg
 
 from airflow_provider_rtisms.api.values.secret import Secret, reveal
+from airflow_provider_rtisms.compat import XComArg
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ def is_template_file(value: Any, extensions: Iterable[str]) -> bool:
 
 def _get_template(environment: jinja2.Environment, name: str) -> jinja2.Template:
     """Return the template in a file."""
-    from airflow.providers.common.compat.sdk import AirflowFailException
+    from airflow_provider_rtisms.compat import AirflowFailException
 
     try:
         return environment.get_template(name)

@@ -23,15 +23,14 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseNotifier, Variable
-
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.api.values.arguments import check_seconds, check_whole_number
+from airflow_provider_rtisms.compat import BaseNotifier, Variable
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.hooks.templates import RendersAsWritten
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow_provider_rtisms.compat import Context
 
 __all__ = ["RtiSmsNotifier"]
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator
-
+from airflow_provider_rtisms.compat import BaseOperator
 from airflow_provider_rtisms.hooks.rtisms import hook_of_task
 from airflow_provider_rtisms.hooks.templates import TemplateFields
 from airflow_provider_rtisms.operators.lineage import add_to_outlet_events
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_rtisms.bulk.fetch import OnMissing
+    from airflow_provider_rtisms.compat import Context
 
 #: Most records that a bulk fetch without ``output_path`` puts into XCom; they take about 3 MB.
 MAX_RECORDS_IN_XCOM = 10_000

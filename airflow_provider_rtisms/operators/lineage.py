@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_rtisms.bulk.store import StoragePath
+    from airflow_provider_rtisms.compat import Context
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +37,8 @@ def add_to_outlet_events(
     events: Any = context.get("outlet_events")
     if events is None:
         return
-    from airflow.providers.common.compat.sdk import Asset, AssetAlias
-
     from airflow_provider_rtisms.bulk.store import asset_uri
+    from airflow_provider_rtisms.compat import Asset, AssetAlias
 
     for outlet in outlets:
         try:

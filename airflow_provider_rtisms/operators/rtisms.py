@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseOperator
-
+from airflow_provider_rtisms.compat import BaseOperator
 from airflow_provider_rtisms.hooks.rtisms import hook_of_task
 from airflow_provider_rtisms.hooks.templates import TemplateFields
 from airflow_provider_rtisms.operators.bulk import RtiSmsBulkGetDetailsOperator
 from airflow_provider_rtisms.operators.send import RtiSmsSendOperator
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow_provider_rtisms.compat import Context
 
 __all__ = ["RtiSmsBulkGetDetailsOperator", "RtiSmsGetBalanceOperator", "RtiSmsGetDetailsOperator", "RtiSmsSendOperator"]
 

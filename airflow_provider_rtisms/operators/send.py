@@ -13,18 +13,19 @@ from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
+from airflow import __version__
 from airflow.exceptions import AirflowRescheduleException
-from airflow.providers.common.compat.sdk import (
+from packaging.version import Version
+
+from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, shape
+from airflow_provider_rtisms.api.values.arguments import check_choice, check_seconds, plural
+from airflow_provider_rtisms.compat import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowTaskTimeout,
     BaseOperator,
     conf,
 )
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_3_PLUS
-
-from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, shape
-from airflow_provider_rtisms.api.values.arguments import check_choice, check_seconds, plural
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, fail_without_retry, hook_of_task
 from airflow_provider_rtisms.hooks.templates import Redacted, TemplateFields, in_fixed_order
 from airflow_provider_rtisms.operators.lineage import add_to_outlet_events
@@ -43,9 +44,8 @@ except ImportError:  # Airflow 2
     from airflow.exceptions import AirflowTaskTerminated  # type: ignore[attr-defined,no-redef,unused-ignore]
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
-
     from airflow_provider_rtisms.bulk.store import StoragePath
+    from airflow_provider_rtisms.compat import Context
     from airflow_provider_rtisms.sending.hours import AllowedHours
     from airflow_provider_rtisms.sending.outbox import Outbox
     from airflow_provider_rtisms.sql.ledger import Ledger
@@ -433,7 +433,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
                     "attempt began to send, or a clear has discarded the task state. This attempt sends %s",
                     *(attempt, again),
                 )
-        elif AIRFLOW_V_3_3_PLUS:
+        elif Version(__version__).release >= (3, 3):
             log.warning(
                 "There is no task state store outside of a task run, so Airflow does not remember what is sent. If this"
                 " is called again, it sends %s again",

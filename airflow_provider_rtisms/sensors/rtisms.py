@@ -16,7 +16,9 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.exceptions import AirflowProviderDeprecationWarning
-from airflow.providers.common.compat.sdk import (
+
+from airflow_provider_rtisms.api.values.arguments import check_seconds
+from airflow_provider_rtisms.compat import (
     AirflowException,
     AirflowFailException,
     AirflowSensorTimeout,
@@ -26,15 +28,13 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
     conf,
 )
-
-from airflow_provider_rtisms.api.values.arguments import check_seconds
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook, fail_without_retry
 from airflow_provider_rtisms.hooks.templates import TemplateFields, in_fixed_order
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
     from pydantic import JsonValue
 
+    from airflow_provider_rtisms.compat import Context
     from airflow_provider_rtisms.waiting import DeliveryWait, Quota, Record, WaitEvent, WaitLimit
 
 __all__ = ["RtiSmsBalanceSensor", "RtiSmsDeliverySensor"]

@@ -17,11 +17,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import tenacity
-from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsError, RtiSmsInputError, shape
 from airflow_provider_rtisms.api.values.secret import Secret
 from airflow_provider_rtisms.bulk.store import RtiSmsStorageError, RtiSmsStorageUnavailableError
+from airflow_provider_rtisms.compat import AirflowException, BaseHook
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook

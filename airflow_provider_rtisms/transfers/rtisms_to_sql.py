@@ -9,17 +9,16 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from airflow.providers.common.compat.sdk import BaseOperator
-
+from airflow_provider_rtisms.compat import BaseOperator
 from airflow_provider_rtisms.hooks.rtisms import hook_of_task
 from airflow_provider_rtisms.hooks.templates import Redacted, TemplateFields
 from airflow_provider_rtisms.operators.lineage import add_to_outlet_events
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_rtisms.bulk.fetch import OnMissing, Target
+    from airflow_provider_rtisms.compat import Context
     from airflow_provider_rtisms.sql.table import SqlTable
 
 

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_rtisms.api.aio import AsyncRtiSmsClient
 from airflow_provider_rtisms.api.errors import RtiSmsError, RtiSmsInputError, RtiSmsPermanentError, shape
 from airflow_provider_rtisms.api.values.arguments import check_seconds
+from airflow_provider_rtisms.compat import AirflowException
 from airflow_provider_rtisms.hooks.metrics import open_wait, report_open_waits, span
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.waiting import Cause, WaitEvent, with_current_credentials

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 #: A module imports from its own room and from the rows above it. Rooms of one row do not import each other.
 ROWS = """
-    __init__ get_provider_info
+    __init__ get_provider_info compat
     api.models
     api.errors
     api.values
