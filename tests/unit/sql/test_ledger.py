@@ -198,7 +198,7 @@ class TestSends:
             "BEGIN SELECT raise(ABORT, 'no'); END"
         )
         monkeypatch.setattr(store_module, "BACKOFF_BASE", 0.001)
-        with pytest.raises(AirflowFailException, match="3 messages of this task have no row there yet"):
+        with pytest.raises(AirflowFailException, match="Without a row yet: 3 messages"):
             shop.send()
         assert shop.sent == 6
         shop.people(*[DELIVERED] * 4)
