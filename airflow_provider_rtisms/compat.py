@@ -96,7 +96,8 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         for place in ("airflow.providers.common.compat.sdk", "airflow.sdk", *PLACES.get(name, _EXCEPTIONS)):
             try:
-                return getattr(import_module(place), name)
+                found = globals()[name] = getattr(import_module(place), name)
             except (ImportError, AttributeError):
                 continue
+            return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

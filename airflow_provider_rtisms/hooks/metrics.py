@@ -99,22 +99,23 @@ def _tracer() -> Any:
 
 
 @contextmanager
-def span(name: str, conn_id: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def span(name: str, conn_id: str) -> Iterator[Callable[[Callable[[], Mapping[str, Any]]], None]]:
     """
     Make a span of what takes many calls, where the process traces.
 
-    :return: a function that adds attributes to the span. They are words and counts, and name nobody.
+    :return: a function that adds attributes to the span. It asks for them only if there is a span. They are words and
+        counts, and name nobody.
     """
     tracer = _tracer()
     if tracer is None:
-        yield lambda attributes: None
+        yield lambda get_attributes: None
         return
     from opentelemetry.trace import StatusCode
 
     is_quiet = {"record_exception": False, "set_status_on_exception": False}  # an error may name people
     with tracer.start_as_current_span(name, attributes={"rtisms.conn_id": conn_id}, **is_quiet) as one:
         try:
-            yield one.set_attributes
+            yield lambda get_attributes: one.set_attributes(get_attributes())
         except BaseException as error:
             one.set_attribute("error.type", type(error).__name__)
             one.set_status(StatusCode.ERROR)

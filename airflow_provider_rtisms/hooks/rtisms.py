@@ -329,7 +329,7 @@ class RtiSmsHook(BaseHook):
             try:
                 return self.run_limited(outbox.send)
             finally:
-                note({f"rtisms.{name}": count for name, count in outbox.counts().items()})
+                note(lambda: {f"rtisms.{name}": count for name, count in outbox.counts().items()})
 
     def run_async(self, work: Callable[[AsyncRtiSmsClient], Awaitable[T]]) -> T:
         """
@@ -400,7 +400,7 @@ class RtiSmsHook(BaseHook):
         from airflow_provider_rtisms.hooks.metrics import span
 
         with span("rtisms.bulk_get", self.rtisms_conn_id) as note:
-            note({"rtisms.submissions": count})
+            note(lambda: {"rtisms.submissions": count})
             return self.run_limited(work, *limits)
 
     def run_limited(

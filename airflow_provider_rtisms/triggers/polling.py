@@ -143,7 +143,7 @@ class WaitTrigger(BaseTrigger):
         """Poll until the wait is over, and yield how it ended."""
         with span("rtisms.wait", self.rtisms_conn_id) as note:  # ends before the event, which may be never asked for
             event = self._refusal() if self._unknown else await self._poll_until_deadline()
-            note({"rtisms.outcome": event.outcome})
+            note(lambda: {"rtisms.outcome": event.outcome})
         await self._wait_since_deferral(DEFERRAL_GRACE)
         yield TriggerEvent(event.to_payload())  # type: ignore[no-untyped-call]
 
