@@ -227,10 +227,9 @@ def run_command(
     options: Mapping[str, dict[str, Any]],
     show: Callable[[Namespace], str],
     arguments: list[str] | None,
+    errors: tuple[type[Exception], ...] = (RtiSmsError,),
 ) -> int:
     """Run the command line of a module that sends nothing: print what a function makes of the options, or its error."""
-    from airflow_provider_rtisms.compat import AirflowException
-
     parser = argparse.ArgumentParser(
         prog=f"python -m airflow_provider_rtisms.{name}",
         description=f"{what}. Nothing is sent, and nothing is asked of the API.",
@@ -240,7 +239,7 @@ def run_command(
         parser.add_argument(flag, **option)
     try:
         print(show(parser.parse_args(arguments)))
-    except (RtiSmsError, AirflowException) as error:
+    except errors as error:
         print(printable(str(error)), file=sys.stderr)
         return 1
     return 0

@@ -440,10 +440,12 @@ def main(arguments: list[str] | None = None) -> int:
     :param arguments: default those of the process.
     :return: the exit status.
     """
+    from airflow_provider_rtisms.compat import AirflowException
+
     what = "Show what became of the messages of a table"
     logging.disable(logging.CRITICAL)  # Airflow 2 logs to where the report goes
     try:
-        return run_command("report", what, OPTIONS, show, arguments)
+        return run_command("report", what, OPTIONS, show, arguments, (RtiSmsError, AirflowException))
     finally:
         logging.disable(logging.NOTSET)
 
