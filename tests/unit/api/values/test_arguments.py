@@ -147,7 +147,7 @@ class TestIds:
     def test_records_without_an_id_are_left_out_and_counted(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level("INFO")
         assert parse_submission_ids([{"submission_id": None}, "1", {"submission_id": None}]) == ["1"]
-        assert caplog.messages == ["2 records of submission_ids have no submission id and are left out"]
+        assert caplog.messages == ["2 records of submission_ids without a submission id: left out"]
 
     @pytest.mark.parametrize("value", [Integer(7), Decimal(7), " 7\n", [Integer(7)], (Decimal("7.0"),), iter(["\t7"])])
     def test_one_or_many_numbers_of_any_library(self, value: Any) -> None:
