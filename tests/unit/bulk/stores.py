@@ -16,7 +16,7 @@ class Store(AbstractFileSystem):  # type: ignore[misc,unused-ignore]
     ``failures`` holds what the next calls of a method raise; None lets one pass. ``calls`` has all calls so far.
     """
 
-    cacheable = False
+    cachable = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 import threading
 import time
@@ -51,7 +52,7 @@ def restart(monkeypatch: pytest.MonkeyPatch) -> Iterator[Restart]:
         for function in vars(metrics).values():
             if hasattr(function, "cache_clear"):
                 function.cache_clear()
-        if hasattr(AirflowStats, "initialize"):
+        if inspect.getattr_static(AirflowStats, "initialize", None):  # hasattr would make the client, in this thread
             metrics._initialize()
         else:  # up to Airflow 3.1, Stats reads the settings when its class is made
             kind: Any = type(AirflowStats)
