@@ -263,15 +263,17 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
             poke_interval, timeout = self._check_wait()
             path, hours = self._check_path(), self._check_hours()
             outbox = self._open(hook, context, hours)
+            ledger = self._open_ledger(context)
+            if ledger is not None:
+                ledger.remind(outbox)
             quota = None
             if self.wait_for_delivery:
                 quota = make_quota(self.min_delivered, len(outbox.messages) - outbox.counts()["excluded"])
-            ledger = self._open_ledger(context)
             if path is not None:  # a file that cannot be written is found before anything is sent
                 write_results(path, outbox.results())
             if outbox.messages:
                 self._warn_of_forgetting(context, outbox)
-            with no_retry_after(outbox, context):
+            with no_retry_after(outbox, context, self._sent_again(context)):
                 while True:
                     with ledger.following(outbox) if ledger else nullcontext():
                         is_over, result = self._send(hook, context, outbox, path)
@@ -319,7 +321,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
             self.defer(trigger=TimeDeltaTrigger(pause), method_name="execute_in_hours")
         if has_journal:
             raise AirflowRescheduleException(start)  # type: ignore[no-untyped-call,unused-ignore]
-        self.log.info("The task waits in this process, since nothing else remembers what has been sent")
+        self.log.info("The task waits in this process, since Airflow does not remember what has been sent")
         hours.wait()
         if (exclude := self._exclude()) is not None:  # people say no at night too
             try:
@@ -354,7 +356,8 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         """Resume after a deferral: that of the allowed hours, which is followed by a send, or that of the wait."""
         if next_method == "execute_in_hours":
             return super().resume_execution(next_method, next_kwargs, context)
-        with no_retry_after(None, context), ending_deferral(self, self.timeout, next_method, next_kwargs):
+        ending = ending_deferral(self, self.timeout, next_method, next_kwargs)
+        with no_retry_after(None, context, self._sent_again(context)), ending:
             return super().resume_execution(next_method, next_kwargs, context)
 
     def _source(self) -> dict[str, Any]:
@@ -424,7 +427,7 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
 
     def _warn_of_forgetting(self, context: Context, outbox: Outbox) -> None:
         """Say what is sent again, where Airflow does not remember, or no longer, what this task has sent."""
-        again = "all messages" if self.results_table is None else "the messages that results_table does not have"
+        again = self._sent_again(context)
         attempt = getattr(context.get("ti"), "try_number", 1)
         if context.get("task_state_store") is not None:
             if outbox.is_journal_new and attempt > 1:
@@ -445,6 +448,12 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
                 "the next attempt sends %s again. Set retries=0 to prevent that after a death",
                 again,
             )
+
+    def _sent_again(self, context: Context) -> str:
+        """Return in words what the next attempt sends, where Airflow does not remember what this one has sent."""
+        is_in_run = getattr(context.get("ti"), "run_id", None) is not None
+        has_memory = is_in_run and self.results_table is not None
+        return "the messages that results_table does not have" if has_memory else "all messages"
 
     def _open_ledger(self, context: Context) -> Ledger | None:
         """Return the table of results, checked; None if there is none."""
@@ -610,8 +619,12 @@ def naming_messages(get_names: Callable[[], Mapping[str, str]]) -> Iterator[None
 
 
 @contextmanager
-def no_retry_after(outbox: Outbox | None, context: Context) -> Iterator[None]:
-    """Stop Airflow's retries once a message may have been sent, if nothing remembers what was sent."""
+def no_retry_after(outbox: Outbox | None, context: Context, sent_again: str) -> Iterator[None]:
+    """
+    Stop Airflow's retries once a message may have been sent, if Airflow does not remember what was sent.
+
+    :param sent_again: what the next attempt would send, for the error.
+    """
     try:
         yield
     except (AirflowFailException, AirflowSensorTimeout):
@@ -622,7 +635,7 @@ def no_retry_after(outbox: Outbox | None, context: Context) -> Iterator[None]:
             raise
         reason = str(error) or type(error).__name__
         raise AirflowFailException(
-            f"{reason.removesuffix('.')}. The task is not retried, since a retry sends to all recipients again."
+            f"{reason.removesuffix('.')}. The task is not retried, since a retry sends {sent_again} again."
         ) from None
 
 

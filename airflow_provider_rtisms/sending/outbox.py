@@ -112,7 +112,7 @@ class SentMessage(NamedTuple):
     A message, and what is known of it.
 
     :param message: the message.
-    :param digest: a keyed digest that identifies it, in place of the number.
+    :param digest: a keyed digest of its reference, or of its number if it has none, to identify it.
     :param submission: what came of it.
     :param sent_at: when the response came, ISO 8601 in UTC; None if none did.
     """
@@ -252,10 +252,10 @@ class Outbox:
         :param known: says whether a message was submitted, or is uncertain; None if it knows nothing of it.
         """
         found: dict[str, Submission | None] = {}
-        for sent in self.sent_messages():
+        for item, sent in zip(self._items, self.sent_messages(), strict=True):
             one = known(sent)
             if one is not None and not sent.submission.is_submitted and one != sent.submission:
-                found[sent.digest] = one if one.is_submitted else None
+                found[item.digest] = one if one.is_submitted else None
         digests = list(found)
         for start in range(0, len(digests), MAX_WINDOW):
             part = digests[start : start + MAX_WINDOW]
@@ -363,7 +363,7 @@ class Outbox:
 
     def _sent_message(self, item: _Item) -> SentMessage:
         status, moment = self._status_of(item), self._journal.moment_of(item.digest)
-        return SentMessage(item.message, item.digest, status, moment)
+        return SentMessage(item.message, self._journal.digest(item.message.keys[0]), status, moment)
 
     def _with_summary(self, error: RtiSmsError) -> RtiSmsError:
         return error.with_context(self.summary(), submissions=self.submissions + self._unmatched)

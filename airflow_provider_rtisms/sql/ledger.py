@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import math
+import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -60,7 +61,10 @@ class Ledger:
         self._flushed_at = time.monotonic()
         self._retry_at = 0.0
         self._began_at = datetime.now(UTC).isoformat(timespec="seconds")
-        sent = repeat(f"Reading the {table}", lambda: table.read_sent(task))
+        #: What the keys of the rows begin with. Each send outside of a DAG run has rows of its own, and remembers none.
+        is_in_run = task["run_id"] is not None
+        self._scope = list(task.values()) if is_in_run else [secrets.token_hex(16)]
+        sent = repeat(f"Reading the {table}", lambda: table.read_sent(task)) if is_in_run else {}
         #: The messages that the table had as sent when this attempt began, by key.
         self._known = {
             key: UNCERTAIN if one is None else Submission(SendOutcome.SUBMITTED, "submitted", one)
@@ -72,19 +76,23 @@ class Ledger:
     def __str__(self) -> str:
         return f"the {self._table}"
 
+    def remind(self, outbox: Outbox) -> None:
+        """
+        Keep a send from repeating what the table has as sent and the journal does not know, such as after a clear on an
+        Airflow that keeps no journal.
+        """
+        outbox.recall(lambda one: self._known.get(self._key(one)))
+
     @contextmanager
     def following(self, outbox: Outbox) -> Iterator[None]:
         """
         Write what the journal knows of earlier attempts, follow a send, and write the rest at its end.
 
-        What the table has as sent, and the journal does not know, such as after a clear on an Airflow that keeps no
-        journal, is not sent again. Rows of messages to come are written and undone first, so that a table that refuses
-        them stops the send.
+        Rows of messages to come are written and undone first, so that a table that refuses them stops the send.
 
         :raises RtiSmsStorageError: the table lacks rows, and a person has to change something first.
         :raises RtiSmsStorageUnavailableError: the table lacks rows; the next attempt of the task writes them.
         """
-        outbox.recall(lambda one: self._known.get(self._key(one)))
         sent = outbox.sent_messages()
         if due := [one for one in sent if one.submission.outcome is SendOutcome.NOT_SENT]:
             lines = self._rehearsal(due)
@@ -152,7 +160,7 @@ class Ledger:
         # The digest has the client secret in its key, since a plain one of a number can be guessed.
         reference = sent.message.reference
         identity = ["digest", sent.digest] if reference is None else ["reference", reference]
-        return hashlib.sha256(json.dumps([*self._task.values(), *identity]).encode()).hexdigest()[:32]
+        return hashlib.sha256(json.dumps([*self._scope, *identity]).encode()).hexdigest()[:32]
 
     def _row(self, sent: SentMessage) -> tuple[str, dict[str, Any]]:
         message, key = sent.message, self._key(sent)

@@ -551,12 +551,14 @@ class SqlTable:
         Return the submissions of the rows that have certain values, by their keys.
 
         :return: None for an uncertain message. What was not sent is left out.
+        :raises RtiSmsInputError: a submission is none.
         """
         c = self._table.c
         having = (c[name].is_not_distinct_from(value) for name, value in values.items())
         is_sent = sa.or_(c.submission_id.is_not(None), c.outcome == SendOutcome.UNCERTAIN.value)
         query = sa.select(c[self.layout.key[0]], c.submission_id).where(is_sent, *having)
-        return dict(self._do("Reading", lambda connection, _: connection.execute(query).all(), commit=False))
+        found = self._do("Reading", lambda connection, _: connection.execute(query).all(), commit=False)
+        return {key: None if one is None else self._check_id(one) for key, one in found}
 
     def read_open_ids(self, since: str) -> list[str]:
         """
@@ -567,7 +569,7 @@ class SqlTable:
         query = sa.select(self._table.c.submission_id).where(*self._is_open(), self._is_since(since)).distinct()
         read = partial(self._do, "Reading", commit=False)
         found = read(lambda connection, _: connection.execute(query).scalars().all())
-        return [check_submission_id(one, f"A submission_id in the table {self.name}") for one in found]
+        return [self._check_id(one) for one in found]
 
     def count_open(self, since: str) -> tuple[int, int]:
         """Return how many submissions are not final: of those since a moment, and of those before."""
@@ -575,6 +577,9 @@ class SqlTable:
         young, old = (sa.select(ids).where(*self._is_open(), one) for one in (is_young, sa.not_(is_young)))
         read = partial(self._do, "Reading", commit=False)
         return read(lambda connection, _: (connection.scalar(young) or 0, connection.scalar(old) or 0))
+
+    def _check_id(self, value: Any) -> str:
+        return check_submission_id(value, f"A submission_id in the table {self.name}")
 
     def _is_open(self) -> tuple[Any, Any]:
         c = self._table.c

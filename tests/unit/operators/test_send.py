@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,8 @@ from airflow_provider_rtisms.api.models import SmsDetails
 from airflow_provider_rtisms.operators.rtisms import RtiSmsSendOperator
 from airflow_provider_rtisms.operators.send import AirflowTaskTerminated
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
-from tests.unit.attempts import TaskStore
+from tests.unit.attempts import Pushes, TaskStore
+from tests.unit.sqlite_file import SqliteFile
 
 NUMBERS = [f"+569000001{position:02}" for position in range(4)]
 
@@ -157,10 +159,16 @@ def test_certificates_that_are_missing_are_found_before_the_journal(
 
 
 class TestWithoutAJournal:
-    def test_a_transient_failure_after_a_send_is_never_retried(self, impatient: Sandbox) -> None:
+    @pytest.mark.parametrize("again", ["all messages", "the messages that results_table does not have"])
+    def test_a_transient_failure_after_a_send_is_never_retried(
+        self, impatient: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: str
+    ) -> None:
+        SqliteFile(tmp_path / "shop.db", "shop", monkeypatch)
+        table = {"results_table": "ledger", "results_conn_id": "shop", "create_table": True}
         pass_the_threshold(impatient)
-        with pytest.raises(AirflowFailException, match=r"2 submitted: .*[^.]\. The task is not retried"):
-            send().execute({})
+        reason = rf"2 submitted: .*[^.]\. The task is not retried, since a retry sends {again} again\."
+        with pytest.raises(AirflowFailException, match=reason):
+            send(**({} if again == "all messages" else table)).execute({"ti": Pushes()})
 
     def test_a_transient_failure_before_any_send_may_be(self, impatient: Sandbox) -> None:
         impatient.set_faults(Fault("error", path="sms", statuses=(429,)))

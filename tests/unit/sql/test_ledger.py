@@ -16,6 +16,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, A
 
 from airflow_provider_rtisms.bulk import store as store_module
 from airflow_provider_rtisms.operators import send as send_module
+from airflow_provider_rtisms.operators.send import RtiSmsSendOperator
 from airflow_provider_rtisms.sandbox import Fault, Sandbox
 from airflow_provider_rtisms.sql import ledger as ledger_module
 from airflow_provider_rtisms.transfers.rtisms_to_sql import RtiSmsDetailsToSqlOperator
@@ -241,6 +242,36 @@ class TestSends:
         assert shop.sent == 2
         assert [one["outcome"] for one in shop.send(on_uncertain="resend")] == ["submitted"] * 2
         assert (shop.sent, set(shop.column("outcome"))) == (3, {"submitted"})
+
+    def test_a_message_without_a_reference_is_known_although_its_recipient_gets_another_one(self, shop: Shop) -> None:
+        one = {"recipient": "+56900001000", "text": "Hola"}
+        for messages in ([one], [one, {**one, "reference": "july-2"}], [one]):
+            table = {"results_table": "ledger", "results_conn_id": "shop", "create_table": True}
+            operator = RtiSmsSendOperator(task_id="send", messages=messages, sender="96000", **table)
+            assert {each["outcome"] for each in operator.execute(shop.context)} == {"submitted"}
+            shop.forget()
+        assert (shop.sent, len(shop.ledger())) == (2, 2)
+
+    def test_what_it_remembers_counts_for_the_wait_although_its_recipient_is_excluded_since(self, shop: Shop) -> None:
+        shop.send_to(DELIVERED, DELIVERED)
+        shop.forget()
+        excluded = {"exclude_sql": "SELECT phone FROM people WHERE id = 'july-1'"}
+        waited = shop.send(wait_for_delivery=True, min_delivered=2, **excluded)
+        assert [one["status"] for one in waited] == ["DELIVERED"] * 2
+
+    def test_outside_of_a_dag_run_each_call_sends_and_has_rows_of_its_own(self, shop: Shop) -> None:
+        shop.people(DELIVERED)
+        for _ in range(2):
+            shop.send({})
+        assert (shop.sent, len(shop.ledger())) == (2, 2)
+
+    def test_a_submission_id_that_is_none_stops_the_send(self, shop: Shop) -> None:
+        shop.send_to(DELIVERED)
+        shop.do("UPDATE ledger SET submission_id = 'tbd'")
+        shop.forget()
+        with pytest.raises(AirflowFailException, match="A submission_id in the table ledger is a str of 3 characters"):
+            shop.send()
+        assert shop.sent == 1
 
     @pytest.mark.parametrize(
         ("arguments", "named"),
