@@ -39,8 +39,8 @@ def test_the_execution_timeout_ends_a_deferral(airflow: AirflowDeployment, sandb
         if all_deferred:
             break
     assert all_deferred
-    ends = run.failure_log(1000).count("AirflowTaskTimeout: The execution_timeout of the task has passed. Timed out: ")
-    assert ends >= len(tasks) == 3
+    log = run.failure_log(1000)  # on a slow machine Airflow's own end can come before that of the trigger
+    assert log.count("AirflowTaskTimeout: ") >= len(tasks) == 3, log
     for task in tasks.values():
         start, end = (datetime.fromisoformat(task[name]) for name in ("start_date", "end_date"))
         assert (end - start).total_seconds() > seconds - 3
