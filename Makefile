@@ -119,6 +119,7 @@ test-lowest: test-lowest-2.11 test-lowest-3.0  ## the quick unit tests, one case
 
 # What does not need Airflow runs beside one of them: the other packages are the same.
 test-lowest-3.0: ONLY_THOSE := and airflow
+test-lowest-2.11 test-lowest-3.0: DISTRIBUTION := --dist worksteal
 test-lowest-%: env-lowest-%
 	$(BUILD)/lowest-$*/bin/python $(PYTEST) tests/unit --cases 1 -m "not slow $(ONLY_THOSE)"
 

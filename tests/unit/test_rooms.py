@@ -133,3 +133,10 @@ def find(pattern: str, texts: Mapping[str, str]) -> list[str]:
 
 def test_no_file_names_the_machine_of_an_author(texts: dict[str, str]) -> None:
     assert not find(FOREIGN, texts)
+
+
+def test_only_one_module_takes_names_of_airflow_from_common_compat(texts: dict[str, str]) -> None:
+    """A common-compat that Airflow's constraints pin may lack them, and that module knows another place."""
+    package = {name: text for name, text in texts.items() if name.startswith(f"{PACKAGE}/")}
+    found = find(r"common\.compat(\.| import )(sdk|version_compat)\b", package)
+    assert {one.partition(":")[0] for one in found} == {f"{PACKAGE}/compat.py"}

@@ -48,11 +48,15 @@ Restart = Callable[..., None]
 def restart(monkeypatch: pytest.MonkeyPatch) -> Iterator[Restart]:
     """Change settings of the section ``metrics``, and let Airflow and this package read them, as a new process does."""
 
+    def has(owner: object, name: str) -> bool:
+        """Unlike hasattr, do not let Stats make its client."""
+        return inspect.getattr_static(owner, name, None) is not None
+
     def read_settings() -> None:
         for function in vars(metrics).values():
-            if hasattr(function, "cache_clear"):
+            if has(function, "cache_clear"):
                 function.cache_clear()
-        if inspect.getattr_static(AirflowStats, "initialize", None):  # hasattr would make the client, in this thread
+        if has(AirflowStats, "initialize"):
             metrics._initialize()
         else:  # up to Airflow 3.1, Stats reads the settings when its class is made
             kind: Any = type(AirflowStats)
