@@ -125,7 +125,7 @@ class AsyncRtiSmsClient:
         if self._session is not None:
             return
         # Reading the certificates takes long enough to delay other tasks of the loop.
-        verify = await asyncio.to_thread(_tls_context, self.settings) if self.settings.is_tls else True
+        verify = await asyncio.to_thread(_tls_context, self.settings) if self.settings.needs_certificates else True
         self._owner = os.getpid(), asyncio.get_running_loop()
         connector = _Connector(limit=self.settings.max_concurrency, ssl=verify)
         self._session = _new_session(self.settings, connector)

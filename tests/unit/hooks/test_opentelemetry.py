@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -166,6 +166,27 @@ class TestCalls:
 
 
 class TestWork:
+    @pytest.mark.parametrize("moment", ["on_start", "on_end"])
+    def test_a_tracer_that_fails_fails_no_call(
+        self, spans: Spans, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, moment: str
+    ) -> None:
+        class Broken(SpanProcessor):
+            pass
+
+        def fail(self: Broken, *_: Any, **__: Any) -> None:
+            raise RuntimeError(f"{moment} fell over")
+
+        monkeypatch.setattr(Broken, moment, fail)
+        with RtiSmsHook() as hook:
+            hook.get_balance()
+            provider: Any = trace.get_tracer_provider()
+            provider.add_span_processor(Broken())
+            submissions = hook.send_sms(recipients=NUMBERS[:1], text=TEXT, sender="96000")
+            hook.get_balance()
+        assert [one.outcome for one in submissions] == ["submitted"]
+        assert not trace.get_current_span().is_recording()
+        assert caplog.text.count(f"RuntimeError: {moment} fell over") == 1
+
     def test_a_send_and_a_bulk_fetch_hold_their_calls(
         self, spans: Spans, rtisms_sandbox: Sandbox, tmp_path: Path
     ) -> None:
