@@ -29,8 +29,8 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from concurrent.futures import Future
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
@@ -722,6 +722,13 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     if not _has_running_loop():
         return asyncio.run(main)
     outcome: Future[T] = Future()
+    begun: Future[Callable[[], object]] = Future()
+
+    async def cancellable() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None  # noqa: S101
+        begun.set_result(partial(loop.call_soon_threadsafe, task.cancel))
+        return await main
 
     def in_thread() -> None:
         try:
@@ -732,10 +739,20 @@ def run(main: Coroutine[Any, Any, T]) -> T:
                     "was sent by this call. Do these calls one after another, for instance inside of one "
                     "gevent.lock.BoundedSemaphore(1), or in processes of their own."
                 )
-            outcome.set_result(asyncio.run(main))
+            outcome.set_result(asyncio.run(cancellable()))
         except BaseException as error:  # handed to the caller
             outcome.set_exception(error)
 
     context = contextvars.copy_context()  # of Airflow's task, and of the span around this call
     threading.Thread(target=context.run, args=(in_thread,), name="rtisms-fetch", daemon=True).start()
-    return outcome.result()
+    try:
+        return outcome.result()
+    except BaseException:
+        if not outcome.done():  # a signal, such as Ctrl-C in a notebook: nothing goes on behind the caller's back
+            futures: list[Future[Any]] = [begun, outcome]
+            wait(futures, return_when=FIRST_COMPLETED)
+            if begun.done():
+                with suppress(RuntimeError):  # the loop has ended meanwhile
+                    begun.result()()
+            wait([outcome])
+        raise
