@@ -339,14 +339,14 @@ def span_of(tracer: Any, name: str, **options: Any) -> Iterator[Callable[[Mappin
 
     with ExitStack() as stack:
         span: Any = None
-        with _logging_failure():
+        with tolerating_tracer():
             manager = tracer.start_as_current_span(name, **options)
             span = manager.__enter__()
             stack.callback(_end, manager)
 
         def note(attributes: Mapping[str, Any]) -> None:
             if span is not None:
-                with _logging_failure():
+                with tolerating_tracer():
                     span.set_attributes(attributes)
 
         try:
@@ -354,18 +354,18 @@ def span_of(tracer: Any, name: str, **options: Any) -> Iterator[Callable[[Mappin
         except BaseException as error:  # a cancelled call too
             note({"error.type": type(error).__name__})
             if span is not None:
-                with _logging_failure():
+                with tolerating_tracer():
                     span.set_status(StatusCode.ERROR)
             raise
 
 
 def _end(manager: AbstractContextManager[Any]) -> None:
-    with _logging_failure():
+    with tolerating_tracer():
         manager.__exit__(None, None, None)  # without the error, whose text may name people
 
 
 @contextmanager
-def _logging_failure() -> Iterator[None]:
+def tolerating_tracer() -> Iterator[None]:
     """Log that a tracer fails, once for each reason, since that must not fail a call."""
     try:
         yield

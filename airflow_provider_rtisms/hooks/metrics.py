@@ -18,7 +18,7 @@ from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from airflow_provider_rtisms import __version__
-from airflow_provider_rtisms.api.retrying import Stats, span_of
+from airflow_provider_rtisms.api.retrying import Stats, span_of, tolerating_tracer
 from airflow_provider_rtisms.compat import AirflowException, conf, get_current_context
 from airflow_provider_rtisms.compat import Stats as AirflowStats
 from airflow_provider_rtisms.hooks.connection import in_thread
@@ -93,9 +93,10 @@ def _tracer() -> Any:
         return None
     from opentelemetry import trace
 
-    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):  # stands for none
-        return None
-    return trace.get_tracer("airflow_provider_rtisms", __version__)
+    with tolerating_tracer():
+        if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):  # which stands for none
+            return trace.get_tracer("airflow_provider_rtisms", __version__)
+    return None
 
 
 @contextmanager

@@ -166,21 +166,19 @@ class TestCalls:
 
 
 class TestWork:
-    @pytest.mark.parametrize("moment", ["on_start", "on_end"])
+    @pytest.mark.parametrize("moment", ["on_start", "on_end", "get_tracer_provider"])
     def test_a_tracer_that_fails_fails_no_call(
         self, spans: Spans, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, moment: str
     ) -> None:
-        class Broken(SpanProcessor):
-            pass
-
-        def fail(self: Broken, *_: Any, **__: Any) -> None:
+        def fail(*_: Any, **__: Any) -> None:
             raise RuntimeError(f"{moment} fell over")
 
-        monkeypatch.setattr(Broken, moment, fail)
+        provider: Any = trace.get_tracer_provider()
         with RtiSmsHook() as hook:
             hook.get_balance()
-            provider: Any = trace.get_tracer_provider()
-            provider.add_span_processor(Broken())
+            broken = SpanProcessor()
+            monkeypatch.setattr(trace if moment == "get_tracer_provider" else broken, moment, fail)
+            provider.add_span_processor(broken)
             submissions = hook.send_sms(recipients=NUMBERS[:1], text=TEXT, sender="96000")
             hook.get_balance()
         assert [one.outcome for one in submissions] == ["submitted"]
