@@ -507,12 +507,12 @@ def _failure(error: Exception, settings: ApiSettings) -> calls.TransportError:
             | aiohttp.ClientConnectorCertificateError()
             | aiohttp.ConnectionTimeoutError()
         ):
-            return calls.no_connection(
-                error,
-                settings,
-                is_at_proxy=isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientConnectorDNSError),
-                is_name=isinstance(error, aiohttp.ClientConnectorDNSError),
-            )
+            proxy = URL(settings.proxy_to_use() or "")
+            where = getattr(error, "host", None), getattr(error, "port", None)  # a failure of TLS names no proxy
+            is_name = isinstance(error, aiohttp.ClientConnectorDNSError)
+            is_at_proxy = is_name or isinstance(error, aiohttp.ClientProxyConnectionError)
+            is_at_proxy = is_at_proxy or where == (proxy.raw_host, proxy.port)
+            return calls.no_connection(error, settings, is_at_proxy=is_at_proxy, is_name=is_name)
         case TimeoutError():
             kind, what = errors.RtiSmsTimeoutError, f"no complete response within {settings.timeout:g} s"
         case aiohttp.ClientResponseError():  # its repr holds our headers

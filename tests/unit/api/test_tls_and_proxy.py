@@ -96,7 +96,8 @@ class TestTls:
             assert transport.perform(proxy, BALANCE, **fields) == Decimal("457.00")
         else:
             for base_url in ("http://api.invalid", "https://api.invalid"):
-                with pytest.raises(RtiSmsCertificateError):
+                what = r"the certificate of the proxy 127\.0\.0\.1 is not trusted"
+                with pytest.raises(RtiSmsCertificateError, match=what):
                     transport.perform(proxy, BALANCE, **{**fields, "base_url": base_url})
             assert proxy.requests == []
 
