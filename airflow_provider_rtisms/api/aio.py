@@ -29,8 +29,8 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from concurrent.futures import Future
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
@@ -125,7 +125,7 @@ class AsyncRtiSmsClient:
         if self._session is not None:
             return
         # Reading the certificates takes long enough to delay other tasks of the loop.
-        verify = await asyncio.to_thread(_tls_context, self.settings) if self.settings.is_tls else True
+        verify = await asyncio.to_thread(_tls_context, self.settings) if self.settings.needs_certificates else True
         self._owner = os.getpid(), asyncio.get_running_loop()
         connector = _Connector(limit=self.settings.max_concurrency, ssl=verify)
         self._session = _new_session(self.settings, connector)
@@ -507,12 +507,12 @@ def _failure(error: Exception, settings: ApiSettings) -> calls.TransportError:
             | aiohttp.ClientConnectorCertificateError()
             | aiohttp.ConnectionTimeoutError()
         ):
-            return calls.no_connection(
-                error,
-                settings,
-                is_at_proxy=isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientConnectorDNSError),
-                is_name=isinstance(error, aiohttp.ClientConnectorDNSError),
-            )
+            proxy = URL(settings.proxy_to_use() or "")
+            where = getattr(error, "host", None), getattr(error, "port", None)  # a failure of TLS names no proxy
+            is_name = isinstance(error, aiohttp.ClientConnectorDNSError)
+            is_at_proxy = is_name or isinstance(error, aiohttp.ClientProxyConnectionError)
+            is_at_proxy = is_at_proxy or where == (proxy.raw_host, proxy.port)
+            return calls.no_connection(error, settings, is_at_proxy=is_at_proxy, is_name=is_name)
         case TimeoutError():
             kind, what = errors.RtiSmsTimeoutError, f"no complete response within {settings.timeout:g} s"
         case aiohttp.ClientResponseError():  # its repr holds our headers
@@ -722,6 +722,13 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     if not _has_running_loop():
         return asyncio.run(main)
     outcome: Future[T] = Future()
+    begun: Future[Callable[[], object]] = Future()
+
+    async def cancellable() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None  # noqa: S101
+        begun.set_result(partial(loop.call_soon_threadsafe, task.cancel))
+        return await main
 
     def in_thread() -> None:
         try:
@@ -732,10 +739,20 @@ def run(main: Coroutine[Any, Any, T]) -> T:
                     "was sent by this call. Do these calls one after another, for instance inside of one "
                     "gevent.lock.BoundedSemaphore(1), or in processes of their own."
                 )
-            outcome.set_result(asyncio.run(main))
+            outcome.set_result(asyncio.run(cancellable()))
         except BaseException as error:  # handed to the caller
             outcome.set_exception(error)
 
     context = contextvars.copy_context()  # of Airflow's task, and of the span around this call
     threading.Thread(target=context.run, args=(in_thread,), name="rtisms-fetch", daemon=True).start()
-    return outcome.result()
+    try:
+        return outcome.result()
+    except BaseException:
+        if not outcome.done():  # a signal, such as Ctrl-C in a notebook: nothing goes on behind the caller's back
+            futures: list[Future[Any]] = [begun, outcome]
+            wait(futures, return_when=FIRST_COMPLETED)
+            if begun.done():
+                with suppress(RuntimeError):  # the loop has ended meanwhile
+                    begun.result()()
+            wait([outcome])
+        raise

@@ -232,7 +232,7 @@ class RtiSmsClient:
         session.trust_env = False  # see ApiSettings.proxy_to_use
         proxy = self.settings.proxy_to_use()
         session.proxies = {"all": proxy} if proxy else {}
-        if self.settings.is_tls:
+        if self.settings.needs_certificates:
             session.verify = self.settings.trusted_certificates()
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         session.mount(self.settings.base_url, _Adapter(pool_maxsize=self.settings.max_concurrency))
@@ -369,6 +369,10 @@ class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = self._POOLS
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Verify the certificate of a proxy for plain http too; requests looks at the scheme of the URL alone."""
+        super().cert_verify(conn, f"{conn.scheme}:", verify, cert)  # type: ignore[no-untyped-call]
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(*args, **kwargs)

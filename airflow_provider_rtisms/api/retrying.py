@@ -17,8 +17,9 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -139,7 +140,7 @@ class Attempts:
 
         It has no ``url.full``, since a path holds an id, and no text of an error.
         """
-        from opentelemetry.trace import SpanKind, StatusCode
+        from opentelemetry.trace import SpanKind
 
         call, server = self.call, urlsplit(self._settings.base_url)
         attributes: dict[str, Any] = {
@@ -150,23 +151,19 @@ class Attempts:
         if call.template is not None:
             attributes["url.template"] = call.template
         name = f"{call.method} {call.template or ''}".rstrip()
-        is_quiet = {"record_exception": False, "set_status_on_exception": False}
-        with tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=attributes, **is_quiet) as span:
+        with span_of(tracer, name, kind=SpanKind.CLIENT, attributes=attributes) as note:
             status: int | None = None
             try:
                 yield
                 status = 200
-            except BaseException as error:  # a cancelled call too
-                if isinstance(error, RtiSmsError) and error.call == call.name:
-                    status = error.status
-                span.set_attribute("error.type", type(error).__name__)
-                span.set_status(StatusCode.ERROR)
+            except RtiSmsError as error:
+                status = error.status if error.call == call.name else None
                 raise
             finally:
                 if status is not None:
-                    span.set_attribute("http.response.status_code", status)
+                    note({"http.response.status_code": status})
                 if self._resends:
-                    span.set_attribute("http.request.resend_count", self._resends)
+                    note({"http.request.resend_count": self._resends})
 
     def run(self, attempt: Callable[[Attempts], T]) -> T:
         """
@@ -328,6 +325,57 @@ class Attempts:
 def _error(state: tenacity.RetryCallState) -> Any:
     assert state.outcome is not None  # noqa: S101
     return state.outcome.exception()
+
+
+@contextmanager
+def span_of(tracer: Any, name: str, **options: Any) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """
+    Make a span, which knows the class of an error and not its text. A tracer that fails does not fail what it traces.
+
+    :param options: of OpenTelemetry's ``Tracer.start_as_current_span``.
+    :return: a function that adds attributes to the span.
+    """
+    from opentelemetry.trace import StatusCode
+
+    with ExitStack() as stack:
+        span: Any = None
+        with tolerating_tracer():
+            manager = tracer.start_as_current_span(name, **options)
+            span = manager.__enter__()
+            stack.callback(_end, manager)
+
+        def note(attributes: Mapping[str, Any]) -> None:
+            if span is not None:
+                with tolerating_tracer():
+                    span.set_attributes(attributes)
+
+        try:
+            yield note
+        except BaseException as error:  # a cancelled call too
+            note({"error.type": type(error).__name__})
+            if span is not None:
+                with tolerating_tracer():
+                    span.set_status(StatusCode.ERROR)
+            raise
+
+
+def _end(manager: AbstractContextManager[Any]) -> None:
+    with tolerating_tracer():
+        manager.__exit__(None, None, None)  # without the error, whose text may name people
+
+
+@contextmanager
+def tolerating_tracer() -> Iterator[None]:
+    """Log that a tracer fails, once for each reason, since that must not fail a call."""
+    try:
+        yield
+    except Exception as error:
+        _warn_once(f"{type(error).__name__}: {error}")
+
+
+@lru_cache(maxsize=10)
+def _warn_once(problem: str) -> None:
+    log.warning("Spans cannot be made: %s. The calls to the API go on", problem)
 
 
 #: Gets the name of what happened, a value, and words about it, see ``hooks/metrics.py``.

@@ -98,8 +98,13 @@ class ApiSettings:
 
     @property
     def is_tls(self) -> bool:
-        """Whether the connection uses TLS."""
+        """Whether the API is reached over TLS."""
         return self.base_url.startswith("https:")
+
+    @property
+    def needs_certificates(self) -> bool:
+        """Whether there is a certificate to verify: that of the API, or that of the proxy."""
+        return self.is_tls or urlsplit(self._proxy_to_use or "").scheme == "https"
 
     def trusted_certificates(self) -> str:
         """

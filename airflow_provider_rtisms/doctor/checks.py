@@ -307,7 +307,7 @@ def check_settings(exam: Examination) -> Finding:
     try:
         settings = exam.configured
         exam.secrets += settings.secrets()
-        if settings.is_tls:
+        if settings.needs_certificates:
             settings.trusted_certificates()
     except errors.RtiSmsConfigError as error:
         return failed(f"a value cannot be used: {error}", "Correct the Connection, or the arguments of the command.")

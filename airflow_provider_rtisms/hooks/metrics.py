@@ -18,7 +18,7 @@ from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from airflow_provider_rtisms import __version__
-from airflow_provider_rtisms.api.retrying import Stats
+from airflow_provider_rtisms.api.retrying import Stats, span_of, tolerating_tracer
 from airflow_provider_rtisms.compat import AirflowException, conf, get_current_context
 from airflow_provider_rtisms.compat import Stats as AirflowStats
 from airflow_provider_rtisms.hooks.connection import in_thread
@@ -93,9 +93,10 @@ def _tracer() -> Any:
         return None
     from opentelemetry import trace
 
-    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):  # stands for none
-        return None
-    return trace.get_tracer("airflow_provider_rtisms", __version__)
+    with tolerating_tracer():
+        if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):  # which stands for none
+            return trace.get_tracer("airflow_provider_rtisms", __version__)
+    return None
 
 
 @contextmanager
@@ -110,16 +111,8 @@ def span(name: str, conn_id: str) -> Iterator[Callable[[Callable[[], Mapping[str
     if tracer is None:
         yield lambda get_attributes: None
         return
-    from opentelemetry.trace import StatusCode
-
-    is_quiet = {"record_exception": False, "set_status_on_exception": False}  # an error may name people
-    with tracer.start_as_current_span(name, attributes={"rtisms.conn_id": conn_id}, **is_quiet) as one:
-        try:
-            yield lambda get_attributes: one.set_attributes(get_attributes())
-        except BaseException as error:
-            one.set_attribute("error.type", type(error).__name__)
-            one.set_status(StatusCode.ERROR)
-            raise
+    with span_of(tracer, name, attributes={"rtisms.conn_id": conn_id}) as note:
+        yield lambda get_attributes: note(get_attributes())
 
 
 @cache

@@ -143,7 +143,7 @@ class RtiSmsHook(BaseHook):
         with self._lock:
             if self._settings_and_tokens is None:
                 settings = self.get_settings()
-                if settings.is_tls:
+                if settings.needs_certificates:
                     settings.trusted_certificates()  # raises an error before anything is written or sent
                 self._settings_and_tokens = settings, TokenCache()
             return self._settings_and_tokens

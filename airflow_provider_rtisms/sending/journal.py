@@ -296,7 +296,8 @@ class SendJournal:
             return
         for message, result in pairs:
             outcome = SendOutcome.UNCERTAIN if result is None else result.outcome
-            if self._requests_in_doubt[message] or outcome is SendOutcome.UNCERTAIN:
+            is_in_doubt = self._requests_in_doubt[message] > 0 and outcome is not SendOutcome.NOT_SENT
+            if is_in_doubt or outcome is SendOutcome.UNCERTAIN:
                 self._requests_in_doubt[message] += 1
             was_submitted = self._results.get(message, NOT_SENT).outcome is SendOutcome.SUBMITTED
             if result is not None and (outcome is SendOutcome.SUBMITTED or not was_submitted):

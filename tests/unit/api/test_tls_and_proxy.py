@@ -26,7 +26,7 @@ from airflow_provider_rtisms.api.errors import (
 )
 from airflow_provider_rtisms.sandbox import Sandbox
 from tests.hostile import HostileServer, Step, raw, response
-from tests.unit.api.conftest import Asyncio, Transport
+from tests.unit.api.conftest import Transport
 from tests.unit.conftest import Serve
 
 BALANCE = endpoints.get_balance()
@@ -85,11 +85,21 @@ class TestTls:
         assert not caught.value.may_have_acted
         assert server.requests == []
 
-    def test_the_asyncio_client_verifies_the_certificate_of_a_proxy_for_plain_http_too(self, serve_tls: Serve) -> None:
-        proxy = serve_tls("127.0.0.1")
-        with pytest.raises(RtiSmsCertificateError):
-            Asyncio().perform(proxy, BALANCE, base_url="http://api.invalid", proxy=proxy.url, allow_http=True)
-        assert proxy.requests == []
+    @pytest.mark.parametrize(("name", "is_trusted"), [("127.0.0.1", True), ("127.0.0.1", False), ("a.example", True)])
+    def test_the_certificate_of_a_proxy_is_verified_for_plain_http_too(
+        self, transport: Transport, serve_tls: Serve, bundle: str, name: str, is_trusted: bool
+    ) -> None:
+        proxy = serve_tls(name)
+        fields = {"base_url": "http://api.invalid", "proxy": proxy.url, "allow_http": True}
+        fields |= {"ca_bundle": bundle} if is_trusted else {}
+        if is_trusted and name == "127.0.0.1":
+            assert transport.perform(proxy, BALANCE, **fields) == Decimal("457.00")
+        else:
+            for base_url in ("http://api.invalid", "https://api.invalid"):
+                what = r"the certificate of the proxy 127\.0\.0\.1 is not trusted"
+                with pytest.raises(RtiSmsCertificateError, match=what):
+                    transport.perform(proxy, BALANCE, **{**fields, "base_url": base_url})
+            assert proxy.requests == []
 
     def test_a_handshake_that_hangs_ends_with_the_timeout(self, transport: Transport, serve: Serve) -> None:
         with closing(socket.create_server(("127.0.0.1", 0))) as silent:

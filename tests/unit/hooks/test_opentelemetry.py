@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -166,6 +166,25 @@ class TestCalls:
 
 
 class TestWork:
+    @pytest.mark.parametrize("moment", ["on_start", "on_end", "get_tracer_provider"])
+    def test_a_tracer_that_fails_fails_no_call(
+        self, spans: Spans, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, moment: str
+    ) -> None:
+        def fail(*_: Any, **__: Any) -> None:
+            raise RuntimeError(f"{moment} fell over")
+
+        provider: Any = trace.get_tracer_provider()
+        with RtiSmsHook() as hook:
+            hook.get_balance()
+            broken = SpanProcessor()
+            monkeypatch.setattr(trace if moment == "get_tracer_provider" else broken, moment, fail)
+            provider.add_span_processor(broken)
+            submissions = hook.send_sms(recipients=NUMBERS[:1], text=TEXT, sender="96000")
+            hook.get_balance()
+        assert [one.outcome for one in submissions] == ["submitted"]
+        assert not trace.get_current_span().is_recording()
+        assert caplog.text.count(f"RuntimeError: {moment} fell over") == 1
+
     def test_a_send_and_a_bulk_fetch_hold_their_calls(
         self, spans: Spans, rtisms_sandbox: Sandbox, tmp_path: Path
     ) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from airflow_provider_rtisms.api.errors import RtiSmsInputError
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.sandbox import Sandbox
+from tests.patience import wait_until
 
 
 def test_each_distinct_recipient_has_its_response(rtisms_sandbox: Sandbox) -> None:
@@ -24,6 +28,34 @@ def test_a_bad_value_never_leaves_the_machine(rtisms_sandbox: Sandbox) -> None:
     with pytest.raises(RtiSmsInputError, match="max_parts"):
         RtiSmsHook().send_sms(recipients="+56900000100", text="a" * 500, sender="96000", max_parts=3)
     assert rtisms_sandbox.state().requests == {}
+
+
+def test_an_interrupt_ends_a_send_on_a_running_loop(rtisms_sandbox: Sandbox) -> None:
+    """As in a cell of a notebook, which a person stops and runs again."""
+
+    class Interrupt(BaseException):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interrupt
+
+    async def cell() -> None:
+        people = [f"+569000{number:05}" for number in range(5000)]
+        RtiSmsHook().send_sms(recipients=people, text="hola", sender="96000", chunk_size=1)
+
+    def interrupt_when_some_are_sent(main: int) -> None:
+        wait_until(lambda: len(rtisms_sandbox.state().messages) > 1, what="the first messages")
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        threading.Thread(target=interrupt_when_some_are_sent, args=[threading.get_ident()], daemon=True).start()
+        with pytest.raises(Interrupt):
+            asyncio.run(cell())
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert not [one for one in threading.enumerate() if one.name == "rtisms-fetch"], "nothing is sent any more"
+    assert len(rtisms_sandbox.state().messages) < 5000
 
 
 GREENLETS = """

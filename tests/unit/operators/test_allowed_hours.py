@@ -174,7 +174,7 @@ def test_a_task_fails_if_asked_to(rtisms_sandbox: Sandbox, context: Context, clo
             send(people(3), outside_hours="fail", deferrable=deferrable, **HOURS).execute(context)
     assert rtisms_sandbox.state().requests == {}
     clock.evening_after = 1
-    with pytest.raises(AirflowFailException, match="retry sends to all"):  # without a journal
+    with pytest.raises(AirflowFailException, match="retry sends all"):  # without a journal
         send(people(60), outside_hours="fail", **HOURS).execute({})
 
 

@@ -161,6 +161,13 @@ def _letters(submissions: list[Submission]) -> str:
         pytest.param(2, [LOST], [("skip", "us")] * 3, [[0], [1]], id="skip: never again"),
         pytest.param(2, [LOST], [("fail", "US"), ("resend", "ss")], [[0], [1], [0]], id="resend: in a later attempt"),
         pytest.param(2, {0: LOST}, [("resend", "US")] * 4, [[0], [1], [0]], id="resend: once in all attempts"),
+        pytest.param(
+            1,
+            [LOST, REFUSED],
+            [("fail", "U"), ("resend", "U"), ("resend", "s")],
+            [[0], [0], [0]],
+            id="resend: a request that the server did not act on is not the one",
+        ),
         pytest.param(1, [LOST, ["unknown_error"]], [("resend", "U")], [[0], [0]], id="a refusal removes no doubt"),
         pytest.param(2, {0: "queued"}, [("fail", "US")], [[0], [1]], id="an undocumented status is uncertain"),
         pytest.param(1, {0: "account_no_balance"}, [("fail", "r")] * 2, [[0], [0]], id="no balance: later attempts"),
