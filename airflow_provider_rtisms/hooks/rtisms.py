@@ -20,6 +20,7 @@ from airflow_provider_rtisms.hooks.connection import (
     amask_secret,
     form_widgets,
     in_thread,
+    reading_connection,
     settings_from_connection,
     single_flight_read,
 )
@@ -163,7 +164,9 @@ class RtiSmsHook(BaseHook):
 
     def get_settings(self) -> ApiSettings:
         """Read the Connection, and return its fields, checked."""
-        return settings_from_connection(self.get_connection(self.rtisms_conn_id))
+        with reading_connection(self.rtisms_conn_id):
+            connection = self.get_connection(self.rtisms_conn_id)
+        return settings_from_connection(connection)
 
     def get_sms(self, submission_id: str | int) -> SmsDetails:
         """
@@ -451,17 +454,19 @@ class RtiSmsHook(BaseHook):
         """
         Authenticate and read the balance, for the "Test connection" button.
 
+        The message does not name the Connection: Airflow tests it under a name that it has made up.
+
         :return: whether it worked, and a message for the user.
         """
         from airflow_provider_rtisms.compat import AirflowException, AirflowNotFoundException
 
         try:
             balance = self.get_balance()
-        except AirflowNotFoundException as error:  # Airflow skips a Connection that it cannot read
+        except AirflowNotFoundException:
             fields = "Port is a whole number, Extra is a JSON object, the other fields are strings"
-            return False, f"{error}, or Airflow cannot read it: {fields}."
+            return False, f"There is no such Connection, or Airflow cannot read it: {fields}."
         except (RtiSmsError, AirflowException) as error:
-            return False, str(error)
+            return False, str(error).replace(f"the Connection {self.rtisms_conn_id}", "the Connection")
         return True, f"Connected to {self._account()[0].base_url}; the balance is {balance}."
 
     @classmethod
