@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
@@ -13,8 +14,9 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsError,
     RtiSmsInputError,
     RtiSmsPermanentError,
+    RtiSmsTransientError,
 )
-from airflow_provider_rtisms.compat import AirflowFailException, BaseHook, mask_secret
+from airflow_provider_rtisms.compat import AirflowFailException, AirflowNotFoundException, BaseHook, mask_secret
 from airflow_provider_rtisms.get_provider_info import UI_FIELD_BEHAVIOUR
 from airflow_provider_rtisms.hooks.connection import (
     amask_secret,
@@ -48,7 +50,7 @@ def fail_without_retry(hook: RtiSmsHook | None = None) -> Iterator[Any]:
     Raise AirflowFailException for an error that a task retry cannot fix. It stops the retries of the task. Airflow's
     log shows it once, without the frames of the HTTP library.
 
-    Transient errors pass unchanged, so that Airflow can retry the task.
+    Transient errors and a missing Connection pass, as copies, so that Airflow can retry the task.
 
     :param hook: yielded, and closed at the end.
     """
@@ -57,6 +59,8 @@ def fail_without_retry(hook: RtiSmsHook | None = None) -> Iterator[Any]:
             yield hook
     except RtiSmsPermanentError as error:
         raise AirflowFailException(str(error)) from None
+    except (RtiSmsTransientError, AirflowNotFoundException) as error:
+        raise copy.copy(error) from None  # without its traceback
 
 
 def run_of(context: Mapping[str, Any] | None = None) -> str | None:
@@ -458,7 +462,7 @@ class RtiSmsHook(BaseHook):
 
         :return: whether it worked, and a message for the user.
         """
-        from airflow_provider_rtisms.compat import AirflowException, AirflowNotFoundException
+        from airflow_provider_rtisms.compat import AirflowException
 
         try:
             balance = self.get_balance()

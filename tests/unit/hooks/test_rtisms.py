@@ -22,6 +22,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, A
 from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError, RtiSmsUncertainError
 from airflow_provider_rtisms.hooks.connection import amask_secret, settings_from_connection
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
+from airflow_provider_rtisms.operators.rtisms import RtiSmsGetDetailsOperator
 from airflow_provider_rtisms.sandbox import Sandbox
 from tests.hostile import details, response, until
 from tests.unit.conftest import Serve
@@ -112,6 +113,15 @@ class TestMasking:
         token = f"t0ken-{is_older}"
         asyncio.run(amask_secret(token))
         assert redact(f"it is {token}.") == "it is ***."
+
+
+@pytest.mark.parametrize("conn_id", ["rtisms_default", "nowhere"])
+def test_a_failed_task_shows_no_frames_of_the_client(serve_default: Serve, conn_id: str) -> None:
+    serve_default(response(status=503), extra={"max_attempts": 1})
+    with pytest.raises(Exception, match=r"HTTP 503|no Connection 'nowhere'") as caught:
+        RtiSmsGetDetailsOperator(task_id="details", submission_id="1", rtisms_conn_id=conn_id).execute({})
+    assert {"client.py", "connection.py"}.isdisjoint(frame.path.name for frame in caught.traceback)
+    assert len(caught.traceback) <= 6
 
 
 class TestTestConnection:
