@@ -244,13 +244,14 @@ def _hook(args: Namespace) -> RtiSmsHook:
 def _ids(args: Namespace) -> list[str]:
     """Return the ids that the command names, each once."""
     from airflow_provider_rtisms.api.errors import RtiSmsInputError
-    from airflow_provider_rtisms.api.values.arguments import parse_submission_ids
+    from airflow_provider_rtisms.api.values.arguments import check_submission_id
     from airflow_provider_rtisms.tables import CsvFormat, read_id_file
 
     if bool(args.submission_ids) == (args.ids_path is not None):
         raise RtiSmsInputError("Give ids, or a file of ids with --ids-path.")
     if args.ids_path is None:
-        return parse_submission_ids(args.submission_ids)
+        ids = [check_submission_id(one, f"ID {number}") for number, one in enumerate(args.submission_ids, 1)]
+        return list(dict.fromkeys(ids))
     is_table = args.ids_path.removesuffix(".gz").endswith((".csv", ".jsonl"))
     column = args.ids_column or ("submission_id" if is_table else None)
     return list(dict.fromkeys(read_id_file(args.ids_path, column, CsvFormat(None, None))))

@@ -92,6 +92,7 @@ def test_sandbox_refuses_a_wrong_value() -> None:
     ("options", "message"),
     [
         (["get", "1"], "get_sms 1: the server returned HTTP 404"),
+        (["wait", "1", "abc"], "^ID 2 is a str of 3 characters: "),
         (["balance", "--conn-id", "nowhere"], "^There is no Connection 'nowhere' that Airflow can read: add it"),
     ],
 )
