@@ -60,7 +60,7 @@ def fail_without_retry(hook: RtiSmsHook | None = None) -> Iterator[Any]:
     except RtiSmsPermanentError as error:
         raise AirflowFailException(str(error)) from None
     except (RtiSmsTransientError, AirflowNotFoundException) as error:
-        raise copy.copy(error) from None  # without its traceback
+        raise copy.copy(error) from error.__cause__  # without its traceback
 
 
 def run_of(context: Mapping[str, Any] | None = None) -> str | None:
