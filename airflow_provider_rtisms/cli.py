@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 
+#: What a table shows of a record: no more than a terminal of 120 characters holds.
+_COLUMNS = ("submission_id", "status", "registered_at", "done_at", "cost", "operator_name")
 _ARG_CONN_ID = Arg(  # type: ignore[no-untyped-call]
     ("--conn-id",), help="the Connection (default: rtisms_default)", default="rtisms_default"
 )
@@ -120,7 +122,8 @@ def get(args: Namespace) -> None:
 @suppress_logs_and_warning
 def wait(args: Namespace) -> None:
     """Wait until submissions are final, and print their records."""
-    from airflow_provider_rtisms.api.values.arguments import check_seconds
+    from airflow_provider_rtisms.api.models import printable
+    from airflow_provider_rtisms.api.values.arguments import check_seconds, name_some, plural
     from airflow_provider_rtisms.compat import AirflowSensorTimeout
     from airflow_provider_rtisms.hooks.connection import export_connection
     from airflow_provider_rtisms.sensors.rtisms import DeliveryPolling
@@ -141,8 +144,9 @@ def wait(args: Namespace) -> None:
         _show(args, records)
     if late:
         raise SystemExit(late)
-    if any(record["status"] != "DELIVERED" for record in records):
-        raise SystemExit(1)
+    if failed := [f"{one['submission_id']} {one['status']}" for one in records if one["status"] != "DELIVERED"]:
+        total = plural(len(records), "submission")
+        raise SystemExit(printable(f"Not delivered: {len(failed)} of {total}: {name_some(failed)}."))
 
 
 @suppress_logs_and_warning
@@ -240,13 +244,14 @@ def _hook(args: Namespace) -> RtiSmsHook:
 def _ids(args: Namespace) -> list[str]:
     """Return the ids that the command names, each once."""
     from airflow_provider_rtisms.api.errors import RtiSmsInputError
-    from airflow_provider_rtisms.api.values.arguments import parse_submission_ids
+    from airflow_provider_rtisms.api.values.arguments import check_submission_id
     from airflow_provider_rtisms.tables import CsvFormat, read_id_file
 
     if bool(args.submission_ids) == (args.ids_path is not None):
         raise RtiSmsInputError("Give ids, or a file of ids with --ids-path.")
     if args.ids_path is None:
-        return parse_submission_ids(args.submission_ids)
+        ids = [check_submission_id(one, f"ID {number}") for number, one in enumerate(args.submission_ids, 1)]
+        return list(dict.fromkeys(ids))
     is_table = args.ids_path.removesuffix(".gz").endswith((".csv", ".jsonl"))
     column = args.ids_column or ("submission_id" if is_table else None)
     return list(dict.fromkeys(read_id_file(args.ids_path, column, CsvFormat(None, None))))
@@ -267,6 +272,7 @@ def _show(args: Namespace, records: list[dict[str, Any]]) -> None:
     elif args.output == "yaml":
         console.print_as_yaml(records)
     elif args.output == "table":  # the other forms show "[red]" as it is
-        console.print_as([{name: escape(str(value)) for name, value in one.items()} for one in records], args.output)
+        shown = [{name: one[name] for name in _COLUMNS if name in one} or one for one in records]
+        console.print_as([{name: escape(str(value)) for name, value in one.items()} for one in shown], args.output)
     else:
         console.print_as(records, args.output)

@@ -28,7 +28,7 @@ from airflow_provider_rtisms.api import errors
 from airflow_provider_rtisms.api.errors import RtiSmsInputError, shape
 from airflow_provider_rtisms.api.models import DOCUMENTED_SEND_STATUSES, DOCUMENTED_STATUSES, SmsDetails, Submission
 from airflow_provider_rtisms.api.settings import ApiSettings
-from airflow_provider_rtisms.api.values.arguments import check_submission_id, parse_amount
+from airflow_provider_rtisms.api.values.arguments import check_submission_id, parse_amount, plural
 from airflow_provider_rtisms.api.values.recipients import Recipient, parse_recipients
 from airflow_provider_rtisms.api.values.secret import Secret, contains, redact, reveal
 from airflow_provider_rtisms.api.values.text import SmsText
@@ -304,7 +304,9 @@ class Call(Generic[T]):
             kind = errors.STATUS_ERRORS.get(status, errors.RtiSmsUnexpectedStatusError)
         raise self.error(
             kind,
-            f"the server returned HTTP {status} with {self._excerpt(response, secrets)}",
+            f"the server returned HTTP {status}",
+            # The remedy comes first, because Airflow's page cuts long lines.
+            remedy=f"{errors.REMEDIES.get(kind, '')} The response was {self._excerpt(response, secrets)}.".lstrip(),
             status=status,
             retry_after=parse_retry_after(response.headers.get("Retry-After")),
         )
@@ -430,7 +432,7 @@ def send_sms(*, recipients: Any, text: Any, sender: str, charset: int | None = N
         method="POST",
         path="/api/sms",
         parse=partial(_parse_submissions, len(recipients)),
-        subject=f"to {len(recipients)} recipients",
+        subject=f"to {plural(len(recipients), 'recipient')}",
         body=dumps(payload).encode("ascii"),
         idempotent=False,
         is_confidential=True,

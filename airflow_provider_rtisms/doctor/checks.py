@@ -310,7 +310,7 @@ def check_settings(exam: Examination) -> Finding:
         if settings.needs_certificates:
             settings.trusted_certificates()
     except errors.RtiSmsConfigError as error:
-        return failed(f"a value cannot be used: {error}", "Correct the Connection, or the arguments of the command.")
+        return failed(str(error), "")  # it says what to do
     rate = settings.requests_per_second
     values = {"client id": settings.client_id, "client secret": settings.client_secret.get_secret_value()}
     if padded := [name for name, value in values.items() if value != value.strip()]:

@@ -125,10 +125,12 @@ def settings_of_connection(conn_id: str) -> ApiSettings:
         from airflow.models.connection import Connection
 
         from airflow_provider_rtisms.compat import AirflowException
-        from airflow_provider_rtisms.hooks.connection import settings_from_connection
+        from airflow_provider_rtisms.hooks.connection import reading_connection, settings_from_connection
 
         try:
-            return settings_from_connection(Connection.get_connection_from_secrets(conn_id))
+            with reading_connection(conn_id):
+                connection = Connection.get_connection_from_secrets(conn_id)
+            return settings_from_connection(connection)
         except RtiSmsConfigError:
             raise
         except AirflowException as error:

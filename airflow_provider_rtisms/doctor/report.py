@@ -40,7 +40,7 @@ class CheckResult:
     :param outcome: how it ended.
     :param expected: what is documented.
     :param got: what came, or why the check was skipped.
-    :param remedy: what a person can do; empty if there is nothing to do.
+    :param remedy: what a person can do; empty if there is nothing to do, or if ``got`` says it.
     """
 
     name: str
@@ -53,8 +53,8 @@ class CheckResult:
         """Return what is wrong and what to do on one line; nothing if the check is ok or skipped."""
         if self.outcome in (Outcome.OK, Outcome.SKIPPED):
             return ""
-        line = f"{self.outcome:<8} {self.name:<16} {self.got}: {self.remedy[:1].lower()}{self.remedy[1:]}"
-        return printable(line)
+        remedy = f": {self.remedy[:1].lower()}{self.remedy[1:]}" if self.remedy else ""
+        return printable(f"{self.outcome:<8} {self.name:<16} {self.got}{remedy}")
 
     def to_text(self) -> str:
         """Return the lines of the whole report for this check, with what is expected."""

@@ -6,8 +6,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,6 +26,21 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+@contextmanager
+def reading_connection(conn_id: str) -> Iterator[None]:
+    """Say what to do about a Connection that Airflow does not find. It skips one that it cannot read."""
+    from airflow_provider_rtisms.compat import AirflowException, AirflowNotFoundException
+
+    try:
+        yield
+    except AirflowException as error:
+        if type(error).__name__ != "AirflowNotFoundException":  # a shell and a task have one of their own
+            raise
+        raise AirflowNotFoundException(
+            f"There is no Connection {conn_id!r} that Airflow can read: add it, or correct it."
+        ) from None
+
+
 def export_connection(conn_id: str) -> None:
     """
     Let the hooks of this process find a Connection. They ask the execution API for it, and a shell has the database
@@ -33,7 +48,9 @@ def export_connection(conn_id: str) -> None:
     """
     from airflow.models.connection import Connection
 
-    os.environ[f"AIRFLOW_CONN_{conn_id.upper()}"] = Connection.get_connection_from_secrets(conn_id).as_json()
+    with reading_connection(conn_id):
+        connection = Connection.get_connection_from_secrets(conn_id)
+    os.environ[f"AIRFLOW_CONN_{conn_id.upper()}"] = connection.as_json()
 
 
 def settings_from_connection(connection: Connection) -> ApiSettings:

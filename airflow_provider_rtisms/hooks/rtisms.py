@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
@@ -13,13 +14,15 @@ from airflow_provider_rtisms.api.errors import (
     RtiSmsError,
     RtiSmsInputError,
     RtiSmsPermanentError,
+    RtiSmsTransientError,
 )
-from airflow_provider_rtisms.compat import AirflowFailException, BaseHook, mask_secret
+from airflow_provider_rtisms.compat import AirflowFailException, AirflowNotFoundException, BaseHook, mask_secret
 from airflow_provider_rtisms.get_provider_info import UI_FIELD_BEHAVIOUR
 from airflow_provider_rtisms.hooks.connection import (
     amask_secret,
     form_widgets,
     in_thread,
+    reading_connection,
     settings_from_connection,
     single_flight_read,
 )
@@ -47,7 +50,7 @@ def fail_without_retry(hook: RtiSmsHook | None = None) -> Iterator[Any]:
     Raise AirflowFailException for an error that a task retry cannot fix. It stops the retries of the task. Airflow's
     log shows it once, without the frames of the HTTP library.
 
-    Transient errors pass unchanged, so that Airflow can retry the task.
+    Transient errors and a missing Connection pass, as copies, so that Airflow can retry the task.
 
     :param hook: yielded, and closed at the end.
     """
@@ -56,6 +59,8 @@ def fail_without_retry(hook: RtiSmsHook | None = None) -> Iterator[Any]:
             yield hook
     except RtiSmsPermanentError as error:
         raise AirflowFailException(str(error)) from None
+    except (RtiSmsTransientError, AirflowNotFoundException) as error:
+        raise copy.copy(error) from error.__cause__  # without its traceback
 
 
 def run_of(context: Mapping[str, Any] | None = None) -> str | None:
@@ -163,7 +168,9 @@ class RtiSmsHook(BaseHook):
 
     def get_settings(self) -> ApiSettings:
         """Read the Connection, and return its fields, checked."""
-        return settings_from_connection(self.get_connection(self.rtisms_conn_id))
+        with reading_connection(self.rtisms_conn_id):
+            connection = self.get_connection(self.rtisms_conn_id)
+        return settings_from_connection(connection)
 
     def get_sms(self, submission_id: str | int) -> SmsDetails:
         """
@@ -451,17 +458,19 @@ class RtiSmsHook(BaseHook):
         """
         Authenticate and read the balance, for the "Test connection" button.
 
+        The message does not name the Connection: Airflow tests it under a name that it has made up.
+
         :return: whether it worked, and a message for the user.
         """
-        from airflow_provider_rtisms.compat import AirflowException, AirflowNotFoundException
+        from airflow_provider_rtisms.compat import AirflowException
 
         try:
             balance = self.get_balance()
-        except AirflowNotFoundException as error:  # Airflow skips a Connection that it cannot read
+        except AirflowNotFoundException:
             fields = "Port is a whole number, Extra is a JSON object, the other fields are strings"
-            return False, f"{error}, or Airflow cannot read it: {fields}."
+            return False, f"There is no such Connection, or Airflow cannot read it: {fields}."
         except (RtiSmsError, AirflowException) as error:
-            return False, str(error)
+            return False, str(error).replace(f"the Connection {self.rtisms_conn_id}", "the Connection")
         return True, f"Connected to {self._account()[0].base_url}; the balance is {balance}."
 
     @classmethod

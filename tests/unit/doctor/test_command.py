@@ -177,7 +177,9 @@ def test_certificates_to_trust(doctor: Doctor, tmp_path: Path) -> None:
 
 def test_plain_http_to_another_machine_has_to_be_allowed(doctor: Doctor) -> None:
     arguments = ["--client-id", CLIENT_ID, "--base-url", "http://192.0.2.1", "--timeout", "0.1"]
-    assert "failed   settings" in doctor(*arguments).stdout
+    refused = doctor(*arguments).stdout
+    assert refused.startswith("failed   settings         Base URL (Host) of the Connection uses plain http, ")
+    assert refused.endswith("use https, or set the field 'allow_http' in the extra of the Connection to true.\n")
     assert "ok       settings" in doctor(*arguments, "--allow-http").stdout
 
 

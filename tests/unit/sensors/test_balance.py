@@ -235,7 +235,8 @@ class TestFall:
         assert len(pauses) == 10
         assert pauses[:3] == [0.1, pytest.approx(1.2), pytest.approx(3.4)]
         assert pauses[-1] == 300
-        assert times_logged("The balance was not polled: The conn_id `rtisms_default` isn't defined. The next") == 10
+        missing = "There is no Connection 'rtisms_default' that Airflow can read: add it, or correct it."
+        assert times_logged(f"The balance was not polled: {missing} The next") == 10
 
 
 async def polls(sandbox: Sandbox, count: int) -> None:
