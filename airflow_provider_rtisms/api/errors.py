@@ -11,6 +11,7 @@ Source: docs/vendor-api.md, "Errors".
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -54,6 +55,14 @@ class RtiSmsError(Exception):
         self.status = status
         self.retry_after = retry_after
         self.submissions = list(submissions)
+
+    def naming(self, conn_id: str) -> Self:
+        """Return a copy of the error in which the Connection has its name, wherever the message speaks of it."""
+        error = copy.copy(self)
+        unnamed = rf"the Connection\b(?! {re.escape(conn_id)})"
+        error.args = (re.sub(unnamed, lambda found: f"{found[0]} {conn_id}", str(self)),)
+        error.__cause__ = self.__cause__
+        return error
 
     def with_context(self, context: str, *, submissions: Sequence[Submission] | None = None) -> Self:
         """

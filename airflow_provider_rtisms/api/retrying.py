@@ -235,6 +235,8 @@ class Attempts:
         elif isinstance(error, errors.RtiSmsAuthenticationError) and call.name == AUTHENTICATE:
             hint = self._settings.odd_credentials()
             error = error.with_context(hint) if hint else error
+        if self._settings.conn_id is not None:
+            error = error.naming(self._settings.conn_id)
         self.on_end(error)
         return error
 

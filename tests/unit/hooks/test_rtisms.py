@@ -19,7 +19,7 @@ import tenacity
 from airflow.providers.common.compat.sdk import Connection, redact
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_2_PLUS
 
-from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsInputError, RtiSmsUncertainError
+from airflow_provider_rtisms.api.errors import RtiSmsConfigError, RtiSmsError, RtiSmsInputError, RtiSmsUncertainError
 from airflow_provider_rtisms.hooks.connection import amask_secret, settings_from_connection
 from airflow_provider_rtisms.hooks.rtisms import RtiSmsHook
 from airflow_provider_rtisms.operators.rtisms import RtiSmsGetDetailsOperator
@@ -122,6 +122,15 @@ def test_a_failed_task_shows_no_frames_of_the_client(serve_default: Serve, conn_
         RtiSmsGetDetailsOperator(task_id="details", submission_id="1", rtisms_conn_id=conn_id).execute({})
     assert {"client.py", "connection.py"}.isdisjoint(frame.path.name for frame in caught.traceback)
     assert len(caught.traceback) <= 6
+
+
+@pytest.mark.parametrize("status", [404, 405, 429])
+def test_an_error_of_the_api_names_the_connection_once(serve_default: Serve, status: int) -> None:
+    serve_default(response(status=status), extra={"max_attempts": 1})
+    with pytest.raises(RtiSmsError, match=r"of the Connection rtisms_default[.:]"):
+        RtiSmsHook().get_sms("1")
+    with pytest.raises(RtiSmsError, match=r"of the Connection rtisms_default[.:]"):
+        RtiSmsHook().run_async(lambda client: client.get_sms("1"))
 
 
 class TestTestConnection:
