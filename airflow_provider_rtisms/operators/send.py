@@ -125,7 +125,8 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         before each request. Needs ``timezone``.
     :param timezone: the name of the time zone of these hours, such as ``America/Santiago``.
     :param outside_hours: ``wait``: until the hours begin, and go on with what has not been sent; with ``deferrable`` in
-        the triggerer. ``fail``: with an error that Airflow may retry. See ``docs/sending-once.md``, "Allowed hours".
+        the triggerer. ``fail``: with an error that Airflow may retry. See ``docs/sending-once-details.md``,
+        "Allowed hours".
     :param dry_run: read, check and count, and send and write nothing. The task then returns the dict of
         :meth:`preview`.
     :param price: of one part, a decimal string or a number, for the ``cost`` of a dry run.

@@ -14,7 +14,7 @@ The API has no idempotency key and no way to list what was sent. Nobody is texte
 4. A recipient, or a reference, stands there once: ``messages.py`` drops or refuses the second one.
 5. Where the journal ends with the process, ``no_retry_after`` of the operator stops the retries of the task.
 
-Source: docs/vendor-api.md, "Send SMS"; docs/sending-once.md.
+Source: docs/vendor-api.md, "Send SMS"; docs/sending-once-details.md.
 """
 
 from __future__ import annotations

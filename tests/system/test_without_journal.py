@@ -1,4 +1,4 @@
-"""Sending in a whole Airflow 3.0, 3.1 or 3.2, which keeps no task state: what docs/sending-once.md says of these."""
+"""Sending in a whole Airflow 3.0, 3.1 or 3.2, which keeps no task state: docs/sending-once-details.md, "All cases"."""
 
 from __future__ import annotations
 
