@@ -94,7 +94,7 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
 
 #: The pages of docs/ that show how to use something. A transfer names its own page.
 HOW_TO_PAGES = (
-    *("quick-start", "install", "connection", "connection-network", "overview"),
+    *("quick-start", "install", "connection", "connection-fields", "connection-network", "overview"),
     *("send", "send-people", "send-results", "send-options", "sql-to-rtisms-details"),
     "delivery-sensor",
     *("get-details", "bulk-get-details", "bulk-failures", "split-fetch"),
