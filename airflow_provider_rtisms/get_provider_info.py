@@ -98,7 +98,7 @@ HOW_TO_PAGES = (
     *("send", "send-people", "send-results", "send-options", "sql-to-rtisms-details"),
     "delivery-sensor",
     *("get-details", "bulk-get-details", "bulk-failures", "split-fetch"),
-    *("ledger", "ledger-details", "rtisms-to-sql-details", "report", "report-views", "lineage"),
+    *("ledger", "ledger-details", "rtisms-to-sql-details", "rtisms-to-sql-table", "report", "report-views", "lineage"),
     *("notifier", "alert-storms", "alert-deadlines", "balance"),
     *("doctor", "doctor-checks"),
     *("sandbox", "hook", "cli"),
