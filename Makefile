@@ -50,7 +50,7 @@ test-quick: fresh-results lint test-bare-quick test-unit-3.3-quick  ## lint, and
 
 BEYOND_TEST := --left-out "9,500 of 10,000 histories; DAGs that Airflow runs in one process; PostgreSQL and S3; the other minors and the lowest \
 	versions; docs; the pages in a browser; the wheel; the demo: make test-all"
-BEYOND_ALL := --left-out "kills in a whole Airflow: make test-chaos" --left-out "CeleryExecutor: make e2e-celery" \
+BEYOND_ALL := --left-out "kills in a whole Airflow: make test-chaos" --left-out "the hours of a send in a whole Airflow: make test-hours" --left-out "CeleryExecutor: make e2e-celery" \
 	--left-out "Azure and Google: make e2e-stores" --left-out "Airflow's pre-release: make test-airflow-next" \
 	--left-out "a million histories: make simulate" --left-out "mutants: make mutants"
 RESULTS := $(BUILD)/results
@@ -90,9 +90,9 @@ test-unit-%: env-airflow-%  ## the unit tests of what needs Airflow, on one of i
 test-system-%: env-airflow-%  ## DAGs that Airflow runs in one process, with real databases and stores
 	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests/system -m "$(IN_ONE_PROCESS)"
 
-# Two cases of each test: the newest and the oldest Airflow have run all of them, with all of its tests.
+# One case of each test: the newest and the oldest Airflow have run all of them, with all of its tests.
 test-airflow-%: env-airflow-%  ## the quick tests of the interfaces in which Airflow's minors differ: unit and system tests
-	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests/unit tests/system --cases 2 \
+	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests/unit tests/system --cases 1 \
 		-m "airflow and not outer_minors and not slow and $(IN_ONE_PROCESS)"
 
 # One process: these tests share one whole Airflow, and nothing else of weight may run beside it.
@@ -100,7 +100,7 @@ test-deployment-% test-pages-% test-ui-%: WORKERS := 0
 test-deployment-%: env-airflow-%  ## the tests that share one whole Airflow, but for the slow ones
 	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests/system -m "deployment and not slow and $(IN_NO_BROWSER)"
 test-pages-%: env-airflow-%  ## the slow ones, and Airflow's pages in chromium
-	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests/system -m "deployment and (slow or ui) and not celery and not chaos"
+	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests/system -m "deployment and (slow or ui) and not hours and not celery and not chaos"
 test-ui-%: env-airflow-%
 	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests/system/ui $(UI_OPTIONS)
 IN_NO_BROWSER := not ui and not celery and not chaos
@@ -122,6 +122,10 @@ test-lowest-3.0: ONLY_THOSE := and airflow
 test-lowest-2.11 test-lowest-3.0: DISTRIBUTION := --dist worksteal
 test-lowest-%: env-lowest-%
 	$(BUILD)/lowest-$*/bin/python $(PYTEST) tests/unit --cases 1 -m "not slow $(ONLY_THOSE)"
+
+.PHONY: test-hours
+test-hours: env-airflow-3.3  ## sends that wait for their hours, in a whole Airflow (5 minutes)
+	$(LATEST)/python -m pytest -m hours tests/system
 
 .PHONY: test-chaos
 test-chaos: env-airflow-3.3  ## kill parts of a whole Airflow on PostgreSQL, mid-wait (10 minutes)

@@ -62,6 +62,7 @@ def test_a_trigger_that_crashes_fails_a_sensor_with_soft_fail(
 
 
 @pytest.mark.slow
+@pytest.mark.hours
 @pytest.mark.timeout(3600)  # the hours begin after two to three minutes
 def test_sends_wait_for_their_hours(airflow: AirflowDeployment, sandbox: SandboxProcess) -> None:
     """One task waits in the triggerer, and one is rescheduled: it is no sensor, and Airflow heeds the time anyway."""
