@@ -90,9 +90,12 @@ test-unit-%: env-airflow-%  ## the unit tests of what needs Airflow, on one of i
 test-system-%: env-airflow-%  ## DAGs that Airflow runs in one process, with real databases and stores
 	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests/system -m "$(IN_ONE_PROCESS)"
 
-# One case of each test: the newest and the oldest Airflow have run all of them, with all of its tests.
+FOLDERS := tests/unit tests/system
+test-airflow-3.0: FOLDERS := tests/system
+# One case of each test: the newest and the oldest Airflow have run all of them, with all of its tests. The unit tests on
+# 3.0 are in test-lowest-3.0.
 test-airflow-%: env-airflow-%  ## the quick tests of the interfaces in which Airflow's minors differ: unit and system tests
-	$(BUILD)/airflow-$*/bin/python $(PYTEST) tests/unit tests/system --cases 1 \
+	$(BUILD)/airflow-$*/bin/python $(PYTEST) $(FOLDERS) --cases 1 \
 		-m "airflow and not outer_minors and not slow and $(IN_ONE_PROCESS)"
 
 # One process: these tests share one whole Airflow, and nothing else of weight may run beside it.
