@@ -28,7 +28,10 @@ def form_of_airflow() -> dict[str, Any]:
 
     A process of its own asks: Airflow keeps stand-ins for flask's forms, and what it has once read of the providers.
     """
-    code = f"from {__name__} import form_of_airflow_{3 if AIRFLOW_V_3_0_PLUS else 2} as form; print(repr(form()))"
+    code = (
+        "from tests.old_common_compat import complete_common_compat; complete_common_compat()\n"
+        f"from {__name__} import form_of_airflow_{3 if AIRFLOW_V_3_0_PLUS else 2} as form; print(repr(form()))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True
     )
