@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
 #: What a table shows of a record: no more than a terminal of 120 characters holds.
 _COLUMNS = ("submission_id", "status", "registered_at", "done_at", "cost", "operator_name")
-_ARG_CONN_ID = Arg(  # type: ignore[no-untyped-call]
-    ("--conn-id",), help="the Connection (default: rtisms_default)", default="rtisms_default"
+
+
+def _arg(flag: str, **options: Any) -> Arg:
+    return Arg((flag,), **options)  # type: ignore[no-untyped-call]
+
+
+_ARG_CONN_ID = _arg("--conn-id", help="the Connection (default: rtisms_default)", default="rtisms_default")
+_ARG_SUBMISSION_IDS = _arg("submission_ids", nargs="*", metavar="ID", help="ids of submissions, decimal digits")
+_ARG_IDS_PATH = _arg(
+    "--ids-path", metavar="FILE", help="instead of ids, a file: one id a line, or a .csv or .jsonl (.gz may follow)"
 )
-_ARG_SUBMISSION_IDS = Arg(  # type: ignore[no-untyped-call]
-    ("submission_ids",), nargs="*", metavar="ID", help="ids of submissions, decimal digits"
-)
-_ARG_IDS_PATH = Arg(  # type: ignore[no-untyped-call]
-    ("--ids-path",), metavar="FILE", help="instead of ids, a file: one id a line, or a .csv or .jsonl (.gz may follow)"
-)
-_ARG_IDS_COLUMN = Arg(  # type: ignore[no-untyped-call]
-    ("--ids-column",), metavar="NAME", help="the column or key of a .csv or .jsonl (default: submission_id)"
+_ARG_IDS_COLUMN = _arg(
+    "--ids-column", metavar="NAME", help="the column or key of a .csv or .jsonl (default: submission_id)"
 )
 _IDS = (_ARG_SUBMISSION_IDS, _ARG_IDS_PATH, _ARG_IDS_COLUMN)
-_ARG_TIMEOUT = Arg(  # type: ignore[no-untyped-call]
-    ("--timeout",), type=float, default=3600.0, metavar="SECONDS", help="how long to wait (default: 3600)"
-)
-_ARG_POKE_INTERVAL = Arg(  # type: ignore[no-untyped-call]
-    ("--poke-interval",), type=float, default=10.0, metavar="SECONDS", help="between two polls (default: 10)"
+_ARG_TIMEOUT = _arg("--timeout", type=float, default=3600.0, metavar="SECONDS", help="how long to wait (default: 3600)")
+_ARG_POKE_INTERVAL = _arg(
+    "--poke-interval", type=float, default=10.0, metavar="SECONDS", help="between two polls (default: 10)"
 )
 
 
@@ -164,7 +164,7 @@ def sandbox(args: Namespace) -> None:
 def _sandbox_args() -> list[Arg]:
     from airflow_provider_rtisms.sandbox.__main__ import options
 
-    return [Arg((flag,), **option) for flag, option in options().items()]  # type: ignore[no-untyped-call]
+    return [_arg(flag, **option) for flag, option in options().items()]
 
 
 @suppress_logs_and_warning
@@ -197,7 +197,7 @@ def preview(args: Namespace) -> None:
 def _preview_args() -> list[Arg]:
     from airflow_provider_rtisms.preview import OPTIONS
 
-    return [Arg((flag,), **option) for flag, option in OPTIONS.items()]  # type: ignore[no-untyped-call]
+    return [_arg(flag, **option) for flag, option in OPTIONS.items()]
 
 
 @suppress_logs_and_warning
@@ -217,7 +217,7 @@ def report(args: Namespace) -> None:
 def _report_args() -> list[Arg]:
     from airflow_provider_rtisms.report import OPTIONS
 
-    return [Arg((flag,), **option) for flag, option in OPTIONS.items()]  # type: ignore[no-untyped-call]
+    return [_arg(flag, **option) for flag, option in OPTIONS.items()]
 
 
 @contextmanager

@@ -550,8 +550,11 @@ class RtiSmsSendOperator(TemplateFields, BaseOperator):
         if left_out := len(outbox.messages) - len(ids):
             self.log.info("The wait leaves out %s without a submission id", plural(left_out, "message"))
         polling = self._polling(ids, quota)
-        names = {known.submission_id or "": message.name for message, known in outbox.outcomes()}
-        with pushing_records_on_failure(context, lambda: polling), naming_messages(lambda: names), fail_without_retry():
+
+        def get_names() -> dict[str, str]:
+            return {known.submission_id or "": message.name for message, known in outbox.outcomes()}
+
+        with pushing_records_on_failure(context, lambda: polling), naming_messages(get_names), fail_without_retry():
             if self.deferrable and not polling.wait.is_over(missing_ok=True):
                 end = execution_end(self, context)
                 self.defer(**polling.deferral(poke_interval, timeout, execution_end=end, ids_in_event=True))
